@@ -1,0 +1,50 @@
+/* Files as the formats need them: mapped for reading, and written so that the final name only ever holds a whole
+ * file (temporary file beside it, sync, rename, sync of the directory). Knows nothing of any format.
+ */
+#ifndef OUSAC_FILE_H
+#define OUSAC_FILE_H
+
+#include "formats/status.h"
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A whole file, read-only in memory. The view is valid until ousac_file_unmap. */
+typedef struct ousac_file_view {
+    const unsigned char *data; /* NULL for an empty file */
+    size_t size;
+} ousac_file_view;
+
+/* Errors: IO (missing, a directory, unreadable), with the path and the system's reason. */
+ousac_status ousac_file_map(ousac_file_view *view, const char *path, ousac_error *error);
+void ousac_file_unmap(ousac_file_view *view);
+
+/* Reads a small text file whole, NUL-terminated, into a new block (ousac_free). FORMAT where it is longer than
+ * `limit` bytes or holds a NUL byte. `size` may be NULL. */
+ousac_status ousac_file_read_text(char **text, size_t *size, const char *path, size_t limit, ousac_error *error);
+
+typedef struct ousac_file_writer ousac_file_writer;
+
+/* Opens a temporary file beside `path`, same directory. Nothing appears under `path` before the commit.
+ * Interrupted calls (EINTR) and short writes are retried; every other failure is IO and names `path`. */
+ousac_status ousac_file_create(ousac_file_writer **writer, const char *path, ousac_error *error);
+ousac_status ousac_file_write(ousac_file_writer *writer, const void *data, size_t size, ousac_error *error);
+/* Overwrites `size` bytes at `offset`, which must already have been written; the end position stays. */
+ousac_status ousac_file_rewrite(ousac_file_writer *writer, size_t offset, const void *data, size_t size,
+                                ousac_error *error);
+/* Syncs, renames to `path`, syncs the directory. On failure the temporary file is gone and an older file under
+ * `path` is untouched. Consumes the writer either way. */
+ousac_status ousac_file_commit(ousac_file_writer *writer, ousac_error *error);
+/* Removes the temporary file. NULL is fine. */
+void ousac_file_discard(ousac_file_writer *writer);
+
+/* The above in one call. */
+ousac_status ousac_file_replace(const char *path, const void *data, size_t size, ousac_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,51 @@
+/* Writing .oca archives (formats/OCA.md). Deterministic: the same tensors and metadata give the same bytes, in
+ * whatever order they were added. Nothing appears under the final name before the commit.
+ */
+#ifndef OUSAC_OCA_WRITE_H
+#define OUSAC_OCA_WRITE_H
+
+#include "formats/dtype.h"
+#include "formats/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { OUSAC_OCA_DIMS = 4 };
+
+typedef enum ousac_oca_codec {
+    OUSAC_OCA_CODEC_RAW = 0,
+    OUSAC_OCA_CODEC_ZSTD = 1,
+    OUSAC_OCA_CODEC_SHUFFLE_ZSTD = 2 /* bytes grouped by significance, then zstd */
+} ousac_oca_codec;
+
+typedef struct ousac_oca_writer ousac_oca_writer;
+
+ousac_status ousac_oca_writer_create(ousac_oca_writer **writer, ousac_error *error);
+void ousac_oca_writer_free(ousac_oca_writer *writer);
+
+/* Both texts are copied. USAGE for a duplicate key or text that is not UTF-8. */
+ousac_status ousac_oca_writer_metadata(ousac_oca_writer *writer, const char *key, const char *value,
+                                       ousac_error *error);
+
+/* Adds a tensor: row-major, little-endian host. `data` is borrowed until the writer is freed. dims <= 4; a dimension
+ * may not be 0; USAGE for a duplicate or non-UTF-8 name, naming it. */
+ousac_status ousac_oca_writer_tensor(ousac_oca_writer *writer, const char *name, ousac_dtype dtype, size_t dims,
+                                     const uint64_t *shape, ousac_oca_codec codec, const void *data,
+                                     ousac_error *error);
+
+/* As above, but takes over `data`, a block of ousac_malloc, on success; frees it with the writer. */
+ousac_status ousac_oca_writer_tensor_take(ousac_oca_writer *writer, const char *name, ousac_dtype dtype,
+                                          size_t dims, const uint64_t *shape, ousac_oca_codec codec, void *data,
+                                          ousac_error *error);
+
+/* Writes the file: temporary file, sync, rename. The writer stays usable and must still be freed. */
+ousac_status ousac_oca_writer_save(ousac_oca_writer *writer, const char *path, ousac_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
