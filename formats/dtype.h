@@ -1,7 +1,7 @@
 /* Element types of the files, and their conversion to and from float32.
  *
- * f16 is IEEE 754 binary16, bf16 the upper half of binary32; both conversions from float32 round to nearest, ties to
- * even, keep infinities and NaN, and bf16 and f16 to float32 are exact.
+ * f16 is IEEE 754 binary16, bf16 the upper half of binary32; both conversions from float32 round to nearest,
+ * ties to even, keep infinities and NaN, and bf16 and f16 to float32 are exact.
  */
 #ifndef OUSAC_DTYPE_H
 #define OUSAC_DTYPE_H

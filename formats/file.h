@@ -1,5 +1,5 @@
-/* Files as the formats need them: mapped for reading, and written so that the final name only ever holds a whole
- * file (temporary file beside it, sync, rename, sync of the directory). Knows nothing of any format.
+/* Files as the formats need them: mapped for reading, and written so that the final name only ever holds a
+ * whole file (temporary file beside it, sync, rename, sync of the directory). Knows nothing of any format.
  */
 #ifndef OUSAC_FILE_H
 #define OUSAC_FILE_H
@@ -12,31 +12,37 @@
 extern "C" {
 #endif
 
-/* A whole file, read-only in memory. The view is valid until ousac_file_unmap. */
+/* A whole file, read-only in memory. The view is valid until ousac_file_unmap, and as long as nobody shortens
+ * the file under it (ousac never does: it replaces files). */
 typedef struct ousac_file_view {
     const unsigned char *data; /* NULL for an empty file */
     size_t size;
 } ousac_file_view;
 
-/* Errors: IO (missing, a directory, unreadable), with the path and the system's reason. */
+/* Errors: IO (missing, not a regular file, unreadable), with the path and the system's reason. */
 ousac_status ousac_file_map(ousac_file_view *view, const char *path, ousac_error *error);
 void ousac_file_unmap(ousac_file_view *view);
 
-/* Reads a small text file whole, NUL-terminated, into a new block (ousac_free). FORMAT where it is longer than
- * `limit` bytes or holds a NUL byte. `size` may be NULL. */
-ousac_status ousac_file_read_text(char **text, size_t *size, const char *path, size_t limit, ousac_error *error);
+/* Reads a small text file, or a pipe to its end, whole, NUL-terminated, into a new block (ousac_free). FORMAT
+ * where it is longer than `limit` bytes or holds a NUL byte. `size` may be NULL. */
+ousac_status ousac_file_read_text(char **text, size_t *size, const char *path, size_t limit,
+                                  ousac_error *error);
 
 typedef struct ousac_file_writer ousac_file_writer;
 
-/* Opens a temporary file beside `path`, same directory. Nothing appears under `path` before the commit.
- * Interrupted calls (EINTR) and short writes are retried; every other failure is IO and names `path`. */
+/* Opens a temporary file beside `path`, same directory. Nothing appears under `path` before the commit. A
+ * symbolic link is followed and survives; what exists and is not a regular file (directory, device, pipe) is
+ * refused. Interrupted calls (EINTR) and short writes are retried; every other failure is IO and names
+ * `path`. Once a write has failed, all later ones and the commit fail too. */
 ousac_status ousac_file_create(ousac_file_writer **writer, const char *path, ousac_error *error);
 ousac_status ousac_file_write(ousac_file_writer *writer, const void *data, size_t size, ousac_error *error);
-/* Overwrites `size` bytes at `offset`, which must already have been written; the end position stays. */
+/* Overwrites `size` bytes at `offset`, which must already have been written (else USAGE); the end position
+ * stays. */
 ousac_status ousac_file_rewrite(ousac_file_writer *writer, size_t offset, const void *data, size_t size,
                                 ousac_error *error);
-/* Syncs, renames to `path`, syncs the directory. On failure the temporary file is gone and an older file under
- * `path` is untouched. Consumes the writer either way. */
+/* Syncs, renames to `path`, syncs the directory. On failure the temporary file is gone and an older file
+ * under `path` is untouched, except where only the last sync failed: the message then says that the file was
+ * written. Consumes the writer either way. */
 ousac_status ousac_file_commit(ousac_file_writer *writer, ousac_error *error);
 /* Removes the temporary file. NULL is fine. */
 void ousac_file_discard(ousac_file_writer *writer);

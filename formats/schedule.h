@@ -13,7 +13,12 @@
 extern "C" {
 #endif
 
-enum { OUSAC_SCHEDULE_STEPS_MAX = 100000, OUSAC_SCHEDULE_NAME_BYTES = 128 };
+enum {
+    OUSAC_SCHEDULE_STEPS_MAX = 100000,
+    OUSAC_SCHEDULE_TRAIN_STEPS_MAX = 1000000000,
+    OUSAC_SCHEDULE_NAME_BYTES = 128,
+    OUSAC_SCHEDULE_TEXT_BYTES_MAX = 64 << 20 /* of a file */
+};
 
 typedef enum ousac_mode {
     OUSAC_MODE_CFG = 0,   /* both branches, eps = eps_u + scale (eps_c - eps_u) */
@@ -38,14 +43,14 @@ typedef struct ousac_step {
     double timestep;
     ousac_mode mode;
     double scale;                    /* w; exactly 1 where the mode is not CFG */
-    ousac_gate gate[OUSAC_BRANCHES]; /* of a branch that the mode does not evaluate: ignored, kept equal to the other */
+    ousac_gate gate[OUSAC_BRANCHES]; /* of a branch that the mode does not evaluate: ignored */
 } ousac_step;
 
 typedef struct ousac_schedule {
     char name[OUSAC_SCHEDULE_NAME_BYTES];
     ousac_solver solver;
     size_t step_count;
-    ousac_step *steps; /* step_count, owned */
+    ousac_step *steps; /* step_count, owned: a block of ousac_malloc */
 } ousac_schedule;
 
 const char *ousac_mode_name(ousac_mode mode);       /* "cfg", "cond", "uncond" */
@@ -55,18 +60,21 @@ const char *ousac_branch_name(int branch);          /* "cond", "uncond" */
 /* The reverse; return 0, or -1 for an unknown name. */
 int ousac_mode_parse(ousac_mode *mode, const char *name);
 int ousac_gate_parse(ousac_gate *gate, const char *name);
+int ousac_solver_parse(ousac_solver *solver, const char *name);
 
 /* Whether a step of this mode evaluates the branch. */
 int ousac_mode_evaluates(ousac_mode mode, int branch);
 
-/* Parses and validates. Errors: IO; FORMAT naming file and step: not JSON, unknown key, unknown mode or gate, a
- * missing or non-finite number, step count other than `step_count` where that key is present, no steps, timesteps
- * not strictly falling, a scale beside a mode that has none. Free with ousac_schedule_free. */
+/* Parses and validates. Errors: IO; FORMAT naming file and step: not JSON, an unknown, missing or repeated
+ * key, unknown mode or gate, a non-finite number, step count other than `step_count`, no steps, timesteps not
+ * strictly falling, a scale beside a mode that has none; UNSUPPORTED for another version. Steps are counted
+ * from 0. On failure the struct is zeroed. Free with ousac_schedule_free. */
 ousac_status ousac_schedule_load(ousac_schedule *schedule, const char *path, ousac_error *error);
 /* The same from text of `size` bytes (need not be NUL-terminated); `name` stands for the path in messages. */
 ousac_status ousac_schedule_parse(ousac_schedule *schedule, const char *text, size_t size, const char *name,
                                   ousac_error *error);
-/* The file's text, pretty-printed, deterministic; ousac_free. Parsing it gives the same schedule and digest. */
+/* The file's text, pretty-printed, deterministic; ousac_free. Parsing it gives the same schedule and digest.
+ * FORMAT where the schedule is not valid. */
 ousac_status ousac_schedule_print(const ousac_schedule *schedule, char **text, ousac_error *error);
 ousac_status ousac_schedule_save(const ousac_schedule *schedule, const char *path, ousac_error *error);
 /* Releases the steps and zeroes the struct. */
@@ -76,14 +84,17 @@ ousac_status ousac_schedule_copy(ousac_schedule *target, const ousac_schedule *s
 /* What ousac_schedule_load checks, for a schedule built in memory. `name` is used in messages. */
 ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char *name, ousac_error *error);
 
-/* SHA-256 of the canonical form: solver, and every step's timestep, mode, scale and gates. The name is not part. */
+/* SHA-256 of the canonical form of a valid schedule: solver, and every step's timestep, mode, scale and gates
+ * of the branches that it evaluates. The name is not part. */
 void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIGEST_CHARS]);
 
 /* The gates that really run, written to effective[step * OUSAC_BRANCHES + branch]; -1 where the branch is not
  * evaluated. A branch with no full evaluation yet runs full. USAGE where a gate is AUTO. */
-ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int *effective, ousac_error *error);
+ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int *effective,
+                                            ousac_error *error);
 
-/* How to lay out a schedule from a few numbers. */
+/* How to lay out a schedule from a few numbers. Rounding is to nearest, ties to even; one LINSPACE step is
+ * the first point. */
 typedef enum ousac_spacing {
     OUSAC_SPACING_LINSPACE = 0, /* round(i-th of `steps` points even in [train_steps - 1, 0]) */
     OUSAC_SPACING_LEADING = 1,  /* (steps - 1 - i) * floor(train_steps / steps) */
@@ -91,15 +102,16 @@ typedef enum ousac_spacing {
 } ousac_spacing;
 
 typedef struct ousac_schedule_options {
-    const char *name;
+    const char *name;   /* NULL for none */
     size_t steps;       /* S >= 1, at most train_steps */
-    size_t train_steps; /* T, for instance 1000 */
+    size_t train_steps; /* T, for instance 1000; at most OUSAC_SCHEDULE_TRAIN_STEPS_MAX */
     ousac_spacing spacing;
-    ousac_mode other_mode;  /* mode of the steps that `scales` leaves at NAN: COND or UNCOND */
-    const double *scales;   /* S values: guidance scale of the step, NAN for no guidance there */
+    ousac_mode other_mode;   /* mode of the steps that `scales` leaves at NAN: COND or UNCOND */
+    const double *scales;    /* S values: guidance scale of the step, NAN for no guidance there */
     const ousac_gate *gates; /* S values, the same for both branches */
 } ousac_schedule_options;
 
+/* USAGE where an option is out of range; the struct is then zeroed. */
 ousac_status ousac_schedule_build(ousac_schedule *schedule, const ousac_schedule_options *options,
                                   ousac_error *error);
 

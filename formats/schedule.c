@@ -1,0 +1,274 @@
+#include "formats/schedule.h"
+#include "formats/memory.h"
+#include "formats/utf8.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- names ---- */
+
+static const char *const mode_names[] = {"cfg", "cond", "uncond"};
+static const char *const gate_names[] = {"full", "cached", "reuse", "auto"};
+
+enum { MODES = sizeof mode_names / sizeof *mode_names, GATES = sizeof gate_names / sizeof *gate_names };
+
+const char *ousac_mode_name(ousac_mode mode) {
+    return (unsigned)mode < MODES ? mode_names[mode] : "?";
+}
+
+const char *ousac_gate_name(ousac_gate gate) {
+    return (unsigned)gate < GATES ? gate_names[gate] : "?";
+}
+
+const char *ousac_solver_name(ousac_solver solver) {
+    return solver == OUSAC_SOLVER_DDIM ? "ddim" : "?";
+}
+
+const char *ousac_branch_name(int branch) {
+    return branch == OUSAC_BRANCH_COND ? "cond" : branch == OUSAC_BRANCH_UNCOND ? "uncond" : "?";
+}
+
+int ousac_mode_parse(ousac_mode *mode, const char *name) {
+    for (int i = 0; i < MODES; i++)
+        if (strcmp(name, mode_names[i]) == 0) {
+            *mode = (ousac_mode)i;
+            return 0;
+        }
+    return -1;
+}
+
+int ousac_gate_parse(ousac_gate *gate, const char *name) {
+    for (int i = 0; i < GATES; i++)
+        if (strcmp(name, gate_names[i]) == 0) {
+            *gate = (ousac_gate)i;
+            return 0;
+        }
+    return -1;
+}
+
+int ousac_solver_parse(ousac_solver *solver, const char *name) {
+    if (strcmp(name, ousac_solver_name(OUSAC_SOLVER_DDIM)) != 0)
+        return -1;
+    *solver = OUSAC_SOLVER_DDIM;
+    return 0;
+}
+
+int ousac_mode_evaluates(ousac_mode mode, int branch) {
+    return mode == OUSAC_MODE_CFG || (mode == OUSAC_MODE_COND && branch == OUSAC_BRANCH_COND) ||
+           (mode == OUSAC_MODE_UNCOND && branch == OUSAC_BRANCH_UNCOND);
+}
+
+/* ---- validity ---- */
+
+static ousac_status validate_step(const ousac_schedule *schedule, size_t index, const char *name,
+                                  ousac_error *error) {
+    const ousac_step *step = &schedule->steps[index];
+    if (!isfinite(step->timestep) || step->timestep < 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                          "%s: step %zu: timestep is %g, expected a finite number that is not negative", name,
+                          index, step->timestep);
+    if (index > 0 && !(step->timestep < step[-1].timestep))
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                          "%s: step %zu: timestep %.17g is not below %.17g of the step before it", name,
+                          index, step->timestep, step[-1].timestep);
+    if ((unsigned)step->mode >= MODES)
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: step %zu: mode %d is none", name, index,
+                          (int)step->mode);
+    if (!isfinite(step->scale))
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: step %zu: scale is %g, expected a finite number",
+                          name, index, step->scale);
+    if (step->mode != OUSAC_MODE_CFG && !(step->scale >= 1 && step->scale <= 1))
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                          "%s: step %zu: scale is %.17g, expected 1 because mode \"%s\" has no guidance",
+                          name, index, step->scale, ousac_mode_name(step->mode));
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        if (ousac_mode_evaluates(step->mode, b) && (unsigned)step->gate[b] >= GATES)
+            return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: step %zu: gate %d of branch %s is none", name,
+                              index, (int)step->gate[b], ousac_branch_name(b));
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char *name, ousac_error *error) {
+    const char *end = memchr(schedule->name, '\0', sizeof schedule->name);
+    if (!end || !ousac_utf8_printable(schedule->name, (size_t)(end - schedule->name)))
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_FORMAT,
+            "%s: the schedule's name must be at most %d bytes of UTF-8 without control characters", name,
+            OUSAC_SCHEDULE_NAME_BYTES - 1);
+    if (schedule->solver != OUSAC_SOLVER_DDIM)
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: solver %d is none", name, (int)schedule->solver);
+    if (schedule->step_count < 1 || schedule->step_count > OUSAC_SCHEDULE_STEPS_MAX || !schedule->steps)
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %zu steps, expected 1 to %d", name,
+                          schedule->step_count, OUSAC_SCHEDULE_STEPS_MAX);
+    for (size_t i = 0; i < schedule->step_count; i++) {
+        ousac_status status = validate_step(schedule, i, name, error);
+        if (status)
+            return status;
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* ---- life ---- */
+
+void ousac_schedule_free(ousac_schedule *schedule) {
+    if (!schedule)
+        return;
+    ousac_free(schedule->steps);
+    memset(schedule, 0, sizeof *schedule);
+}
+
+ousac_status ousac_schedule_copy(ousac_schedule *target, const ousac_schedule *source, ousac_error *error) {
+    ousac_step *steps = NULL;
+    if (source->step_count) {
+        steps = ousac_malloc(source->step_count, sizeof *steps);
+        if (!steps) {
+            memset(target, 0, sizeof *target);
+            return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for a schedule of %zu steps",
+                              source->step_count);
+        }
+        memcpy(steps, source->steps, source->step_count * sizeof *steps);
+    }
+    *target = *source;
+    target->steps = steps;
+    return OUSAC_STATUS_OK;
+}
+
+/* ---- identity ---- */
+
+static uint64_t double_bits(double value) {
+    uint64_t bits;
+    value += 0.0; /* -0 and 0 are one number and get one digest */
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static const char *evaluated_gate_name(const ousac_step *step, int branch) {
+    return ousac_mode_evaluates(step->mode, branch) ? ousac_gate_name(step->gate[branch]) : "-";
+}
+
+void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIGEST_CHARS]) {
+    ousac_sha256 state;
+    char line[128];
+    int length;
+
+    ousac_sha256_begin(&state);
+    length = snprintf(line, sizeof line, "ousac-schedule/1\nsolver=%s\nsteps=%zu\n",
+                      ousac_solver_name(schedule->solver), schedule->step_count);
+    ousac_sha256_add(&state, line, (size_t)length);
+    for (size_t i = 0; i < schedule->step_count; i++) {
+        const ousac_step *step = &schedule->steps[i];
+        length = snprintf(line, sizeof line, "%016llx %s %016llx %s %s\n",
+                          (unsigned long long)double_bits(step->timestep), ousac_mode_name(step->mode),
+                          (unsigned long long)double_bits(step->mode == OUSAC_MODE_CFG ? step->scale : 1),
+                          evaluated_gate_name(step, OUSAC_BRANCH_COND),
+                          evaluated_gate_name(step, OUSAC_BRANCH_UNCOND));
+        ousac_sha256_add(&state, line, (size_t)length);
+    }
+    ousac_sha256_end(&state, digest);
+}
+
+ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int *effective,
+                                            ousac_error *error) {
+    int cached[OUSAC_BRANCHES] = {0, 0}; /* the branch has been evaluated in full */
+    for (size_t i = 0; i < schedule->step_count; i++) {
+        const ousac_step *step = &schedule->steps[i];
+        for (int b = 0; b < OUSAC_BRANCHES; b++) {
+            int *out = &effective[i * OUSAC_BRANCHES + (size_t)b];
+            if (!ousac_mode_evaluates(step->mode, b)) {
+                *out = -1;
+                continue;
+            }
+            if (step->gate[b] == OUSAC_GATE_AUTO)
+                return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                                  "step %zu: gate of branch %s is \"auto\"; a plan must decide it first", i,
+                                  ousac_branch_name(b));
+            *out = cached[b] ? (int)step->gate[b] : (int)OUSAC_GATE_FULL;
+            cached[b] = 1; /* either this evaluation was full or one before it */
+        }
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* ---- building ---- */
+
+/* p / q rounded to nearest, ties to even; q > 0. */
+static uint64_t divide_rounding(uint64_t p, uint64_t q) {
+    uint64_t quotient = p / q, rest = p % q;
+    return quotient + (rest > q - rest || (rest == q - rest && (quotient & 1)));
+}
+
+/* Whole numbers throughout: steps <= train_steps <= OUSAC_SCHEDULE_TRAIN_STEPS_MAX, so no product overflows.
+ */
+static uint64_t spaced_timestep(ousac_spacing spacing, uint64_t steps, uint64_t train_steps, uint64_t index) {
+    switch (spacing) {
+    case OUSAC_SPACING_LEADING:
+        return (steps - 1 - index) * (train_steps / steps);
+    case OUSAC_SPACING_TRAILING:
+        return divide_rounding((steps - index) * train_steps, steps) - 1;
+    case OUSAC_SPACING_LINSPACE:
+        break;
+    }
+    return steps == 1 ? train_steps - 1 : divide_rounding((train_steps - 1) * (steps - 1 - index), steps - 1);
+}
+
+static ousac_status check_options(const ousac_schedule_options *options, ousac_error *error) {
+    const char *name = options->name ? options->name : "";
+    if (strlen(name) >= OUSAC_SCHEDULE_NAME_BYTES || !ousac_utf8_printable(name, strlen(name)))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "schedule name must be at most %d bytes of UTF-8 without control characters",
+                          OUSAC_SCHEDULE_NAME_BYTES - 1);
+    if (options->train_steps < 1 || options->train_steps > OUSAC_SCHEDULE_TRAIN_STEPS_MAX)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu training steps, expected 1 to %d",
+                          options->train_steps, OUSAC_SCHEDULE_TRAIN_STEPS_MAX);
+    if (options->steps < 1 || options->steps > OUSAC_SCHEDULE_STEPS_MAX ||
+        options->steps > options->train_steps)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu steps, expected 1 to %zu", options->steps,
+                          options->train_steps < OUSAC_SCHEDULE_STEPS_MAX ? options->train_steps
+                                                                          : (size_t)OUSAC_SCHEDULE_STEPS_MAX);
+    if (options->spacing != OUSAC_SPACING_LINSPACE && options->spacing != OUSAC_SPACING_LEADING &&
+        options->spacing != OUSAC_SPACING_TRAILING)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "spacing %d is none", (int)options->spacing);
+    if (options->other_mode != OUSAC_MODE_COND && options->other_mode != OUSAC_MODE_UNCOND)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "mode of the unguided steps must be \"cond\" or \"uncond\"");
+    if (!options->scales || !options->gates)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a schedule needs a scale and a gate for every step");
+    for (size_t i = 0; i < options->steps; i++) {
+        if (isinf(options->scales[i]))
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "step %zu: guidance scale is infinite", i);
+        if ((unsigned)options->gates[i] >= GATES)
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "step %zu: gate %d is none", i,
+                              (int)options->gates[i]);
+    }
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_schedule_build(ousac_schedule *schedule, const ousac_schedule_options *options,
+                                  ousac_error *error) {
+    ousac_status status;
+
+    memset(schedule, 0, sizeof *schedule);
+    status = check_options(options, error);
+    if (status)
+        return status;
+    schedule->steps = ousac_calloc(options->steps, sizeof *schedule->steps);
+    if (!schedule->steps)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for a schedule of %zu steps",
+                          options->steps);
+    if (options->name)
+        memcpy(schedule->name, options->name, strlen(options->name) + 1);
+    schedule->solver = OUSAC_SOLVER_DDIM;
+    schedule->step_count = options->steps;
+    for (size_t i = 0; i < options->steps; i++) {
+        ousac_step *step = &schedule->steps[i];
+        int guided = !isnan(options->scales[i]);
+        step->timestep = (double)spaced_timestep(options->spacing, options->steps, options->train_steps, i);
+        step->mode = guided ? OUSAC_MODE_CFG : options->other_mode;
+        step->scale = guided ? options->scales[i] : 1;
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            step->gate[b] = options->gates[i];
+    }
+    return OUSAC_STATUS_OK;
+}

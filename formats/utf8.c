@@ -1,0 +1,60 @@
+#include "formats/utf8.h"
+
+#include <stdint.h>
+
+/* Decodes the character at the start of `size` > 0 bytes; returns its length, 0 where it is malformed. */
+static size_t decode(const unsigned char *bytes, size_t size, uint32_t *character) {
+    static const uint32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000}; /* below it the form is overlong */
+    size_t length;
+    uint32_t value;
+    if (bytes[0] < 0x80) {
+        *character = bytes[0];
+        return 1;
+    }
+    if (bytes[0] >= 0xc0 && bytes[0] < 0xe0) {
+        length = 2;
+        value = bytes[0] & 0x1fu;
+    } else if (bytes[0] >= 0xe0 && bytes[0] < 0xf0) {
+        length = 3;
+        value = bytes[0] & 0x0fu;
+    } else if (bytes[0] >= 0xf0 && bytes[0] < 0xf8) {
+        length = 4;
+        value = bytes[0] & 0x07u;
+    } else {
+        return 0;
+    }
+    if (length > size)
+        return 0;
+    for (size_t i = 1; i < length; i++) {
+        if ((bytes[i] & 0xc0) != 0x80)
+            return 0;
+        value = value << 6 | (bytes[i] & 0x3fu);
+    }
+    if (value < smallest[length] || (value >= 0xd800 && value < 0xe000) || value > 0x10ffff)
+        return 0;
+    *character = value;
+    return length;
+}
+
+static int check(const char *text, size_t size, int printable) {
+    const unsigned char *bytes = (const unsigned char *)text;
+    while (size) {
+        uint32_t character = 0;
+        size_t length = decode(bytes, size, &character);
+        if (!length)
+            return 0;
+        if (printable && (character < 0x20 || (character >= 0x7f && character < 0xa0)))
+            return 0;
+        bytes += length;
+        size -= length;
+    }
+    return 1;
+}
+
+int ousac_utf8_valid(const char *text, size_t size) {
+    return check(text, size, 0);
+}
+
+int ousac_utf8_printable(const char *text, size_t size) {
+    return check(text, size, 1);
+}

@@ -1,0 +1,859 @@
+/* Schedules: what the file says is what runs, nothing is inferred, and the digest is the one that
+ * formats/SCHEDULE.md defines. Expected digests and timesteps were computed by other programs; the commands
+ * stand beside them. */
+#include "formats/memory.h"
+#include "formats/schedule.h"
+#include "tests/support/scratch.h"
+
+#include <locale.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static ousac_status parse(ousac_schedule *schedule, const char *text, ousac_error *error) {
+    size_t size = strlen(text);
+    char *copy = malloc(size ? size : 1); /* no NUL behind it, so that reading on is caught */
+    ousac_status status;
+    assert_non_null(copy);
+    memcpy(copy, text, size);
+    status = ousac_schedule_parse(schedule, copy, size, "s.json", error);
+    free(copy);
+    return status;
+}
+
+static void assert_same_schedule(const ousac_schedule *a, const ousac_schedule *b) {
+    assert_string_equal(a->name, b->name);
+    assert_int_equal(a->solver, b->solver);
+    assert_int_equal(a->step_count, b->step_count);
+    for (size_t i = 0; i < a->step_count; i++) {
+        assert_memory_equal(&a->steps[i].timestep, &b->steps[i].timestep, sizeof(double));
+        assert_memory_equal(&a->steps[i].scale, &b->steps[i].scale, sizeof(double));
+        assert_int_equal(a->steps[i].mode, b->steps[i].mode);
+        assert_int_equal(a->steps[i].gate[0], b->steps[i].gate[0]);
+        assert_int_equal(a->steps[i].gate[1], b->steps[i].gate[1]);
+    }
+}
+
+/* The example of formats/SCHEDULE.md, as the printer lays it out. */
+static const char example[] =
+    "{\n"
+    "  \"format\": \"ousac-schedule\",\n"
+    "  \"version\": 1,\n"
+    "  \"name\": \"three steps\",\n"
+    "  \"solver\": \"ddim\",\n"
+    "  \"step_count\": 3,\n"
+    "  \"steps\": [\n"
+    "    {\"timestep\": 999, \"mode\": \"cfg\", \"scale\": 4, \"gate\": \"full\"},\n"
+    "    {\"timestep\": 499.5, \"mode\": \"cfg\", \"scale\": 1.5, \"gate\": "
+    "{\"cond\": \"cached\", \"uncond\": \"full\"}},\n"
+    "    {\"timestep\": 0, \"mode\": \"cond\", \"gate\": \"reuse\"}\n"
+    "  ]\n"
+    "}\n";
+
+/* printf 'ousac-schedule/1\nsolver=ddim\nsteps=3\n408f380000000000 cfg 4010000000000000 full full\n'\
+ * '407f380000000000 cfg 3ff8000000000000 cached full\n0000000000000000 cond 3ff0000000000000 reuse -\n' |
+ * sha256sum */
+static const char example_digest[] = "b464154064dc673ac2d3d08e7e8f6fbbd2d7551510b9baaa0c355b4a76f20831";
+
+static void the_example_is_read_as_written(void **state) {
+    ousac_schedule schedule;
+    (void)state;
+    assert_int_equal(parse(&schedule, example, NULL), OUSAC_STATUS_OK);
+    assert_string_equal(schedule.name, "three steps");
+    assert_int_equal(schedule.solver, OUSAC_SOLVER_DDIM);
+    assert_int_equal(schedule.step_count, 3);
+    assert_true(schedule.steps[0].timestep == 999);
+    assert_int_equal(schedule.steps[0].mode, OUSAC_MODE_CFG);
+    assert_true(schedule.steps[0].scale == 4);
+    assert_int_equal(schedule.steps[0].gate[OUSAC_BRANCH_COND], OUSAC_GATE_FULL);
+    assert_int_equal(schedule.steps[0].gate[OUSAC_BRANCH_UNCOND], OUSAC_GATE_FULL);
+    assert_true(schedule.steps[1].timestep == 499.5);
+    assert_true(schedule.steps[1].scale == 1.5);
+    assert_int_equal(schedule.steps[1].gate[OUSAC_BRANCH_COND], OUSAC_GATE_CACHED);
+    assert_int_equal(schedule.steps[1].gate[OUSAC_BRANCH_UNCOND], OUSAC_GATE_FULL);
+    assert_int_equal(schedule.steps[2].mode, OUSAC_MODE_COND);
+    assert_true(schedule.steps[2].scale == 1);
+    assert_int_equal(schedule.steps[2].gate[OUSAC_BRANCH_COND], OUSAC_GATE_REUSE);
+    assert_int_equal(schedule.steps[2].gate[OUSAC_BRANCH_UNCOND], OUSAC_GATE_REUSE);
+    ousac_schedule_free(&schedule);
+    assert_null(schedule.steps);
+    assert_int_equal(schedule.step_count, 0);
+}
+
+static void the_example_prints_byte_for_byte(void **state) {
+    ousac_schedule schedule;
+    char *text;
+    (void)state;
+    assert_int_equal(parse(&schedule, example, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+    assert_string_equal(text, example);
+    ousac_free(text);
+    ousac_schedule_free(&schedule);
+}
+
+static void the_digest_is_the_documented_one(void **state) {
+    ousac_schedule schedule;
+    char digest[OUSAC_DIGEST_CHARS];
+    (void)state;
+    assert_int_equal(parse(&schedule, example, NULL), OUSAC_STATUS_OK);
+    ousac_schedule_digest(&schedule, digest);
+    assert_string_equal(digest, example_digest);
+
+    strcpy(schedule.name, "another name");                         /* no part of the identity */
+    schedule.steps[2].gate[OUSAC_BRANCH_UNCOND] = OUSAC_GATE_FULL; /* of a branch that does not run */
+    schedule.steps[2].timestep = -0.0;
+    ousac_schedule_digest(&schedule, digest);
+    assert_string_equal(digest, example_digest);
+    ousac_schedule_free(&schedule);
+}
+
+static void everything_that_runs_moves_the_digest(void **state) {
+    ousac_schedule schedule;
+    char digests[8][OUSAC_DIGEST_CHARS];
+    (void)state;
+    for (int change = 0; change < 8; change++) {
+        assert_int_equal(parse(&schedule, example, NULL), OUSAC_STATUS_OK);
+        ousac_step *steps = schedule.steps;
+        if (change == 1)
+            steps[0].timestep = nextafter(steps[0].timestep, 0);
+        if (change == 2)
+            steps[0].scale = nextafter(steps[0].scale, 0);
+        if (change == 3)
+            steps[2].mode = OUSAC_MODE_UNCOND;
+        if (change == 4)
+            steps[1].gate[OUSAC_BRANCH_COND] = OUSAC_GATE_REUSE;
+        if (change == 5)
+            steps[1].gate[OUSAC_BRANCH_UNCOND] = OUSAC_GATE_CACHED;
+        if (change == 6)
+            steps[2].gate[OUSAC_BRANCH_COND] = OUSAC_GATE_AUTO;
+        if (change == 7)
+            schedule.step_count = 2;
+        ousac_schedule_digest(&schedule, digests[change]);
+        for (int i = 0; i < change; i++)
+            assert_string_not_equal(digests[i], digests[change]);
+        ousac_schedule_free(&schedule);
+    }
+}
+
+/* ---- malformed ---- */
+
+#define HEAD "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"n\",\"solver\":\"ddim\","
+#define FILE_OF(count, steps) HEAD "\"step_count\":" count ",\"steps\":[" steps "]}"
+#define STEP9 "{\"timestep\":9,\"mode\":\"cond\",\"gate\":\"full\"}"
+#define SECOND(step) FILE_OF("2", STEP9 "," step)
+
+static const struct malformed {
+    const char *name;
+    const char *text;
+    ousac_status status;
+    const char *message;
+} malformed[] = {
+    {"empty", "", OUSAC_STATUS_FORMAT, "JSON"},
+    {"no object", "[]", OUSAC_STATUS_FORMAT, "object"},
+    {"a string", "\"ousac-schedule\"", OUSAC_STATUS_FORMAT, "JSON"},
+    {"cut", "{\"format\":\"ousac-schedule\"", OUSAC_STATUS_FORMAT, "JSON"},
+    {"followed by more", FILE_OF("1", STEP9) "x", OUSAC_STATUS_FORMAT, "JSON"},
+    {"comment", "/* */" FILE_OF("1", STEP9), OUSAC_STATUS_FORMAT, "JSON"},
+    {"trailing comma", FILE_OF("1", STEP9 ","), OUSAC_STATUS_FORMAT, "JSON"},
+    {"single quotes", "{'format':'ousac-schedule'}", OUSAC_STATUS_FORMAT, "JSON"},
+    {"Infinity", SECOND("{\"timestep\":Infinity,\"mode\":\"cond\",\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "JSON"},
+    {"hexadecimal", SECOND("{\"timestep\":0x1,\"mode\":\"cond\",\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "JSON"},
+    {"number without digits behind the point",
+     SECOND("{\"timestep\":1.,\"mode\":\"cond\",\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT, "JSON"},
+    {"number without digits in the exponent", SECOND("{\"timestep\":1e,\"mode\":\"cond\",\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "JSON"},
+
+    {"format is missing", "{\"version\":1}", OUSAC_STATUS_FORMAT, "\"format\""},
+    {"format is another", "{\"format\":\"schedule\",\"version\":1}", OUSAC_STATUS_FORMAT, "\"format\""},
+    {"version is missing", "{\"format\":\"ousac-schedule\"}", OUSAC_STATUS_FORMAT, "\"version\""},
+    {"version is a string", "{\"format\":\"ousac-schedule\",\"version\":\"1\"}", OUSAC_STATUS_FORMAT,
+     "\"version\""},
+    {"version is 1.5", "{\"format\":\"ousac-schedule\",\"version\":1.5}", OUSAC_STATUS_FORMAT, "\"version\""},
+    {"version is 2, with keys of its own", "{\"format\":\"ousac-schedule\",\"version\":2,\"novel\":{}}",
+     OUSAC_STATUS_UNSUPPORTED, "version 2"},
+    {"unknown key", HEAD "\"step_count\":1,\"eta\":0,\"steps\":[" STEP9 "]}", OUSAC_STATUS_FORMAT,
+     "unknown key \"eta\""},
+    {"key twice", HEAD "\"step_count\":1,\"name\":\"m\",\"steps\":[" STEP9 "]}", OUSAC_STATUS_FORMAT,
+     "\"name\" occurs twice"},
+    {"key in capitals", HEAD "\"Step_count\":1,\"steps\":[" STEP9 "]}", OUSAC_STATUS_FORMAT,
+     "unknown key \"Step_count\""},
+    {"name is missing",
+     "{\"format\":\"ousac-schedule\",\"version\":1,\"solver\":\"ddim\",\"step_count\":1,\"steps\":[" STEP9
+     "]}",
+     OUSAC_STATUS_FORMAT, "missing key \"name\""},
+    {"name is a number",
+     "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":1,\"solver\":\"ddim\",\"step_count\":1,\"steps\":"
+     "[" STEP9 "]}",
+     OUSAC_STATUS_FORMAT, "\"name\" must be a string"},
+    {"name with an escaped line feed",
+     "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"a\\nb\",\"solver\":\"ddim\",\"step_count\":1,"
+     "\"steps\":[" STEP9 "]}",
+     OUSAC_STATUS_FORMAT, "name must be"},
+    {"name with an escaped C1 control",
+     "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"a\\u0085b\",\"solver\":\"ddim\",\"step_count\":"
+     "1,\"steps\":[" STEP9 "]}",
+     OUSAC_STATUS_FORMAT, "name must be"},
+    {"name with an escaped NUL",
+     "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"a\\u0000b\",\"solver\":\"ddim\",\"step_count\":"
+     "1,\"steps\":[" STEP9 "]}",
+     OUSAC_STATUS_FORMAT, "u0000"},
+    {"solver is missing",
+     "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"n\",\"step_count\":1,\"steps\":[" STEP9 "]}",
+     OUSAC_STATUS_FORMAT, "missing key \"solver\""},
+    {"solver is unknown",
+     "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"n\",\"solver\":\"euler\",\"step_count\":1,"
+     "\"steps\":[" STEP9 "]}",
+     OUSAC_STATUS_FORMAT, "\"solver\" is \"euler\""},
+    {"step_count is missing", HEAD "\"steps\":[" STEP9 "]}", OUSAC_STATUS_FORMAT, "\"step_count\""},
+    {"step_count is too small", FILE_OF("1", STEP9 ",{\"timestep\":8,\"mode\":\"cond\",\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "2 steps, but \"step_count\" says 1"},
+    {"step_count is too large", FILE_OF("2", STEP9), OUSAC_STATUS_FORMAT,
+     "1 steps, but \"step_count\" says 2"},
+    {"step_count has a fraction", FILE_OF("1.5", STEP9), OUSAC_STATUS_FORMAT, "\"step_count\""},
+    {"step_count is negative", FILE_OF("-1", STEP9), OUSAC_STATUS_FORMAT, "\"step_count\""},
+    {"step_count beyond 2^53", FILE_OF("1e300", STEP9), OUSAC_STATUS_FORMAT, "\"step_count\""},
+    {"no steps", FILE_OF("0", ""), OUSAC_STATUS_FORMAT, "0 steps"},
+    {"steps are missing", HEAD "\"step_count\":1}", OUSAC_STATUS_FORMAT, "\"steps\""},
+    {"steps are an object", HEAD "\"step_count\":1,\"steps\":{}}", OUSAC_STATUS_FORMAT, "\"steps\""},
+
+    {"step is a number", SECOND("8"), OUSAC_STATUS_FORMAT, "step 1: expected an object"},
+    {"step with an unknown key", SECOND("{\"timestep\":8,\"mode\":\"cond\",\"gate\":\"full\",\"w\":1}"),
+     OUSAC_STATUS_FORMAT, "step 1: unknown key \"w\""},
+    {"step with a key twice", SECOND("{\"timestep\":8,\"timestep\":7,\"mode\":\"cond\",\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 1: key \"timestep\" occurs twice"},
+    {"timestep is missing", SECOND("{\"mode\":\"cond\",\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: missing key \"timestep\""},
+    {"timestep is a string", SECOND("{\"timestep\":\"8\",\"mode\":\"cond\",\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 1: \"timestep\" must be"},
+    {"timestep is null", SECOND("{\"timestep\":null,\"mode\":\"cond\",\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 1: \"timestep\" must be"},
+    {"timestep overflows", FILE_OF("1", "{\"timestep\":1e999,\"mode\":\"cond\",\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 0: \"timestep\" must be a finite"},
+    {"timestep is negative", SECOND("{\"timestep\":-1,\"mode\":\"cond\",\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 1: timestep is -1"},
+    {"timestep stays", SECOND("{\"timestep\":9,\"mode\":\"cond\",\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: timestep 9 is not below"},
+    {"timestep rises", SECOND("{\"timestep\":10,\"mode\":\"cond\",\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: timestep 10 is not below"},
+    {"mode is missing", SECOND("{\"timestep\":8,\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: missing key \"mode\""},
+    {"mode is unknown", SECOND("{\"timestep\":8,\"mode\":\"CFG\",\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: \"mode\" is \"CFG\""},
+    {"mode is a number", SECOND("{\"timestep\":8,\"mode\":0,\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: \"mode\" must be"},
+    {"scale is missing", SECOND("{\"timestep\":8,\"mode\":\"cfg\",\"gate\":\"full\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: missing key \"scale\""},
+    {"scale is a string", SECOND("{\"timestep\":8,\"mode\":\"cfg\",\"scale\":\"4\",\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 1: \"scale\" must be"},
+    {"scale overflows", SECOND("{\"timestep\":8,\"mode\":\"cfg\",\"scale\":-1e400,\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 1: \"scale\" must be a finite"},
+    {"scale beside cond", SECOND("{\"timestep\":8,\"mode\":\"cond\",\"scale\":1,\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 1: mode \"cond\" has no \"scale\""},
+    {"scale beside uncond", SECOND("{\"timestep\":8,\"mode\":\"uncond\",\"scale\":1,\"gate\":\"full\"}"),
+     OUSAC_STATUS_FORMAT, "step 1: mode \"uncond\" has no \"scale\""},
+    {"gate is missing", SECOND("{\"timestep\":8,\"mode\":\"cond\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: missing key \"gate\""},
+    {"gate is unknown", SECOND("{\"timestep\":8,\"mode\":\"cond\",\"gate\":\"skip\"}"), OUSAC_STATUS_FORMAT,
+     "step 1: \"gate\" is \"skip\""},
+    {"gate is a list", SECOND("{\"timestep\":8,\"mode\":\"cond\",\"gate\":[\"full\"]}"), OUSAC_STATUS_FORMAT,
+     "step 1: \"gate\" must be"},
+    {"gate of one branch", SECOND("{\"timestep\":8,\"mode\":\"cond\",\"gate\":{\"cond\":\"full\"}}"),
+     OUSAC_STATUS_FORMAT, "step 1: gate: missing key \"uncond\""},
+    {"gate of an unknown branch",
+     SECOND("{\"timestep\":8,\"mode\":\"cond\",\"gate\":{\"cond\":\"full\",\"both\":\"full\"}}"),
+     OUSAC_STATUS_FORMAT, "step 1: gate: unknown key \"both\""},
+    {"gate of a branch twice",
+     SECOND("{\"timestep\":8,\"mode\":\"cond\",\"gate\":{\"cond\":\"full\",\"cond\":\"full\"}}"),
+     OUSAC_STATUS_FORMAT, "step 1: gate: key \"cond\" occurs twice"},
+    {"gate of a branch is a number",
+     SECOND("{\"timestep\":8,\"mode\":\"cond\",\"gate\":{\"cond\":\"full\",\"uncond\":0}}"),
+     OUSAC_STATUS_FORMAT, "step 1: gate: \"uncond\" must be"},
+    {"gates differ where one branch runs",
+     SECOND("{\"timestep\":8,\"mode\":\"cond\",\"gate\":{\"cond\":\"full\",\"uncond\":\"reuse\"}}"),
+     OUSAC_STATUS_FORMAT, "step 1: the gates differ"},
+};
+
+static void malformed_texts_are_refused(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++) {
+        const struct malformed *bad = &malformed[i];
+        ousac_schedule schedule;
+        ousac_error error = {0};
+        ousac_status status;
+        memset(&schedule, 0x5a, sizeof schedule);
+        status = parse(&schedule, bad->text, &error);
+        if (status != bad->status || strstr(error.message, "s.json: ") != error.message ||
+            !strstr(error.message, bad->message))
+            fail_msg("%s: status %s, message: %s", bad->name, ousac_status_name(status), error.message);
+        assert_null(schedule.steps);
+        assert_int_equal(schedule.step_count, 0);
+    }
+}
+
+static void names_have_a_limit(void **state) {
+    char text[400], name[130];
+    ousac_schedule schedule;
+    ousac_error error = {0};
+    (void)state;
+    for (size_t length = 126; length <= 128; length++) {
+        ousac_status status;
+        memset(name, 'n', sizeof name);
+        name[length] = '\0';
+        (void)snprintf(text, sizeof text,
+                       "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"%s\",\"solver\":\"ddim\","
+                       "\"step_count\":1,\"steps\":[" STEP9 "]}",
+                       name);
+        status = parse(&schedule, text, &error);
+        assert_int_equal(status, length < 128 ? OUSAC_STATUS_OK : OUSAC_STATUS_FORMAT);
+        assert_int_equal(strlen(schedule.name), status ? 0 : length);
+        ousac_schedule_free(&schedule);
+    }
+    assert_non_null(strstr(error.message, "127 bytes"));
+}
+
+static void texts_and_step_counts_have_a_limit(void **state) {
+    const size_t limit = 100000;
+    ousac_schedule schedule;
+    ousac_error error = {0};
+    char *text = malloc(64 * (limit + 2)), *blank;
+    (void)state;
+    assert_non_null(text);
+    for (size_t count = limit; count <= limit + 1; count++) {
+        size_t used = (size_t)sprintf(text, HEAD "\"step_count\":%zu,\"steps\":[", count);
+        for (size_t i = 0; i < count; i++)
+            used += (size_t)sprintf(text + used, "{\"timestep\":%zu,\"mode\":\"uncond\",\"gate\":\"auto\"}%s",
+                                    count - i, i + 1 < count ? "," : "]}");
+        assert_int_equal(ousac_schedule_parse(&schedule, text, used, "s.json", &error),
+                         count > limit ? OUSAC_STATUS_FORMAT : OUSAC_STATUS_OK);
+        if (count == limit) {
+            char *printed;
+            assert_int_equal(schedule.step_count, limit);
+            assert_int_equal(ousac_schedule_print(&schedule, &printed, NULL), OUSAC_STATUS_OK);
+            ousac_free(printed);
+        }
+        ousac_schedule_free(&schedule);
+    }
+    assert_non_null(strstr(error.message, "expected 1 to 100000"));
+    free(text);
+
+    blank = malloc((64u << 20) + 1);
+    assert_non_null(blank);
+    memset(blank, ' ', (64u << 20) + 1);
+    assert_int_equal(ousac_schedule_parse(&schedule, blank, (64u << 20) + 1, "s.json", &error),
+                     OUSAC_STATUS_FORMAT);
+    assert_non_null(strstr(error.message, "longer than"));
+    free(blank);
+}
+
+/* ---- round trips ---- */
+
+static uint64_t next_random(uint64_t *seed) {
+    *seed += UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t x = *seed;
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+static double random_finite(uint64_t *seed) {
+    double value;
+    do {
+        uint64_t bits = next_random(seed);
+        memcpy(&value, &bits, sizeof value);
+    } while (!isfinite(value) || value == 0);
+    return value;
+}
+
+static int falling(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x > y ? -1 : x < y;
+}
+
+/* Any doubles, names with every awkward character, every gate in every mode. */
+static void printing_and_parsing_give_the_same(void **state) {
+    enum { STEPS = 200 };
+    static const char *const names[] = {"", "plain", "\"quoted\\", "\xc3\xbc \xe2\x82\xac \xf0\x9f\x8e\xb2",
+                                        "a/b\xc2\xa0"};
+    uint64_t seed = 7;
+    (void)state;
+    for (size_t round = 0; round < 25; round++) {
+        ousac_step steps[STEPS];
+        double times[STEPS];
+        ousac_schedule schedule = {.solver = OUSAC_SOLVER_DDIM, .step_count = STEPS, .steps = steps}, back;
+        char *text, *again, one[OUSAC_DIGEST_CHARS], other[OUSAC_DIGEST_CHARS];
+        strcpy(schedule.name, names[round % 5]);
+        for (size_t i = 0; i < STEPS; i++)
+            times[i] =
+                round % 2 ? fabs(random_finite(&seed)) : (double)(next_random(&seed) % 1000000000) / 64;
+        qsort(times, STEPS, sizeof *times, falling);
+        for (size_t i = 0; i < STEPS; i++) {
+            steps[i].timestep = times[i];
+            steps[i].mode = (ousac_mode)(next_random(&seed) % 3);
+            steps[i].scale = steps[i].mode == OUSAC_MODE_CFG ? random_finite(&seed) : 1;
+            steps[i].gate[0] = (ousac_gate)(next_random(&seed) % 4);
+            steps[i].gate[1] =
+                steps[i].mode == OUSAC_MODE_CFG ? (ousac_gate)(next_random(&seed) % 4) : steps[i].gate[0];
+        }
+        assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+        assert_int_equal(parse(&back, text, NULL), OUSAC_STATUS_OK);
+        assert_same_schedule(&schedule, &back);
+        assert_int_equal(ousac_schedule_print(&back, &again, NULL), OUSAC_STATUS_OK);
+        assert_string_equal(text, again);
+        ousac_schedule_digest(&schedule, one);
+        ousac_schedule_digest(&back, other);
+        assert_string_equal(one, other);
+        ousac_free(text);
+        ousac_free(again);
+        ousac_schedule_free(&back);
+    }
+}
+
+static void numbers_print_as_short_as_they_can(void **state) {
+    static const struct {
+        double value;
+        const char *text;
+    } numbers[] = {{0, "0"},
+                   {-0.0, "0"},
+                   {900, "900"},
+                   {0.1, "0.1"},
+                   {1.0 / 3, "0.3333333333333333"},
+                   {0.1 + 0.2, "0.30000000000000004"},
+                   {-7.5, "-7.5"},
+                   {1e22, "1e+22"},
+                   {5e-324, "5e-324"},
+                   {9007199254740991, "9007199254740991"},
+                   {1.7976931348623157e308, "1.7976931348623157e+308"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        ousac_step step = {3, OUSAC_MODE_CFG, numbers[i].value, {OUSAC_GATE_FULL, OUSAC_GATE_FULL}};
+        ousac_schedule schedule = {.step_count = 1, .steps = &step};
+        char *text, expected[80];
+        assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+        (void)snprintf(expected, sizeof expected, "\"scale\": %s, ", numbers[i].text);
+        if (!strstr(text, expected))
+            fail_msg("expected %s in: %s", expected, text);
+        ousac_free(text);
+    }
+}
+
+/* A program that took over the user's locale must write and read the same text. */
+static void the_locale_changes_nothing(void **state) {
+    static const char *const commas[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "de_DE", "ps_AF.UTF-8"};
+    const char *found = NULL;
+    ousac_schedule schedule;
+    ousac_status status;
+    char *text = NULL;
+    (void)state;
+    for (size_t i = 0; i < sizeof commas / sizeof *commas && !found; i++)
+        found = setlocale(LC_NUMERIC, commas[i]);
+    if (!found) {
+        print_message("skipped: no locale with a decimal comma is installed\n");
+        skip();
+    }
+    status = parse(&schedule, example, NULL);
+    if (!status)
+        status = ousac_schedule_print(&schedule, &text, NULL);
+    (void)setlocale(LC_NUMERIC, "C");
+    assert_int_equal(status, OUSAC_STATUS_OK);
+    assert_string_equal(text, example);
+    ousac_free(text);
+    ousac_schedule_free(&schedule);
+}
+
+static void the_order_of_keys_is_free(void **state) {
+    static const char shuffled[] =
+        "{\"steps\":[{\"gate\":\"full\",\"scale\":4.0,\"mode\":\"cfg\",\"timestep\":9.99e2},{\"gate\":{"
+        "\"uncond\":"
+        "\"full\",\"cond\":\"cached\"},\"scale\":15e-1,\"timestep\":499.5,\"mode\":\"cfg\"},\r\n\t{"
+        "\"timestep\":-0,"
+        "\"mode\":\"cond\",\"gate\":{\"cond\":\"reuse\",\"uncond\":\"reuse\"}}],\"step_count\":3,\"solver\":"
+        "\"\\u0064dim\",\"name\":\"three\\u0020steps\",\"version\":1,\"format\":\"ousac-schedule\"}";
+    ousac_schedule one, other;
+    (void)state;
+    assert_int_equal(parse(&one, example, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(parse(&other, shuffled, NULL), OUSAC_STATUS_OK);
+    assert_same_schedule(&one, &other);
+    ousac_schedule_free(&one);
+    ousac_schedule_free(&other);
+}
+
+static void saving_and_loading(void **state) {
+    scratch dir;
+    char path[SCRATCH_PATH_BYTES];
+    ousac_schedule schedule, back;
+    ousac_error error = {0};
+    (void)state;
+    scratch_create(&dir);
+    assert_int_equal(parse(&schedule, example, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_schedule_save(&schedule, scratch_path(&dir, "s.json", path), NULL),
+                     OUSAC_STATUS_OK);
+    assert_true(scratch_holds(&dir, "s.json", example, strlen(example)));
+    assert_int_equal(ousac_schedule_load(&back, path, NULL), OUSAC_STATUS_OK);
+    assert_same_schedule(&schedule, &back);
+    ousac_schedule_free(&back);
+
+    schedule.steps[1].timestep = NAN;
+    assert_int_equal(ousac_schedule_save(&schedule, path, &error), OUSAC_STATUS_FORMAT);
+    assert_ptr_equal(strstr(error.message, path), error.message);
+    assert_true(scratch_holds(&dir, "s.json", example, strlen(example)));
+    assert_int_equal(ousac_schedule_load(&back, scratch_path(&dir, "absent", path), &error), OUSAC_STATUS_IO);
+    assert_ptr_equal(strstr(error.message, path), error.message);
+    assert_null(back.steps);
+    scratch_put(&dir, "bad", "{}", 2);
+    assert_int_equal(ousac_schedule_load(&back, scratch_path(&dir, "bad", path), &error),
+                     OUSAC_STATUS_FORMAT);
+    assert_ptr_equal(strstr(error.message, path), error.message);
+    ousac_schedule_free(&schedule);
+    scratch_remove(&dir);
+}
+
+static void copies_are_independent(void **state) {
+    ousac_schedule one, other;
+    (void)state;
+    assert_int_equal(parse(&one, example, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_schedule_copy(&other, &one, NULL), OUSAC_STATUS_OK);
+    assert_same_schedule(&one, &other);
+    one.steps[0].timestep = 5;
+    assert_true(other.steps[0].timestep == 999);
+    ousac_schedule_free(&one);
+    ousac_schedule_free(&one); /* twice is fine */
+    ousac_schedule_free(NULL);
+    assert_true(other.steps[1].timestep == 499.5);
+    ousac_schedule_free(&other);
+}
+
+/* ---- schedules built in memory ---- */
+
+static void validation_finds_what_a_program_can_break(void **state) {
+    enum { BREAKS = 14 };
+    static const char *const expected[BREAKS] = {"",
+                                                 "name must",
+                                                 "name must",
+                                                 "solver 7",
+                                                 "0 steps",
+                                                 "100001 steps",
+                                                 "step 1: timestep is -1",
+                                                 "step 1: timestep is nan",
+                                                 "step 2: timestep",
+                                                 "step 0: scale is inf",
+                                                 "step 2: scale is 2",
+                                                 "step 1: mode 3",
+                                                 "step 1: gate 4 of branch uncond",
+                                                 "step 0: gate -1 of branch cond"};
+    (void)state;
+    for (int which = 0; which < BREAKS; which++) {
+        ousac_schedule schedule;
+        ousac_error error = {0};
+        ousac_status status;
+        assert_int_equal(parse(&schedule, example, NULL), OUSAC_STATUS_OK);
+        if (which == 1)
+            memset(schedule.name, 'x', sizeof schedule.name); /* no NUL */
+        if (which == 2)
+            strcpy(schedule.name, "\xff");
+        if (which == 3)
+            schedule.solver = (ousac_solver)7;
+        if (which == 4)
+            schedule.step_count = 0;
+        if (which == 5)
+            schedule.step_count = OUSAC_SCHEDULE_STEPS_MAX + 1;
+        if (which == 6)
+            schedule.steps[1].timestep = -1;
+        if (which == 7)
+            schedule.steps[1].timestep = NAN;
+        if (which == 8)
+            schedule.steps[2].timestep = 499.5;
+        if (which == 9)
+            schedule.steps[0].scale = INFINITY;
+        if (which == 10)
+            schedule.steps[2].scale = 2;
+        if (which == 11)
+            schedule.steps[1].mode = (ousac_mode)3;
+        if (which == 12)
+            schedule.steps[1].gate[OUSAC_BRANCH_UNCOND] = (ousac_gate)4;
+        if (which == 13)
+            schedule.steps[0].gate[OUSAC_BRANCH_COND] = (ousac_gate)-1;
+        status = ousac_schedule_validate(&schedule, "built", &error);
+        assert_int_equal(status, which ? OUSAC_STATUS_FORMAT : OUSAC_STATUS_OK);
+        if (status && !strstr(error.message, expected[which]))
+            fail_msg("break %d: expected \"%s\" in: %s", which, expected[which], error.message);
+        ousac_schedule_free(&schedule);
+    }
+}
+
+static void effective_gates_follow_each_branch(void **state) {
+    enum { F = OUSAC_GATE_FULL, C = OUSAC_GATE_CACHED, R = OUSAC_GATE_REUSE, A = OUSAC_GATE_AUTO };
+    static const int CFG = OUSAC_MODE_CFG, COND = OUSAC_MODE_COND, UNCOND = OUSAC_MODE_UNCOND;
+    const struct {
+        int mode, gate[2], effective[2];
+    } cases[] = {
+        {COND, {C, C}, {F, -1}}, /* nothing cached yet */
+        {COND, {R, A}, {R, -1}}, /* the gate of a branch that does not run is ignored */
+        {CFG, {C, R}, {C, F}},   /* first evaluation of uncond */
+        {UNCOND, {A, C}, {-1, C}}, {CFG, {F, R}, {F, R}}, {CFG, {R, F}, {R, F}},
+    };
+    enum { COUNT = sizeof cases / sizeof *cases };
+    ousac_step steps[COUNT];
+    ousac_schedule schedule = {.step_count = COUNT, .steps = steps};
+    int effective[COUNT * OUSAC_BRANCHES];
+    ousac_error error = {0};
+    (void)state;
+    for (int i = 0; i < COUNT; i++)
+        steps[i] = (ousac_step){100 - i,
+                                (ousac_mode)cases[i].mode,
+                                1,
+                                {(ousac_gate)cases[i].gate[0], (ousac_gate)cases[i].gate[1]}};
+    assert_int_equal(ousac_schedule_effective_gates(&schedule, effective, NULL), OUSAC_STATUS_OK);
+    for (int i = 0; i < COUNT; i++)
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            assert_int_equal(effective[i * OUSAC_BRANCHES + b], cases[i].effective[b]);
+
+    steps[4].gate[1] = OUSAC_GATE_AUTO;
+    assert_int_equal(ousac_schedule_effective_gates(&schedule, effective, &error), OUSAC_STATUS_USAGE);
+    assert_non_null(strstr(error.message, "step 4: gate of branch uncond"));
+    steps[0].gate[0] = OUSAC_GATE_AUTO; /* undecided even where it would run full */
+    assert_int_equal(ousac_schedule_effective_gates(&schedule, effective, &error), OUSAC_STATUS_USAGE);
+    assert_non_null(strstr(error.message, "step 0: gate of branch cond"));
+}
+
+/* python3, whose round() takes ties to even:
+ *   linspace: [round((T - 1) * (S - 1 - i) / (S - 1)) for i in range(S)]
+ *   leading: [(S - 1 - i) * (T // S) for i in range(S)]
+ *   trailing: [round((S - i) * T / S) - 1 for i in range(S)] */
+static void spacings_follow_their_formulas(void **state) {
+    static const struct {
+        ousac_spacing spacing;
+        size_t steps, train_steps;
+        size_t count; /* of the expected timesteps below */
+        double first[8];
+    } cases[] = {
+        {OUSAC_SPACING_LINSPACE, 4, 1000, 4, {999, 666, 333, 0}},
+        {OUSAC_SPACING_LINSPACE, 50, 1000, 8, {999, 979, 958, 938, 917, 897, 877, 856}},
+        {OUSAC_SPACING_LINSPACE, 19, 1000, 8, {999, 944, 888, 832, 777, 722, 666, 610}}, /* ties to even */
+        {OUSAC_SPACING_LINSPACE, 1, 1000, 1, {999}},
+        {OUSAC_SPACING_LINSPACE, 3, 3, 3, {2, 1, 0}},
+        {OUSAC_SPACING_LINSPACE, 1, 1, 1, {0}},
+        {OUSAC_SPACING_LEADING, 50, 1000, 8, {980, 960, 940, 920, 900, 880, 860, 840}},
+        {OUSAC_SPACING_LEADING, 7, 1000, 7, {852, 710, 568, 426, 284, 142, 0}},
+        {OUSAC_SPACING_TRAILING, 50, 1000, 8, {999, 979, 959, 939, 919, 899, 879, 859}},
+        {OUSAC_SPACING_TRAILING, 7, 1000, 7, {999, 856, 713, 570, 428, 285, 142}},
+        {OUSAC_SPACING_TRAILING, 16, 1000, 8, {999, 937, 874, 811, 749, 687, 624, 561}}, /* ties to even */
+    };
+    double scales[50];
+    ousac_gate gates[50] = {0};
+    (void)state;
+    for (size_t i = 0; i < 50; i++)
+        scales[i] = 1.5;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        ousac_schedule_options options = {
+            NULL, cases[c].steps, cases[c].train_steps, cases[c].spacing, OUSAC_MODE_COND, scales, gates};
+        ousac_schedule schedule;
+        assert_int_equal(ousac_schedule_build(&schedule, &options, NULL), OUSAC_STATUS_OK);
+        assert_int_equal(ousac_schedule_validate(&schedule, "built", NULL), OUSAC_STATUS_OK);
+        assert_int_equal(schedule.step_count, cases[c].steps);
+        for (size_t i = 0; i < cases[c].count; i++)
+            if (schedule.steps[i].timestep != cases[c].first[i])
+                fail_msg("case %zu, step %zu: %g, expected %g", c, i, schedule.steps[i].timestep,
+                         cases[c].first[i]);
+        ousac_schedule_free(&schedule);
+    }
+}
+
+/* Every length and spacing gives a valid, strictly falling schedule that ends near 0. */
+static void every_length_builds(void **state) {
+    static double scales[64];
+    static ousac_gate gates[64];
+    (void)state;
+    for (size_t train = 1; train <= 64; train++)
+        for (size_t steps = 1; steps <= train; steps++)
+            for (int spacing = 0; spacing < 3; spacing++) {
+                ousac_schedule_options options = {
+                    "x", steps, train, (ousac_spacing)spacing, OUSAC_MODE_COND, scales, gates};
+                ousac_schedule schedule;
+                assert_int_equal(ousac_schedule_build(&schedule, &options, NULL), OUSAC_STATUS_OK);
+                assert_int_equal(ousac_schedule_validate(&schedule, "built", NULL), OUSAC_STATUS_OK);
+                assert_true(schedule.steps[0].timestep <= (double)(train - 1));
+                ousac_schedule_free(&schedule);
+            }
+}
+
+static void build_takes_modes_scales_and_gates(void **state) {
+    const double scales[3] = {4, NAN, -0.5};
+    const ousac_gate gates[3] = {OUSAC_GATE_FULL, OUSAC_GATE_CACHED, OUSAC_GATE_AUTO};
+    ousac_schedule_options options = {"built",           3,      10,   OUSAC_SPACING_LEADING,
+                                      OUSAC_MODE_UNCOND, scales, gates};
+    ousac_schedule schedule;
+    (void)state;
+    assert_int_equal(ousac_schedule_build(&schedule, &options, NULL), OUSAC_STATUS_OK);
+    assert_string_equal(schedule.name, "built");
+    assert_int_equal(schedule.steps[0].mode, OUSAC_MODE_CFG);
+    assert_int_equal(schedule.steps[1].mode, OUSAC_MODE_UNCOND);
+    assert_int_equal(schedule.steps[2].mode, OUSAC_MODE_CFG);
+    assert_true(schedule.steps[0].scale == 4);
+    assert_true(schedule.steps[1].scale == 1);
+    assert_true(schedule.steps[2].scale == -0.5);
+    for (int i = 0; i < 3; i++)
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            assert_int_equal(schedule.steps[i].gate[b], gates[i]);
+    ousac_schedule_free(&schedule);
+}
+
+static void bad_options_are_refused(void **state) {
+    enum { BREAKS = 13 };
+    static const char *const expected[BREAKS] = {"",
+                                                 "0 steps",
+                                                 "11 steps, expected 1 to 10",
+                                                 "0 training",
+                                                 "training",
+                                                 "100001 steps, expected 1 to 100000",
+                                                 "spacing 3",
+                                                 "mode of the unguided",
+                                                 "scale and a gate",
+                                                 "scale and a gate",
+                                                 "step 2: guidance scale",
+                                                 "step 1: gate 4",
+                                                 "name must"};
+    char name[OUSAC_SCHEDULE_NAME_BYTES + 1];
+    (void)state;
+    memset(name, 'n', sizeof name);
+    name[OUSAC_SCHEDULE_NAME_BYTES] = '\0';
+    for (int which = 0; which < BREAKS; which++) {
+        double scales[3] = {4, NAN, 1};
+        ousac_gate gates[3] = {OUSAC_GATE_FULL, OUSAC_GATE_CACHED, OUSAC_GATE_AUTO};
+        ousac_schedule_options options = {"built",         3,      10,   OUSAC_SPACING_LEADING,
+                                          OUSAC_MODE_COND, scales, gates};
+        ousac_schedule schedule;
+        ousac_error error = {0};
+        ousac_status status;
+        if (which == 1)
+            options.steps = 0;
+        if (which == 2)
+            options.steps = 11;
+        if (which == 3)
+            options.train_steps = 0;
+        if (which == 4)
+            options.train_steps = SIZE_MAX;
+        if (which == 5) {
+            options.steps = 100001;
+            options.train_steps = 1000000;
+        }
+        if (which == 6)
+            options.spacing = (ousac_spacing)3;
+        if (which == 7)
+            options.other_mode = OUSAC_MODE_CFG;
+        if (which == 8)
+            options.scales = NULL;
+        if (which == 9)
+            options.gates = NULL;
+        if (which == 10)
+            scales[2] = -INFINITY;
+        if (which == 11)
+            gates[1] = (ousac_gate)4;
+        if (which == 12)
+            options.name = name;
+        status = ousac_schedule_build(&schedule, &options, &error);
+        assert_int_equal(status, which ? OUSAC_STATUS_USAGE : OUSAC_STATUS_OK);
+        if (status && !strstr(error.message, expected[which]))
+            fail_msg("break %d: expected \"%s\" in: %s", which, expected[which], error.message);
+        if (status)
+            assert_null(schedule.steps);
+        ousac_schedule_free(&schedule);
+    }
+}
+
+static void names_map_both_ways(void **state) {
+    static const char *const modes[] = {"cfg", "cond", "uncond"}, *const gates[] = {"full", "cached", "reuse",
+                                                                                    "auto"};
+    ousac_mode mode = OUSAC_MODE_CFG;
+    ousac_gate gate = OUSAC_GATE_FULL;
+    ousac_solver solver;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_string_equal(ousac_mode_name((ousac_mode)i), modes[i]);
+        assert_int_equal(ousac_mode_parse(&mode, modes[i]), 0);
+        assert_int_equal(mode, i);
+    }
+    for (int i = 0; i < 4; i++) {
+        assert_string_equal(ousac_gate_name((ousac_gate)i), gates[i]);
+        assert_int_equal(ousac_gate_parse(&gate, gates[i]), 0);
+        assert_int_equal(gate, i);
+    }
+    assert_string_equal(ousac_solver_name(OUSAC_SOLVER_DDIM), "ddim");
+    assert_int_equal(ousac_solver_parse(&solver, "ddim"), 0);
+    assert_int_equal(solver, OUSAC_SOLVER_DDIM);
+    assert_string_equal(ousac_branch_name(OUSAC_BRANCH_COND), "cond");
+    assert_string_equal(ousac_branch_name(OUSAC_BRANCH_UNCOND), "uncond");
+    assert_int_equal(ousac_mode_parse(&mode, "Cfg"), -1);
+    assert_int_equal(ousac_gate_parse(&gate, ""), -1);
+    assert_int_equal(ousac_solver_parse(&solver, "ddim "), -1);
+    assert_string_equal(ousac_mode_name((ousac_mode)3), "?");
+    assert_string_equal(ousac_gate_name((ousac_gate)-1), "?");
+    assert_string_equal(ousac_solver_name((ousac_solver)1), "?");
+    assert_string_equal(ousac_branch_name(2), "?");
+}
+
+static void every_failed_allocation_is_survived(void **state) {
+    scratch dir;
+    char path[SCRATCH_PATH_BYTES];
+    ousac_status status = OUSAC_STATUS_MEMORY;
+    long allowed;
+    (void)state;
+    scratch_create(&dir);
+    scratch_path(&dir, "s.json", path);
+    scratch_put(&dir, "s.json", example, strlen(example));
+    for (allowed = 0; status == OUSAC_STATUS_MEMORY; allowed++) {
+        ousac_schedule schedule = {0}, copy = {0};
+        ousac_error error = {0};
+        (void)ousac_memory_fail_after(allowed);
+        status = ousac_schedule_load(&schedule, path, &error);
+        if (!status)
+            status = ousac_schedule_copy(&copy, &schedule, &error);
+        if (!status)
+            status = ousac_schedule_save(&copy, path, &error);
+        (void)ousac_memory_fail_after(-1);
+        if (status)
+            assert_true(strlen(error.message) > 0);
+        assert_true(scratch_holds(&dir, "s.json", example, strlen(example)));
+        assert_int_equal(scratch_entries(&dir), 1);
+        ousac_schedule_free(&schedule);
+        ousac_schedule_free(&copy);
+    }
+    assert_int_equal(status, OUSAC_STATUS_OK);
+    assert_true(allowed > 6);
+    scratch_remove(&dir);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_example_is_read_as_written),
+        cmocka_unit_test(the_example_prints_byte_for_byte),
+        cmocka_unit_test(the_digest_is_the_documented_one),
+        cmocka_unit_test(everything_that_runs_moves_the_digest),
+        cmocka_unit_test(malformed_texts_are_refused),
+        cmocka_unit_test(names_have_a_limit),
+        cmocka_unit_test(texts_and_step_counts_have_a_limit),
+        cmocka_unit_test(printing_and_parsing_give_the_same),
+        cmocka_unit_test(numbers_print_as_short_as_they_can),
+        cmocka_unit_test(the_locale_changes_nothing),
+        cmocka_unit_test(the_order_of_keys_is_free),
+        cmocka_unit_test(saving_and_loading),
+        cmocka_unit_test(copies_are_independent),
+        cmocka_unit_test(validation_finds_what_a_program_can_break),
+        cmocka_unit_test(effective_gates_follow_each_branch),
+        cmocka_unit_test(spacings_follow_their_formulas),
+        cmocka_unit_test(every_length_builds),
+        cmocka_unit_test(build_takes_modes_scales_and_gates),
+        cmocka_unit_test(bad_options_are_refused),
+        cmocka_unit_test(names_map_both_ways),
+        cmocka_unit_test(every_failed_allocation_is_survived),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
