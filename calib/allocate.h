@@ -1,10 +1,11 @@
 /* Choosing ranks under a MACs budget.
  *
  * A plan is judged by an error model that is separable over modules: E(plan) = sum over sites of
- * weight_s * tail_s(r_s), where tail is the site's error spectrum; a module that is not live leaves the whole energy of
- * all its sites, weight_s * tail_s(0). The budget is on the MACs of one cached forward. The solution comes with a dual
- * bound: no plan within the budget has a modelled error below `bound`. That certificate speaks of the model, not of
- * images; end-to-end error is the caller's to measure.
+ * weight_s * tail_s(r_s), where tail is the site's error spectrum; a module that is not live leaves the whole
+ * energy of all its sites, weight_s * tail_s(0). The budget is on the MACs of one cached forward. The
+ * solution comes with a dual bound: no plan within the budget, of whatever whole ranks, has a modelled error
+ * below `bound`. That certificate speaks of the model, not of images; end-to-end error is the caller's to
+ * measure.
  */
 #ifndef OUSAC_ALLOCATE_H
 #define OUSAC_ALLOCATE_H
@@ -27,19 +28,20 @@ typedef struct ousac_curve {
 } ousac_curve;
 
 typedef struct ousac_allocation {
-    size_t *rank;      /* site_count, ousac_free through ousac_allocation_free; dense sites hold their dense rank */
-    uint64_t cost;     /* MACs of one cached forward */
+    size_t
+        *rank; /* site_count, ousac_free through ousac_allocation_free; dense sites hold their dense rank */
+    uint64_t cost; /* MACs of one cached forward */
     uint64_t budget;
-    double error;      /* modelled */
-    double bound;      /* dual bound: the least modelled error any plan within the budget can have is >= bound */
-    double gap;        /* (error - bound) / error, 0 where error is 0 */
-    int exact;         /* 1: proved optimal among plans of this granularity */
-    uint64_t nodes;    /* of the exact search */
+    double error;   /* modelled */
+    double bound;   /* dual bound: the least modelled error any plan within the budget can have is >= bound */
+    double gap;     /* (error - bound) / error, 0 where error is 0 */
+    int exact;      /* 1: proved optimal among plans of this granularity */
+    uint64_t nodes; /* of the exact search */
 } ousac_allocation;
 
-/* Largest r for which every site at rank r fits the budget (ousac_cost_cached <= budget). USAGE where not even reuse
- * fits, naming the floor as a fraction of a full forward. `curves` may be NULL (error, bound and gap are then 0);
- * bound is of the same relaxation as the knapsack's. */
+/* Largest r for which every site at rank r fits the budget (ousac_cost_cached <= budget). USAGE where not
+ * even reuse fits, naming the floor as a fraction of a full forward. `curves` may be NULL (error, bound and
+ * gap are then 0); bound is of the same relaxation as the knapsack's. */
 ousac_status ousac_allocate_uniform(const ousac_arch *arch, const ousac_curve *curves, uint64_t budget,
                                     ousac_allocation *allocation, ousac_error *error);
 

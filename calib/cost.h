@@ -1,10 +1,11 @@
 /* The cost model: multiply-accumulates (MACs) from shapes alone, per sample.
  *
- * A linear site costs N m n exactly and N r (m + n) when corrected at rank r; where r (m + n) >= m n the exact product
- * is cheaper (the dense fallback, error 0). A module is *live* when every one of its stages has a site of rank > 0;
- * a module with a dead stage has a frozen output, so it is reused and costs nothing. A live module adds its fixed cost
- * (attention 2 N^2 d). The blocks' modulation (6 d^2 each) is computed at every gate. Full DiT block:
- * 12 N d^2 + 2 N^2 d + 6 d^2. The accounting is that of ICC (arXiv 2505.05829): blocks only.
+ * A linear site costs N m n exactly and N r (m + n) when corrected at rank r; where r (m + n) >= m n the
+ * exact product is cheaper (the dense fallback, error 0). A module is *live* when every one of its stages has
+ * a site of rank > 0; a module with a dead stage has a frozen output, so it is reused and costs nothing. A
+ * live module adds its fixed cost (attention 2 N^2 d). The blocks' modulation (6 d^2 each) is computed at
+ * every gate. Full DiT block: 12 N d^2 + 2 N^2 d + 6 d^2. The accounting is that of ICC (arXiv 2505.05829):
+ * blocks only.
  */
 #ifndef OUSAC_COST_H
 #define OUSAC_COST_H
@@ -20,8 +21,8 @@
 extern "C" {
 #endif
 
-/* Ranks of a plan: site_count entries. A rank with rank * (m + n) >= m * n means the dense fallback where that is on
- * and a correction of that very rank where it is off. */
+/* Ranks of a plan: site_count entries. A rank with rank * (m + n) >= m * n means the dense fallback where
+ * that is on and a correction of that very rank where it is off. */
 typedef struct ousac_ranks {
     const size_t *rank;
     int dense_fallback; /* 1 in use, 0 in tests of the low-rank path */
@@ -29,10 +30,10 @@ typedef struct ousac_ranks {
 
 /* What a cached evaluation does at a site. */
 typedef enum ousac_path {
-    OUSAC_PATH_FROZEN = 0,  /* rank 0: y = y_cached */
+    OUSAC_PATH_FROZEN = 0, /* rank 0: y = y_cached */
     OUSAC_PATH_LOW_RANK = 1,
-    OUSAC_PATH_DENSE = 2,   /* the exact product */
-    OUSAC_PATH_SKIPPED = 3  /* its module is not live */
+    OUSAC_PATH_DENSE = 2,  /* the exact product */
+    OUSAC_PATH_SKIPPED = 3 /* its module is not live */
 } ousac_path;
 
 /* Smallest rank at which the exact product is no dearer: ceil(m n / (m + n)). */
@@ -50,18 +51,18 @@ uint64_t ousac_cost_reuse(const ousac_arch *arch); /* other_macs */
 
 /* MACs of one sample's whole trajectory. `ranks` NULL: cached gates count as reuse. */
 typedef struct ousac_cost_total {
-    uint64_t constant_guidance; /* both branches at every step, uncached: the reference of papers; for a schedule with
-                                   no guided step, one branch at every step */
+    uint64_t constant_guidance; /* both branches at every step, uncached: the reference of papers; for a
+                                   schedule with no guided step, one branch at every step */
     uint64_t schedule_full;     /* this schedule's branches, every gate full */
     uint64_t schedule_reuse;    /* this schedule's gates with cached steps at the cost of reuse: the floor */
     uint64_t schedule_cached;   /* this schedule's gates with `ranks` */
     size_t forwards_full, forwards_cached, forwards_reuse; /* branch evaluations, effective gates */
-    double cached_step;         /* MACs of a cached evaluation over a full one */
-    double total;               /* schedule_cached / constant_guidance */
+    double cached_step;                                    /* MACs of a cached evaluation over a full one */
+    double total;                                          /* schedule_cached / constant_guidance */
 } ousac_cost_total;
 
-ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule *schedule, const ousac_ranks *ranks,
-                                   ousac_cost_total *total, ousac_error *error);
+ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule *schedule,
+                                   const ousac_ranks *ranks, ousac_cost_total *total, ousac_error *error);
 
 #ifdef __cplusplus
 }

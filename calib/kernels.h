@@ -1,0 +1,64 @@
+/* Elementwise, reduction and softmax kernels of the CPU backend, internal to calib/.
+ *
+ * kernels.c is compiled once per instruction set (-DOUSAC_ISA=base|avx2|avx512); each object exports one
+ * table and the backend picks one at run time. Plain C that the compiler vectorises: no intrinsics, no libm
+ * inside loops. Sums run in a fixed number of lanes and products are never contracted, so every table gives
+ * the same bits.
+ *
+ * Any count, leading dimension and alignment. NaN in gives NaN out. No kernel fails, allocates or checks its
+ * arguments: that is the backend's part.
+ */
+#ifndef OUSAC_KERNELS_H
+#define OUSAC_KERNELS_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ousac_kernels {
+    const char *isa; /* "base", "avx2", "avx512" */
+
+    /* y = exp(x), relative error below 2e-7 where the result is a normal number, at most one unit in the last
+     * place where it is subnormal; +inf above 88.73, 0 below -103.98. y may be x. */
+    void (*exponential)(size_t count, const float *x, float *y);
+    /* y = x / (1 + exp(-2 u)), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form without its cancellation. y
+     * may be x. -inf gives NaN, as the formula does. */
+    void (*gelu_tanh)(size_t count, const float *x, float *y);
+    /* y = x / (1 + exp(-x)); y may be x. -inf gives NaN, as the formula does. */
+    void (*silu)(size_t count, const float *x, float *y);
+    /* Each row of x (rows, cols) becomes exp(x - max) / sum, in place. A row with NaN or +inf becomes NaN. */
+    void (*softmax)(size_t rows, size_t cols, float *x, size_t ldx);
+
+    void (*norm_modulate)(size_t rows, size_t d, const float *x, float eps, const float *shift,
+                          const float *scale, size_t rows_per_group, size_t ld_mod, float *y);
+    void (*add_gated)(size_t rows, size_t d, float *x, const float *y, const float *gate,
+                      size_t rows_per_group, size_t ld_mod);
+    void (*subtract)(size_t rows, size_t cols, const float *a, size_t lda, const float *b, size_t ldb,
+                     float *y, size_t ldy);
+    void (*axpy)(size_t count, float alpha, const float *x, float *y);
+
+    /* Sum over all elements of x^2, and of (a - b)^2 with the difference taken in float64. */
+    double (*sum_squares)(size_t rows, size_t cols, const float *x, size_t ldx);
+    double (*sum_squares_diff)(size_t rows, size_t cols, const float *a, size_t lda, const float *b,
+                               size_t ldb);
+    void (*accumulate_packed)(size_t n, double weight, const float *g, size_t ldg, double *packed);
+    /* 1 where every element is finite. */
+    int (*all_finite)(size_t rows, size_t cols, const float *x, size_t ldx);
+} ousac_kernels;
+
+extern const ousac_kernels ousac_kernels_base;
+#if defined(__x86_64__)
+extern const ousac_kernels ousac_kernels_avx2;
+extern const ousac_kernels ousac_kernels_avx512;
+#endif
+
+/* The best table that this processor runs; `limit` ("base", "avx2", "avx512") narrows the choice to that one
+ * or the best below it. NULL or an unknown name: no limit. */
+const ousac_kernels *ousac_kernels_choose(const char *limit);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
