@@ -1,0 +1,76 @@
+#include "tests/support/naive_trajectory.h"
+
+#include "calib/philox.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct counting {
+    const naive_hooks *hooks;
+    size_t next_site, next_module;
+} counting;
+
+static void on_site(void *self, const char *name, size_t rows, size_t m, size_t n, const double *x, double *y) {
+    counting *c = self;
+    (void)name;
+    if (c->hooks->site)
+        c->hooks->site(c->hooks->self, c->next_site, rows, m, n, x, y);
+    c->next_site++;
+}
+
+static void on_module(void *self, const char *name, size_t rows, size_t d, double *out) {
+    counting *c = self;
+    (void)name;
+    if (c->hooks->module)
+        c->hooks->module(c->hooks->self, c->next_module, rows, d, out);
+    c->next_module++;
+}
+
+/* The product of 1 - beta up to and including timestep t. */
+static double alpha_bar(int t) {
+    double bar = 1;
+    for (int i = 0; i <= t; i++)
+        bar *= 1 - (1e-4 + (0.02 - 1e-4) * i / 999);
+    return bar;
+}
+
+ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedule, uint64_t seed, uint64_t sample,
+                              size_t classes, const naive_hooks *hooks, float *x, ousac_error *error) {
+    size_t edge = net->side * net->patch, size = net->channels * edge * edge, all = net->out_channels * edge * edge;
+    size_t label = ousac_philox_below(seed, OUSAC_STREAM_LABEL, sample, 0, (uint32_t)classes);
+    double *eps[2] = {calloc(all, sizeof(double)), calloc(all, sizeof(double))};
+    ousac_status status = eps[0] && eps[1] ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory");
+    ousac_philox_normals(seed, OUSAC_STREAM_NOISE, sample, size, x);
+    for (size_t i = 0; i < schedule->step_count && !status; i++) {
+        const ousac_step *s = &schedule->steps[i];
+        for (int b = 0; b < 2 && !status; b++) {
+            if ((b == 0 && s->mode == OUSAC_MODE_UNCOND) || (b == 1 && s->mode == OUSAC_MODE_COND))
+                continue;
+            counting count = {.hooks = hooks};
+            naive_observer observer = {&count, on_site, on_module};
+            if (hooks->begin)
+                hooks->begin(hooks->self, i, b);
+            status = naive_dit_forward_observed(net, x, s->timestep, b ? classes : label, eps[b], &observer, error);
+        }
+        double bar = alpha_bar((int)s->timestep);
+        double next = i + 1 < schedule->step_count ? alpha_bar((int)schedule->steps[i + 1].timestep) : 1;
+        for (size_t j = 0; j < size && !status; j++) {
+            double e = s->mode == OUSAC_MODE_CFG ? (1 - s->scale) * eps[1][j] + s->scale * eps[0][j]
+                                                 : eps[s->mode == OUSAC_MODE_UNCOND][j];
+            double clean = ((double)x[j] - sqrt(1 - bar) * e) / sqrt(bar);
+            x[j] = (float)(sqrt(next) * clean + sqrt(1 - next) * e);
+        }
+    }
+    free(eps[0]);
+    free(eps[1]);
+    return status;
+}
+
+double naive_relative_error(const float *a, const float *b, size_t count) {
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < count; i++) {
+        difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        norm += (double)b[i] * (double)b[i];
+    }
+    return sqrt(difference / norm);
+}
