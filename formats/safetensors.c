@@ -334,6 +334,17 @@ const char *ousac_safetensors_metadata(const ousac_safetensors *file, const char
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(file->metadata, key));
 }
 
+int ousac_safetensors_metadata_next(const ousac_safetensors *file, const void **position, const char **key,
+                                    const char **value) {
+    const cJSON *last = *position, *item = last ? last->next : file->metadata ? file->metadata->child : NULL;
+    if (!item)
+        return 0;
+    *position = item;
+    *key = item->string;
+    *value = item->valuestring;
+    return 1;
+}
+
 ousac_status ousac_safetensors_read_f32(const ousac_safetensors_tensor *tensor, uint64_t first,
                                         uint64_t count, float *target, ousac_error *error) {
     if (!tensor->readable)

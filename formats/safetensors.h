@@ -52,6 +52,9 @@ const ousac_safetensors_tensor *ousac_safetensors_at(const ousac_safetensors *fi
 const ousac_safetensors_tensor *ousac_safetensors_find(const ousac_safetensors *file, const char *name);
 /* A value of `__metadata__`, or NULL. */
 const char *ousac_safetensors_metadata(const ousac_safetensors *file, const char *key);
+/* Walks `__metadata__` in the file's order: *position begins as NULL. Returns 0 past the end. */
+int ousac_safetensors_metadata_next(const ousac_safetensors *file, const void **position, const char **key,
+                                    const char **value);
 
 /* Converts elements [first, first + count) to float32. UNSUPPORTED for an unreadable dtype, USAGE for a range
  * outside the tensor, NUMBER where a value is not finite (named by tensor and index). */
