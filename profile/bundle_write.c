@@ -1,0 +1,236 @@
+/* Writing bundles; the names, types and shapes are those of formats/BUNDLE.md. */
+#include "profile/bundle.h"
+
+#include "calib/cost.h"
+#include "formats/memory.h"
+#include "profile/arch_text.h"
+#include "profile/archive.h"
+#include "profile/plan_file.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- what is written fits together ---- */
+
+static ousac_status check_parts(const ousac_model *model, const ousac_profile *profile,
+                                const ousac_factor_set *set, const ousac_bundle_options *options,
+                                ousac_error *error) {
+    char text[OUSAC_ARCH_DIFFERENCE_BYTES];
+    if (options->dtype != OUSAC_DTYPE_F32 && options->dtype != OUSAC_DTYPE_BF16 &&
+        options->dtype != OUSAC_DTYPE_F16)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "factors cannot be stored as %s; expected f32, bf16 or f16",
+                          ousac_dtype_name(options->dtype));
+    if (!options->force && strcmp(profile->identity.model_digest, model->digest) != 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "the profile is of model %.12s, and this is model %.12s",
+                          profile->identity.model_digest, model->digest);
+    if (ousac_arch_difference(&profile->arch, &model->arch, text))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profile does not fit the model: %s", text);
+    if (set->site_count != model->arch.site_count)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "factors of %zu sites for a model of %zu",
+                          set->site_count, model->arch.site_count);
+    for (size_t s = 0; s < set->site_count; s++) {
+        const ousac_site *site = &model->arch.sites[s];
+        const ousac_factors *factors = &set->site[s];
+        const size_t most = site->m < site->n ? site->m : site->n;
+        if (factors->m != site->m || factors->n != site->n || factors->rank > most ||
+            factors->lambda_count != most)
+            return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                              "site %s: factors of a weight (%zu, %zu), rank %zu, for a weight (%zu, %zu)",
+                              site->name, factors->m, factors->n, factors->rank, site->m, site->n);
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* Checks one plan and raises needed[site] to the ranks that it takes factors for. */
+static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model, const ousac_factor_set *set,
+                               int force, size_t *needed, ousac_error *error) {
+    char name[OUSAC_NAME_BYTES + 8];
+    if (!ousac_plan_name_is_valid(plan->name))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "\"%s\" cannot name a plan", plan->name);
+    (void)snprintf(name, sizeof name, "plan %s", plan->name);
+    ousac_status status = ousac_plan_check(plan, &model->arch, name, error);
+    if (status)
+        return status;
+    if (!force && *plan->model_digest && strcmp(plan->model_digest, model->digest) != 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "%s was made for model %.12s, and this is model %.12s", name, plan->model_digest,
+                          model->digest);
+    const ousac_ranks ranks = {.rank = plan->rank, .dense_fallback = 1};
+    for (size_t s = 0; s < plan->site_count; s++) {
+        if (ousac_cost_path(&model->arch, s, &ranks) != OUSAC_PATH_LOW_RANK)
+            continue;
+        if (plan->rank[s] > set->site[s].rank)
+            return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                              "%s: rank %zu for site %s, whose factors hold %zu", name, plan->rank[s],
+                              plan->site[s], set->site[s].rank);
+        if (plan->rank[s] > needed[s])
+            needed[s] = plan->rank[s];
+    }
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status check_plans(const ousac_plan *const *plans, size_t count, const ousac_model *model,
+                                const ousac_factor_set *set, const ousac_bundle_options *options,
+                                size_t *needed, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    if (count == 0 && !options->keep_all)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a bundle without a plan would hold no factors");
+    for (size_t i = 0; !status && i < count; i++) {
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(plans[i]->name, plans[j]->name) == 0)
+                return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "two plans are named \"%s\"", plans[i]->name);
+        status = check_plan(plans[i], model, set, options->force, needed, error);
+    }
+    return status;
+}
+
+/* ---- tensors ---- */
+
+/* `rows` rows of a factor in the type chosen; raw, so that a reader can lend or map them. */
+static ousac_status put_factor(ousac_oca_writer *writer, const char *site, const char *which,
+                               const float *values, size_t rows, size_t cols, ousac_dtype dtype,
+                               ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    char name[OUSAC_TENSOR_NAME_BYTES];
+    const uint64_t shape[2] = {rows, cols};
+    const size_t count = rows * cols;
+    unsigned char *stored = ousac_malloc(count, ousac_dtype_bytes(dtype));
+    (void)snprintf(name, sizeof name, "factor/%s/%s", site, which);
+    if (!stored) {
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "tensor \"%s\": no memory for %zu values", name, count);
+        goto done;
+    }
+    if (ousac_dtype_from_f32(dtype, values, count, stored)) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "tensor \"%s\": no conversion to %s", name,
+                            ousac_dtype_name(dtype));
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++) {
+        float back = 0;
+        if (ousac_dtype_to_f32(dtype, stored + i * ousac_dtype_bytes(dtype), 1, &back) || !isfinite(back)) {
+            status = OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "tensor \"%s\": %g is not a finite number in %s",
+                                name, (double)values[i], ousac_dtype_name(dtype));
+            goto done;
+        }
+    }
+    status = ousac_oca_writer_tensor_take(writer, name, dtype, 2, shape, OUSAC_OCA_CODEC_RAW, stored, error);
+    if (!status)
+        stored = NULL;
+done:
+    ousac_free(stored);
+    return status;
+}
+
+static ousac_status put_sites(ousac_oca_writer *writer, const ousac_arch *arch, const ousac_factor_set *set,
+                              const size_t *stored, ousac_dtype dtype, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    char name[OUSAC_TENSOR_NAME_BYTES];
+    for (size_t s = 0; !status && s < arch->site_count; s++) {
+        const ousac_factors *factors = &set->site[s];
+        const uint64_t count = factors->lambda_count;
+        (void)snprintf(name, sizeof name, "curve/%s", arch->sites[s].name);
+        status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, 1, &count,
+                                         OUSAC_OCA_CODEC_SHUFFLE_ZSTD, factors->lambda, error);
+        if (stored[s] == 0)
+            continue;
+        if (!status)
+            status =
+                put_factor(writer, arch->sites[s].name, "A", factors->a, stored[s], factors->m, dtype, error);
+        if (!status)
+            status =
+                put_factor(writer, arch->sites[s].name, "B", factors->b, stored[s], factors->n, dtype, error);
+    }
+    return status;
+}
+
+static ousac_status put_probes(ousac_oca_writer *writer, const ousac_model *model, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    const uint64_t shape[2] = {model->arch.site_count, OUSAC_PROBE_COUNT};
+    double *probes = ousac_calloc(model->arch.site_count, OUSAC_PROBE_COUNT * sizeof *probes);
+    if (!probes) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the projections of %zu sites",
+                            model->arch.site_count);
+        goto done;
+    }
+    status = ousac_model_probes(model, probes, error);
+    if (!status)
+        status = ousac_oca_writer_tensor_take(writer, "probe", OUSAC_DTYPE_F64, 2, shape, OUSAC_OCA_CODEC_RAW,
+                                              probes, error);
+    if (!status)
+        probes = NULL;
+done:
+    ousac_free(probes);
+    return status;
+}
+
+static ousac_status put_plans(ousac_oca_writer *writer, const ousac_plan *const *plans, size_t count,
+                              ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    char prefix[OUSAC_KEY_BYTES], ranks[OUSAC_TENSOR_NAME_BYTES];
+    for (size_t i = 0; !status && i < count; i++) {
+        (void)snprintf(prefix, sizeof prefix, "plan.%s.", plans[i]->name);
+        (void)snprintf(ranks, sizeof ranks, "plan/%s/rank", plans[i]->name);
+        status = ousac_plan_put(writer, plans[i], prefix, ranks, error);
+    }
+    return status;
+}
+
+static ousac_status put_provenance(ousac_oca_writer *writer, const ousac_model *model,
+                                   const ousac_profile *profile, const ousac_bundle_options *options,
+                                   ousac_error *error) {
+    char digest[OUSAC_DIGEST_CHARS];
+    ousac_status status = ousac_archive_put_subject(writer, &profile->arch, &profile->schedule, error);
+    ousac_profile_digest(profile, digest);
+    if (!status)
+        status = ousac_oca_writer_metadata(writer, "model_digest", model->digest, error);
+    if (!status)
+        status = ousac_oca_writer_metadata(writer, "profile_digest", digest, error);
+    if (!status && options->provenance)
+        status = ousac_oca_writer_metadata(writer, "provenance", options->provenance, error);
+    return status;
+}
+
+ousac_status ousac_bundle_save(const char *path, const ousac_model *model, const ousac_profile *profile,
+                               const ousac_factor_set *set, const ousac_plan *const *plans, size_t plan_count,
+                               const ousac_bundle_options *options, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_oca_writer *writer = NULL;
+    size_t *stored = NULL;
+    int saving = 0; /* from here on messages name the path by themselves */
+    status = check_parts(model, profile, set, options, error);
+    if (status)
+        goto done;
+    stored = ousac_calloc(set->site_count, sizeof *stored);
+    if (!stored) {
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the ranks of %zu sites", set->site_count);
+        goto done;
+    }
+    status = check_plans(plans, plan_count, model, set, options, stored, error);
+    for (size_t s = 0; options->keep_all && s < set->site_count; s++)
+        stored[s] = set->site[s].rank;
+    if (!status)
+        status = ousac_archive_begin(&writer, OUSAC_FORMAT_BUNDLE, error);
+    if (!status)
+        status = put_provenance(writer, model, profile, options, error);
+    if (!status)
+        status = put_sites(writer, &model->arch, set, stored, options->dtype, error);
+    if (!status)
+        status = put_plans(writer, plans, plan_count, error);
+    if (!status)
+        status = put_probes(writer, model, error);
+    if (status)
+        goto done;
+    saving = 1;
+    status = ousac_oca_writer_save(writer, path, error);
+done:
+    if (status && !saving)
+        (void)ousac_error_prefix(error, "%s", path);
+    ousac_oca_writer_free(writer);
+    ousac_free(stored);
+    return status;
+}

@@ -1,0 +1,73 @@
+/* The cache of each branch and the linears that use it: what a runtime does at a full, cached or reuse evaluation.
+ *
+ *     full    y = W x + b; x and y of every site and the output of every module are kept
+ *     cached  y = y_c + A B (x - x_c) by the calibration's ranks, with its forecast where it has one; module outputs reused where a module is not live
+ *     reuse   every module's output from the branch's last full evaluation
+ *
+ * One executor serves one thread; the two branches' caches are separate and know nothing of each other.
+ */
+#ifndef OUSAC_EXECUTOR_H
+#define OUSAC_EXECUTOR_H
+
+#include "formats/schedule.h"
+#include "profile/calibration.h"
+#include "profile/model.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ousac_executor ousac_executor;
+
+/* Looks on while a forward runs. Called on the thread of the forward; matrices are backend memory, valid during the
+ * call. Any member may be NULL. */
+typedef struct ousac_observer {
+    void *self;
+    /* `gate` is the effective one. */
+    ousac_status (*begin)(void *self, size_t step, int branch, ousac_gate gate, uint64_t first_sample, size_t count,
+                          ousac_error *error);
+    /* x (rows, n), y (rows, sum of m) as in ousac_linears. */
+    ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
+                           size_t ldy, ousac_error *error);
+    ousac_status (*module)(void *self, size_t module, size_t rows, const float *out, size_t ld_out,
+                           ousac_error *error);
+    ousac_status (*end)(void *self, ousac_error *error);
+} ousac_observer;
+
+/* What really ran, summed over samples. MACs by the cost model's formulas, counted where the work is done. */
+typedef struct ousac_counters {
+    uint64_t forwards[3];     /* branch evaluations by effective gate: full, cached, reuse */
+    uint64_t site_full;       /* site evaluations at full gates */
+    uint64_t site_low_rank, site_dense, site_frozen, site_skipped; /* at cached and reuse gates */
+    uint64_t macs;
+} ousac_counters;
+
+void ousac_counters_add(ousac_counters *total, const ousac_counters *more);
+
+/* `calibration` NULL: cached gates reuse module outputs. `keep` 0: no caches are kept, for runs whose every gate is
+ * full. All pointers are borrowed. */
+ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model *model,
+                                   const ousac_calibration *calibration, size_t batch, int keep,
+                                   ousac_error *error);
+void ousac_executor_free(ousac_executor *executor);
+
+/* Forgets both caches: call at the start of a trajectory. */
+void ousac_executor_reset(ousac_executor *executor);
+
+/* Starts the evaluation of a branch at a step (an index that only a forecast looks at) for `count` samples. Returns through `effective` the gate that will run: FULL where the branch
+ * has no cache yet. `observer` may be NULL. */
+ousac_status ousac_executor_begin(ousac_executor *executor, size_t step, int branch, ousac_gate gate, size_t count,
+                                  const ousac_observer *observer, ousac_gate *effective, ousac_error *error);
+/* The linears of the evaluation begun. */
+const ousac_linears *ousac_executor_linears(const ousac_executor *executor);
+void ousac_executor_end(ousac_executor *executor);
+
+const ousac_counters *ousac_executor_counters(const ousac_executor *executor);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,244 @@
+#include "profile/factorise.h"
+
+#include "calib/cost.h"
+#include "formats/memory.h"
+#include "profile/arch_text.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+enum { THREADS_MAX = 1024 };
+
+typedef struct factor_job {
+    const ousac_model *model;
+    const ousac_profile *profile;
+    const ousac_factorise_options *options;
+    ousac_factor_set *set;
+    atomic_size_t next;  /* group to take */
+    atomic_size_t limit; /* groups at or above it are no longer taken: the first failed one, or group_count */
+    pthread_mutex_t mutex; /* over what follows */
+    size_t done;
+    size_t failed_group;
+    ousac_status status;
+    ousac_error error;
+} factor_job;
+
+/* ---- one group ---- */
+
+static ousac_status sum_segments(const ousac_profile *profile, size_t group, double **sum,
+                                 ousac_error *error) {
+    const size_t size = ousac_profile_moment_size(&profile->arch.groups[group]);
+    const size_t groups = profile->arch.group_count;
+    *sum = ousac_malloc(size, sizeof **sum);
+    if (!*sum)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a moment of %zu values", size);
+    memcpy(*sum, profile->moment[group], size * sizeof **sum);
+    for (size_t segment = 1; segment < profile->identity.segments; segment++) {
+        const double *more = profile->moment[segment * groups + group];
+        for (size_t i = 0; i < size; i++)
+            (*sum)[i] += more[i];
+    }
+    return OUSAC_STATUS_OK;
+}
+
+static size_t rank_wanted(const factor_job *job, size_t site) {
+    return job->options->rank_max ? job->options->rank_max[site]
+                                  : ousac_cost_dense_rank(&job->model->arch.sites[site]) - 1;
+}
+
+static ousac_status factorise_site(const factor_job *job, size_t s, const ousac_root *root,
+                                   const double *moment, ousac_error *error) {
+    const ousac_backend *backend = job->model->backend;
+    const ousac_site *site = &job->model->arch.sites[s];
+    ousac_status status = OUSAC_STATUS_OK;
+    float *w = ousac_malloc(site->m, site->n * sizeof *w);
+    if (!w) {
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a weight (%zu, %zu)", site->m, site->n);
+        goto done;
+    }
+    status = backend->download(backend, w, job->model->weight[s], site->m * site->n * sizeof *w, error);
+    if (status)
+        goto done;
+    if (root)
+        status = ousac_factors_create_input(&job->set->site[s], backend, root, site->m, w,
+                                            rank_wanted(job, s), error);
+    else
+        status = ousac_factors_create_output(&job->set->site[s], backend, site->m, site->n, moment, w,
+                                             rank_wanted(job, s), error);
+done:
+    if (status)
+        (void)ousac_error_prefix(error, "site %s", site->name);
+    ousac_free(w);
+    return status;
+}
+
+static ousac_status factorise_group(const factor_job *job, size_t g, ousac_error *error) {
+    const ousac_group *group = &job->model->arch.groups[g];
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_root root = {0};
+    double *moment = NULL;
+    status = sum_segments(job->profile, g, &moment, error);
+    if (!status && group->side == OUSAC_SIDE_INPUT)
+        status = ousac_root_create(&root, job->model->backend, group->dim, moment, error);
+    if (status) {
+        (void)ousac_error_prefix(error, "group %s", group->name);
+        goto done;
+    }
+    for (size_t s = group->first_site; !status && s < group->first_site + group->site_count; s++)
+        status = factorise_site(job, s, group->side == OUSAC_SIDE_INPUT ? &root : NULL, moment, error);
+done:
+    ousac_root_free(&root);
+    ousac_free(moment);
+    return status;
+}
+
+/* ---- threads ---- */
+
+/* Groups are taken in order, so every group before a failed one was taken too and reports for itself: which
+ * error wins does not depend on the number of threads. */
+static void *work(void *self) {
+    factor_job *job = self;
+    const size_t total = job->model->arch.group_count;
+    ousac_error error = {0};
+    for (;;) {
+        const size_t g = atomic_fetch_add(&job->next, 1);
+        if (g >= atomic_load(&job->limit) || (job->options->stop && *job->options->stop))
+            return NULL;
+        const ousac_status status = factorise_group(job, g, &error);
+        (void)pthread_mutex_lock(&job->mutex);
+        if (!status) {
+            job->done++;
+            if (job->options->progress)
+                job->options->progress(job->options->progress_self, job->done, total);
+        } else if (g < job->failed_group) {
+            job->failed_group = g;
+            job->status = status;
+            job->error = error;
+            atomic_store(&job->limit, g);
+        }
+        (void)pthread_mutex_unlock(&job->mutex);
+    }
+}
+
+/* The calling thread works too; where the system has no more threads, those there are do everything. */
+static ousac_status run_job(factor_job *job, ousac_error *error) {
+    const size_t groups = job->model->arch.group_count;
+    size_t helpers = job->options->threads > 1 ? job->options->threads - 1 : 0;
+    size_t started = 0;
+    pthread_t *threads = NULL;
+    if (helpers >= groups)
+        helpers = groups - 1;
+    if (helpers > THREADS_MAX)
+        helpers = THREADS_MAX;
+    threads = ousac_calloc(helpers, sizeof *threads);
+    if (!threads)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu threads", helpers);
+    if (pthread_mutex_init(&job->mutex, NULL)) {
+        ousac_free(threads);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "the system gives no mutex");
+    }
+    atomic_init(&job->next, 0);
+    atomic_init(&job->limit, groups);
+    job->failed_group = groups;
+    while (started < helpers && pthread_create(&threads[started], NULL, work, job) == 0)
+        started++;
+    (void)work(job);
+    for (size_t i = 0; i < started; i++)
+        (void)pthread_join(threads[i], NULL);
+    (void)pthread_mutex_destroy(&job->mutex);
+    ousac_free(threads);
+    if (job->status) {
+        if (error)
+            *error = job->error;
+        return job->status;
+    }
+    if (job->done < groups)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "stopped after %zu of %zu groups", job->done,
+                          groups);
+    return OUSAC_STATUS_OK;
+}
+
+/* ---- the set ---- */
+
+static ousac_status check_profile(const ousac_model *model, const ousac_profile *profile, int force,
+                                  ousac_error *error) {
+    char text[OUSAC_ARCH_DIFFERENCE_BYTES];
+    if (!force && strcmp(profile->identity.model_digest, model->digest) != 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "the profile is of model %.12s, and this is model %.12s",
+                          profile->identity.model_digest, model->digest);
+    if (ousac_arch_difference(&profile->arch, &model->arch, text))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profile does not fit the model: %s", text);
+    if (!profile->moment)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "the profile is a pilot: it holds no moments to make factors of");
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_factor_set_create(ousac_factor_set **set, const ousac_model *model,
+                                     const ousac_profile *profile, const ousac_factorise_options *options,
+                                     ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_factor_set *made = NULL;
+    factor_job *job = NULL;
+    *set = NULL;
+    status = check_profile(model, profile, options->force, error);
+    if (status)
+        goto done;
+    made = ousac_calloc(1, sizeof *made);
+    job = ousac_calloc(1, sizeof *job);
+    if (made)
+        made->site = ousac_calloc(model->arch.site_count, sizeof *made->site);
+    if (!made || !job || !made->site) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the factors of %zu sites",
+                            model->arch.site_count);
+        goto done;
+    }
+    made->site_count = model->arch.site_count;
+    job->model = model;
+    job->profile = profile;
+    job->options = options;
+    job->set = made;
+    status = run_job(job, error);
+    if (status)
+        goto done;
+    *set = made;
+    made = NULL;
+done:
+    ousac_free(job);
+    ousac_factor_set_free(made);
+    return status;
+}
+
+void ousac_factor_set_free(ousac_factor_set *set) {
+    if (!set)
+        return;
+    for (size_t s = 0; s < set->site_count; s++)
+        ousac_factors_free(&set->site[s]);
+    ousac_free(set->site);
+    ousac_free(set);
+}
+
+ousac_status ousac_factor_set_source(void *self, size_t site, size_t rank, float *a, float *b,
+                                     ousac_error *error) {
+    const ousac_factor_set *set = self;
+    if (site >= set->site_count)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "site %zu of factors for %zu sites", site,
+                          set->site_count);
+    const ousac_factors *factors = &set->site[site];
+    if (rank > factors->rank)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "rank %zu of site %zu, whose factors hold %zu directions", rank, site,
+                          factors->rank);
+    memcpy(a, factors->a, rank * factors->m * sizeof *a);
+    memcpy(b, factors->b, rank * factors->n * sizeof *b);
+    return OUSAC_STATUS_OK;
+}
+
+void ousac_factor_set_clip(const ousac_factor_set *set, const ousac_arch *arch, size_t *rank) {
+    for (size_t s = 0; s < set->site_count; s++)
+        if (rank[s] > set->site[s].directions && rank[s] < ousac_cost_dense_rank(&arch->sites[s]))
+            rank[s] = set->site[s].directions;
+}

@@ -1,0 +1,52 @@
+/* From a profile and its model to spectra and factors of every site.
+ */
+#ifndef OUSAC_FACTORISE_H
+#define OUSAC_FACTORISE_H
+
+#include "calib/factors.h"
+#include "profile/calibration.h"
+#include "profile/model.h"
+#include "profile/profile.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ousac_factor_set {
+    size_t site_count;
+    ousac_factors *site; /* (site_count) */
+} ousac_factor_set;
+
+/* Factors of every site from the profile's moments (segments added up), at most rank_max[site] directions
+ * each; rank_max NULL: the site's dense rank less 1, beyond which the exact product is cheaper. Groups are
+ * spread over `threads`; results do not depend on it. MISMATCH where the profile is of another model (unless
+ * `force`) or holds no moments. `progress` and `stop` as in ousac_run, counting groups. */
+typedef struct ousac_factorise_options {
+    const size_t *rank_max;
+    size_t threads;
+    int force;
+    void (*progress)(void *self, uint64_t done, uint64_t total);
+    void *progress_self;
+    const volatile int *stop;
+} ousac_factorise_options;
+
+ousac_status ousac_factor_set_create(ousac_factor_set **set, const ousac_model *model,
+                                     const ousac_profile *profile, const ousac_factorise_options *options,
+                                     ousac_error *error);
+void ousac_factor_set_free(ousac_factor_set *set);
+
+/* An ousac_factor_source; self is the set. MISMATCH for a rank beyond the directions held. */
+ousac_status ousac_factor_set_source(void *self, size_t site, size_t rank, float *a, float *b,
+                                     ousac_error *error);
+
+/* Lowers each rank that exceeds what the spectrum of its site holds (the rest is exactly zero) to that
+ * number. Ranks at or above the dense rank stay. */
+void ousac_factor_set_clip(const ousac_factor_set *set, const ousac_arch *arch, size_t *rank);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,108 @@
+/* A profile: what was seen of the deltas that a schedule makes, its identity, and its file form.
+ *
+ * Sums over samples, so profiles of disjoint sample ranges add up (ousac_profile_merge). Written and read as
+ * an .oca archive; the names of the tensors are listed in formats/PROFILE.md.
+ */
+#ifndef OUSAC_PROFILE_H
+#define OUSAC_PROFILE_H
+
+#include "calib/arch.h"
+#include "formats/schedule.h"
+#include "formats/sha256.h"
+#include "formats/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Scalars recorded for every step and branch; sums of squares over all tokens and the samples recorded. The
+ * delta of an evaluation is against the branch's last full evaluation before it, also where it is full itself
+ * (the error that a refresh removes); 0 where there is none. */
+typedef enum ousac_scalar {
+    OUSAC_SCALAR_X2 = 0,       /* per group: ||x||^2 */
+    OUSAC_SCALAR_DX2 = 1,      /* per group: ||x - x_c||^2 */
+    OUSAC_SCALAR_Y2 = 2,       /* per site: ||y||^2 */
+    OUSAC_SCALAR_DY2 = 3,      /* per site: ||y - y_c||^2 */
+    OUSAC_SCALAR_MODULE2 = 4,  /* per module: ||out||^2 */
+    OUSAC_SCALAR_DMODULE2 = 5, /* per module: ||out - out_c||^2 */
+    OUSAC_SCALAR_COUNT = 6
+} ousac_scalar;
+
+typedef struct ousac_sample_range {
+    uint64_t first, count;
+} ousac_sample_range;
+
+typedef struct ousac_profile_identity {
+    char model_digest[OUSAC_DIGEST_CHARS];
+    char weights_digest[OUSAC_DIGEST_CHARS]; /* of the step weights */
+    uint64_t seed;
+    size_t micro_batch;
+    size_t tokens_used; /* per sample and step, 1..N: how many tokens the moments saw */
+    size_t segments;    /* of the step range, each with its own moments; at least 1 */
+} ousac_profile_identity;
+
+typedef struct ousac_profile {
+    ousac_profile_identity identity;
+    ousac_arch arch;
+    ousac_schedule schedule;
+    ousac_sample_range *ranges; /* range_count, rising, disjoint, not adjacent */
+    size_t range_count;
+    int *gate; /* (S, OUSAC_BRANCHES): effective gate, -1 where the branch is not evaluated */
+    int *age;  /* (S, OUSAC_BRANCHES): steps since the branch's last full evaluation before; 0 for none, and
+                  where  the branch is not evaluated */
+    double *weight;                     /* (S, OUSAC_BRANCHES, group_count): step weights */
+    double *scalar[OUSAC_SCALAR_COUNT]; /* (S, OUSAC_BRANCHES, sites, groups or modules) */
+    double *
+        *moment; /* [segment * group_count + group]: packed lower triangle of dim; NULL in a pilot profile */
+} ousac_profile;
+
+/* Entries of a scalar for one step and branch: group_count, site_count or module_count. */
+size_t ousac_profile_scalar_width(const ousac_arch *arch, ousac_scalar scalar);
+const char *ousac_scalar_name(ousac_scalar scalar); /* "x2", "dx2", ... */
+/* Doubles of a group's packed moment: dim (dim + 1) / 2. */
+size_t ousac_profile_moment_size(const ousac_group *group);
+/* Segment of a step: floor(step * segments / S). */
+size_t ousac_profile_segment(const ousac_profile *profile, size_t step);
+/* Samples recorded. */
+uint64_t ousac_profile_samples(const ousac_profile *profile);
+
+/* An empty profile: copies of arch and schedule, gates and ages from the schedule, zero sums, weights all 1
+ * where `weight` is NULL. with_moments 0 makes a pilot profile. The weights' digest is computed, not taken
+ * from `identity`. USAGE for an identity out of range, a weight that is negative or not finite, or a schedule
+ * that leaves gates to a plan. */
+ousac_status ousac_profile_create(ousac_profile **profile, const ousac_arch *arch,
+                                  const ousac_schedule *schedule, const ousac_profile_identity *identity,
+                                  const double *weight, int with_moments, ousac_error *error);
+void ousac_profile_free(ousac_profile *profile);
+
+/* Records that samples [first, first + count) are in the sums. MISMATCH, naming both ranges, where some
+ * already are. */
+ousac_status ousac_profile_add_range(ousac_profile *profile, uint64_t first, uint64_t count,
+                                     ousac_error *error);
+
+/* Adds the sums and the range of `more`. MISMATCH naming what differs: model, schedule, seed, micro-batch,
+ * tokens, segments, weights, or overlapping sample ranges; the profile is then unchanged. */
+ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *more, ousac_error *error);
+
+/* Step weights from the delta energies of a pilot: w = samples / trace of the site group's delta moment at
+ * that step and branch (0 where the trace is 0 or the step is not cached). weight (S, OUSAC_BRANCHES,
+ * group_count). */
+void ousac_profile_step_weights(const ousac_profile *pilot, double *weight);
+void ousac_profile_weights_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST_CHARS]);
+
+/* `run_text`: JSON of what the run cost, kept as metadata under "run" and outside every digest; may be NULL.
+ */
+ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, const char *run_text,
+                                ousac_error *error);
+ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac_error *error);
+
+/* SHA-256 of everything but what the run cost. */
+void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST_CHARS]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,334 @@
+#include "profile/recorder.h"
+
+#include "calib/philox.h"
+#include "formats/memory.h"
+#include "profile/history.h"
+
+#include <math.h>
+#include <string.h>
+
+/* One thread's reference values and the sums of its present micro-batch. */
+typedef struct witness {
+    ousac_recorder *recorder;
+    ousac_history history[OUSAC_BRANCHES]; /* of the schedule's cache; empty for a branch that it never evaluates */
+    float *delta;                /* (rows, largest moment dimension) */
+    float *gram;                 /* (dim, dim), the largest */
+    uint32_t *rows_host, *rows;  /* which rows the moments see; host and backend */
+    size_t row_count;
+    double *scalar[OUSAC_SCALAR_COUNT]; /* as in the profile */
+    double **moment;                    /* backend memory, as in the profile */
+    /* the evaluation under way: */
+    size_t step;
+    int branch;
+    int gate; /* of the schedule, which an exact run does not follow */
+} witness;
+
+struct ousac_recorder {
+    ousac_profile *profile;
+    const ousac_backend *backend;
+    size_t workers, rows_max;
+    size_t *group_m; /* per group: sum of m */
+    witness *witness;
+    double *host;    /* staging for one moment */
+    ousac_run_observers observers;
+};
+
+static size_t packed_size(size_t dim) {
+    return dim * (dim + 1) / 2;
+}
+
+static size_t slot(size_t step, int branch) {
+    return step * OUSAC_BRANCHES + (size_t)branch;
+}
+
+/* The entry of a scalar at the evaluation under way. */
+static double *at(witness *w, ousac_scalar scalar, size_t index) {
+    const ousac_profile *p = w->recorder->profile;
+    return w->scalar[scalar] + slot(w->step, w->branch) * ousac_profile_scalar_width(&p->arch, scalar) + index;
+}
+
+static ousac_status not_finite(const witness *w, const char *name, ousac_error *error) {
+    return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "%s, step %zu, branch %s: activations are not finite", name,
+                      w->step, ousac_branch_name(w->branch));
+}
+
+/* --- what is seen --- */
+
+/* The tokens of each sample that the moments see: the first K of a Fisher-Yates shuffle of 0..N-1 under
+ * (seed, sample, step), in rising order. */
+static ousac_status choose_rows(witness *w, uint64_t first, size_t count, ousac_error *error) {
+    const ousac_profile *p = w->recorder->profile;
+    const ousac_backend *be = w->recorder->backend;
+    size_t N = p->arch.tokens, K = p->identity.tokens_used;
+    uint32_t *order = w->rows_host + w->recorder->rows_max; /* second half: scratch of N */
+    w->row_count = count * K;
+    if (K == N)
+        return OUSAC_STATUS_OK;
+    for (size_t s = 0; s < count; s++) {
+        uint32_t *chosen = w->rows_host + s * K;
+        for (size_t i = 0; i < N; i++)
+            order[i] = (uint32_t)i;
+        for (size_t i = 0; i < K; i++) {
+            /* 64 draws are set apart for each choice, far more than rejection ever takes */
+            uint32_t index = (uint32_t)((w->step * N + i) * 64);
+            size_t j = i + ousac_philox_below(p->identity.seed, OUSAC_STREAM_TOKENS, first + s, index, (uint32_t)(N - i));
+            uint32_t swap = order[i];
+            order[i] = order[j];
+            order[j] = swap;
+        }
+        for (size_t i = 1; i < K; i++) /* insertion sort: K is small */
+            for (size_t j = i; j > 0 && order[j - 1] > order[j]; j--) {
+                uint32_t swap = order[j];
+                order[j] = order[j - 1];
+                order[j - 1] = swap;
+            }
+        for (size_t i = 0; i < K; i++)
+            chosen[i] = (uint32_t)(s * N) + order[i];
+    }
+    return be->upload(be, w->rows, w->rows_host, w->row_count * sizeof *w->rows, error);
+}
+
+static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, uint64_t first, size_t count,
+                          ousac_error *error) {
+    witness *w = self;
+    const ousac_profile *p = w->recorder->profile;
+    (void)gate;
+    if (step >= p->schedule.step_count || p->gate[slot(step, branch)] < 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "step %zu, branch %s is evaluated, but not by the profile's schedule %s", step,
+                          ousac_branch_name(branch), p->schedule.name);
+    if (count * p->arch.tokens > w->recorder->rows_max)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a recorder of %zu rows", count,
+                          w->recorder->rows_max);
+    w->step = step;
+    w->branch = branch;
+    w->gate = p->gate[slot(step, branch)];
+    return p->moment && w->gate == OUSAC_GATE_CACHED ? choose_rows(w, first, count, error) : OUSAC_STATUS_OK;
+}
+
+static ousac_status add_moment(witness *w, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
+                               size_t ldy, ousac_error *error) {
+    const ousac_recorder *r = w->recorder;
+    const ousac_profile *p = r->profile;
+    const ousac_backend *be = r->backend;
+    const ousac_group *g = &p->arch.groups[group];
+    double weight = p->weight[slot(w->step, w->branch) * p->arch.group_count + group];
+    int input = g->side == OUSAC_SIDE_INPUT;
+    const float *now = input ? x : y, *then = input ? w->history[w->branch].x[0][group] : w->history[w->branch].y[0][group];
+    size_t ld = input ? ldx : ldy, dim = g->dim;
+    if (weight == 0)
+        return OUSAC_STATUS_OK;
+    ousac_status status =
+        p->identity.tokens_used == p->arch.tokens
+            ? be->subtract(be, rows, dim, now, ld, then, dim, w->delta, dim, error)
+            : be->subtract_rows(be, w->row_count, dim, w->rows, now, ld, then, dim, w->delta, dim, error);
+    if (!status)
+        status = be->gram(be, w->row_count, dim, w->delta, dim, w->gram, dim, error);
+    /* sums stand for all tokens */
+    weight *= (double)p->arch.tokens / (double)p->identity.tokens_used;
+    if (!status)
+        status = be->accumulate_packed(be, dim, weight, w->gram, dim,
+                                       w->moment[ousac_profile_segment(p, w->step) * p->arch.group_count + group],
+                                       error);
+    return status;
+}
+
+static ousac_status linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
+                           size_t ldy, ousac_error *error) {
+    witness *w = self;
+    const ousac_recorder *r = w->recorder;
+    const ousac_profile *p = r->profile;
+    const ousac_backend *be = r->backend;
+    const ousac_group *g = &p->arch.groups[group];
+    size_t n = p->arch.sites[g->first_site].n, m = r->group_m[group], column = 0;
+    ousac_history *history = &w->history[w->branch];
+    const float *x_old = history->x[0][group], *y_old = history->y[0][group];
+    const int filled = history->filled > 0;
+    ousac_status status = be->sum_squares(be, rows, n, x, ldx, rows, at(w, OUSAC_SCALAR_X2, group), error);
+    if (!status && filled)
+        status = be->sum_squares_diff(be, rows, n, x, ldx, x_old, n, rows, at(w, OUSAC_SCALAR_DX2, group), error);
+    for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
+        const ousac_site *site = &p->arch.sites[s];
+        double *y2 = at(w, OUSAC_SCALAR_Y2, s);
+        status = be->sum_squares(be, rows, site->m, y + column, ldy, rows, y2, error);
+        if (!status && filled)
+            status = be->sum_squares_diff(be, rows, site->m, y + column, ldy, y_old + column, m, rows,
+                                          at(w, OUSAC_SCALAR_DY2, s), error);
+        if (!status && !(isfinite(*y2) && isfinite(*at(w, OUSAC_SCALAR_X2, group))))
+            status = not_finite(w, site->name, error);
+        column += site->m;
+    }
+    if (!status && filled && p->moment && w->gate == OUSAC_GATE_CACHED)
+        status = add_moment(w, group, rows, x, ldx, y, ldy, error);
+    if (!status && w->gate == OUSAC_GATE_FULL)
+        status = ousac_history_keep_linear(history, group, rows, x, ldx, y, ldy, error);
+    return status;
+}
+
+static ousac_status module(void *self, size_t index, size_t rows, const float *out, size_t ld_out,
+                           ousac_error *error) {
+    witness *w = self;
+    const ousac_profile *p = w->recorder->profile;
+    const ousac_backend *be = w->recorder->backend;
+    size_t width = p->arch.modules[index].width;
+    ousac_history *history = &w->history[w->branch];
+    ousac_status status = be->sum_squares(be, rows, width, out, ld_out, rows, at(w, OUSAC_SCALAR_MODULE2, index), error);
+    if (!status && history->filled)
+        status = be->sum_squares_diff(be, rows, width, out, ld_out, history->out[0][index], width, rows,
+                                      at(w, OUSAC_SCALAR_DMODULE2, index), error);
+    if (!status && !isfinite(*at(w, OUSAC_SCALAR_MODULE2, index)))
+        status = not_finite(w, p->arch.modules[index].name, error);
+    if (!status && w->gate == OUSAC_GATE_FULL)
+        status = ousac_history_keep_module(history, index, rows, out, ld_out, error);
+    return status;
+}
+
+static ousac_status end(void *self, ousac_error *error) {
+    witness *w = self;
+    (void)error;
+    if (w->gate == OUSAC_GATE_FULL)
+        ousac_history_end(&w->history[w->branch]);
+    return OUSAC_STATUS_OK;
+}
+
+/* --- handing over --- */
+
+static size_t scalar_size(const ousac_profile *p, int scalar) {
+    return p->schedule.step_count * OUSAC_BRANCHES * ousac_profile_scalar_width(&p->arch, (ousac_scalar)scalar);
+}
+
+/* Adds the micro-batch's sums to the profile and clears them; the next trajectory starts without references. */
+static ousac_status collect(void *self, size_t worker, uint64_t first, size_t count, ousac_error *error) {
+    ousac_recorder *r = self;
+    ousac_profile *p = r->profile;
+    const ousac_backend *be = r->backend;
+    witness *w = &r->witness[worker];
+    for (int s = 0; s < OUSAC_SCALAR_COUNT; s++) {
+        for (size_t i = 0; i < scalar_size(p, s); i++)
+            p->scalar[s][i] += w->scalar[s][i];
+        memset(w->scalar[s], 0, scalar_size(p, s) * sizeof(double));
+    }
+    for (size_t i = 0; p->moment && i < p->identity.segments * p->arch.group_count; i++) {
+        size_t size = packed_size(p->arch.groups[i % p->arch.group_count].dim);
+        ousac_status status = be->download(be, r->host, w->moment[i], size * sizeof(double), error);
+        if (status)
+            return status;
+        for (size_t j = 0; j < size; j++)
+            p->moment[i][j] += r->host[j];
+        memset(r->host, 0, size * sizeof(double));
+        if ((status = be->upload(be, w->moment[i], r->host, size * sizeof(double), error)))
+            return status;
+    }
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        ousac_history_reset(&w->history[b]);
+    return ousac_profile_add_range(p, first, count, error);
+}
+
+static ousac_status attach(void *self, size_t worker, ousac_observer *observer, ousac_error *error) {
+    ousac_recorder *r = self;
+    if (worker >= r->workers)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "worker %zu of a recorder for %zu", worker, r->workers);
+    *observer = (ousac_observer){&r->witness[worker], begin, linear, module, end};
+    return OUSAC_STATUS_OK;
+}
+
+/* --- life --- */
+
+static void witness_free(witness *w, const ousac_recorder *r) {
+    const ousac_profile *p = r->profile;
+    const ousac_backend *be = r->backend;
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        ousac_history_free(&w->history[b]);
+    for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
+        ousac_free(w->scalar[s]);
+    for (size_t i = 0; w->moment && i < p->identity.segments * p->arch.group_count; i++)
+        be->release(be, w->moment[i]);
+    ousac_free(w->moment);
+    be->release(be, w->delta);
+    be->release(be, w->gram);
+    be->release(be, w->rows);
+    ousac_free(w->rows_host);
+}
+
+static int witness_create(witness *w, ousac_recorder *r) {
+    const ousac_profile *p = r->profile;
+    const ousac_arch *arch = &p->arch;
+    const ousac_backend *be = r->backend;
+    size_t largest = 0;
+    w->recorder = r;
+    for (size_t g = 0; g < arch->group_count; g++)
+        largest = arch->groups[g].dim > largest ? arch->groups[g].dim : largest;
+    for (int b = 0; b < OUSAC_BRANCHES; b++) {
+        int used = 0; /* a branch that the schedule never evaluates needs no references */
+        for (size_t i = 0; i < p->schedule.step_count; i++)
+            used |= p->gate[i * OUSAC_BRANCHES + (size_t)b] >= 0;
+        if (used && ousac_history_create(&w->history[b], arch, be, r->rows_max, 1, NULL, NULL))
+            return 0;
+    }
+    for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
+        if (!(w->scalar[s] = ousac_calloc(scalar_size(p, s), sizeof(double))))
+            return 0;
+    if (!p->moment)
+        return 1;
+    size_t moments = p->identity.segments * arch->group_count;
+    w->moment = ousac_calloc(moments, sizeof *w->moment);
+    w->delta = be->alloc(be, r->rows_max * largest, sizeof(float));
+    w->gram = be->alloc(be, largest * largest, sizeof(float));
+    w->rows = be->alloc(be, r->rows_max, sizeof *w->rows);
+    w->rows_host = ousac_malloc(r->rows_max + arch->tokens, sizeof *w->rows_host);
+    if (!w->moment || !w->delta || !w->gram || !w->rows || !w->rows_host)
+        return 0;
+    memset(r->host, 0, packed_size(largest) * sizeof(double));
+    for (size_t i = 0; i < moments; i++) {
+        size_t bytes = packed_size(arch->groups[i % arch->group_count].dim) * sizeof(double);
+        if (!(w->moment[i] = be->alloc(be, bytes, 1)) || be->upload(be, w->moment[i], r->host, bytes, NULL))
+            return 0;
+    }
+    return 1;
+}
+
+void ousac_recorder_free(ousac_recorder *r) {
+    if (!r)
+        return;
+    for (size_t i = 0; r->witness && i < r->workers; i++)
+        witness_free(&r->witness[i], r);
+    ousac_free(r->witness);
+    ousac_free(r->group_m);
+    ousac_free(r->host);
+    ousac_free(r);
+}
+
+ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *profile, const ousac_backend *backend,
+                                   size_t workers, size_t batch, ousac_error *error) {
+    const ousac_arch *arch = &profile->arch;
+    size_t largest = 0;
+    *recorder = NULL;
+    ousac_recorder *r = ousac_calloc(1, sizeof *r);
+    if (!r)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a recorder");
+    r->profile = profile;
+    r->backend = backend;
+    r->workers = workers;
+    r->rows_max = batch * arch->tokens;
+    r->observers = (ousac_run_observers){r, attach, collect};
+    for (size_t g = 0; g < arch->group_count; g++)
+        largest = arch->groups[g].dim > largest ? arch->groups[g].dim : largest;
+    r->host = ousac_calloc(packed_size(largest), sizeof *r->host);
+    r->group_m = ousac_calloc(arch->group_count, sizeof *r->group_m);
+    r->witness = ousac_calloc(workers, sizeof *r->witness);
+    int ok = r->host && r->group_m && r->witness;
+    for (size_t s = 0; ok && s < arch->site_count; s++)
+        r->group_m[arch->sites[s].group] += arch->sites[s].m;
+    for (size_t i = 0; ok && i < workers; i++)
+        ok = witness_create(&r->witness[i], r);
+    if (!ok) {
+        ousac_recorder_free(r);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to record %zu samples on %zu threads", batch, workers);
+    }
+    *recorder = r;
+    return OUSAC_STATUS_OK;
+}
+
+const ousac_run_observers *ousac_recorder_observers(ousac_recorder *r) {
+    return &r->observers;
+}

@@ -1,0 +1,325 @@
+#include "profile/runner.h"
+
+#include "formats/memory.h"
+
+#include <float.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+typedef struct shared shared;
+
+typedef struct worker {
+    shared *shared;
+    size_t index;
+    ousac_executor *executor;
+    void *workspace;
+    ousac_observer observer;
+    float *x, *eps;        /* backend: (batch, sample), (batch, sample) */
+    float *state;          /* host: (batch, sample) */
+    float *eps_host[OUSAC_BRANCHES];
+    pthread_t thread;
+    int started;
+    ousac_error error;
+} worker;
+
+struct shared {
+    const ousac_run *run;
+    size_t sample;        /* values of one sample */
+    size_t batch_count;
+    double (*coefficient)[2]; /* per step: x' = c[0] x + c[1] eps */
+    pthread_mutex_t lock;
+    pthread_cond_t turn;
+    /* under the lock: */
+    size_t next_batch;    /* to be computed */
+    size_t next_collect;  /* to be handed over */
+    uint64_t done;        /* sample steps */
+    size_t failed_batch;  /* smallest one that failed; batch_count for none */
+    ousac_status status;
+    ousac_error error;
+};
+
+/* --- checks and coefficients --- */
+
+static ousac_status check(const ousac_run *run, ousac_error *error) {
+    const ousac_model *model = run->model;
+    const ousac_schedule *schedule = run->schedule;
+    if (!run->micro_batch || !run->threads || !run->count)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a run needs samples, a micro-batch and threads of at least 1");
+    if (run->first % run->micro_batch)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "samples from %llu: expected a multiple of the micro-batch %zu, to which batches align",
+                          (unsigned long long)run->first, run->micro_batch);
+    if (run->count > UINT64_MAX - run->first)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "sample range beyond 2^64");
+    for (size_t i = 0; i < schedule->step_count; i++) {
+        const ousac_step *step = &schedule->steps[i];
+        if (step->timestep < 0 || step->timestep > (double)(model->train_steps - 1) ||
+            step->timestep != floor(step->timestep))
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "schedule %s, step %zu: timestep %g, but the model has whole timesteps 0 to %zu",
+                              schedule->name, i, step->timestep, model->train_steps - 1);
+        if (ousac_mode_evaluates(step->mode, OUSAC_BRANCH_UNCOND) && !model->has_uncond)
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "schedule %s, step %zu: mode %s, but %s has no unconditional label", schedule->name, i,
+                              ousac_mode_name(step->mode), model->path);
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* Deterministic DDIM (arXiv 2010.02502, eq. 12 with sigma = 0), alpha_bar = 1 after the last step:
+ * x' = sqrt(a'/a) x + (sqrt(1 - a') - sqrt(a' (1 - a) / a)) eps. */
+static void coefficients(const ousac_run *run, double (*c)[2]) {
+    for (size_t i = 0; i < run->schedule->step_count; i++) {
+        double a = run->model->alpha_bar[(size_t)run->schedule->steps[i].timestep];
+        double next = i + 1 < run->schedule->step_count
+                          ? run->model->alpha_bar[(size_t)run->schedule->steps[i + 1].timestep]
+                          : 1.0;
+        c[i][0] = sqrt(next / a);
+        c[i][1] = sqrt(1 - next) - sqrt(next * (1 - a) / a);
+    }
+}
+
+/* --- one micro-batch --- */
+
+static ousac_status evaluate(worker *w, size_t step, int branch, uint64_t first, size_t count, ousac_error *error) {
+    const ousac_run *run = w->shared->run;
+    const ousac_model *model = run->model;
+    const ousac_step *s = &run->schedule->steps[step];
+    const ousac_observer *observer = &w->observer;
+    ousac_gate effective, gate = run->exact ? OUSAC_GATE_FULL : s->gate[branch];
+    ousac_status status = ousac_executor_begin(w->executor, step, branch, gate, count, observer, &effective, error);
+    if (status)
+        return status;
+    if (observer->begin)
+        status = observer->begin(observer->self, step, branch, effective, first, count, error);
+    if (!status)
+        status = model->family->forward(model, w->workspace, branch, count, w->x, s->timestep,
+                                        ousac_executor_linears(w->executor), w->eps, error);
+    if (!status && observer->end)
+        status = observer->end(observer->self, error);
+    if (!status)
+        status = model->backend->download(model->backend, w->eps_host[branch], w->eps,
+                                          count * w->shared->sample * sizeof(float), error);
+    ousac_executor_end(w->executor);
+    return status;
+}
+
+/* The solver's step on the host, in double, rounded once. */
+static ousac_status advance(worker *w, size_t step, size_t count, ousac_error *error) {
+    const ousac_step *s = &w->shared->run->schedule->steps[step];
+    const double *c = w->shared->coefficient[step];
+    const float *cond = w->eps_host[OUSAC_BRANCH_COND], *uncond = w->eps_host[OUSAC_BRANCH_UNCOND];
+    for (size_t i = 0; i < count * w->shared->sample; i++) {
+        double eps;
+        if (s->mode == OUSAC_MODE_CFG)
+            eps = (double)uncond[i] + s->scale * ((double)cond[i] - (double)uncond[i]);
+        else
+            eps = s->mode == OUSAC_MODE_COND ? (double)cond[i] : (double)uncond[i];
+        double next = c[0] * (double)w->state[i] + c[1] * eps;
+        if (!(fabs(next) <= (double)FLT_MAX))
+            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
+                              "schedule %s, step %zu, %s: the model's output is not finite",
+                              w->shared->run->schedule->name, step, ousac_mode_name(s->mode));
+        w->state[i] = (float)next;
+    }
+    return OUSAC_STATUS_OK;
+}
+
+static void report_progress(shared *sh, size_t count) {
+    const ousac_run *run = sh->run;
+    pthread_mutex_lock(&sh->lock);
+    sh->done += count;
+    uint64_t done = sh->done;
+    pthread_mutex_unlock(&sh->lock);
+    if (run->progress)
+        run->progress(run->progress_self, done, run->count * run->schedule->step_count);
+}
+
+static int failed_before(shared *sh, size_t batch) {
+    pthread_mutex_lock(&sh->lock);
+    int failed = sh->failed_batch < batch;
+    pthread_mutex_unlock(&sh->lock);
+    return failed;
+}
+
+static ousac_status run_batch(worker *w, size_t batch, uint64_t first, size_t count, ousac_error *error) {
+    shared *sh = w->shared;
+    const ousac_run *run = sh->run;
+    const ousac_model *model = run->model;
+    ousac_model_draw_noise(model, run->seed, first, count, w->state);
+    ousac_executor_reset(w->executor);
+    ousac_status status = model->family->draw_inputs(model, w->workspace, run->seed, first, count, error);
+    for (size_t step = 0; step < run->schedule->step_count && !status; step++) {
+        if (run->stop && *run->stop)
+            return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted at sample %llu, step %zu",
+                              (unsigned long long)first, step);
+        if (failed_before(sh, batch))
+            return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "an earlier batch failed");
+        status = model->backend->upload(model->backend, w->x, w->state, count * sh->sample * sizeof(float), error);
+        /* The unconditional branch first, as the public pipelines' batches would have it; order has no effect. */
+        for (int branch = OUSAC_BRANCHES - 1; branch >= 0 && !status; branch--)
+            if (ousac_mode_evaluates(run->schedule->steps[step].mode, branch))
+                status = evaluate(w, step, branch, first, count, error);
+        if (!status)
+            status = advance(w, step, count, error);
+        if (!status)
+            report_progress(sh, count);
+    }
+    return status;
+}
+
+/* Hands a finished batch over when its turn has come. */
+static ousac_status collect(worker *w, size_t batch, uint64_t first, size_t count, ousac_error *error) {
+    shared *sh = w->shared;
+    const ousac_run *run = sh->run;
+    ousac_status status = OUSAC_STATUS_OK;
+    pthread_mutex_lock(&sh->lock);
+    while (sh->next_collect != batch && sh->failed_batch >= batch)
+        pthread_cond_wait(&sh->turn, &sh->lock);
+    if (sh->failed_batch < batch)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "an earlier batch failed");
+    pthread_mutex_unlock(&sh->lock);
+    if (!status && run->samples)
+        memcpy(run->samples + (first - run->first) * sh->sample, w->state, count * sh->sample * sizeof(float));
+    if (!status && run->observers && run->observers->collect)
+        status = run->observers->collect(run->observers->self, w->index, first, count, error);
+    return status;
+}
+
+static void *work(void *pointer) {
+    worker *w = pointer;
+    shared *sh = w->shared;
+    const ousac_run *run = sh->run;
+    for (;;) {
+        pthread_mutex_lock(&sh->lock);
+        size_t batch = sh->failed_batch < sh->batch_count ? sh->batch_count : sh->next_batch;
+        if (batch < sh->batch_count)
+            sh->next_batch++;
+        pthread_mutex_unlock(&sh->lock);
+        if (batch >= sh->batch_count)
+            return NULL;
+        uint64_t first = run->first + (uint64_t)batch * run->micro_batch, end = run->first + run->count;
+        size_t count = end - first < run->micro_batch ? (size_t)(end - first) : run->micro_batch;
+        ousac_status status = run_batch(w, batch, first, count, &w->error);
+        if (!status)
+            status = collect(w, batch, first, count, &w->error);
+        pthread_mutex_lock(&sh->lock);
+        if (status && batch < sh->failed_batch) {
+            sh->failed_batch = batch;
+            sh->status = status;
+            sh->error = w->error;
+        }
+        if (!status)
+            sh->next_collect = batch + 1;
+        pthread_cond_broadcast(&sh->turn);
+        pthread_mutex_unlock(&sh->lock);
+    }
+}
+
+/* --- life --- */
+
+static void worker_free(worker *w, const ousac_model *model) {
+    const ousac_backend *be = model->backend;
+    ousac_executor_free(w->executor);
+    if (w->workspace)
+        model->family->workspace_free(model, w->workspace);
+    be->release(be, w->x);
+    be->release(be, w->eps);
+    ousac_free(w->state);
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        ousac_free(w->eps_host[b]);
+}
+
+static int needs_caches(const ousac_run *run) {
+    if (run->exact)
+        return 0;
+    for (size_t i = 0; i < run->schedule->step_count; i++)
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            if (run->schedule->steps[i].gate[b] != OUSAC_GATE_FULL)
+                return 1;
+    return 0;
+}
+
+static ousac_status worker_create(worker *w, shared *sh, size_t index, ousac_error *error) {
+    const ousac_run *run = sh->run;
+    const ousac_model *model = run->model;
+    const ousac_backend *be = model->backend;
+    size_t values = run->micro_batch * sh->sample;
+    w->shared = sh;
+    w->index = index;
+    ousac_status status = ousac_executor_create(&w->executor, model, run->calibration, run->micro_batch,
+                                                needs_caches(run), error);
+    if (!status)
+        status = model->family->workspace_create(model, run->micro_batch, &w->workspace, error);
+    if (status)
+        return status;
+    w->x = be->alloc(be, values, sizeof(float));
+    w->eps = be->alloc(be, values, sizeof(float));
+    w->state = ousac_malloc(values, sizeof(float));
+    w->eps_host[0] = ousac_calloc(values, sizeof(float));
+    w->eps_host[1] = ousac_calloc(values, sizeof(float));
+    if (!w->x || !w->eps || !w->state || !w->eps_host[0] || !w->eps_host[1])
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a batch of %zu samples", run->micro_batch);
+    if (run->observers && run->observers->attach)
+        status = run->observers->attach(run->observers->self, index, &w->observer, error);
+    return status;
+}
+
+ousac_status ousac_run_samples(const ousac_run *run, ousac_error *error) {
+    shared sh = {.run = run};
+    worker *workers = NULL;
+    struct timespec begin, end;
+    ousac_status status = check(run, error);
+    if (status)
+        return status;
+    (void)clock_gettime(CLOCK_MONOTONIC, &begin);
+    sh.sample = ousac_model_sample_size(run->model);
+    sh.batch_count = (size_t)((run->count - 1) / run->micro_batch + 1);
+    sh.failed_batch = sh.batch_count;
+    size_t threads = run->threads < sh.batch_count ? run->threads : sh.batch_count, created = 0;
+    (void)pthread_mutex_init(&sh.lock, NULL);
+    (void)pthread_cond_init(&sh.turn, NULL);
+    workers = ousac_calloc(threads, sizeof *workers);
+    sh.coefficient = ousac_calloc(run->schedule->step_count, sizeof *sh.coefficient);
+    if (!workers || !sh.coefficient) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu threads", threads);
+        goto done;
+    }
+    coefficients(run, sh.coefficient);
+    for (; created < threads; created++)
+        if ((status = worker_create(&workers[created], &sh, created, error))) {
+            created++;
+            goto done;
+        }
+    /* The calling thread is worker 0; where a thread cannot be had, fewer do the work. */
+    for (size_t i = 1; i < threads; i++)
+        workers[i].started = pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0;
+    (void)work(&workers[0]);
+    for (size_t i = 1; i < threads; i++)
+        if (workers[i].started)
+            (void)pthread_join(workers[i].thread, NULL);
+    if ((status = sh.status)) {
+        if (error)
+            *error = sh.error;
+        goto done;
+    }
+    if (run->counters) {
+        memset(run->counters, 0, sizeof *run->counters);
+        for (size_t i = 0; i < threads; i++)
+            ousac_counters_add(run->counters, ousac_executor_counters(workers[i].executor));
+    }
+    (void)clock_gettime(CLOCK_MONOTONIC, &end);
+    if (run->seconds)
+        *run->seconds = (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
+done:
+    for (size_t i = 0; i < created; i++)
+        worker_free(&workers[i], run->model);
+    ousac_free(workers);
+    ousac_free(sh.coefficient);
+    (void)pthread_cond_destroy(&sh.turn);
+    (void)pthread_mutex_destroy(&sh.lock);
+    return status;
+}
