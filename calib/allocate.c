@@ -243,7 +243,7 @@ static ousac_status refuse_budget(const ousac_arch *arch, uint64_t budget, uint6
 }
 
 static void grade(ousac_allocation *allocation, const model *m, const ousac_curve *curves) {
-    const ousac_ranks ranks = {allocation->rank, 1};
+    const ousac_ranks ranks = {.rank = allocation->rank, .dense_fallback = 1};
     allocation->error = ousac_allocate_error(m->arch, curves, &ranks);
     allocation->bound = fmin(dual_bound(m, allocation->budget), allocation->error);
     allocation->gap = allocation->error > 0 ? (allocation->error - allocation->bound) / allocation->error : 0;
@@ -271,7 +271,7 @@ ousac_status ousac_allocate_uniform(const ousac_arch *arch, const ousac_curve *c
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu ranks", arch->site_count);
         goto done;
     }
-    const ousac_ranks ranks = {allocation->rank, 1};
+    const ousac_ranks ranks = {.rank = allocation->rank, .dense_fallback = 1};
     for (size_t s = 0; s < arch->site_count; s++) {
         const size_t dense = ousac_cost_dense_rank(&arch->sites[s]);
         high = dense > high ? dense : high;
@@ -556,7 +556,7 @@ ousac_status ousac_allocate_knapsack(const ousac_arch *arch, const ousac_curve *
                frontiers[i].rank + solution.chosen[i] * module->site_count,
                module->site_count * sizeof *allocation->rank);
     }
-    const ousac_ranks ranks = {allocation->rank, 1};
+    const ousac_ranks ranks = {.rank = allocation->rank, .dense_fallback = 1};
     allocation->budget = budget;
     allocation->cost = ousac_cost_cached(arch, &ranks);
     allocation->exact = solution.exact;

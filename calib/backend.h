@@ -87,6 +87,9 @@ struct ousac_backend {
     ousac_status (*subtract_rows)(const ousac_backend *backend, size_t rows, size_t cols, const uint32_t *index,
                                   const float *a, size_t lda, const float *b, size_t ldb, float *y, size_t ldy,
                                   ousac_error *error);
+    /* y (rows, cols) = a + s (a - b): where the line through b and then a leads, s of their distance beyond a. */
+    ousac_status (*extrapolate)(const ousac_backend *backend, size_t rows, size_t cols, float s, const float *a,
+                                size_t lda, const float *b, size_t ldb, float *y, size_t ldy, ousac_error *error);
     /* y[b * stride_y + i] = x[b * stride_x + index[i]] for b < batch, i < count: patches and their inverse. */
     ousac_status (*gather)(const ousac_backend *backend, size_t batch, size_t count, const uint32_t *index,
                            const float *x, size_t stride_x, float *y, size_t stride_y, ousac_error *error);

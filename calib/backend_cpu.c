@@ -379,6 +379,16 @@ static ousac_status cpu_subtract(const ousac_backend *backend, size_t rows, size
     return OUSAC_STATUS_OK;
 }
 
+static ousac_status cpu_extrapolate(const ousac_backend *backend, size_t rows, size_t cols, float s, const float *a,
+                                    size_t lda, const float *b, size_t ldb, float *y, size_t ldy,
+                                    ousac_error *error) {
+    CHECK_VIEW("extrapolate", "a", rows, cols, lda, float);
+    CHECK_VIEW("extrapolate", "b", rows, cols, ldb, float);
+    CHECK_VIEW("extrapolate", "y", rows, cols, ldy, float);
+    kernels_of(backend)->extrapolate(rows, cols, s, a, lda, b, ldb, y, ldy);
+    return OUSAC_STATUS_OK;
+}
+
 /* The views of a and b are checked for `rows` rows only; which rows exist is known to the caller of the
  * index. */
 static ousac_status cpu_subtract_rows(const ousac_backend *backend, size_t rows, size_t cols,
@@ -518,6 +528,7 @@ static ousac_backend cpu_backend = {
     .attention = cpu_attention,
     .subtract = cpu_subtract,
     .subtract_rows = cpu_subtract_rows,
+    .extrapolate = cpu_extrapolate,
     .gather = cpu_gather,
     .copy = cpu_copy,
     .axpy = cpu_axpy,

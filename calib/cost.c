@@ -53,8 +53,8 @@ static uint64_t path_cost(const ousac_arch *arch, size_t site, const ousac_ranks
     if (path == OUSAC_PATH_DENSE)
         return ousac_cost_site_full(arch, site);
     if (path == OUSAC_PATH_LOW_RANK)
-        return multiply(arch->tokens,
-                        multiply(ranks->rank[site], add(arch->sites[site].m, arch->sites[site].n)));
+        return multiply(arch->tokens, multiply(ranks->rank[site] + (ranks->forecast ? 1 : 0),
+                                               add(arch->sites[site].m, arch->sites[site].n)));
     return 0;
 }
 

@@ -26,6 +26,7 @@ extern "C" {
 typedef struct ousac_ranks {
     const size_t *rank;
     int dense_fallback; /* 1 in use, 0 in tests of the low-rank path */
+    int forecast;       /* 1: corrected sites extrapolate their last two refreshes, N (m + n) more each */
 } ousac_ranks;
 
 /* What a cached evaluation does at a site. */

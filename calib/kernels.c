@@ -237,6 +237,17 @@ static void subtract(size_t rows, size_t cols, const float *a, size_t lda, const
     }
 }
 
+static void extrapolate(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b, size_t ldb,
+                        float *y, size_t ldy) {
+    for (size_t i = 0; i < rows; i++) {
+        const float *restrict last = a + i * lda;
+        const float *restrict before = b + i * ldb;
+        float *restrict target = y + i * ldy;
+        for (size_t j = 0; j < cols; j++)
+            target[j] = last[j] + s * (last[j] - before[j]);
+    }
+}
+
 static void axpy(size_t count, float alpha, const float *x, float *y) {
     const float *restrict source = x;
     float *restrict target = y;
@@ -313,6 +324,7 @@ const ousac_kernels JOIN(ousac_kernels_, OUSAC_ISA) = {
     .norm_modulate = norm_modulate,
     .add_gated = add_gated,
     .subtract = subtract,
+    .extrapolate = extrapolate,
     .axpy = axpy,
     .sum_squares = sum_squares,
     .sum_squares_diff = sum_squares_diff,

@@ -37,6 +37,8 @@ typedef struct ousac_kernels {
                       size_t rows_per_group, size_t ld_mod);
     void (*subtract)(size_t rows, size_t cols, const float *a, size_t lda, const float *b, size_t ldb,
                      float *y, size_t ldy);
+    void (*extrapolate)(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b, size_t ldb,
+                        float *y, size_t ldy);
     void (*axpy)(size_t count, float alpha, const float *x, float *y);
 
     /* Sum over all elements of x^2, and of (a - b)^2 with the difference taken in float64. */

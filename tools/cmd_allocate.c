@@ -1,0 +1,122 @@
+#include "tools/commands.h"
+#include "tools/pipeline.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { RANK_MAX = 1 << 20 };
+
+typedef struct allocate_request {
+    pipeline_model_options model;
+    const char *profile, *method, *output;
+    pipeline_allocate_options options;
+} allocate_request;
+
+static ousac_status execute(const cli_common *common, const allocate_request *request, ousac_error *error) {
+    ousac_model *model = NULL;
+    ousac_profile *profile = NULL;
+    ousac_factor_set *set = NULL;
+    pipeline_choice choice = {0};
+    uint64_t macs = 0;
+    double step = 0;
+    json_doc doc;
+    ousac_status status = OUSAC_STATUS_OK;
+
+    json_begin(&doc);
+    status = ousac_profile_load(&profile, request->profile, error);
+    /* The budget needs shapes alone: a wrong one is told before the factors are made. */
+    if (!status)
+        status = pipeline_budget_solve(&profile->arch, &profile->schedule, &request->options.budget, &macs,
+                                       &step, error);
+    if (!status)
+        status = pipeline_load_model(&model, &request->model, error);
+    if (status)
+        goto done;
+    const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
+    status = pipeline_factors(&runs, profile, &set, error);
+    if (!status)
+        status = pipeline_allocate(&runs, profile, set, &request->options, &choice, error);
+    if (!status)
+        status = ousac_plan_save(choice.plan, request->output, error);
+    if (status)
+        goto done;
+    if (common->json) {
+        json_put_text(&doc, doc.root, "file", request->output);
+        pipeline_choice_put(&doc, doc.root, &choice, &model->arch);
+        status = json_print(&doc, error);
+    } else {
+        pipeline_choice_print(&choice, &model->arch);
+        printf("%s: plan \"%s\"\n", request->output, choice.plan->name);
+    }
+done:
+    json_end(&doc);
+    pipeline_choice_free(&choice);
+    ousac_factor_set_free(set);
+    ousac_profile_free(profile);
+    ousac_model_free(model);
+    return status;
+}
+
+static int run(const cli_command *command, int argc, char **argv) {
+    allocate_request request = {.method = "auto",
+                                .options = {.name = "default",
+                                            .budget = {NAN, NAN},
+                                            .granularity = PIPELINE_GRANULARITY,
+                                            .rank_min = PIPELINE_RANK_MIN}};
+    const cli_option options[] = {
+        PIPELINE_MODEL_OPTIONS(&request.model),
+        {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE", "profile (.oca)"},
+        PIPELINE_BUDGET_OPTIONS(&request.options.budget),
+        {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "NAME",
+         "uniform, knapsack, or auto: both, compared end to end (default auto)"},
+        {"granularity", 0, CLI_SIZE, &request.options.granularity, 1, RANK_MAX, 0, "N",
+         "ranks of the knapsack are multiples of this (default 8)"},
+        {"rank-min", 0, CLI_SIZE, &request.options.rank_min, 0, RANK_MAX, 0, "N",
+         "least rank in a module that the knapsack computes (default 8)"},
+        {"validate", 0, CLI_RANGE, &request.options.validation, 0, 0, 0, "FIRST:END",
+         "samples to compare end to end (default with auto: 8 behind the profile's)"},
+        {"name", 0, CLI_TEXT, &request.options.name, 0, 0, 0, "NAME",
+         "of the plan in a bundle (default \"default\")"},
+        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "plan to write (.oca)"},
+        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
+    cli_common common;
+    ousac_error error = {0};
+    size_t positionals = 0;
+    int done = 0;
+
+    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
+    if (!status && !done)
+        status = pipeline_method_parse(&request.options.method, request.method, &error);
+    if (!status && !done)
+        status = pipeline_check_output(request.output, &error);
+    if (!status && !done) {
+        cli_catch_signals();
+        status = execute(&common, &request, &error);
+    }
+    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+}
+
+const cli_command command_allocate = {
+    .name = "allocate",
+    .summary = "choose ranks under a budget, with a certificate",
+    .arguments = "",
+    .details = "Chooses the rank of every linear layer so that a cached evaluation stays within the budget.\n"
+               "\n"
+               "  uniform   the largest rank that fits when every layer has the same\n"
+               "  knapsack  the least sum over layers of the relative local error; printed with a dual "
+               "bound, below\n"
+               "            which no plan within the budget can be\n"
+               "  auto      both, each run on validation samples against the exact run; the knapsack's plan "
+               "ships only\n"
+               "            where its error of the final sample is no worse, since a smaller sum of local "
+               "errors does\n"
+               "            not promise better samples\n"
+               "\n"
+               "The certificate speaks of the error model, the validation of samples. Both budgets are "
+               "printed whichever "
+               "was given.",
+    .example = "build/ousac allocate --model data/shapes-dit/model.safetensors \\\n"
+               "    --profile build/demo/profile.oca --budget-step 0.2 -o build/demo/plan20.oca",
+    .run = run,
+};

@@ -1,0 +1,353 @@
+#include "tools/commands.h"
+#include "tools/evaluation.h"
+#include "tools/png_grid.h"
+
+#include "formats/memory.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+typedef struct calibrate_request {
+    pipeline_model_options model;
+    const char *schedule, *reference, *method, *dtype, *directory;
+    size_t samples, validation, test, micro_batch, tokens;
+    uint64_t seed;
+    double reference_scale;
+    ousac_dtype stored;
+    pipeline_allocate_options allocate;
+} calibrate_request;
+
+/* What the command writes. */
+enum { SCHEDULE, WEIGHTS, PROFILE, PLAN, BUNDLE, EVAL, SAMPLES, FILES };
+static const char *const file_names[FILES] = {"schedule.json", "weights.oca", "profile.oca", "plan.oca",
+                                              "bundle.oca",    "eval.json",   "samples.png"};
+static const char *const file_keys[FILES] = {"schedule", "weights", "profile", "plan",
+                                             "bundle",   "eval",    "samples"};
+
+/* Everything that the command holds, freed in one place. */
+typedef struct calibration_work {
+    char *path[FILES];
+    ousac_model *model;
+    ousac_schedule schedule, reference;
+    ousac_profile *pilot, *profile;
+    ousac_factor_set *set;
+    pipeline_choice choice;
+    ousac_bundle *bundle;
+    ousac_calibration *calibration;
+    evaluation result;
+    cli_range samples, validation, test;
+    pipeline_cost cost;
+} calibration_work;
+
+static void free_work(calibration_work *work) {
+    evaluation_free(&work->result);
+    ousac_calibration_free(work->calibration);
+    ousac_bundle_close(work->bundle);
+    pipeline_choice_free(&work->choice);
+    ousac_factor_set_free(work->set);
+    ousac_profile_free(work->profile);
+    ousac_profile_free(work->pilot);
+    ousac_schedule_free(&work->schedule);
+    ousac_schedule_free(&work->reference);
+    ousac_model_free(work->model);
+    for (int i = 0; i < FILES; i++)
+        ousac_free(work->path[i]);
+}
+
+/* Makes the directory and those above it. */
+static ousac_status make_directory(const char *path, ousac_error *error) {
+    struct stat info;
+    ousac_status status = OUSAC_STATUS_OK;
+    char *copy = ousac_strdup(path);
+    if (!copy)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
+    for (char *at = copy + 1; *at; at++)
+        if (*at == '/') {
+            *at = '\0';
+            (void)mkdir(copy, 0777); /* one that cannot be made shows at the last */
+            *at = '/';
+        }
+    if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot make the directory: %s", path, strerror(errno));
+    else if (stat(copy, &info) != 0 || !S_ISDIR(info.st_mode))
+        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: not a directory", path);
+    ousac_free(copy);
+    return status;
+}
+
+static ousac_status make_paths(calibration_work *work, const char *directory, ousac_error *error) {
+    const size_t length = strlen(directory);
+    const char *slash = length > 0 && directory[length - 1] == '/' ? "" : "/";
+    for (int i = 0; i < FILES; i++) {
+        const size_t size = length + strlen(file_names[i]) + 2;
+        work->path[i] = ousac_malloc(size, 1);
+        if (!work->path[i])
+            return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
+        (void)snprintf(work->path[i], size, "%s%s%s", directory, slash, file_names[i]);
+    }
+    return pipeline_check_output(work->path[SCHEDULE], error);
+}
+
+static uint64_t round_up(uint64_t value, uint64_t unit) {
+    return value + (unit - value % unit) % unit;
+}
+
+/* Calibration from 0, validation behind it, test behind that, each from a multiple of the micro-batch. */
+static void split_samples(calibration_work *work, const calibrate_request *request) {
+    const size_t unit = request->micro_batch;
+    work->samples = (cli_range){0, request->samples};
+    work->validation = (cli_range){round_up(request->samples, unit), request->validation};
+    work->test = (cli_range){round_up(work->validation.first + request->validation, unit), request->test};
+}
+
+/* --- the steps --- */
+
+static ousac_status prepare(calibration_work *work, const calibrate_request *request, ousac_error *error) {
+    uint64_t macs = 0;
+    double step = 0;
+    ousac_status status = pipeline_load_schedule(&work->schedule, request->schedule, error);
+    if (!status && request->reference)
+        status = ousac_schedule_load(&work->reference, request->reference, error);
+    if (!status)
+        status = pipeline_load_model(&work->model, &request->model, error);
+    if (!status) /* a wrong budget is told before the directory is touched */
+        status = pipeline_budget_solve(&work->model->arch, &work->schedule, &request->allocate.budget, &macs,
+                                       &step, error);
+    if (!status)
+        status = make_directory(request->directory, error);
+    if (!status)
+        status = make_paths(work, request->directory, error);
+    if (!status)
+        status = ousac_schedule_save(&work->schedule, work->path[SCHEDULE], error);
+    return status;
+}
+
+static ousac_status record(calibration_work *work, const calibrate_request *request,
+                           const pipeline_runs *runs, ousac_error *error) {
+    const size_t pilot =
+        request->samples < PIPELINE_PILOT_SAMPLES ? request->samples : PIPELINE_PILOT_SAMPLES;
+    ousac_status status = pipeline_pilot(runs, &work->schedule, pilot, &work->pilot, &work->cost, error);
+    if (!status)
+        status = pipeline_save_profile(runs, work->pilot, work->path[WEIGHTS], &work->cost, error);
+    if (status)
+        return status;
+    const pipeline_profile_options options = {work->samples, request->tokens, 1, work->pilot};
+    status = pipeline_profile(runs, &work->schedule, &options, &work->profile, &work->cost, error);
+    if (!status)
+        status = pipeline_save_profile(runs, work->profile, work->path[PROFILE], &work->cost, error);
+    return status;
+}
+
+static ousac_status plan_and_pack(calibration_work *work, const calibrate_request *request,
+                                  const pipeline_runs *runs, ousac_error *error) {
+    pipeline_allocate_options options = request->allocate;
+    ousac_status status = pipeline_factors(runs, work->profile, &work->set, error);
+    options.validation = work->validation;
+    if (!status)
+        status = pipeline_allocate(runs, work->profile, work->set, &options, &work->choice, error);
+    if (!status)
+        status = ousac_plan_save(work->choice.plan, work->path[PLAN], error);
+    if (status)
+        return status;
+    const ousac_plan *plan = work->choice.plan;
+    const pipeline_ranges pilots = {1, {work->cost.pilot}, {"pilot"}};
+    return pipeline_pack(work->path[BUNDLE], work->model, work->profile, &pilots, work->set, &plan, 1,
+                         request->stored, 0, error);
+}
+
+/* From the file just written: what ships is what is measured. */
+static ousac_status evaluate(calibration_work *work, const calibrate_request *request,
+                             const pipeline_runs *runs, ousac_error *error) {
+    pipeline_provenance provenance;
+    evaluation_options options = {
+        .schedule = &work->schedule,
+        .reference = request->reference ? &work->reference : NULL,
+        .reference_scale = request->reference_scale,
+        .range = work->test,
+    };
+    ousac_status status = ousac_bundle_open(&work->bundle, work->path[BUNDLE], error);
+    if (!status)
+        status = pipeline_read_provenance(work->path[BUNDLE], &provenance, error);
+    if (!status)
+        status = evaluation_check_samples(runs->common, &provenance, &work->test, runs->seed, 0,
+                                          &options.held_out, error);
+    if (status)
+        return status;
+    options.plan = ousac_bundle_find_plan(work->bundle, NULL);
+    if (!options.plan)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%s: the plan just packed is not there",
+                          work->path[BUNDLE]);
+    status = ousac_bundle_calibration(work->bundle, options.plan, &work->model->arch, work->model->backend,
+                                      &work->calibration, error);
+    options.calibration = work->calibration;
+    if (!status)
+        status = evaluation_create(&work->result, runs, &options, error);
+    if (!status)
+        status = evaluation_save(&work->result, work->path[EVAL], error);
+    return status;
+}
+
+/* Rows exact, calibrated, reuse; a column is one sample. */
+static ousac_status draw(const calibration_work *work, ousac_error *error) {
+    enum { ROWS = 3, COLUMNS_MAX = 8, WIDTH = 96 };
+    static const evaluation_arm arms[ROWS] = {EVALUATION_EXACT, EVALUATION_CALIBRATED, EVALUATION_REUSE};
+    const size_t columns = work->test.count < COLUMNS_MAX ? (size_t)work->test.count : COLUMNS_MAX;
+    const size_t size = ousac_model_sample_size(work->model);
+    const float *images[ROWS * COLUMNS_MAX];
+    const char *labels[ROWS];
+    for (size_t row = 0; row < ROWS; row++) {
+        labels[row] = evaluation_arm_name(arms[row]);
+        for (size_t column = 0; column < columns; column++)
+            images[row * columns + column] = work->result.run[arms[row]].samples + column * size;
+    }
+    const png_grid grid = {
+        .images = images,
+        .rows = ROWS,
+        .columns = columns,
+        .channels = work->model->channels,
+        .height = work->model->height,
+        .width = work->model->width,
+        .zoom = work->model->width < WIDTH ? WIDTH / work->model->width : 1,
+        .labels = labels,
+    };
+    return png_grid_write(&grid, work->path[SAMPLES], error);
+}
+
+static ousac_status report(const cli_common *common, const calibrate_request *request,
+                           const calibration_work *work, const pipeline_runs *runs, double seconds,
+                           ousac_error *error) {
+    json_doc doc;
+    cJSON *files = NULL;
+    ousac_status status = OUSAC_STATUS_OK;
+
+    if (!common->json) {
+        printf("calibrated on samples 0:%zu: %" PRIu64 " forwards in %.1f s\n\n", request->samples,
+               work->cost.forwards, work->cost.seconds);
+        pipeline_choice_print(&work->choice, &work->model->arch);
+        printf("\n");
+        evaluation_print(&work->result);
+        printf("\n%.1f s in all; wrote\n", seconds);
+        for (int i = 0; i < FILES; i++)
+            printf("  %s\n", work->path[i]);
+        return OUSAC_STATUS_OK;
+    }
+    json_begin(&doc);
+    files = json_put_object(&doc, doc.root, "files");
+    for (int i = 0; i < FILES; i++)
+        json_put_text(&doc, files, file_keys[i], work->path[i]);
+    json_put_real(&doc, doc.root, "wall_s", seconds);
+    pipeline_put_run(&doc, json_put_object(&doc, doc.root, "profiling"), runs, &work->cost);
+    pipeline_choice_put(&doc, json_put_object(&doc, doc.root, "allocation"), &work->choice,
+                        &work->model->arch);
+    evaluation_put(&doc, json_put_object(&doc, doc.root, "evaluation"), &work->result);
+    status = json_print(&doc, error);
+    json_end(&doc);
+    return status;
+}
+
+static ousac_status execute(const cli_common *common, const calibrate_request *request, ousac_error *error) {
+    const double start = cli_seconds();
+    calibration_work work = {0};
+    ousac_status status = prepare(&work, request, error);
+
+    if (status)
+        goto done;
+    const pipeline_runs runs = {common, work.model, request->seed, request->micro_batch};
+    split_samples(&work, request);
+    status = record(&work, request, &runs, error);
+    if (!status)
+        status = plan_and_pack(&work, request, &runs, error);
+    if (!status)
+        status = evaluate(&work, request, &runs, error);
+    if (!status)
+        status = draw(&work, error);
+    if (!status)
+        status = report(common, request, &work, &runs, cli_seconds() - start, error);
+done:
+    free_work(&work);
+    return status;
+}
+
+static int run(const cli_command *command, int argc, char **argv) {
+    calibrate_request request = {
+        .method = "auto",
+        .dtype = "f32",
+        .samples = PIPELINE_CALIBRATION_SAMPLES,
+        .validation = PIPELINE_VALIDATION_SAMPLES,
+        .test = PIPELINE_TEST_SAMPLES,
+        .micro_batch = PIPELINE_MICRO_BATCH,
+        .reference_scale = NAN,
+        .allocate = {.name = "default",
+                     .budget = {NAN, NAN},
+                     .granularity = PIPELINE_GRANULARITY,
+                     .rank_min = PIPELINE_RANK_MIN},
+    };
+    const cli_option options[] = {
+        PIPELINE_MODEL_OPTIONS(&request.model),
+        {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE", "schedule to calibrate for"},
+        PIPELINE_BUDGET_OPTIONS(&request.allocate.budget),
+        {"samples", 0, CLI_SIZE, &request.samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
+         "calibration samples, from 0 (default 48)"},
+        {"validation", 0, CLI_SIZE, &request.validation, 1, PIPELINE_SAMPLES_MAX, 0, "N",
+         "validation samples, behind those (default 8)"},
+        {"test", 0, CLI_SIZE, &request.test, 1, PIPELINE_SAMPLES_MAX, 0, "N",
+         "test samples, behind those (default 24)"},
+        {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default 0)"},
+        {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "NAME", "uniform, knapsack or auto (default auto)"},
+        {"dtype", 0, CLI_TEXT, &request.dtype, 0, 0, 0, "NAME",
+         "of the stored factors: f32, bf16 or f16 (default f32)"},
+        {"tokens", 0, CLI_SIZE, &request.tokens, 1, 1 << 24, 0, "K",
+         "tokens of each sample and step that the moments see (default: all, at most 64)"},
+        {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
+         "samples computed together (default 4)"},
+        {"reference", 0, CLI_TEXT, &request.reference, 0, 0, 0, "FILE",
+         "schedule of the reference run, uncached (default: constant guidance)"},
+        {"reference-scale", 0, CLI_REAL, &request.reference_scale, 0, 0, 0, "W",
+         "scale of the constant guidance (default: the median of the guided scales)"},
+        {"output", 'o', CLI_TEXT, &request.directory, 0, 0, 1, "DIR",
+         "directory to write into; made where missing"},
+        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
+    cli_common common;
+    ousac_error error = {0};
+    size_t positionals = 0;
+    int done = 0;
+
+    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
+    if (!status && !done)
+        status = pipeline_method_parse(&request.allocate.method, request.method, &error);
+    if (!status && !done)
+        status = pipeline_dtype_parse(&request.stored, request.dtype, &error);
+    if (!status && !done && request.reference && !isnan(request.reference_scale))
+        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
+                            "expected one of --reference and --reference-scale, not both");
+    if (!status && !done) {
+        cli_catch_signals();
+        status = execute(&common, &request, &error);
+    }
+    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+}
+
+const cli_command command_calibrate = {
+    .name = "calibrate",
+    .summary = "the whole pipeline: model + schedule + budget -> bundle and evaluation",
+    .arguments = "",
+    .details = "Runs every step in one go: a pilot for the step weights, the profile, the allocation (both "
+               "methods, compared "
+               "on validation samples), the bundle, its verification, and the evaluation on test samples. "
+               "Calibration, "
+               "validation and test samples are disjoint.\n"
+               "\n"
+               "Writes into DIR: schedule.json, weights.oca, profile.oca, plan.oca, bundle.oca, eval.json "
+               "and samples.png "
+               "(rows exact, calibrated, reuse; a column is one sample). Each appears when it is complete; "
+               "an interrupted "
+               "run leaves those that were finished.",
+    .example = "build/ousac calibrate --model data/shapes-dit/model.safetensors \\\n"
+               "    --schedule data/schedules/constant.json --budget-step 0.3 -o build/demo/constant",
+    .run = run,
+};

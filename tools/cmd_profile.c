@@ -1,0 +1,171 @@
+#include "tools/commands.h"
+#include "tools/pipeline.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SEGMENTS_MAX = 1024, TOKENS_MAX = 1 << 24 };
+
+typedef struct profile_request {
+    pipeline_model_options model;
+    const char *schedule, *weights, *output;
+    cli_range samples;
+    uint64_t seed;
+    size_t micro_batch, tokens, segments, pilot_samples;
+    int weights_plain, pilot_only;
+} profile_request;
+
+static ousac_status check(const profile_request *request, ousac_error *error) {
+    if ((request->weights != NULL) + request->weights_plain + request->pilot_only > 1)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "expected at most one of --weights, --weights-plain and --pilot");
+    if (!request->pilot_only &&
+        pipeline_check_range("samples", &request->samples, request->micro_batch, error))
+        return error->status;
+    return pipeline_check_output(request->output, error);
+}
+
+static void report(const cli_common *common, const profile_request *request, const pipeline_runs *runs,
+                   const ousac_profile *profile, const pipeline_cost *cost, json_doc *doc) {
+    const char *weights = request->pilot_only || (!request->weights && !request->weights_plain) ? "pilot"
+                          : request->weights                                                    ? "file"
+                                                                                                : "plain";
+    char digest[OUSAC_DIGEST_CHARS];
+    size_t cached = 0;
+    for (size_t i = 0; i < profile->schedule.step_count * OUSAC_BRANCHES; i++)
+        cached += profile->gate[i] == OUSAC_GATE_CACHED;
+    ousac_profile_digest(profile, digest);
+
+    if (common->json) {
+        json_put_text(doc, doc->root, "file", request->output);
+        json_put_text(doc, doc->root, "kind", request->pilot_only ? "pilot" : "profile");
+        pipeline_json_range(doc, doc->root, "samples", profile->ranges[0].first, profile->ranges[0].count);
+        json_put_u64(doc, doc->root, "seed", profile->identity.seed);
+        json_put_u64(doc, doc->root, "steps", profile->schedule.step_count);
+        json_put_u64(doc, doc->root, "cached_evaluations", cached);
+        json_put_u64(doc, doc->root, "tokens", profile->identity.tokens_used);
+        json_put_u64(doc, doc->root, "segments", profile->identity.segments);
+        json_put_text(doc, doc->root, "weights", weights);
+        json_put_text(doc, doc->root, "weights_digest", profile->identity.weights_digest);
+        json_put_text(doc, doc->root, "digest", digest);
+        pipeline_put_run(doc, json_put_object(doc, doc->root, "run"), runs, cost);
+        return;
+    }
+    printf("%s: %s of %" PRIu64 " samples, %zu steps, %zu cached evaluations a sample; step weights: %s\n",
+           request->output, request->pilot_only ? "pilot" : "profile", ousac_profile_samples(profile),
+           profile->schedule.step_count, cached, weights);
+    printf("%" PRIu64 " forwards in %.1f s on %zu thread%s, at most %.0f MB\n", cost->forwards, cost->seconds,
+           common->threads, common->threads == 1 ? "" : "s", 1e-6 * (double)cli_peak_bytes());
+}
+
+static ousac_status execute(const cli_common *common, const profile_request *request, ousac_error *error) {
+    ousac_model *model = NULL;
+    ousac_schedule schedule = {0};
+    ousac_profile *pilot = NULL, *profile = NULL;
+    pipeline_cost cost = {0};
+    json_doc doc;
+    ousac_status status = OUSAC_STATUS_OK;
+
+    json_begin(&doc);
+    status = pipeline_load_schedule(&schedule, request->schedule, error);
+    if (!status)
+        status = pipeline_load_model(&model, &request->model, error);
+    if (status)
+        goto done;
+    const pipeline_runs runs = {common, model, request->seed, request->micro_batch};
+    if (request->weights)
+        status = pipeline_load_weights(&runs, &schedule, request->weights, &pilot, &cost, error);
+    else if (!request->weights_plain)
+        status = pipeline_pilot(&runs, &schedule, request->pilot_samples, &pilot, &cost, error);
+    if (status)
+        goto done;
+    if (!request->pilot_only) {
+        const pipeline_profile_options options = {request->samples, request->tokens, request->segments,
+                                                  pilot};
+        status = pipeline_profile(&runs, &schedule, &options, &profile, &cost, error);
+        if (status)
+            goto done;
+    }
+    const ousac_profile *result = request->pilot_only ? pilot : profile;
+    status = pipeline_save_profile(&runs, result, request->output, &cost, error);
+    if (status)
+        goto done;
+    report(common, request, &runs, result, &cost, &doc);
+    if (common->json)
+        status = json_print(&doc, error);
+done:
+    json_end(&doc);
+    ousac_profile_free(profile);
+    ousac_profile_free(pilot);
+    ousac_schedule_free(&schedule);
+    ousac_model_free(model);
+    return status;
+}
+
+static int run(const cli_command *command, int argc, char **argv) {
+    profile_request request = {.samples = {0, PIPELINE_CALIBRATION_SAMPLES},
+                               .micro_batch = PIPELINE_MICRO_BATCH,
+                               .segments = 1,
+                               .pilot_samples = PIPELINE_PILOT_SAMPLES};
+    const cli_option options[] = {
+        PIPELINE_MODEL_OPTIONS(&request.model),
+        {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE", "schedule whose deltas are recorded"},
+        {"samples", 0, CLI_RANGE, &request.samples, 0, 0, 0, "FIRST:END",
+         "samples to record, FIRST a multiple of the micro-batch (default 0:48)"},
+        {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default 0)"},
+        {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
+         "samples computed together; part of the profile's identity (default 4)"},
+        {"tokens", 0, CLI_SIZE, &request.tokens, 1, TOKENS_MAX, 0, "K",
+         "tokens of each sample and step that the moments see (default: all, at most 64)"},
+        {"segments", 0, CLI_SIZE, &request.segments, 1, SEGMENTS_MAX, 0, "N",
+         "parts of the step range with moments of their own (default 1)"},
+        {"weights", 0, CLI_TEXT, &request.weights, 0, 0, 0, "FILE",
+         "step weights of this pilot or profile (default: a pilot is run first)"},
+        {"weights-plain", 0, CLI_FLAG, &request.weights_plain, 0, 0, 0, NULL, "weigh every step alike"},
+        {"pilot", 0, CLI_FLAG, &request.pilot_only, 0, 0, 0, NULL,
+         "write the pilot, which carries the step weights, and stop"},
+        {"pilot-samples", 0, CLI_SIZE, &request.pilot_samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
+         "samples 0:N of the pilot (default 8)"},
+        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "profile to write (.oca)"},
+        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
+    cli_common common;
+    ousac_error error = {0};
+    size_t positionals = 0;
+    int done = 0;
+
+    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
+    if (!status && !done)
+        status = check(&request, &error);
+    if (!status && !done) {
+        cli_catch_signals();
+        status = execute(&common, &request, &error);
+    }
+    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+}
+
+const cli_command command_profile = {
+    .name = "profile",
+    .summary = "record the deltas that a schedule's cache makes",
+    .arguments = "",
+    .details = "Runs the model exactly on the samples and records, for every linear layer, branch and step, "
+               "the change of "
+               "its input since the branch's last refresh under the schedule: second moments (what the "
+               "factors are made "
+               "of) and the energies of every step.\n"
+               "\n"
+               "Steps are weighted so that a few with large deltas do not decide alone. The weights come "
+               "from a pilot on "
+               "samples 0:8, run first; they count as calibration. Profiles of disjoint sample "
+               "ranges add up "
+               "(`ousac merge`) where their weights are the same: to be sure of that across machines, write "
+               "the weights "
+               "once with --pilot and give them to every shard with --weights.\n"
+               "\n"
+               "The file appears under its name when it is complete; an interrupted run leaves nothing.",
+    .example = "build/ousac profile --model data/shapes-dit/model.safetensors \\\n"
+               "    --schedule data/schedules/sparse.json --samples 80:96 \\\n"
+               "    --weights build/demo/weights.oca -o build/demo/shard.oca\n"
+               "build/ousac merge build/demo/profile.oca build/demo/shard.oca -o build/demo/more.oca",
+    .run = run,
+};

@@ -1,0 +1,20 @@
+/* The commands of the program: one table entry per file tools/cmd_*.c, listed by main.c.
+ */
+#ifndef OUSAC_COMMANDS_H
+#define OUSAC_COMMANDS_H
+
+#include "tools/cli.h"
+
+extern const cli_command command_calibrate;
+extern const cli_command command_schedule;
+extern const cli_command command_profile;
+extern const cli_command command_merge;
+extern const cli_command command_allocate;
+extern const cli_command command_pack;
+extern const cli_command command_eval;
+extern const cli_command command_sample;
+extern const cli_command command_inspect;
+extern const cli_command command_verify;
+extern const cli_command command_diff;
+
+#endif

@@ -1,0 +1,117 @@
+#include "tools/commands.h"
+
+#include "formats/version.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static const cli_command *const COMMANDS[] = {
+    &command_calibrate, &command_schedule, &command_profile, &command_merge,
+    &command_allocate,  &command_pack,     &command_eval,    &command_sample,
+    &command_inspect,   &command_verify,   &command_diff,
+};
+enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
+
+static void print_help(FILE *stream) {
+    fputs("usage: ousac COMMAND [OPTION...] [ARGUMENT...]\n"
+          "\n"
+          "Calibrates cached inference for diffusion transformers: at most steps a linear layer is corrected "
+          "by\n"
+          "y = y_cached + A B (x - x_cached) instead of being computed. ousac measures the deltas that a "
+          "schedule\n"
+          "really makes, derives A and B, chooses their ranks under a budget and writes them to one file.\n"
+          "\n"
+          "Commands:\n",
+          stream);
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        fprintf(stream, "  %-10s %s\n", COMMANDS[i]->name, COMMANDS[i]->summary);
+    }
+    fputs("\n"
+          "  ousac COMMAND --help   options and an example of one command\n"
+          "  ousac --version        version\n"
+          "\n"
+          "Results go to standard output, messages and progress to standard error.\n"
+          "\n"
+          "Exit codes:\n"
+          "    0  done\n"
+          "    1  the system refused: input or output, memory; or `diff` found differences\n"
+          "    2  a wrong option, value or argument\n"
+          "    3  a file is malformed, or does not verify\n"
+          "    4  files were not made for one another\n"
+          "    5  a value is not finite, or a numerical routine did not converge\n"
+          "    6  this build or this machine cannot do it\n"
+          "  130  interrupted (SIGINT, SIGTERM); no file is left half written\n",
+          stream);
+}
+
+static const cli_command *find_command(const char *name) {
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(COMMANDS[i]->name, name) == 0) {
+            return COMMANDS[i];
+        }
+    }
+    return NULL;
+}
+
+static int unknown_command(const char *name) {
+    const char *best = NULL;
+    size_t distance = SIZE_MAX;
+
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        size_t d = cli_edit_distance(name, COMMANDS[i]->name);
+        if (d < distance) {
+            distance = d;
+            best = COMMANDS[i]->name;
+        }
+    }
+    if (distance <= strlen(name) / 2) {
+        fprintf(stderr, "ousac: unknown command '%s'; the nearest is '%s'\n", name, best);
+    } else {
+        fprintf(stderr, "ousac: unknown command '%s'; `ousac --help` lists the commands\n", name);
+    }
+    return EXIT_USAGE;
+}
+
+static int run(int argc, char **argv) {
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        const cli_command *command = argc > 2 ? find_command(argv[2]) : NULL;
+        if (argc > 2 && command == NULL) {
+            return unknown_command(argv[2]);
+        }
+        if (command != NULL) {
+            char help[] = "--help";
+            char *arguments[] = {argv[2], help, NULL};
+            return command->run(command, 2, arguments);
+        }
+        print_help(stdout);
+        return EXIT_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("ousac " OUSAC_VERSION);
+        return EXIT_OK;
+    }
+    const cli_command *command = find_command(argv[1]);
+    if (command == NULL) {
+        return unknown_command(argv[1]);
+    }
+    return command->run(command, argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv) {
+    int code = run(argc, argv);
+
+    /* A full disk shows when the stream is flushed, or already showed while it was written. */
+    errno = 0;
+    int unwritten = fflush(stdout) != 0 || ferror(stdout);
+    if (unwritten) {
+        fprintf(stderr, "ousac: cannot write to standard output: %s\n",
+                errno != 0 ? strerror(errno) : "a write failed");
+        code = code == EXIT_OK ? EXIT_FAILED : code;
+    }
+    return code;
+}

@@ -1,0 +1,253 @@
+/* The steps that the calibration commands share: load, pilot, profile, allocate, pack. Each takes plain
+ * arguments, shows progress, and returns a status; none prints a result.
+ *
+ * Samples fall into three disjoint ranges: calibration (statistics; it includes the pilot's), validation
+ * (accepting a plan) and test (reported once). A plan remembers its validation range at the head of its note,
+ * a bundle remembers both ranges in its provenance, and `ousac eval` refuses to report on either.
+ */
+#ifndef OUSAC_PIPELINE_H
+#define OUSAC_PIPELINE_H
+
+#include "calib/cost.h"
+#include "formats/schedule.h"
+#include "profile/bundle.h"
+#include "profile/factorise.h"
+#include "profile/model.h"
+#include "profile/plan.h"
+#include "profile/profile.h"
+#include "profile/runner.h"
+#include "tools/cli.h"
+#include "tools/json_text.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Defaults, as --help states them. */
+enum {
+    PIPELINE_MICRO_BATCH = 4,
+    PIPELINE_TOKENS = 64,
+    PIPELINE_PILOT_SAMPLES = 8,
+    PIPELINE_CALIBRATION_SAMPLES = 48,
+    PIPELINE_VALIDATION_SAMPLES = 8,
+    PIPELINE_TEST_SAMPLES = 24,
+    PIPELINE_GRANULARITY = 8,
+    PIPELINE_RANK_MIN = 8
+};
+enum { PIPELINE_SAMPLES_MAX = 1 << 30, PIPELINE_MICRO_BATCH_MAX = 4096 };
+#define PIPELINE_BUDGET_STEP 0.25
+
+/* --- options, files, output --- */
+
+typedef struct pipeline_model_options {
+    const char *path;
+    const char *config;
+    size_t heads;
+} pipeline_model_options;
+
+/* Rows of a command's option table. */
+#define PIPELINE_MODEL_OPTIONS(options)                                                                      \
+    {"model", 'm', CLI_TEXT, &(options)->path, 0, 0, 1, "FILE", "checkpoint (.safetensors)"},                \
+        {"config",                                                                                           \
+         0,                                                                                                  \
+         CLI_TEXT,                                                                                           \
+         &(options)->config,                                                                                 \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         "FILE",                                                                                             \
+         "the model's config.json (default: beside the checkpoint)"},                                        \
+    {                                                                                                        \
+        "heads", 0, CLI_SIZE, &(options)->heads, 1, 4096, 0, "N",                                            \
+            "attention heads (default: from the config)"                                                     \
+    }
+
+#define PIPELINE_BUDGET_OPTIONS(budget)                                                                      \
+    {"budget-step",                                                                                          \
+     0,                                                                                                      \
+     CLI_REAL,                                                                                               \
+     &(budget)->step,                                                                                        \
+     0,                                                                                                      \
+     0,                                                                                                      \
+     0,                                                                                                      \
+     "X",                                                                                                    \
+     "MACs of a cached evaluation over a full one (default 0.25)"},                                          \
+    {                                                                                                        \
+        "budget-total", 0, CLI_REAL, &(budget)->total, 0, 0, 0, "X",                                         \
+            "instead: MACs of the trajectory over constant guidance uncached"                                \
+    }
+
+ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
+                                 ousac_error *error);
+
+/* A schedule that says when it refreshes: USAGE, naming the file, where a gate is left to a plan. */
+ousac_status pipeline_load_schedule(ousac_schedule *schedule, const char *path, ousac_error *error);
+
+/* Fails before long work rather than after it: IO where the directory of `path` is missing or not writable,
+ * or where `path` is a directory. */
+ousac_status pipeline_check_output(const char *path, ousac_error *error);
+
+/* USAGE, naming `option`, where the range is empty or does not begin at a multiple of the micro-batch. */
+ousac_status pipeline_check_range(const char *option, const cli_range *range, size_t micro_batch,
+                                  ousac_error *error);
+
+/* "f32", "bf16", "f16": what a bundle stores factors in. */
+ousac_status pipeline_dtype_parse(ousac_dtype *dtype, const char *name, ousac_error *error);
+
+int pipeline_ranges_overlap(const cli_range *range, uint64_t first, uint64_t count);
+
+/* Adds [first, end]. */
+void pipeline_json_range(json_doc *doc, cJSON *object, const char *key, uint64_t first, uint64_t count);
+
+/* --- running and profiling --- */
+
+/* What every run of a command has in common. */
+typedef struct pipeline_runs {
+    const cli_common *common;
+    const ousac_model *model;
+    uint64_t seed;
+    size_t micro_batch;
+} pipeline_runs;
+
+/* One run with a progress line. `samples`, `counters`, `seconds` and `observers` may be NULL. */
+typedef struct pipeline_run {
+    const char *label;
+    const ousac_schedule *schedule;
+    cli_range range;
+    int exact;
+    const ousac_calibration *calibration;
+    const ousac_run_observers *observers;
+    float *samples;
+    ousac_counters *counters;
+    double *seconds;
+} pipeline_run;
+ousac_status pipeline_run_samples(const pipeline_runs *runs, const pipeline_run *run, ousac_error *error);
+
+/* What profiling cost. */
+typedef struct pipeline_cost {
+    double seconds;
+    uint64_t forwards; /* branch evaluations, summed over samples */
+    cli_range pilot;   /* samples behind the step weights; count 0 for plain weights */
+} pipeline_cost;
+
+/* An exact run of samples [0, samples), recorded without moments; its step weights are set. */
+ousac_status pipeline_pilot(const pipeline_runs *runs, const ousac_schedule *schedule, uint64_t samples,
+                            ousac_profile **pilot, pipeline_cost *cost, ousac_error *error);
+
+/* Step weights of a pilot (or of any profile) in a file, and its samples as cost->pilot: MISMATCH where it is
+ * of another model, schedule or seed. */
+ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedule *schedule,
+                                   const char *path, ousac_profile **weights, pipeline_cost *cost,
+                                   ousac_error *error);
+
+typedef struct pipeline_profile_options {
+    cli_range range;
+    size_t tokens;                /* per sample and step; 0: min(N, PIPELINE_TOKENS) */
+    size_t segments;              /* at least 1 */
+    const ousac_profile *weights; /* NULL: every step weighs 1 */
+} pipeline_profile_options;
+ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *schedule,
+                              const pipeline_profile_options *options, ousac_profile **profile,
+                              pipeline_cost *cost, ousac_error *error);
+
+/* Adds a cost and what is known of this process, for a profile's metadata and for --json. */
+void pipeline_put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, const pipeline_cost *cost);
+ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profile *profile, const char *path,
+                                   const pipeline_cost *cost, ousac_error *error);
+
+/* --- allocating --- */
+
+/* Asked for: one of the two, the other NAN. Both NAN: PIPELINE_BUDGET_STEP. */
+typedef struct pipeline_budget {
+    double step;  /* MACs of a cached evaluation over a full one */
+    double total; /* MACs of the trajectory over the constant-guidance, uncached one */
+} pipeline_budget;
+
+/* The budget in MACs of one cached forward, and as a fraction of a full one. USAGE where both are given,
+ * where the schedule has no cached evaluation, or where the budget lies outside what ranks can reach: floor
+ * and ceiling are named. */
+ousac_status pipeline_budget_solve(const ousac_arch *arch, const ousac_schedule *schedule,
+                                   const pipeline_budget *budget, uint64_t *macs, double *step,
+                                   ousac_error *error);
+
+/* Factors of every site, with progress. */
+ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set **set,
+                              ousac_error *error);
+
+typedef enum pipeline_method {
+    PIPELINE_UNIFORM = 0,
+    PIPELINE_KNAPSACK = 1,
+    PIPELINE_METHODS = 2,
+    PIPELINE_AUTO = 2 /* both, compared end to end */
+} pipeline_method;
+ousac_status pipeline_method_parse(pipeline_method *method, const char *name, ousac_error *error);
+const char *pipeline_method_name(pipeline_method method);
+
+typedef struct pipeline_allocate_options {
+    const char *name; /* of the plan */
+    pipeline_method method;
+    pipeline_budget budget;
+    size_t granularity, rank_min; /* of the knapsack */
+    cli_range validation;         /* count 0: none; AUTO then takes the samples after the calibration range */
+} pipeline_allocate_options;
+
+/* A plan that was considered. */
+typedef struct pipeline_candidate {
+    int present;
+    ousac_allocation allocation;
+    double cached_step;
+    double
+        measured; /* relative error of the final sample on the validation samples; NAN where not measured */
+} pipeline_candidate;
+
+typedef struct pipeline_choice {
+    pipeline_candidate candidate[PIPELINE_METHODS];
+    pipeline_method chosen;
+    int validated;
+    cli_range validation;
+    ousac_plan *plan;      /* of the chosen candidate */
+    ousac_cost_total cost; /* of its trajectory */
+    double budget_step;    /* as solved */
+} pipeline_choice;
+
+/* `runs` carries the profile's own seed and micro-batch. Free with pipeline_choice_free. */
+ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
+                               const pipeline_allocate_options *options, pipeline_choice *choice,
+                               ousac_error *error);
+void pipeline_choice_free(pipeline_choice *choice);
+void pipeline_choice_print(const pipeline_choice *choice, const ousac_arch *arch);
+void pipeline_choice_put(json_doc *doc, cJSON *object, const pipeline_choice *choice, const ousac_arch *arch);
+
+/* The validation range that a plan's note begins with; 0 where there is none. */
+int pipeline_note_range(const char *note, cli_range *range);
+
+/* --- packing --- */
+
+enum { PIPELINE_RANGES_MAX = 64 };
+
+/* Ranges of samples and what each was used for: static texts. */
+typedef struct pipeline_ranges {
+    size_t count;
+    cli_range range[PIPELINE_RANGES_MAX];
+    const char *use[PIPELINE_RANGES_MAX]; /* "calibration", "pilot", "validation" */
+} pipeline_ranges;
+
+/* The samples behind the step weights of a saved profile, from what it records of its runs; none where it
+ * says nothing. */
+ousac_status pipeline_read_pilots(const char *path, pipeline_ranges *pilots, ousac_error *error);
+
+/* Writes the bundle with its provenance, opens it again and verifies all of it; removes it where that fails.
+ */
+ousac_status pipeline_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
+                           const pipeline_ranges *pilots, const ousac_factor_set *set,
+                           const ousac_plan *const *plans, size_t plan_count, ousac_dtype dtype, int keep_all,
+                           ousac_error *error);
+
+/* Which samples made a bundle. */
+typedef struct pipeline_provenance {
+    int known; /* 0: the bundle does not say */
+    uint64_t seed;
+    pipeline_ranges used;
+} pipeline_provenance;
+ousac_status pipeline_read_provenance(const char *path, pipeline_provenance *provenance, ousac_error *error);
+
+#endif
