@@ -3,11 +3,18 @@
 # Variables: BUILD (build directory), CC, SANITIZE (address,undefined | thread), OPT, PYTHON, FUZZ_SECONDS.
 
 BUILD ?= build
-CC ?= gcc
-CXX ?= g++
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
 OPT ?= -O2 -g
 PYTHON ?= python3
 SANITIZE ?=
+
+# No built-in rules: one of them would match our own patterns through the dependency files.
+MAKEFLAGS += -r
 
 LAYERS := formats calib profile
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
@@ -67,15 +74,138 @@ LIBS_formats := $(FORMATS_LIB)
 LIBS_calib := $(CALIB_LIB) $(FORMATS_LIB)
 LIBS_profile := $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 UNIT_TESTS := $(foreach l,$(LAYERS),$(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(sort $(wildcard tests/unit/$(l)/test_*.c))))
-SUPPORT_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/support/*.c)))
+SUPPORT_LIB := $(BUILD)/lib/libousac_test_support.a
+$(SUPPORT_LIB): $(call objects,tests/support)
 
 .SECONDEXPANSION:
-$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_OBJECTS) $$(LIBS_$$(firstword $$(subst /, ,$$*)))
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(firstword $$(subst /, ,$$*)))
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
 
+# --- fuzz targets: replayed over their corpora by the tests, run by libFuzzer with `make fuzz` ---
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_REPLAYS := $(foreach f,$(FUZZ),$(BUILD)/tests/fuzz/replay_$(f))
+FUZZ_SECONDS ?= 60
+
+$(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# --- programs that the interop tests call ---
+INTEROP_PROGRAMS := $(patsubst tests/interop/%.c,$(BUILD)/tests/interop/%,$(sort $(wildcard tests/interop/*.c)))
+$(BUILD)/tests/interop/%: $(BUILD)/obj/tests/interop/%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# --- what the tests run ---
+# The first Python that has torch, for the comparison with PyTorch; without one that comparison is skipped and counted.
+TORCH_PYTHON = $(firstword $(foreach p,$(PYTHON) /usr/bin/python3,$(shell $(p) -c 'import torch' 2>/dev/null && echo $(p))) $(PYTHON))
+CLI_TESTS := $(sort $(wildcard tests/cli/test_*.sh))
+INTEROP_TESTS := $(sort $(wildcard tests/interop/test_*.py) $(wildcard tests/interop/test_*.sh))
+TEST_ENV = OUSAC=$(PROGRAM) OCA_DUMP=$(BUILD)/tests/interop/oca_dump DATA=data BUILD=$(BUILD) PYTHON=$(PYTHON) TORCH_PYTHON=$(TORCH_PYTHON) \
+           ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
+
+.PHONY: tests
+tests: $(PROGRAM) $(UNIT_TESTS) $(FUZZ_REPLAYS) $(INTEROP_PROGRAMS) ## build every test program
+
+.PHONY: test
+test: ## install what the tests need, build, and run them all
+	sh install-deps.sh test
+	+$(MAKE) --no-print-directory run-tests
+
+.PHONY: run-tests
+run-tests: tests
+	$(TEST_ENV) bash tests/run.sh $(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS)
+
+.PHONY: test-asan
+test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in build-asan
+	+$(MAKE) --no-print-directory run-tests BUILD=$(BUILD)-asan SANITIZE=address,undefined
+
+.PHONY: test-tsan
+test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan
+	+$(MAKE) --no-print-directory threaded-tests BUILD=$(BUILD)-tsan SANITIZE=thread
+
+THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca,$(UNIT_TESTS))
+.PHONY: threaded-tests
+threaded-tests: $(THREADED_TESTS)
+	$(TEST_ENV) TSAN_OPTIONS=halt_on_error=1 bash tests/run.sh $(THREADED_TESTS)
+
+# OpenBLAS's AVX-512 kernels are beyond valgrind: its plain ones and ours are chosen instead.
+.PHONY: test-valgrind
+test-valgrind: tests ## the small unit tests under valgrind
+	$(TEST_ENV) OPENBLAS_CORETYPE=Prescott OUSAC_ISA=base WRAP='valgrind -q --error-exitcode=9 --leak-check=full' \
+	bash tests/run.sh $(filter-out %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype,$(UNIT_TESTS))
+
+# --- the demo ---
+DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --schedule data/schedules/sparse.json \
+                --reference data/schedules/constant.json --budget-step 0.25
+
+.PHONY: demo
+demo: ## install what is needed, build, and calibrate the shipped model into build/demo
+	sh install-deps.sh build
+	+$(MAKE) --no-print-directory -j2 all
+	$(PROGRAM) calibrate $(DEMO_OPTIONS) -o $(BUILD)/demo
+
+# --- static checks ---
+SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch]) $(shell find tests -name '*.[ch]')
+SHELL_SCRIPTS = install-deps.sh .ci/run $(shell find tests -name '*.sh')
+
+.PHONY: check
+check: ## format, lint, layers, headers and all tests
+	sh install-deps.sh check
+	+$(MAKE) --no-print-directory check-format check-layers check-headers check-lint
+	+$(MAKE) --no-print-directory run-tests
+
+.PHONY: check-format
+check-format: ## clang-format changes nothing
+	clang-format --dry-run --Werror $(SOURCES)
+
+.PHONY: check-layers
+check-layers: ## includes point downward only
+	sh tests/check_layers.sh
+
+.PHONY: check-headers
+check-headers: ## every header compiles alone, as C11 and as C++
+	for h in $(filter %.h,$(SOURCES)); do \
+	  $(CC) $(CPPFLAGS) -std=c11 $(WARN) -Werror -fsyntax-only -x c $$h || exit 1; \
+	  $(CXX) $(CPPFLAGS) -std=c++17 -Wall -Wextra -Werror -fsyntax-only -x c++ $$h || exit 1; done
+	@echo "headers: ok"
+
+.PHONY: check-lint
+check-lint: ## cppcheck and shellcheck
+	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -D_POSIX_C_SOURCE=200809L \
+	  $(wildcard formats/*.c calib/*.c profile/*.c tools/*.c)
+	shellcheck -e SC1091 $(SHELL_SCRIPTS)
+
+.PHONY: build-clang
+build-clang: ## build everything with clang, in build-clang
+	+$(MAKE) --no-print-directory tests CC=clang BUILD=$(BUILD)-clang
+
+.PHONY: format
+format: ## apply clang-format
+	clang-format -i $(SOURCES)
+
+# --- fuzzing ---
+.PHONY: fuzz
+fuzz: ## run every fuzz target under libFuzzer for FUZZ_SECONDS each, in build-fuzz
+	@for f in $(FUZZ); do $(MAKE) --no-print-directory fuzz-$$f || exit 1; done
+
+fuzz-%: ## run one fuzz target
+	+$(MAKE) --no-print-directory $(BUILD)-fuzz/fuzz_$* CC=clang BUILD=$(BUILD)-fuzz SANITIZE=address,undefined,fuzzer-no-link
+	@mkdir -p $(BUILD)-fuzz/corpus/$*
+	$(BUILD)-fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
+	  -artifact_prefix=$(BUILD)-fuzz/ $(BUILD)-fuzz/corpus/$* tests/fuzz/corpus/$*
+
+$(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
+
 .PHONY: clean
-clean: ## remove the build directory
-	rm -rf $(BUILD)
+clean: ## remove the build directories
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-fuzz
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

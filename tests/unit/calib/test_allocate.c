@@ -89,7 +89,7 @@ static void judge(const instance *p, const size_t *rank, uint64_t *cost, double 
 }
 
 static int is_live(const instance *p, size_t module, const size_t *rank) {
-    const ousac_ranks ranks = {rank, 1};
+    const ousac_ranks ranks = {.rank = rank, .dense_fallback = 1};
     return ousac_cost_module_live(&p->arch, module, &ranks);
 }
 
@@ -277,7 +277,7 @@ static void the_modelled_error_is_its_definition(void **unused) {
         make_random(&p, &state, 3, 2, 10);
         for (size_t s = 0; s < p.arch.site_count; s++)
             rank[s] = calib_below(&state, 3) == 0 ? 0 : calib_below(&state, 12);
-        const ousac_ranks ranks = {rank, 1};
+        const ousac_ranks ranks = {.rank = rank, .dense_fallback = 1};
         judge(&p, rank, &cost, &error);
         assert_true(fabs(ousac_allocate_error(&p.arch, p.curves, &ranks) - error) <= 1e-12 * error);
         assert_true(ousac_cost_cached(&p.arch, &ranks) == cost);

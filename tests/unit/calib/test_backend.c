@@ -568,6 +568,13 @@ static void simple_kernels_match_their_definitions(void **unused) {
                 for (size_t j = 0; j < d; j++)
                     assert_true(y[i * ldy + j] == u[index[i] * ldu + j] - v[index[i] * ldv + j]);
             assert_pad_untouched(y, rows, d, ldy);
+            assert_int_equal(k->extrapolate(k, rows, d, 1.25F, u, ldu, v, ldv, y, ldy, NULL), OUSAC_STATUS_OK);
+            for (size_t i = 0; i < rows; i++)
+                for (size_t j = 0; j < d; j++) {
+                    const double a = (double)u[i * ldu + j], e = a + 1.25 * (a - (double)v[i * ldv + j]);
+                    assert_true(fabs((double)y[i * ldy + j] - e) <= 4e-7 * (fabs(a) + fabs(e)));
+                }
+            assert_pad_untouched(y, rows, d, ldy);
             assert_int_equal(k->copy(k, rows, d, v, ldv, y, ldy, NULL), OUSAC_STATUS_OK);
             for (size_t i = 0; i < rows; i++)
                 assert_memory_equal(y + i * ldy, v + i * ldv, d * sizeof *y);

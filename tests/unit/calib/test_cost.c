@@ -22,7 +22,7 @@ static size_t rank_of[XL_SITES];
 static ousac_ranks uniform(size_t sites, size_t rank) {
     for (size_t s = 0; s < sites; s++)
         rank_of[s] = rank;
-    return (ousac_ranks){rank_of, 1};
+    return (ousac_ranks){.rank = rank_of, .dense_fallback = 1};
 }
 
 static void assert_printed(const char *format, double value, const char *expected) {
@@ -79,7 +79,7 @@ static void a_block_costs_its_formula(void **unused) {
     const ousac_ranks most = uniform(18, 1000);
     assert_int_equal(ousac_cost_cached(&arch, &most), ousac_cost_full(&arch));
     assert_int_equal(ousac_cost_path(&arch, 0, &most), OUSAC_PATH_DENSE);
-    const ousac_ranks low_rank_only = {rank_of, 0};
+    const ousac_ranks low_rank_only = {.rank = rank_of};
     assert_int_equal(ousac_cost_path(&arch, 0, &low_rank_only), OUSAC_PATH_LOW_RANK);
     assert_int_equal(ousac_cost_site_cached(&arch, 0, &low_rank_only), 5 * 1000 * 14);
     ousac_arch_free(&arch);
@@ -105,7 +105,7 @@ static void a_module_with_a_dead_stage_costs_nothing(void **unused) {
         size_t rank[6];
         for (size_t s = 0; s < 6; s++)
             rank[s] = pattern >> s & 1;
-        const ousac_ranks ranks = {rank, 1};
+        const ousac_ranks ranks = {.rank = rank, .dense_fallback = 1};
         const int attention = (pattern & 7) != 0 && (pattern & 8) != 0;
         const int mlp = (pattern & 16) != 0 && (pattern & 32) != 0;
         uint64_t expected = 6 * 36;
@@ -136,7 +136,7 @@ static void costs_that_do_not_fit_saturate(void **unused) {
     (void)unused;
     assert_int_equal(ousac_arch_create_dit(&arch, 1, 1024, 64, 256, NULL), OUSAC_STATUS_OK);
     size_t rank[6] = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
-    const ousac_ranks low_rank_only = {rank, 0}, usual = {rank, 1};
+    const ousac_ranks low_rank_only = {.rank = rank}, usual = {.rank = rank, .dense_fallback = 1};
     assert_true(ousac_cost_cached(&arch, &low_rank_only) == UINT64_MAX);
     assert_true(ousac_cost_cached(&arch, &usual) == ousac_cost_full(&arch));
     ousac_arch_free(&arch);

@@ -1,0 +1,242 @@
+#!/usr/bin/env bash
+# The calibration commands on the shipped model: a small pipeline from end to end, and what they refuse.
+#
+#     OUSAC=build/ousac DATA=data bash tests/cli/test_pipeline.sh
+#
+# Each check prints one line; the last line counts them.
+set -u
+
+OUSAC=${OUSAC:-build/ousac}
+DATA=${DATA:-data}
+PYTHON=${PYTHON:-python3}
+MODEL=$DATA/shapes-dit/model.safetensors
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+passed=0
+failed=0
+
+pass() {
+    passed=$((passed + 1))
+    echo "ok      $1"
+}
+
+fail() {
+    failed=$((failed + 1))
+    echo "FAILED  $1"
+    sed 's/^/        /' "$WORK/out" "$WORK/err" 2>/dev/null | head -20
+}
+
+# check NAME COMMAND...: the command succeeds.
+check() {
+    local name=$1
+    shift
+    if "$@" >"$WORK/out" 2>"$WORK/err"; then pass "$name"; else fail "$name"; fi
+}
+
+# ousac NAME CODE PATTERN ARGUMENT...: exit code and, on standard output or error, a pattern.
+ousac() {
+    local name=$1 code=$2 pattern=$3
+    shift 3
+    "$OUSAC" "$@" >"$WORK/out" 2>"$WORK/err"
+    local got=$?
+    if [ $got -eq "$code" ] && cat "$WORK/out" "$WORK/err" | grep -qE -- "$pattern"; then
+        pass "$name"
+    else
+        echo "exit code $got, expected $code; expected to find: $pattern" >>"$WORK/err"
+        fail "$name"
+    fi
+}
+
+# json NAME EXPRESSION: standard output of the last command is one JSON object, and the expression on it (as `r`) holds.
+json() {
+    check "$1" "$PYTHON" -c 'import json, sys
+r = json.load(open(sys.argv[1]))
+assert isinstance(r, dict) and eval("(" + sys.argv[2] + ")"), r' "$WORK/stdout" "$2"
+}
+
+keep() {
+    cp "$WORK/out" "$WORK/stdout"
+}
+
+# The files of a directory, sorted, each followed by a blank.
+files() {
+    find "$1" -mindepth 1 -printf '%f\n' | sort | tr '\n' ' '
+}
+
+absent() {
+    [ ! -e "$1" ]
+}
+
+# --- schedules: sparse guidance, another one, one without any cached evaluation, one that is not decided ---
+"$OUSAC" schedule --steps 10 --scale 5 --cfg 0:9:3 --period 3 --name sparse -o "$WORK/s.json" 2>/dev/null
+"$OUSAC" schedule --steps 10 --scale 3 --period 3 --name constant -o "$WORK/constant.json" 2>/dev/null
+"$OUSAC" schedule --steps 4 --scale 3 --uncached --name none -o "$WORK/none.json" 2>/dev/null
+"$OUSAC" schedule --steps 4 --scale 3 --gates auto -o "$WORK/auto.json" 2>/dev/null
+
+# --- profiling: shards add up to the whole ---
+profile=(profile --model "$MODEL" --schedule "$WORK/s.json")
+ousac "pilot carries the step weights" 0 "pilot of 8 samples" \
+    "${profile[@]}" --pilot -o "$WORK/weights.oca"
+ousac "profile of all samples, own pilot" 0 "profile of 8 samples.*step weights: pilot" \
+    "${profile[@]}" --samples 0:8 -o "$WORK/p.oca"
+ousac "first shard" 0 "step weights: file" "${profile[@]}" --samples 0:4 --weights "$WORK/weights.oca" -o "$WORK/p0.oca"
+ousac "second shard, one thread" 0 "step weights: file" \
+    "${profile[@]}" --samples 4:8 --weights "$WORK/weights.oca" --threads 1 -o "$WORK/p1.oca"
+ousac "merge of the shards" 0 "" merge "$WORK/p1.oca" "$WORK/p0.oca" -o "$WORK/merged.oca"
+ousac "merged shards equal the whole" 0 "" diff --tolerance 1e-10 "$WORK/p.oca" "$WORK/merged.oca"
+ousac "plain weights are other weights" 0 "step weights: plain" \
+    "${profile[@]}" --samples 8:12 --weights-plain -o "$WORK/plain.oca"
+ousac "merge refuses other weights" 4 "weights" merge "$WORK/p.oca" "$WORK/plain.oca" -o "$WORK/never.oca"
+ousac "profile --json" 0 "" "${profile[@]}" --samples 0:4 --weights "$WORK/weights.oca" --json -o "$WORK/p0b.oca"
+keep
+json "profile --json is JSON with the cost of the run" \
+    'r["run"]["forwards"] == 4 * 13 and r["samples"] == [0, 4] and r["run"]["pilot"] == [0, 8]'
+check "profiling is reproducible" "$OUSAC" diff --tolerance 0 "$WORK/p0.oca" "$WORK/p0b.oca"
+
+# --- allocating ---
+allocate=(allocate --model "$MODEL" --profile "$WORK/p.oca")
+ousac "uniform plan" 0 "^uniform .*<- chosen" "${allocate[@]}" --method uniform -o "$WORK/uniform.oca"
+ousac "knapsack plan with its certificate" 0 "dual bound" \
+    "${allocate[@]}" --method knapsack --budget-step 0.3 --name knapsack -o "$WORK/knapsack.oca"
+ousac "auto plan, validated behind the calibration" 0 "validated on samples 8:16.*(accepted|uniform ships)" \
+    "${allocate[@]}" --budget-step 0.25 -o "$WORK/plan.oca"
+ousac "allocate --json" 0 "" "${allocate[@]}" --budget-total 0.5 --json -o "$WORK/total.oca"
+keep
+json "a total budget is kept, by both methods" \
+    'r["total"] <= 0.5 + 1e-9 and len(r["candidates"]) == 2 and
+     all(c["bound"] <= c["modelled_error"] * (1 + 1e-9) for c in r["candidates"])'
+json "auto ships the knapsack only where it is no worse" \
+    '(lambda e: r["method"] == ("knapsack" if e["knapsack"] <= e["uniform"] else "uniform"))(
+         {c["method"]: c["relative_error"] for c in r["candidates"]})'
+ousac "budget above the ceiling" 2 "--budget-step 1.5: expected from 0\.00[0-9]+ .* to 1 " \
+    "${allocate[@]}" --budget-step 1.5 -o "$WORK/never.oca"
+ousac "budget below the floor" 2 "--budget-step 0.0001: expected from" \
+    "${allocate[@]}" --budget-step 0.0001 -o "$WORK/never.oca"
+ousac "total budget below the floor" 2 "--budget-total 0.1: .*expected from 0\.3[0-9]+ .* to 0\.6[0-9]+ " \
+    "${allocate[@]}" --budget-total 0.1 -o "$WORK/never.oca"
+ousac "both budgets" 2 "not both" "${allocate[@]}" --budget-step 0.2 --budget-total 0.5 -o "$WORK/never.oca"
+ousac "unknown method" 2 "uniform, knapsack or auto" "${allocate[@]}" --method best -o "$WORK/never.oca"
+ousac "validation on calibration samples" 2 "calibrated on samples 0:8" \
+    "${allocate[@]}" --validate 4:12 -o "$WORK/never.oca"
+ousac "a pilot is no profile" 4 "moment" \
+    allocate --model "$MODEL" --profile "$WORK/weights.oca" -o "$WORK/never.oca"
+
+# --- packing ---
+pack=(pack --model "$MODEL" --profile "$WORK/p.oca")
+ousac "bundle of two plans" 0 "2 plans.*verified" \
+    "${pack[@]}" --plan "$WORK/plan.oca" "$WORK/knapsack.oca" -o "$WORK/bundle.oca"
+ousac "the bundle verifies" 0 "" verify "$WORK/bundle.oca"
+cp "$WORK/bundle.oca" "$WORK/first.oca"
+"$OUSAC" "${pack[@]}" --plan "$WORK/plan.oca" "$WORK/knapsack.oca" -o "$WORK/bundle.oca" >/dev/null 2>&1
+check "packing is deterministic" cmp "$WORK/first.oca" "$WORK/bundle.oca"
+ousac "bundle in bf16" 0 "" "${pack[@]}" --plan "$WORK/plan.oca" --dtype bf16 --json -o "$WORK/bf16.oca"
+keep
+json "pack --json" 'r["dtype"] == "bf16" and r["verified"] is True and r["plans"][0]["name"] == "default"'
+ousac "two plans of one name" 2 "default" "${pack[@]}" "$WORK/plan.oca" "$WORK/uniform.oca" -o "$WORK/never.oca"
+ousac "no plan" 2 "at least one plan" "${pack[@]}" -o "$WORK/never.oca"
+ousac "unknown dtype" 2 "f32, bf16 or f16" "${pack[@]}" "$WORK/plan.oca" --dtype f8 -o "$WORK/never.oca"
+ousac "a plan of another profile" 4 "not allocated from" \
+    pack --model "$MODEL" --profile "$WORK/plain.oca" "$WORK/plan.oca" -o "$WORK/never.oca"
+
+# --- evaluating ---
+evaluate=(eval --model "$MODEL" --bundle "$WORK/bundle.oca")
+ousac "evaluation" 0 "calibrated against exact" "${evaluate[@]}" --samples 16:20 -o "$WORK/eval.json"
+ousac "eval --json" 0 "" "${evaluate[@]}" --samples 16:20 --plan knapsack --json
+keep
+json "calibration beats reuse, at most half of its error" \
+    '(lambda e: e["calibrated", "exact"] < 0.5 * e["reuse", "exact"])(
+         {(c["run"], c["against"]): c["relative_error"]["mean"] for c in r["errors"]})'
+json "executed MACs are the modelled ones, and shares add up" \
+    'all(v["macs"] == v["macs_modelled"] for v in r["runs"].values()) and
+     (lambda s: abs(1 - s["guidance_saving"] - s["caching_saving"] + s["calibration_overhead"] - s["total"]) < 1e-12)(
+         r["shares"]) and r["held_out"]'
+json "counters say what the schedule says" \
+    'r["runs"]["calibrated"]["evaluations"] == {"full": 28, "cached": 24, "reuse": 0} and
+     r["runs"]["reference"]["evaluations"]["full"] == 80'
+cp "$WORK/eval.json" "$WORK/stdout"
+json "eval.json is JSON" 'r["kind"] == "ousac evaluation" and r["plan"]["name"] == "default"'
+ousac "bf16 factors, another seed" 0 "seed 7, held out" \
+    eval --model "$MODEL" --bundle "$WORK/bf16.oca" --samples 0:4 --seed 7
+ousac "a reference schedule" 0 "reference: constant, uncached" \
+    "${evaluate[@]}" --samples 16:20 --reference "$WORK/constant.json"
+ousac "calibration samples are refused" 2 "calibration used samples 0:8" "${evaluate[@]}" --samples 4:8
+ousac "validation samples are refused" 2 "validation used samples 8:16" "${evaluate[@]}" --samples 12:20
+ousac "unless forced" 0 "NOT known to be held out" "${evaluate[@]}" --samples 4:8 --force
+ousac "another schedule is refused" 4 "schedule" "${evaluate[@]}" --samples 16:20 --schedule "$WORK/constant.json"
+ousac "unless that is forced" 0 "steps of \"constant\"" \
+    "${evaluate[@]}" --samples 16:20 --schedule "$WORK/constant.json" --force
+ousac "an unknown plan" 2 "no plan named.*default, knapsack" "${evaluate[@]}" --samples 16:20 --plan other
+ousac "samples off the micro-batch" 2 "multiple of the micro-batch" "${evaluate[@]}" --samples 17:20
+"$PYTHON" - "$MODEL" "$WORK/other.safetensors" <<'PYTHON'
+import struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+# Every second bf16 value of the second half with its sign turned: a model of the same layout, but another.
+start = 8 + struct.unpack("<Q", data[:8])[0]
+half = start + (len(data) - start) // 8 * 4
+data[half + 3::4] = bytes(b ^ 0x80 for b in data[half + 3::4])
+open(sys.argv[2], "wb").write(data)
+PYTHON
+ousac "another model is refused" 4 "model" eval --model "$WORK/other.safetensors" --config "$DATA/shapes-dit/config.json" \
+    --bundle "$WORK/bundle.oca" --samples 16:20
+ousac "weights of another model are refused" 4 "another model" profile --model "$WORK/other.safetensors" \
+    --config "$DATA/shapes-dit/config.json" --schedule "$WORK/s.json" --weights "$WORK/weights.oca" --samples 0:4 \
+    -o "$WORK/never.oca"
+ousac "weights of another schedule are refused" 4 "another schedule" profile --model "$MODEL" \
+    --schedule "$WORK/constant.json" --weights "$WORK/weights.oca" --samples 0:4 -o "$WORK/never.oca"
+ousac "weights of another seed are refused" 4 "another seed" \
+    "${profile[@]}" --seed 1 --weights "$WORK/weights.oca" --samples 0:4 -o "$WORK/never.oca"
+
+# --- the whole pipeline ---
+ousac "calibrate" 0 "" calibrate --model "$MODEL" --schedule "$WORK/s.json" --samples 8 --validation 4 --test 4 \
+    --json -o "$WORK/all/of/it"
+keep
+json "calibrate --json: three disjoint ranges" \
+    'r["profiling"]["pilot"] == [0, 8] and r["allocation"]["validation"] == [8, 12] and
+     r["evaluation"]["samples"] == [12, 16] and r["evaluation"]["held_out"]'
+check "calibrate writes seven files and nothing else" \
+    test "$(files "$WORK/all/of/it")" = \
+    "bundle.oca eval.json plan.oca profile.oca samples.png schedule.json weights.oca "
+ousac "its bundle verifies" 0 "" verify "$WORK/all/of/it/bundle.oca"
+check "its profile is the one that the commands make" "$OUSAC" diff --tolerance 0 "$WORK/p.oca" "$WORK/all/of/it/profile.oca"
+check "samples.png is a PNG" test "$(head -c 8 "$WORK/all/of/it/samples.png" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a
+ousac "a schedule without cached evaluations has nothing to budget" 2 "no cached evaluation" \
+    calibrate --model "$MODEL" --schedule "$WORK/none.json" --budget-total 0.5 -o "$WORK/nothing"
+ousac "gates left to a plan are refused" 2 "auto.json: step 0: gate" \
+    calibrate --model "$MODEL" --schedule "$WORK/auto.json" -o "$WORK/nothing"
+check "what is refused leaves no directory" absent "$WORK/nothing"
+
+# --- outputs that cannot be, interruption ---
+ousac "no such directory" 1 "cannot write into" "${profile[@]}" --samples 0:4 -o "$WORK/none/p.oca"
+ousac "a directory as output" 1 "expected the name of a file" "${allocate[@]}" -o "$WORK"
+ousac "an error as JSON" 2 '"status":[[:space:]]*"usage"' "${allocate[@]}" --budget-step 2 --json -o "$WORK/never.oca"
+check "nothing was written where a command failed" absent "$WORK/never.oca"
+
+mkdir "$WORK/stop"
+# A shell script's background jobs ignore SIGINT, so a small program sends it.
+"$PYTHON" - "$OUSAC" "${profile[@]}" --samples 0:4000 --weights-plain -o "$WORK/stop/p.oca" >"$WORK/out" 2>"$WORK/err" <<'PYTHON'
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+job = subprocess.Popen(sys.argv[1:])
+time.sleep(1)
+job.send_signal(signal.SIGINT)
+sys.exit(job.wait() % 256)
+PYTHON
+code=$?
+check "a profile interrupted by SIGINT exits with 130" test $code -eq 130
+check "and leaves no file" test -z "$(files "$WORK/stop")"
+
+"$OUSAC" calibrate --model "$MODEL" --schedule "$WORK/s.json" --samples 4000 -o "$WORK/stop" >"$WORK/out" 2>"$WORK/err" &
+job=$!
+for _ in $(seq 100); do
+    [ -e "$WORK/stop/weights.oca" ] && break
+    sleep 0.1
+done
+kill -TERM $job
+wait $job
+code=$?
+check "a calibrate interrupted by SIGTERM exits with 130" test $code -eq 130
+check "and leaves what was finished" test "$(files "$WORK/stop")" = "schedule.json weights.oca "
+check "which is whole" "$OUSAC" verify "$WORK/stop/weights.oca"
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]

@@ -1,0 +1,268 @@
+/* The DiT engine against the naive double-precision forward, and its refusals. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calib/philox.h"
+#include "formats/memory.h"
+#include "formats/schedule.h"
+#include "profile/dit.h"
+#include "profile/executor.h"
+#include "profile/model.h"
+#include "tests/support/naive_dit.h"
+#include "tests/support/random_dit.h"
+#include "tests/support/temporary.h"
+
+#define SHIPPED "data/shapes-dit/model.safetensors"
+
+static char directory[TEMPORARY_PATH_BYTES];
+
+static int set_up(void **state) {
+    (void)state;
+    return temporary_create(directory);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    temporary_remove(directory);
+    return 0;
+}
+
+static void must(ousac_status status, const ousac_error *error) {
+    if (status)
+        fail_msg("%s: %s", ousac_status_name(status), error->message);
+}
+
+/* Largest relative error of the engine over branches and some timesteps, `count` samples a batch. */
+static double engine_error(const ousac_model *model, naive_dit *net, size_t count) {
+    const double timesteps[] = {999, 421, 7, 0};
+    const ousac_dit *dit = model->state;
+    size_t size = ousac_model_sample_size(model);
+    size_t naive_size = net->out_channels * model->height * model->width;
+    float *x = malloc(count * size * sizeof *x), *out = malloc(count * size * sizeof *out);
+    double *expected = malloc(naive_size * sizeof *expected), worst = 0;
+    ousac_error error = {0};
+    ousac_executor *executor = NULL;
+    void *workspace = NULL;
+    ousac_gate effective;
+    assert_true(x && out && expected);
+    must(ousac_executor_create(&executor, model, NULL, count, 0, &error), &error);
+    must(model->family->workspace_create(model, count, &workspace, &error), &error);
+    must(model->family->draw_inputs(model, workspace, 5, 40, count, &error), &error);
+    ousac_model_draw_noise(model, 5, 40, count, x);
+    for (size_t t = 0; t < sizeof timesteps / sizeof *timesteps; t++)
+        for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
+            must(ousac_executor_begin(executor, 0, branch, OUSAC_GATE_FULL, count, NULL, &effective, &error), &error);
+            must(model->family->forward(model, workspace, branch, count, x, timesteps[t],
+                                        ousac_executor_linears(executor), out, &error),
+                 &error);
+            ousac_executor_end(executor);
+            for (size_t i = 0; i < count; i++) {
+                size_t label = branch == OUSAC_BRANCH_UNCOND
+                                   ? dit->classes
+                                   : ousac_philox_below(5, OUSAC_STREAM_LABEL, 40 + i, 0, (uint32_t)dit->classes);
+                double difference = 0, norm = 0;
+                must(naive_dit_forward(net, x + i * size, timesteps[t], label, expected, &error), &error);
+                for (size_t j = 0; j < size; j++) { /* the noise channels come first */
+                    double d = (double)out[i * size + j] - expected[j];
+                    difference += d * d;
+                    norm += expected[j] * expected[j];
+                }
+                assert_true(norm > 0);
+                worst = fmax(worst, sqrt(difference / norm));
+            }
+        }
+    model->family->workspace_free(model, workspace);
+    ousac_executor_free(executor);
+    free(x);
+    free(out);
+    free(expected);
+    return worst;
+}
+
+static void shipped_model_matches_naive_forward(void **state) {
+    (void)state;
+    ousac_error error = {0};
+    ousac_model *model = NULL;
+    naive_dit *net = NULL;
+    must(ousac_model_load(&model, SHIPPED, NULL, ousac_backend_cpu(), &error), &error);
+    must(naive_dit_load(&net, SHIPPED, 3, &error), &error);
+    double worst = engine_error(model, net, 3);
+    print_message("shipped model: relative error %.2e\n", worst);
+    assert_true(worst <= 1e-5);
+    naive_dit_free(net);
+    ousac_model_free(model);
+}
+
+/* Odd shapes, every layout; the diffusers file is compared with the naive forward of the same weights. */
+static void random_models_match_naive_forward(void **state) {
+    (void)state;
+    const struct {
+        const char *name;
+        size_t depth, width, heads, hidden, patch, channels, input_size, classes, batch;
+        int learn_sigma, diffusers;
+        ousac_dtype dtype;
+    } cases[] = {
+        {"small", 2, 24, 2, 96, 2, 3, 8, 5, 2, 0, 0, OUSAC_DTYPE_F32},
+        {"one block, one head, one channel", 1, 12, 1, 48, 1, 1, 5, 1, 1, 0, 0, OUSAC_DTYPE_F32},
+        {"learned sigma, odd hidden", 3, 40, 5, 77, 2, 4, 6, 7, 3, 1, 0, OUSAC_DTYPE_F32},
+        {"bf16, 49 tokens", 2, 36, 3, 144, 3, 2, 21, 11, 2, 0, 0, OUSAC_DTYPE_BF16},
+        {"f16, one token", 4, 16, 4, 64, 4, 3, 4, 3, 5, 1, 0, OUSAC_DTYPE_F16},
+        {"deep", 9, 20, 2, 80, 2, 3, 10, 4, 2, 0, 0, OUSAC_DTYPE_F32},
+        {"diffusers names", 3, 40, 5, 160, 2, 4, 6, 7, 3, 1, 1, OUSAC_DTYPE_F32},
+        {"diffusers names, bf16", 2, 36, 3, 144, 3, 2, 21, 11, 2, 0, 1, OUSAC_DTYPE_BF16},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        char plain[TEMPORARY_PATH_BYTES], other[TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES], name[32];
+        ousac_error error = {0};
+        ousac_model *model = NULL;
+        naive_dit *net = NULL;
+        random_dit_options options = random_dit_defaults();
+        options.seed = 100 + c;
+        options.depth = cases[c].depth, options.width = cases[c].width, options.heads = cases[c].heads;
+        options.hidden = cases[c].hidden, options.patch = cases[c].patch, options.channels = cases[c].channels;
+        options.input_size = cases[c].input_size, options.classes = cases[c].classes;
+        options.learn_sigma = cases[c].learn_sigma, options.dtype = cases[c].dtype;
+        (void)snprintf(name, sizeof name, "plain%zu", c);
+        temporary_join(plain, directory, name);
+        must(random_dit_write(plain, &options, &error), &error);
+        temporary_join(file, plain, "model.safetensors");
+        must(naive_dit_load(&net, file, options.heads, &error), &error);
+        if (cases[c].diffusers) {
+            (void)snprintf(name, sizeof name, "other%zu", c);
+            temporary_join(other, directory, name);
+            options.layout = RANDOM_DIT_DIFFUSERS;
+            options.norm_eps = 1e-3; /* large enough that ignoring it would show */
+            must(random_dit_write(other, &options, &error), &error);
+            temporary_join(file, other, random_dit_file(RANDOM_DIT_DIFFUSERS));
+            net->frequency_denominator -= 1;
+            net->mlp_norm_eps = 1e-3;
+            /* the public file holds the embedding in the file's dtype, the other file none: both computed here */
+            must(naive_dit_set_sincos(net, options.input_size / options.patch, &error), &error);
+        }
+        must(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), &error);
+        double worst = engine_error(model, net, cases[c].batch);
+        print_message("%s: relative error %.2e\n", cases[c].name, worst);
+        assert_true(worst <= 1e-5);
+        naive_dit_free(net);
+        ousac_model_free(model);
+    }
+}
+
+/* The digest is of values under canonical names: the same for both layouts where the constants agree. */
+static void digest_ignores_layout_and_sees_weights(void **state) {
+    (void)state;
+    char path[3][TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES], config[TEMPORARY_PATH_BYTES];
+    char digest[3][OUSAC_DIGEST_CHARS];
+    ousac_error error = {0};
+    for (int i = 0; i < 3; i++) {
+        ousac_model *model = NULL;
+        random_dit_options options = random_dit_defaults();
+        char name[32];
+        options.seed = i == 2 ? 8 : 7;
+        options.layout = i == 1 ? RANDOM_DIT_DIFFUSERS : RANDOM_DIT_PUBLIC;
+        (void)snprintf(name, sizeof name, "digest%d", i);
+        temporary_join(path[i], directory, name);
+        must(random_dit_write(path[i], &options, &error), &error);
+        temporary_join(file, path[i], random_dit_file(options.layout));
+        temporary_join(config, path[0], "config.json"); /* one dialect for all three */
+        ousac_model_options load = {.config_path = config};
+        must(ousac_model_load(&model, file, &load, ousac_backend_cpu(), &error), &error);
+        memcpy(digest[i], model->digest, sizeof digest[i]);
+        ousac_model_free(model);
+    }
+    assert_string_equal(digest[0], digest[1]);
+    assert_string_not_equal(digest[0], digest[2]);
+}
+
+static void missing_heads_is_an_error(void **state) {
+    (void)state;
+    char path[TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES];
+    ousac_error error = {0};
+    ousac_model *model = NULL;
+    random_dit_options options = random_dit_defaults();
+    temporary_join(path, directory, "heads");
+    must(random_dit_write(path, &options, &error), &error);
+    temporary_join(file, path, "config.json");
+    assert_int_equal(remove(file), 0);
+    temporary_join(file, path, "model.safetensors");
+    assert_int_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
+    assert_non_null(strstr(error.message, "--heads"));
+    ousac_model_options wrong = {.heads = 5};
+    assert_int_equal(ousac_model_load(&model, file, &wrong, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
+    assert_non_null(strstr(error.message, "do not divide"));
+    ousac_model_options right = {.heads = options.heads};
+    must(ousac_model_load(&model, file, &right, ousac_backend_cpu(), &error), &error);
+    ousac_model_free(model);
+}
+
+static void a_config_that_contradicts_the_tensors_is_refused(void **state) {
+    (void)state;
+    const char *texts[] = {"{\"num_heads\": 2, \"depth\": 3}",
+                           "{\"num_heads\": 2, \"hidden_size\": 32}",
+                           "{\"num_heads\": 2, \"num_classes\": 9}",
+                           "{\"num_heads\": 2, \"input_size\": 16}",
+                           "{\"num_heads\": -2}",
+                           "{\"num_heads\": 2, \"betas\": \"cosine\"}",
+                           "[1]",
+                           "{"};
+    char path[TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES], config[TEMPORARY_PATH_BYTES];
+    ousac_error error = {0};
+    random_dit_options options = random_dit_defaults();
+    temporary_join(path, directory, "config");
+    must(random_dit_write(path, &options, &error), &error);
+    temporary_join(file, path, "model.safetensors");
+    temporary_join(config, path, "config.json");
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        ousac_model *model = NULL;
+        FILE *out = fopen(config, "w");
+        assert_non_null(out);
+        (void)fputs(texts[i], out);
+        (void)fclose(out);
+        assert_int_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
+        assert_null(model);
+        assert_non_null(strstr(error.message, "config.json"));
+    }
+}
+
+static void allocation_failures_are_reported(void **state) {
+    (void)state;
+    char path[TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES];
+    ousac_error error = {0};
+    random_dit_options options = random_dit_defaults();
+    temporary_join(path, directory, "memory");
+    must(random_dit_write(path, &options, &error), &error);
+    temporary_join(file, path, "model.safetensors");
+    for (long n = 0;; n++) {
+        ousac_model *model = NULL;
+        (void)ousac_memory_fail_after(n);
+        ousac_status status = ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error);
+        (void)ousac_memory_fail_after(-1);
+        if (!status) {
+            ousac_model_free(model);
+            assert_true(n > 5);
+            return;
+        }
+        assert_int_equal(status, OUSAC_STATUS_MEMORY);
+        assert_null(model);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shipped_model_matches_naive_forward),
+        cmocka_unit_test(random_models_match_naive_forward),
+        cmocka_unit_test(digest_ignores_layout_and_sees_weights),
+        cmocka_unit_test(missing_heads_is_an_error),
+        cmocka_unit_test(a_config_that_contradicts_the_tensors_is_refused),
+        cmocka_unit_test(allocation_failures_are_reported),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,358 @@
+/* What the recorder sums, against the same sums taken along the naive double-precision trajectory; shards, threads,
+ * token sampling and refusals. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/memory.h"
+#include "profile/dit.h"
+#include "profile/recorder.h"
+#include "tests/support/naive_trajectory.h"
+#include "tests/support/random_dit.h"
+#include "tests/support/temporary.h"
+
+enum { SEED = 21, SAMPLES = 8, BLOCKS = 2, SITES = 6 * BLOCKS, MODULES = 2 * BLOCKS };
+
+static char directory[TEMPORARY_PATH_BYTES];
+static ousac_model *model;
+static naive_dit *net;
+
+#define GATES(c, u) {OUSAC_GATE_##c, OUSAC_GATE_##u}
+static ousac_step steps[] = {
+    {960, OUSAC_MODE_COND, 1, GATES(FULL, FULL)},      {800, OUSAC_MODE_CFG, 4, GATES(CACHED, CACHED)},
+    {640, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)},  {480, OUSAC_MODE_CFG, 2, GATES(FULL, CACHED)},
+    {320, OUSAC_MODE_UNCOND, 1, GATES(REUSE, REUSE)},  {160, OUSAC_MODE_CFG, 3, GATES(CACHED, FULL)},
+    {20, OUSAC_MODE_CFG, 3, GATES(CACHED, CACHED)},
+};
+enum { STEPS = sizeof steps / sizeof *steps };
+static ousac_schedule schedule = {.name = "mixed", .step_count = STEPS, .steps = steps};
+
+static void must(ousac_status status, const ousac_error *error) {
+    if (status)
+        fail_msg("%s: %s", ousac_status_name(status), error->message);
+}
+
+static int set_up(void **state) {
+    char file[TEMPORARY_PATH_BYTES];
+    ousac_error error = {0};
+    random_dit_options options = random_dit_defaults();
+    (void)state;
+    options.depth = BLOCKS;
+    if (temporary_create(directory) || random_dit_write(directory, &options, &error))
+        return -1;
+    temporary_join(file, directory, "model.safetensors");
+    return ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error) ||
+           naive_dit_load(&net, file, options.heads, &error);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    ousac_model_free(model);
+    naive_dit_free(net);
+    temporary_remove(directory);
+    return 0;
+}
+
+static ousac_profile *new_profile(size_t tokens_used, size_t segments, const double *weight) {
+    ousac_profile *profile = NULL;
+    ousac_error error = {0};
+    ousac_profile_identity identity = {.seed = SEED, .micro_batch = 2, .tokens_used = tokens_used, .segments = segments};
+    memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
+    must(ousac_profile_create(&profile, &model->arch, &schedule, &identity, weight, 1, &error), &error);
+    return profile;
+}
+
+static ousac_status record_into(ousac_profile *profile, uint64_t first, uint64_t count, size_t threads,
+                                ousac_error *error) {
+    ousac_recorder *recorder = NULL;
+    ousac_status status = ousac_recorder_create(&recorder, profile, model->backend, threads, 2, error);
+    ousac_run run = {.model = model, .schedule = &schedule, .seed = SEED, .first = first, .count = count,
+                     .micro_batch = 2, .threads = threads, .exact = 1,
+                     .observers = recorder ? ousac_recorder_observers(recorder) : NULL};
+    if (!status)
+        status = ousac_run_samples(&run, error);
+    ousac_recorder_free(recorder);
+    return status;
+}
+
+static ousac_profile *record(size_t tokens_used, size_t segments, const double *weight, uint64_t first, uint64_t count,
+                             size_t threads) {
+    ousac_profile *profile = new_profile(tokens_used, segments, weight);
+    ousac_error error = {0};
+    must(record_into(profile, first, count, threads, &error), &error);
+    return profile;
+}
+
+static void some_weights(double *weight) {
+    for (size_t i = 0; i < STEPS * OUSAC_BRANCHES * model->arch.group_count; i++)
+        weight[i] = i % 7 == 3 ? 0 : 0.25 + (double)(i % 5);
+}
+
+/* --- the same sums, naively --- */
+
+typedef struct sums {
+    const double *weight;
+    size_t step;
+    int branch;
+    int filled[2];
+    double *x[2][SITES], *y[2][SITES], *out[2][MODULES];
+    double scalar[OUSAC_SCALAR_COUNT][STEPS][2][SITES];
+    double *moment[2][4 * BLOCKS]; /* per segment of two and group: (dim, dim) */
+} sums;
+
+static double *keep(double *old, const double *values, size_t count) {
+    double *copy = old ? old : malloc(count * sizeof *copy);
+    assert_non_null(copy);
+    memcpy(copy, values, count * sizeof *copy);
+    return copy;
+}
+
+static void on_begin(void *self, size_t step, int branch) {
+    sums *s = self;
+    s->step = step;
+    s->branch = branch;
+    /* a site's reference is replaced while the evaluation runs, so `filled` is set by its last module */
+}
+
+static double energy(const double *a, const double *b, size_t count) {
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += (a[i] - (b ? b[i] : 0)) * (a[i] - (b ? b[i] : 0));
+    return sum;
+}
+
+static int effective(const sums *s) {
+    return s->filled[s->branch] ? (int)steps[s->step].gate[s->branch] : OUSAC_GATE_FULL;
+}
+
+static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x, double *y) {
+    sums *s = self;
+    const ousac_site *where = &model->arch.sites[site];
+    const ousac_group *group = &model->arch.groups[where->group];
+    int b = s->branch, first = site == group->first_site;
+    if (first)
+        s->scalar[OUSAC_SCALAR_X2][s->step][b][where->group] += energy(x, NULL, rows * n);
+    s->scalar[OUSAC_SCALAR_Y2][s->step][b][site] += energy(y, NULL, rows * m);
+    if (s->filled[b]) {
+        if (first)
+            s->scalar[OUSAC_SCALAR_DX2][s->step][b][where->group] += energy(x, s->x[b][site], rows * n);
+        s->scalar[OUSAC_SCALAR_DY2][s->step][b][site] += energy(y, s->y[b][site], rows * m);
+        if (first && effective(s) == OUSAC_GATE_CACHED) {
+            int input = group->side == OUSAC_SIDE_INPUT;
+            const double *now = input ? x : y, *then = input ? s->x[b][site] : s->y[b][site];
+            double *moment = s->moment[s->step * 2 / STEPS][where->group];
+            double w = s->weight[(s->step * 2 + (size_t)b) * model->arch.group_count + where->group];
+            for (size_t row = 0; row < rows; row++)
+                for (size_t i = 0; i < group->dim; i++)
+                    for (size_t j = 0; j < group->dim; j++)
+                        moment[i * group->dim + j] += w * (now[row * group->dim + i] - then[row * group->dim + i]) *
+                                                      (now[row * group->dim + j] - then[row * group->dim + j]);
+        }
+    }
+    if (effective(s) == OUSAC_GATE_FULL) {
+        s->x[b][site] = keep(s->x[b][site], x, rows * n);
+        s->y[b][site] = keep(s->y[b][site], y, rows * m);
+    }
+}
+
+static void on_module(void *self, size_t module, size_t rows, size_t d, double *out) {
+    sums *s = self;
+    int b = s->branch;
+    s->scalar[OUSAC_SCALAR_MODULE2][s->step][b][module] += energy(out, NULL, rows * d);
+    if (s->filled[b])
+        s->scalar[OUSAC_SCALAR_DMODULE2][s->step][b][module] += energy(out, s->out[b][module], rows * d);
+    if (effective(s) == OUSAC_GATE_FULL)
+        s->out[b][module] = keep(s->out[b][module], out, rows * d);
+    if (module == MODULES - 1)
+        s->filled[b] = 1;
+}
+
+static void sums_free(sums *s) {
+    for (int b = 0; b < 2; b++) {
+        for (size_t i = 0; i < SITES; i++)
+            free(s->x[b][i]), free(s->y[b][i]);
+        for (size_t i = 0; i < MODULES; i++)
+            free(s->out[b][i]);
+        for (size_t i = 0; i < 4 * BLOCKS; i++)
+            free(s->moment[b][i]);
+    }
+    free(s);
+}
+
+static void sums_match_naive_trajectory(void **state) {
+    (void)state;
+    double weight[STEPS * 2 * 4 * BLOCKS];
+    float x[3 * 8 * 8];
+    ousac_error error = {0};
+    some_weights(weight);
+    ousac_profile *profile = record(model->arch.tokens, 2, weight, 0, 3, 2);
+    sums *s = calloc(1, sizeof *s);
+    assert_non_null(s);
+    assert_int_equal(ousac_model_sample_size(model), sizeof x / sizeof *x);
+    s->weight = weight;
+    for (int g = 0; g < 2; g++)
+        for (size_t i = 0; i < 4 * BLOCKS; i++) {
+            size_t dim = model->arch.groups[i].dim;
+            assert_non_null(s->moment[g][i] = calloc(dim * dim, sizeof(double)));
+        }
+    for (uint64_t sample = 0; sample < 3; sample++) {
+        naive_hooks hooks = {s, on_begin, on_site, on_module};
+        s->filled[0] = s->filled[1] = 0;
+        must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes, &hooks, x,
+                              &error),
+             &error);
+    }
+    size_t nonzero = 0;
+    for (int k = 0; k < OUSAC_SCALAR_COUNT; k++) {
+        size_t width = ousac_profile_scalar_width(&model->arch, (ousac_scalar)k);
+        for (size_t i = 0; i < STEPS; i++)
+            for (size_t b = 0; b < 2; b++)
+                for (size_t j = 0; j < width; j++) {
+                    double expected = s->scalar[k][i][b][j];
+                    double got = profile->scalar[k][(i * 2 + b) * width + j];
+                    assert_true(fabs(got - expected) <= 2e-5 * expected);
+                    nonzero += expected > 0;
+                }
+    }
+    assert_true(nonzero > 300);
+    for (size_t segment = 0; segment < 2; segment++)
+        for (size_t g = 0; g < model->arch.group_count; g++) {
+            size_t dim = model->arch.groups[g].dim;
+            const double *expected = s->moment[segment][g], *got = profile->moment[segment * model->arch.group_count + g];
+            double difference = 0, norm = 0;
+            for (size_t i = 0; i < dim; i++)
+                for (size_t j = 0; j <= i; j++) {
+                    double d = got[i * (i + 1) / 2 + j] - expected[i * dim + j];
+                    difference += d * d;
+                    norm += expected[i * dim + j] * expected[i * dim + j];
+                }
+            assert_true(norm > 0);
+            assert_true(sqrt(difference / norm) < 2e-5);
+        }
+    sums_free(s);
+    ousac_profile_free(profile);
+}
+
+/* --- adding up --- */
+
+static double worst_difference(const ousac_profile *a, const ousac_profile *b) {
+    double worst = 0;
+    for (size_t i = 0; i < a->identity.segments * a->arch.group_count; i++) {
+        size_t dim = a->arch.groups[i % a->arch.group_count].dim;
+        double scale = 0;
+        for (size_t j = 0; j < dim; j++)
+            scale = fmax(scale, fabs(a->moment[i][j * (j + 1) / 2 + j]));
+        for (size_t j = 0; j < dim * (dim + 1) / 2; j++)
+            worst = fmax(worst, fabs(a->moment[i][j] - b->moment[i][j]) / scale);
+    }
+    for (int k = 0; k < OUSAC_SCALAR_COUNT; k++)
+        for (size_t j = 0; j < STEPS * 2 * ousac_profile_scalar_width(&a->arch, (ousac_scalar)k); j++)
+            if (a->scalar[k][j] > 0)
+                worst = fmax(worst, fabs(a->scalar[k][j] - b->scalar[k][j]) / a->scalar[k][j]);
+    return worst;
+}
+
+static void four_shards_add_up_to_the_single_run(void **state) {
+    (void)state;
+    ousac_error error = {0};
+    ousac_profile *whole = record(model->arch.tokens, 1, NULL, 0, SAMPLES, 1);
+    ousac_profile *merged = new_profile(model->arch.tokens, 1, NULL);
+    for (int shard = 3; shard >= 0; shard--) { /* in any order */
+        ousac_profile *part = record(model->arch.tokens, 1, NULL, (uint64_t)shard * 2, 2, 1);
+        must(ousac_profile_merge(merged, part, &error), &error);
+        ousac_profile_free(part);
+    }
+    assert_int_equal(merged->range_count, 1);
+    assert_int_equal(ousac_profile_samples(merged), SAMPLES);
+    assert_true(worst_difference(whole, merged) <= 1e-10);
+    assert_true(worst_difference(whole, whole) == 0);
+    ousac_profile *part = record(model->arch.tokens, 1, NULL, 2, 2, 1);
+    assert_int_equal(ousac_profile_merge(merged, part, &error), OUSAC_STATUS_MISMATCH);
+    ousac_profile_free(part);
+    ousac_profile_free(whole);
+    ousac_profile_free(merged);
+}
+
+static void threads_do_not_change_a_bit(void **state) {
+    (void)state;
+    ousac_profile *one = record(5, 1, NULL, 0, SAMPLES, 1), *four = record(5, 1, NULL, 0, SAMPLES, 4);
+    char digest[2][OUSAC_DIGEST_CHARS];
+    ousac_profile_digest(one, digest[0]);
+    ousac_profile_digest(four, digest[1]);
+    assert_string_equal(digest[0], digest[1]);
+    ousac_profile_free(one);
+    ousac_profile_free(four);
+}
+
+/* Half the tokens, scaled by the inverse rate, estimate the whole: traces agree within sampling error. */
+static void sampled_tokens_estimate_the_whole(void **state) {
+    (void)state;
+    ousac_profile *all = record(model->arch.tokens, 1, NULL, 0, SAMPLES, 1);
+    ousac_profile *half = record(model->arch.tokens / 2, 1, NULL, 0, SAMPLES, 1);
+    double ratio_sum = 0;
+    for (size_t g = 0; g < model->arch.group_count; g++) {
+        double trace[2] = {0, 0};
+        for (size_t i = 0; i < model->arch.groups[g].dim; i++) {
+            trace[0] += all->moment[g][i * (i + 1) / 2 + i];
+            trace[1] += half->moment[g][i * (i + 1) / 2 + i];
+        }
+        assert_true(trace[1] != trace[0]);
+        assert_true(fabs(trace[1] / trace[0] - 1) < 0.2);
+        ratio_sum += trace[1] / trace[0];
+    }
+    assert_true(fabs(ratio_sum / (double)model->arch.group_count - 1) < 0.05);
+    ousac_profile_free(all);
+    ousac_profile_free(half);
+}
+
+static void non_finite_activations_name_site_step_and_branch(void **state) {
+    (void)state;
+    ousac_error error = {0};
+    ousac_profile *profile = new_profile(model->arch.tokens, 1, NULL);
+    size_t site = ousac_arch_find_site(&model->arch, "blocks.1.mlp.fc1");
+    float *w = ((ousac_dit *)model->state)->weights + (model->weight[site] - ((ousac_dit *)model->state)->weights);
+    float before = *w;
+    *w = INFINITY;
+    assert_int_equal(record_into(profile, 0, 2, 1, &error), OUSAC_STATUS_NUMBER);
+    *w = before;
+    assert_non_null(strstr(error.message, "blocks.1.mlp.fc1"));
+    assert_non_null(strstr(error.message, "step 0"));
+    assert_non_null(strstr(error.message, "cond"));
+    assert_int_equal(profile->range_count, 0);
+    ousac_profile_free(profile);
+}
+
+static void allocation_failures_are_reported(void **state) {
+    (void)state;
+    ousac_error error = {0};
+    for (long n = 0;; n++) {
+        ousac_profile *profile = new_profile(4, 1, NULL);
+        (void)ousac_memory_fail_after(n);
+        ousac_status status = record_into(profile, 0, 2, 2, &error);
+        (void)ousac_memory_fail_after(-1);
+        ousac_profile_free(profile);
+        if (!status) {
+            assert_true(n > 20);
+            return;
+        }
+        assert_int_equal(status, OUSAC_STATUS_MEMORY);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_match_naive_trajectory),
+        cmocka_unit_test(four_shards_add_up_to_the_single_run),
+        cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(sampled_tokens_estimate_the_whole),
+        cmocka_unit_test(non_finite_activations_name_site_step_and_branch),
+        cmocka_unit_test(allocation_failures_are_reported),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,344 @@
+/* Whole trajectories against an independent one: the naive double-precision forward, a cache written here site by site
+ * from the definition, and DDIM from its textbook form. Every mode and gate, both branches, every path of a site. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calib/philox.h"
+#include "profile/dit.h"
+#include "profile/runner.h"
+#include "tests/support/naive_trajectory.h"
+#include "tests/support/random_dit.h"
+#include "tests/support/temporary.h"
+
+enum { SITES_PER_BLOCK = 6, SEED = 11, SAMPLES = 3 };
+
+static char directory[TEMPORARY_PATH_BYTES];
+static ousac_model *model;
+static naive_dit *net;
+
+static void must(ousac_status status, const ousac_error *error) {
+    if (status)
+        fail_msg("%s: %s", ousac_status_name(status), error->message);
+}
+
+static int set_up(void **state) {
+    char file[TEMPORARY_PATH_BYTES];
+    ousac_error error = {0};
+    random_dit_options options = random_dit_defaults();
+    (void)state;
+    options.depth = 3;
+    options.seed = 3;
+    if (temporary_create(directory) || random_dit_write(directory, &options, &error))
+        return -1;
+    temporary_join(file, directory, "model.safetensors");
+    return ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error) ||
+           naive_dit_load(&net, file, options.heads, &error);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    ousac_model_free(model);
+    naive_dit_free(net);
+    temporary_remove(directory);
+    return 0;
+}
+
+/* --- the schedule: all modes, gates per branch, the unconditional branch late, rare and unevenly aged --- */
+
+#define GATES(c, u) {OUSAC_GATE_##c, OUSAC_GATE_##u}
+static ousac_step steps[] = {
+    {999, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)}, /* no cache yet: effectively full */
+    {880, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)},
+    {760, OUSAC_MODE_CFG, 4.5, GATES(CACHED, CACHED)}, /* the unconditional branch's first */
+    {640, OUSAC_MODE_CFG, 2.5, GATES(FULL, CACHED)},
+    {520, OUSAC_MODE_UNCOND, 1, GATES(REUSE, REUSE)},
+    {400, OUSAC_MODE_COND, 1, GATES(REUSE, REUSE)},
+    {280, OUSAC_MODE_CFG, 3, GATES(CACHED, FULL)},
+    {160, OUSAC_MODE_CFG, 3, GATES(CACHED, CACHED)},
+    {40, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)},
+};
+static ousac_schedule schedule = {.name = "every kind", .step_count = sizeof steps / sizeof *steps, .steps = steps};
+
+/* --- random factors, and ranks that take every path --- */
+
+static size_t rank_of(size_t site, int low_rank_only) {
+    size_t block = site / SITES_PER_BLOCK, kind = site % SITES_PER_BLOCK;
+    if (low_rank_only)
+        return 3 + site % 4;
+    static const size_t table[3][SITES_PER_BLOCK] = {
+        {5, 0, 2, 4, 7, 1},   /* k frozen */
+        {0, 0, 0, 6, 3, 1000}, /* attention dead by q = k = v = 0; fc2 dense */
+        {1000, 2, 0, 3, 0, 4}, /* q dense, v frozen; MLP dead by fc1 = 0 */
+    };
+    return table[block][kind];
+}
+
+/* Uniform in [-1/2, 1/2). */
+static float factor_value(size_t site, size_t row, size_t column, int which) {
+    uint32_t words[4];
+    ousac_philox_draw(1000 + site, OUSAC_STREAM_PROJECTION, row * 2 + (size_t)which, (uint32_t)column, words);
+    return (float)words[0] / 4294967296.0f - 0.5f;
+}
+
+/* Between -0.5 and 1.5; of one group, none. */
+static float coefficient_at(size_t step, int branch, size_t group) {
+    return group == 2 ? 0 : 0.5f + 2 * factor_value(50 + group, step, (size_t)branch, 0);
+}
+
+static ousac_status random_factors(void *self, size_t site, size_t rank, float *a, float *b, ousac_error *error) {
+    const ousac_site *s = &model->arch.sites[site];
+    (void)self, (void)error;
+    for (size_t r = 0; r < rank; r++) {
+        for (size_t i = 0; i < s->m; i++)
+            a[r * s->m + i] = factor_value(site, r, i, 0);
+        for (size_t j = 0; j < s->n; j++)
+            b[r * s->n + j] = factor_value(site, r, j, 1);
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* --- the independent cache --- */
+
+typedef struct naive_cache {
+    int filled; /* full evaluations so far */
+    double *x[64], *y[64], *out[32];
+    double *x_before[64], *y_before[64];
+} naive_cache;
+
+typedef struct naive_run {
+    int exact, low_rank_only, dense_fallback, calibrated, forecast;
+    size_t step;
+    int branch;
+    naive_cache cache[2];
+    naive_cache *current;
+    int gate;
+} naive_run;
+
+static double *keep(double *old, const double *values, size_t count) {
+    double *copy = old ? old : malloc(count * sizeof *copy);
+    assert_non_null(copy);
+    memcpy(copy, values, count * sizeof *copy);
+    return copy;
+}
+
+static void on_begin(void *self, size_t step, int branch) {
+    naive_run *run = self;
+    run->current = &run->cache[branch];
+    run->step = step;
+    run->branch = branch;
+    run->gate = run->exact || !run->current->filled ? OUSAC_GATE_FULL : (int)steps[step].gate[branch];
+    run->current->filled += run->gate == OUSAC_GATE_FULL;
+}
+
+static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x, double *y) {
+    naive_run *run = self;
+    size_t rank = rank_of(site, run->low_rank_only);
+    if (run->gate == OUSAC_GATE_FULL) {
+        double *x_older = run->current->x_before[site], *y_older = run->current->y_before[site];
+        run->current->x_before[site] = run->current->x[site];
+        run->current->y_before[site] = run->current->y[site];
+        run->current->x[site] = keep(x_older, x, rows * n);
+        run->current->y[site] = keep(y_older, y, rows * m);
+        return;
+    }
+    if (run->gate != OUSAC_GATE_CACHED || !run->calibrated || (run->dense_fallback && rank * (m + n) >= m * n))
+        return; /* exact, or its module is replaced anyway */
+    const double *xc = run->current->x[site], *yc = run->current->y[site];
+    const double *xcc = run->current->x_before[site], *ycc = run->current->y_before[site];
+    double s = run->forecast && run->current->filled > 1 && rank
+                   ? (double)coefficient_at(run->step, run->branch, model->arch.sites[site].group)
+                   : 0;
+    for (size_t row = 0; row < rows; row++) {
+        for (size_t i = 0; i < m; i++)
+            y[row * m + i] = yc[row * m + i] + (s != 0 ? s * (yc[row * m + i] - ycc[row * m + i]) : 0);
+        for (size_t r = 0; r < rank; r++) {
+            double z = 0;
+            for (size_t j = 0; j < n; j++) {
+                size_t e = row * n + j;
+                z += (double)factor_value(site, r, j, 1) * (x[e] - xc[e] - (s != 0 ? s * (xc[e] - xcc[e]) : 0));
+            }
+            for (size_t i = 0; i < m; i++)
+                y[row * m + i] += (double)factor_value(site, r, i, 0) * z;
+        }
+    }
+}
+
+static void on_module(void *self, size_t module, size_t rows, size_t d, double *out) {
+    naive_run *run = self;
+    size_t first = module / 2 * SITES_PER_BLOCK, r[SITES_PER_BLOCK];
+    for (size_t i = 0; i < SITES_PER_BLOCK; i++)
+        r[i] = rank_of(first + i, run->low_rank_only);
+    int live = run->calibrated && (module % 2 == 0 ? (r[0] || r[1] || r[2]) && r[3] : r[4] && r[5]);
+    if (run->gate == OUSAC_GATE_FULL)
+        run->current->out[module] = keep(run->current->out[module], out, rows * d);
+    else if (run->gate == OUSAC_GATE_REUSE || !live)
+        memcpy(out, run->current->out[module], rows * d * sizeof *out);
+}
+
+static void naive_cache_free(naive_cache *cache) {
+    for (size_t i = 0; i < 64; i++)
+        free(cache->x[i]), free(cache->y[i]), free(cache->x_before[i]), free(cache->y_before[i]);
+    for (size_t i = 0; i < 32; i++)
+        free(cache->out[i]);
+}
+
+typedef struct outcome {
+    double error; /* worst over samples, against the naive run */
+    float *samples;
+    ousac_counters counters;
+} outcome;
+
+static outcome compare(int exact, int calibrated, int low_rank_only, int dense_fallback, int forecast,
+                       size_t micro_batch, size_t threads) {
+    size_t size = ousac_model_sample_size(model);
+    outcome o = {.samples = calloc(SAMPLES * size, sizeof(float))};
+    float *expected = calloc(size, sizeof *expected);
+    size_t *rank = calloc(model->arch.site_count, sizeof *rank);
+    ousac_calibration *calibration = NULL;
+    ousac_error error = {0};
+    assert_true(o.samples && expected && rank);
+    for (size_t s = 0; s < model->arch.site_count; s++)
+        rank[s] = rank_of(s, low_rank_only);
+    ousac_ranks ranks = {.rank = rank, .dense_fallback = dense_fallback, .forecast = forecast};
+    ousac_forecast *coefficients = NULL;
+    if (forecast) {
+        must(ousac_forecast_create(&coefficients, schedule.step_count, model->arch.group_count, &error), &error);
+        for (size_t i = 0; i < schedule.step_count; i++)
+            for (int b = 0; b < OUSAC_BRANCHES; b++)
+                for (size_t g = 0; g < model->arch.group_count; g++)
+                    coefficients->coefficient[(i * OUSAC_BRANCHES + (size_t)b) * model->arch.group_count + g] =
+                        coefficient_at(i, b, g);
+    }
+    if (calibrated)
+        must(ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks, random_factors, NULL,
+                                      coefficients, &error),
+             &error);
+    ousac_forecast_free(coefficients);
+    ousac_run run = {.model = model, .schedule = &schedule, .seed = SEED, .first = 0, .count = SAMPLES,
+                     .micro_batch = micro_batch, .threads = threads, .exact = exact, .calibration = calibration,
+                     .samples = o.samples, .counters = &o.counters};
+    must(ousac_run_samples(&run, &error), &error);
+    for (uint64_t i = 0; i < SAMPLES; i++) {
+        naive_run naive = {.exact = exact, .low_rank_only = low_rank_only, .dense_fallback = dense_fallback,
+                           .calibrated = calibrated, .forecast = forecast};
+        naive_hooks hooks = {&naive, on_begin, on_site, on_module};
+        must(naive_trajectory(net, &schedule, SEED, i, ((const ousac_dit *)model->state)->classes, &hooks, expected,
+                              &error),
+             &error);
+        o.error = fmax(o.error, naive_relative_error(o.samples + i * size, expected, size));
+        naive_cache_free(&naive.cache[0]);
+        naive_cache_free(&naive.cache[1]);
+    }
+    if (calibrated && !exact) { /* what was counted is what the cost model says */
+        ousac_cost_total total;
+        must(ousac_cost_trajectory(&model->arch, &schedule, &ranks, &total, &error), &error);
+        assert_true(o.counters.macs == total.schedule_cached * SAMPLES);
+    }
+    ousac_calibration_free(calibration);
+    free(rank);
+    free(expected);
+    return o;
+}
+
+static void exact_run_matches(void **state) {
+    (void)state;
+    outcome o = compare(1, 0, 0, 1, 0, 2, 1);
+    print_message("exact: %.2e\n", o.error);
+    assert_true(o.error < 1e-4);
+    assert_int_equal(o.counters.forwards[OUSAC_GATE_CACHED] + o.counters.forwards[OUSAC_GATE_REUSE], 0);
+    free(o.samples);
+}
+
+static void every_path_of_a_cached_run_matches(void **state) {
+    (void)state;
+    outcome o = compare(0, 1, 0, 1, 0, 2, 1);
+    print_message("calibrated, every path: %.2e\n", o.error);
+    assert_true(o.error < 1e-4);
+    assert_true(o.counters.site_low_rank && o.counters.site_dense && o.counters.site_frozen && o.counters.site_skipped);
+    free(o.samples);
+    o = compare(0, 1, 1, 0, 0, 3, 1);
+    print_message("calibrated, low rank everywhere: %.2e\n", o.error);
+    assert_true(o.error < 1e-4);
+    assert_int_equal(o.counters.site_dense, 0);
+    free(o.samples);
+}
+
+static void forecasts_match(void **state) {
+    (void)state;
+    outcome o = compare(0, 1, 0, 1, 1, 2, 1);
+    print_message("forecast, every path: %.2e\n", o.error);
+    assert_true(o.error < 1e-4);
+    outcome without = compare(0, 1, 0, 1, 0, 2, 1);
+    double moved = naive_relative_error(o.samples, without.samples, SAMPLES * ousac_model_sample_size(model));
+    print_message("the forecast moves the samples by %.2e\n", moved);
+    assert_true(moved > 1e-5);
+    free(o.samples);
+    free(without.samples);
+}
+
+static void reuse_without_correction_matches(void **state) {
+    (void)state;
+    outcome o = compare(0, 0, 0, 1, 0, 1, 1);
+    print_message("reuse: %.2e\n", o.error);
+    assert_true(o.error < 1e-4);
+    assert_int_equal(o.counters.site_low_rank, 0);
+    free(o.samples);
+}
+
+static void threads_do_not_change_a_bit(void **state) {
+    (void)state;
+    outcome one = compare(0, 1, 0, 1, 1, 1, 1), three = compare(0, 1, 0, 1, 1, 1, 3);
+    assert_memory_equal(one.samples, three.samples, SAMPLES * ousac_model_sample_size(model) * sizeof(float));
+    assert_memory_equal(&one.counters, &three.counters, sizeof one.counters);
+    free(one.samples);
+    free(three.samples);
+}
+
+static ousac_status run_with(ousac_schedule *s, uint64_t first, const volatile int *stop, ousac_error *error) {
+    ousac_run run = {.model = model, .schedule = s, .seed = SEED, .first = first, .count = 4, .micro_batch = 2,
+                     .threads = 2, .stop = stop};
+    return ousac_run_samples(&run, error);
+}
+
+static void bad_runs_are_refused(void **state) {
+    (void)state;
+    ousac_error error = {0};
+    ousac_step one[] = {{12.5, OUSAC_MODE_COND, 1, GATES(FULL, FULL)}};
+    ousac_schedule s = {.name = "bad", .step_count = 1, .steps = one};
+    assert_int_equal(run_with(&s, 0, NULL, &error), OUSAC_STATUS_USAGE);
+    assert_non_null(strstr(error.message, "12.5"));
+    one[0].timestep = 1000;
+    assert_int_equal(run_with(&s, 0, NULL, &error), OUSAC_STATUS_USAGE);
+    one[0].timestep = 3;
+    assert_int_equal(run_with(&s, 1, NULL, &error), OUSAC_STATUS_USAGE);
+    assert_non_null(strstr(error.message, "micro-batch"));
+    one[0].gate[0] = OUSAC_GATE_AUTO;
+    assert_int_equal(run_with(&s, 0, NULL, &error), OUSAC_STATUS_USAGE);
+    one[0].gate[0] = OUSAC_GATE_FULL;
+    const volatile int stop = 1;
+    assert_int_equal(run_with(&s, 0, &stop, &error), OUSAC_STATUS_INTERRUPTED);
+    one[0].mode = OUSAC_MODE_CFG;
+    one[0].scale = 1e60; /* finite in double, beyond what the float32 state holds */
+    assert_int_equal(run_with(&s, 0, NULL, &error), OUSAC_STATUS_NUMBER);
+    assert_non_null(strstr(error.message, "step 0"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_run_matches),
+        cmocka_unit_test(every_path_of_a_cached_run_matches),
+        cmocka_unit_test(forecasts_match),
+        cmocka_unit_test(reuse_without_correction_matches),
+        cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(bad_runs_are_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
