@@ -33,17 +33,28 @@ const char *ousac_oca_codec_name(ousac_oca_codec codec) {
     return (int)codec >= 0 && (int)codec < CODEC_COUNT ? CODECS[codec] : NULL;
 }
 
+static ousac_status status_of(oca_status got) {
+    switch (got) {
+    case OCA_OK:
+        return OUSAC_STATUS_OK;
+    case OCA_ERR_MEMORY:
+        return OUSAC_STATUS_MEMORY;
+    case OCA_ERR_IO:
+        return OUSAC_STATUS_IO;
+    case OCA_ERR_VERSION:
+    case OCA_ERR_LIMIT:
+    case OCA_ERR_UNSUPPORTED:
+        return OUSAC_STATUS_UNSUPPORTED;
+    default:
+        return OUSAC_STATUS_FORMAT;
+    }
+}
+
 static ousac_status fail_archive(const char *path, const char *tensor, oca_status got, ousac_error *error) {
-    ousac_status status = got == OCA_ERR_MEMORY        ? OUSAC_STATUS_MEMORY
-                          : got == OCA_ERR_IO          ? OUSAC_STATUS_IO
-                          : got == OCA_ERR_VERSION     ? OUSAC_STATUS_UNSUPPORTED
-                          : got == OCA_ERR_LIMIT       ? OUSAC_STATUS_UNSUPPORTED
-                          : got == OCA_ERR_UNSUPPORTED ? OUSAC_STATUS_UNSUPPORTED
-                                                       : OUSAC_STATUS_FORMAT;
     if (tensor)
-        return OUSAC_FAIL(error, status, "%s: tensor \"%.*s\": %s", path, QUOTED_BYTES, tensor,
+        return OUSAC_FAIL(error, status_of(got), "%s: tensor \"%.*s\": %s", path, QUOTED_BYTES, tensor,
                           oca_status_string(got));
-    return OUSAC_FAIL(error, status, "%s: %s", path, oca_status_string(got));
+    return OUSAC_FAIL(error, status_of(got), "%s: %s", path, oca_status_string(got));
 }
 
 static void *allocate(void *context, size_t size) {
@@ -82,7 +93,7 @@ static ousac_status open_archive(outward *o, ousac_error *error) {
     if (got == OCA_ERR_IO && errno && strerror_r(errno, reason, sizeof reason) == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot be read: %s", o->path, reason);
     if (got != OCA_OK && fault.what)
-        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %s (%s, record %llu)", o->path, oca_status_string(got),
+        return OUSAC_FAIL(error, status_of(got), "%s: %s (%s, record %llu)", o->path, oca_status_string(got),
                           fault.what, (unsigned long long)fault.item);
     return got == OCA_OK ? OUSAC_STATUS_OK : fail_archive(o->path, NULL, got, error);
 }

@@ -403,6 +403,11 @@ static ousac_status sync_directory(const ousac_file_writer *writer, ousac_error 
 }
 
 ousac_status ousac_file_commit(ousac_file_writer *writer, ousac_error *error) {
+    return ousac_file_commit_checked(writer, NULL, NULL, error);
+}
+
+ousac_status ousac_file_commit_checked(ousac_file_writer *writer, ousac_file_check check, void *self,
+                                       ousac_error *error) {
     ousac_status status;
     int closed;
 
@@ -422,6 +427,14 @@ ousac_status ousac_file_commit(ousac_file_writer *writer, ousac_error *error) {
     if (closed != 0 && errno != EINTR) { /* interrupted: closed all the same, and synced before */
         FAIL_SYSTEM(error, writer->path, "cannot close");
         goto done;
+    }
+    if (check) {
+        status = check(self, writer->temporary, error);
+        if (status) {
+            (void)ousac_error_prefix(error, "%s: not written, since what was to be its content does not hold",
+                                     writer->path);
+            goto done;
+        }
     }
     if (rename(writer->temporary, writer->target) != 0) {
         FAIL_SYSTEM(error, writer->path, "cannot rename the temporary file to it");

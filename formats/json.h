@@ -4,7 +4,7 @@
  * builds a tree of any size. A scan before it refuses: bytes that are not UTF-8, control bytes, malformed
  * numbers and escapes, \u0000, nesting deeper than OUSAC_JSON_DEPTH_MAX, unbalanced brackets, anything after
  * the value, and more values than the caller allows. Numbers become double; duplicate names are the caller's
- * to find. Internal to formats/.
+ * to find. For the layers above too.
  */
 #ifndef OUSAC_JSON_H
 #define OUSAC_JSON_H

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #if defined(OCA_WITH_MMAP)
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -484,7 +485,10 @@ static oca_status parse_tensors(const oca_file *file, size_t *text) {
 static oca_status load_path(oca_file *file, const char *path) {
     oca_status status = OCA_ERR_IO;
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not block */
+    int fd;
+    do
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not block */
+    while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return status;
     if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_size >= 0) {

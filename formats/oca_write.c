@@ -407,6 +407,11 @@ static ousac_status write_tensor(save *s, const tensor *t, unsigned char *chunk,
 }
 
 ousac_status ousac_oca_writer_save(ousac_oca_writer *writer, const char *path, ousac_error *error) {
+    return ousac_oca_writer_save_checked(writer, path, NULL, NULL, error);
+}
+
+ousac_status ousac_oca_writer_save_checked(ousac_oca_writer *writer, const char *path, ousac_file_check check,
+                                           void *self, ousac_error *error) {
     static const unsigned char magic[8] = {0x89, 'O', 'C', 'A', '\r', '\n', 0x1a, '\n'};
     ousac_status status;
     unsigned char header[HEADER_BYTES] = {0};
@@ -445,7 +450,7 @@ ousac_status ousac_oca_writer_save(ousac_oca_writer *writer, const char *path, o
     if (!status) {
         ousac_file_writer *out = s.out;
         s.out = NULL; /* the commit consumes it */
-        status = ousac_file_commit(out, error);
+        status = ousac_file_commit_checked(out, check, self, error);
     }
 done:
     release(&s);

@@ -54,22 +54,20 @@ ousac_status ousac_error_set(ousac_error *error, ousac_status status, const char
 }
 
 ousac_status ousac_error_prefix(ousac_error *error, const char *format, ...) {
-    char prefix[OUSAC_ERROR_MESSAGE_BYTES], rest[OUSAC_ERROR_MESSAGE_BYTES];
+    char prefix[OUSAC_ERROR_MESSAGE_BYTES / 2]; /* the message matters more than a very long name */
     va_list args;
-    size_t used;
     if (!error)
         return OUSAC_STATUS_OK;
     va_start(args, format);
-    (void)vsnprintf(prefix, sizeof prefix, format, args);
+    (void)vsnprintf(prefix, sizeof prefix - 2, format, args);
     va_end(args);
-    memcpy(rest, error->message, sizeof rest);
-    used = strlen(prefix);
-    if (used > sizeof prefix / 2) { /* the message matters more than a very long name */
-        used = sizeof prefix / 2;
-        prefix[used] = '\0';
-    }
-    (void)snprintf(error->message, sizeof error->message, "%s: %.*s", prefix,
-                   (int)(sizeof error->message - used - 3), rest);
+    (void)strcat(prefix, ": ");
+    const size_t used = strlen(prefix), room = sizeof error->message - 1 - used;
+    size_t kept = strlen(error->message);
+    kept = kept < room ? kept : room;
+    memmove(error->message + used, error->message, kept);
+    memcpy(error->message, prefix, used);
+    error->message[used + kept] = '\0';
     make_one_line(error->message);
     return error->status;
 }
