@@ -66,6 +66,16 @@ $(BUILD)/lib/%.a:
 	@rm -f $@
 	$(AR) rcs $@ $^
 
+# The plot scripts are built into the program.
+$(BUILD)/include/plots.h: $(sort $(wildcard plots/*.gp))
+	@mkdir -p $(@D)
+	awk 'BEGIN { print "static const struct { const char *name, *text; } PLOT_SCRIPTS[] = {" } \
+	  FNR == 1 { name = FILENAME; gsub(/.*\/|\.gp$$/, "", name); printf "%s{\"%s\",\n", (NR > 1 ? "},\n" : ""), name } \
+	  { gsub(/\\/, "&&"); gsub(/"/, "\\\\&"); printf "\"%s\\n\"\n", $$0 } END { print "}};" }' $^ > $@.part
+	@mv $@.part $@
+
+$(BUILD)/obj/tools/gnuplot.o: $(BUILD)/include/plots.h
+
 $(PROGRAM): $(call objects,tools) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
@@ -77,6 +87,7 @@ UNIT_TESTS := $(foreach l,$(LAYERS),$(patsubst tests/unit/%.c,$(BUILD)/tests/uni
 SUPPORT_LIB := $(BUILD)/lib/libousac_test_support.a
 $(SUPPORT_LIB): $(call objects,tests/support)
 
+.SECONDARY:
 .SECONDEXPANSION:
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(firstword $$(subst /, ,$$*)))
 	@mkdir -p $(@D)
@@ -96,6 +107,29 @@ INTEROP_PROGRAMS := $(patsubst tests/interop/%.c,$(BUILD)/tests/interop/%,$(sort
 $(BUILD)/tests/interop/%: $(BUILD)/obj/tests/interop/%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# --- the archive for others: shared reader, example, bindings, tools of their tests, benchmark ---
+READER_FLAGS := -DOCA_WITH_ZSTD -DOCA_WITH_MMAP
+READER_LIB := $(BUILD)/lib/liboca.so
+EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/*.c)))
+TEST_TOOLS := $(patsubst tests/tools/%.c,$(BUILD)/tests/tools/%,$(sort $(wildcard tests/tools/*.c)))
+
+$(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(SUPPORT_LIB) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+
+$(READER_LIB): formats/oca.c formats/oca.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(READER_FLAGS) $(CFLAGS_ALL) $(LDFLAGS) -std=c99 -Wpedantic -fPIC -shared $< -lzstd -o $@
+
+$(BUILD)/examples/%: examples/%.c formats/oca.c formats/oca.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(READER_FLAGS) $(CFLAGS_ALL) $(LDFLAGS) -std=c99 -Wpedantic $< formats/oca.c -lzstd -o $@
+
+.PHONY: reader
+reader: $(READER_LIB) $(EXAMPLES) ## build the shared reader library build/lib/liboca.so and the examples
+
+tests: $(READER_LIB) $(EXAMPLES) $(TEST_TOOLS)
 
 # --- what the tests run ---
 # The first Python that has torch, for the comparison with PyTorch; without one that comparison is skipped and counted.
@@ -125,7 +159,7 @@ test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehav
 test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan
 	+$(MAKE) --no-print-directory threaded-tests BUILD=$(BUILD)-tsan SANITIZE=thread
 
-THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca,$(UNIT_TESTS))
+THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend,$(UNIT_TESTS))
 .PHONY: threaded-tests
 threaded-tests: $(THREADED_TESTS)
 	$(TEST_ENV) TSAN_OPTIONS=halt_on_error=1 bash tests/run.sh $(THREADED_TESTS)

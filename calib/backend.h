@@ -107,6 +107,14 @@ struct ousac_backend {
     ousac_status (*sum_squares_diff)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
                                      size_t lda, const float *b, size_t ldb, size_t rows_per_group, double *out,
                                      ousac_error *error);
+    /* Sums over rows of absolute values, per column, float64, to host memory: out (rows / rows_per_group, cols),
+     * contiguous; out(g, j) += sum of |x(i, j)| over the rows i of group g. */
+    ousac_status (*sum_abs_columns)(const ousac_backend *backend, size_t rows, size_t cols, const float *x, size_t ldx,
+                                    size_t rows_per_group, double *out, ousac_error *error);
+    /* The same of a - b, without storing it. */
+    ousac_status (*sum_abs_columns_diff)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
+                                         size_t lda, const float *b, size_t ldb, size_t rows_per_group, double *out,
+                                         ousac_error *error);
     /* Packed lower triangle in float64, element (i, j <= i) at i (i + 1) / 2 + j: packed += weight * g. */
     ousac_status (*accumulate_packed)(const ousac_backend *backend, size_t n, double weight, const float *g,
                                       size_t ldg, double *packed, ousac_error *error);

@@ -379,9 +379,9 @@ static ousac_status cpu_subtract(const ousac_backend *backend, size_t rows, size
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status cpu_extrapolate(const ousac_backend *backend, size_t rows, size_t cols, float s, const float *a,
-                                    size_t lda, const float *b, size_t ldb, float *y, size_t ldy,
-                                    ousac_error *error) {
+static ousac_status cpu_extrapolate(const ousac_backend *backend, size_t rows, size_t cols, float s,
+                                    const float *a, size_t lda, const float *b, size_t ldb, float *y,
+                                    size_t ldy, ousac_error *error) {
     CHECK_VIEW("extrapolate", "a", rows, cols, lda, float);
     CHECK_VIEW("extrapolate", "b", rows, cols, ldb, float);
     CHECK_VIEW("extrapolate", "y", rows, cols, ldy, float);
@@ -471,6 +471,33 @@ static ousac_status cpu_sum_squares_diff(const ousac_backend *backend, size_t ro
     return OUSAC_STATUS_OK;
 }
 
+static ousac_status cpu_sum_abs_columns(const ousac_backend *backend, size_t rows, size_t cols,
+                                        const float *x, size_t ldx, size_t rows_per_group, double *out,
+                                        ousac_error *error) {
+    const ousac_status status = check_whole_groups("sum_abs_columns", rows, rows_per_group, error);
+    if (status != OUSAC_STATUS_OK)
+        return status;
+    CHECK_VIEW("sum_abs_columns", "x", rows, cols, ldx, float);
+    for (size_t g = 0; g < rows / rows_per_group; g++)
+        kernels_of(backend)->sum_abs_columns(rows_per_group, cols, x + g * rows_per_group * ldx, ldx,
+                                             out + g * cols);
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status cpu_sum_abs_columns_diff(const ousac_backend *backend, size_t rows, size_t cols,
+                                             const float *a, size_t lda, const float *b, size_t ldb,
+                                             size_t rows_per_group, double *out, ousac_error *error) {
+    const ousac_status status = check_whole_groups("sum_abs_columns_diff", rows, rows_per_group, error);
+    if (status != OUSAC_STATUS_OK)
+        return status;
+    CHECK_VIEW("sum_abs_columns_diff", "a", rows, cols, lda, float);
+    CHECK_VIEW("sum_abs_columns_diff", "b", rows, cols, ldb, float);
+    for (size_t g = 0; g < rows / rows_per_group; g++)
+        kernels_of(backend)->sum_abs_columns_diff(rows_per_group, cols, a + g * rows_per_group * lda, lda,
+                                                  b + g * rows_per_group * ldb, ldb, out + g * cols);
+    return OUSAC_STATUS_OK;
+}
+
 static ousac_status cpu_accumulate_packed(const ousac_backend *backend, size_t n, double weight,
                                           const float *g, size_t ldg, double *packed, ousac_error *error) {
     CHECK_VIEW("accumulate_packed", "g", n, n, ldg, float);
@@ -534,6 +561,8 @@ static ousac_backend cpu_backend = {
     .axpy = cpu_axpy,
     .sum_squares = cpu_sum_squares,
     .sum_squares_diff = cpu_sum_squares_diff,
+    .sum_abs_columns = cpu_sum_abs_columns,
+    .sum_abs_columns_diff = cpu_sum_abs_columns_diff,
     .accumulate_packed = cpu_accumulate_packed,
     .all_finite = cpu_all_finite,
 };

@@ -237,8 +237,8 @@ static void subtract(size_t rows, size_t cols, const float *a, size_t lda, const
     }
 }
 
-static void extrapolate(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b, size_t ldb,
-                        float *y, size_t ldy) {
+static void extrapolate(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b,
+                        size_t ldb, float *y, size_t ldy) {
     for (size_t i = 0; i < rows; i++) {
         const float *restrict last = a + i * lda;
         const float *restrict before = b + i * ldb;
@@ -293,6 +293,26 @@ static double sum_squares_diff(size_t rows, size_t cols, const float *a, size_t 
     return add_lanes64(lanes) + rest;
 }
 
+static void sum_abs_columns(size_t rows, size_t cols, const float *x, size_t ldx, double *sum) {
+    for (size_t i = 0; i < rows; i++) {
+        const float *restrict row = x + i * ldx;
+        double *restrict target = sum;
+        for (size_t j = 0; j < cols; j++)
+            target[j] += fabs((double)row[j]);
+    }
+}
+
+static void sum_abs_columns_diff(size_t rows, size_t cols, const float *a, size_t lda, const float *b,
+                                 size_t ldb, double *sum) {
+    for (size_t i = 0; i < rows; i++) {
+        const float *restrict left = a + i * lda;
+        const float *restrict right = b + i * ldb;
+        double *restrict target = sum;
+        for (size_t j = 0; j < cols; j++)
+            target[j] += fabs((double)left[j] - (double)right[j]);
+    }
+}
+
 static void accumulate_packed(size_t n, double weight, const float *g, size_t ldg, double *packed) {
     for (size_t i = 0; i < n; i++) {
         const float *restrict row = g + i * ldg;
@@ -328,6 +348,8 @@ const ousac_kernels JOIN(ousac_kernels_, OUSAC_ISA) = {
     .axpy = axpy,
     .sum_squares = sum_squares,
     .sum_squares_diff = sum_squares_diff,
+    .sum_abs_columns = sum_abs_columns,
+    .sum_abs_columns_diff = sum_abs_columns_diff,
     .accumulate_packed = accumulate_packed,
     .all_finite = all_finite,
 };

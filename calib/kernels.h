@@ -37,14 +37,18 @@ typedef struct ousac_kernels {
                       size_t rows_per_group, size_t ld_mod);
     void (*subtract)(size_t rows, size_t cols, const float *a, size_t lda, const float *b, size_t ldb,
                      float *y, size_t ldy);
-    void (*extrapolate)(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b, size_t ldb,
-                        float *y, size_t ldy);
+    void (*extrapolate)(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b,
+                        size_t ldb, float *y, size_t ldy);
     void (*axpy)(size_t count, float alpha, const float *x, float *y);
 
     /* Sum over all elements of x^2, and of (a - b)^2 with the difference taken in float64. */
     double (*sum_squares)(size_t rows, size_t cols, const float *x, size_t ldx);
     double (*sum_squares_diff)(size_t rows, size_t cols, const float *a, size_t lda, const float *b,
                                size_t ldb);
+    /* sum[j] += |x(i, j)|, and |a(i, j) - b(i, j)| with the difference taken in float64, row after row. */
+    void (*sum_abs_columns)(size_t rows, size_t cols, const float *x, size_t ldx, double *sum);
+    void (*sum_abs_columns_diff)(size_t rows, size_t cols, const float *a, size_t lda, const float *b,
+                                 size_t ldb, double *sum);
     void (*accumulate_packed)(size_t n, double weight, const float *g, size_t ldg, double *packed);
     /* 1 where every element is finite. */
     int (*all_finite)(size_t rows, size_t cols, const float *x, size_t ldx);

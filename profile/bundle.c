@@ -82,7 +82,7 @@ static ousac_status take_plan(const ousac_bundle *bundle, const char *tensor, ou
     const char *path = bundle->archive.path;
     ousac_status status = OUSAC_STATUS_OK;
     ousac_plan *made = NULL;
-    char prefix[OUSAC_KEY_BYTES];
+    char prefix[OUSAC_KEY_BYTES], forecast[OUSAC_TENSOR_NAME_BYTES];
     const size_t length = strlen(tensor), around = sizeof start + sizeof end - 2;
     status = ousac_plan_allocate(&made, arch->site_count, error);
     if (status)
@@ -99,10 +99,18 @@ static ousac_status take_plan(const ousac_bundle *bundle, const char *tensor, ou
     for (size_t s = 0; s < arch->site_count; s++)
         memcpy(made->site[s], arch->sites[s].name, sizeof made->site[s]);
     (void)snprintf(prefix, sizeof prefix, "plan.%s.", made->name);
-    status = ousac_plan_take(&bundle->archive, made, prefix, tensor, error);
+    (void)snprintf(forecast, sizeof forecast, "forecast/%s", made->name);
+    status = ousac_plan_take(&bundle->archive, made, prefix, tensor, forecast, error);
     if (status)
         goto done;
-    const ousac_ranks ranks = {.rank = made->rank, .dense_fallback = 1};
+    if (made->forecast && (made->forecast->step_count != bundle->schedule.step_count ||
+                           made->forecast->group_count != arch->group_count)) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: tensor \"%s\": %zu steps and %zu groups; expected %zu, %zu",
+                            path, forecast, made->forecast->step_count, made->forecast->group_count,
+                            bundle->schedule.step_count, arch->group_count);
+        goto done;
+    }
+    const ousac_ranks ranks = ousac_plan_ranks(made);
     for (size_t s = 0; s < arch->site_count; s++) {
         const ousac_site *site = &arch->sites[s];
         if (made->rank[s] > (site->m < site->n ? site->m : site->n) ||
@@ -127,7 +135,8 @@ static int compare_plans(const void *a, const void *b) {
     return strcmp((*(ousac_plan *const *)a)->name, (*(ousac_plan *const *)b)->name);
 }
 
-static ousac_status take_plans(ousac_bundle *bundle, ousac_error *error) {
+/* Adds the number of tensors that the plans take to *tensors. */
+static ousac_status take_plans(ousac_bundle *bundle, size_t *tensors, ousac_error *error) {
     const oca_file *file = bundle->archive.file;
     ousac_status status = OUSAC_STATUS_OK;
     oca_tensor tensor;
@@ -141,7 +150,8 @@ static ousac_status take_plans(ousac_bundle *bundle, ousac_error *error) {
     for (size_t i = 0; !status && i < oca_tensor_count(file); i++)
         if (oca_tensor_at(file, i, &tensor) == OCA_OK && strncmp(tensor.name, "plan/", 5) == 0) {
             status = take_plan(bundle, tensor.name, &bundle->plans[bundle->plan_count], error);
-            bundle->plan_count += !status;
+            if (!status)
+                *tensors += bundle->plans[bundle->plan_count++]->forecast ? 2 : 1;
         }
     /* tensors are sorted by their whole names, in which '/' stands above '-' and '.' */
     if (!status)
@@ -177,10 +187,10 @@ static ousac_status take_all(ousac_bundle *bundle, const char *path, ousac_error
         status = ousac_archive_check_f64(&bundle->archive, "probe", bundle->probe, sites * OUSAC_PROBE_COUNT,
                                          -HUGE_VAL, error);
     if (!status)
-        status = take_plans(bundle, error);
-    if (!status && oca_tensor_count(bundle->archive.file) != expected + bundle->plan_count)
+        status = take_plans(bundle, &expected, error);
+    if (!status && oca_tensor_count(bundle->archive.file) != expected)
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %zu tensors; expected %zu", path,
-                            oca_tensor_count(bundle->archive.file), expected + bundle->plan_count);
+                            oca_tensor_count(bundle->archive.file), expected);
     return status;
 }
 
@@ -401,8 +411,8 @@ ousac_status ousac_bundle_calibration(const ousac_bundle *bundle, const ousac_pl
     ousac_status status = ousac_plan_check(plan, arch, plan->name, error);
     if (status)
         return status;
-    const ousac_ranks ranks = {.rank = plan->rank, .dense_fallback = 1};
-    return ousac_calibration_create(calibration, backend, arch, &ranks, fetch, &bundle, NULL, error);
+    const ousac_ranks ranks = ousac_plan_ranks(plan);
+    return ousac_calibration_create(calibration, backend, arch, &ranks, fetch, &bundle, plan->forecast, error);
 }
 
 /* ---- verifying ---- */

@@ -22,6 +22,9 @@ typedef struct ousac_bundle_options {
     ousac_dtype dtype;      /* of the stored factors: F32, BF16 or F16 */
     int keep_all;           /* 1: store every direction of `set`; 0: only what the largest plan needs */
     const char *provenance; /* JSON of how it was made, metadata "provenance"; may be NULL */
+    /* NULL, or looks at the whole file under its temporary name and may refuse it before it replaces an older one */
+    ousac_status (*check)(void *self, const char *path, ousac_error *error);
+    void *check_self;
     int force; /* 1: profile and plans may name another model digest (the shapes must fit all the same) */
 } ousac_bundle_options;
 

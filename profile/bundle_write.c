@@ -45,8 +45,8 @@ static ousac_status check_parts(const ousac_model *model, const ousac_profile *p
 }
 
 /* Checks one plan and raises needed[site] to the ranks that it takes factors for. */
-static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model, const ousac_factor_set *set,
-                               int force, size_t *needed, ousac_error *error) {
+static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model, const ousac_profile *profile,
+                               const ousac_factor_set *set, int force, size_t *needed, ousac_error *error) {
     char name[OUSAC_NAME_BYTES + 8];
     if (!ousac_plan_name_is_valid(plan->name))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "\"%s\" cannot name a plan", plan->name);
@@ -54,11 +54,14 @@ static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model,
     ousac_status status = ousac_plan_check(plan, &model->arch, name, error);
     if (status)
         return status;
+    if (plan->forecast && plan->forecast->step_count != profile->schedule.step_count)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a forecast of %zu steps for a schedule of %zu", name,
+                          plan->forecast->step_count, profile->schedule.step_count);
     if (!force && *plan->model_digest && strcmp(plan->model_digest, model->digest) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "%s was made for model %.12s, and this is model %.12s", name, plan->model_digest,
                           model->digest);
-    const ousac_ranks ranks = {.rank = plan->rank, .dense_fallback = 1};
+    const ousac_ranks ranks = ousac_plan_ranks(plan);
     for (size_t s = 0; s < plan->site_count; s++) {
         if (ousac_cost_path(&model->arch, s, &ranks) != OUSAC_PATH_LOW_RANK)
             continue;
@@ -73,7 +76,7 @@ static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model,
 }
 
 static ousac_status check_plans(const ousac_plan *const *plans, size_t count, const ousac_model *model,
-                                const ousac_factor_set *set, const ousac_bundle_options *options,
+                                const ousac_profile *profile, const ousac_factor_set *set, const ousac_bundle_options *options,
                                 size_t *needed, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     if (count == 0 && !options->keep_all)
@@ -82,7 +85,7 @@ static ousac_status check_plans(const ousac_plan *const *plans, size_t count, co
         for (size_t j = 0; j < i; j++)
             if (strcmp(plans[i]->name, plans[j]->name) == 0)
                 return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "two plans are named \"%s\"", plans[i]->name);
-        status = check_plan(plans[i], model, set, options->force, needed, error);
+        status = check_plan(plans[i], model, profile, set, options->force, needed, error);
     }
     return status;
 }
@@ -170,11 +173,12 @@ done:
 static ousac_status put_plans(ousac_oca_writer *writer, const ousac_plan *const *plans, size_t count,
                               ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    char prefix[OUSAC_KEY_BYTES], ranks[OUSAC_TENSOR_NAME_BYTES];
+    char prefix[OUSAC_KEY_BYTES], ranks[OUSAC_TENSOR_NAME_BYTES], forecast[OUSAC_TENSOR_NAME_BYTES];
     for (size_t i = 0; !status && i < count; i++) {
         (void)snprintf(prefix, sizeof prefix, "plan.%s.", plans[i]->name);
         (void)snprintf(ranks, sizeof ranks, "plan/%s/rank", plans[i]->name);
-        status = ousac_plan_put(writer, plans[i], prefix, ranks, error);
+        (void)snprintf(forecast, sizeof forecast, "forecast/%s", plans[i]->name);
+        status = ousac_plan_put(writer, plans[i], prefix, ranks, forecast, error);
     }
     return status;
 }
@@ -210,7 +214,7 @@ ousac_status ousac_bundle_save(const char *path, const ousac_model *model, const
             OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the ranks of %zu sites", set->site_count);
         goto done;
     }
-    status = check_plans(plans, plan_count, model, set, options, stored, error);
+    status = check_plans(plans, plan_count, model, profile, set, options, stored, error);
     for (size_t s = 0; options->keep_all && s < set->site_count; s++)
         stored[s] = set->site[s].rank;
     if (!status)
@@ -226,7 +230,7 @@ ousac_status ousac_bundle_save(const char *path, const ousac_model *model, const
     if (status)
         goto done;
     saving = 1;
-    status = ousac_oca_writer_save(writer, path, error);
+    status = ousac_oca_writer_save_checked(writer, path, options->check, options->check_self, error);
 done:
     if (status && !saving)
         (void)ousac_error_prefix(error, "%s", path);

@@ -23,6 +23,14 @@ ousac_status ousac_forecast_create(ousac_forecast **forecast, size_t step_count,
     return OUSAC_STATUS_OK;
 }
 
+ousac_status ousac_forecast_copy(ousac_forecast **copy, const ousac_forecast *forecast, ousac_error *error) {
+    ousac_status status = ousac_forecast_create(copy, forecast->step_count, forecast->group_count, error);
+    if (!status)
+        memcpy((*copy)->coefficient, forecast->coefficient,
+               forecast->step_count * OUSAC_BRANCHES * forecast->group_count * sizeof *forecast->coefficient);
+    return status;
+}
+
 void ousac_forecast_free(ousac_forecast *forecast) {
     if (!forecast)
         return;
@@ -93,12 +101,8 @@ ousac_status ousac_calibration_create(ousac_calibration **calibration, const ous
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a calibration");
         goto done;
     }
-    if (forecast) {
-        if ((status = ousac_forecast_create(&c->forecast, forecast->step_count, forecast->group_count, error)))
-            goto done;
-        memcpy(c->forecast->coefficient, forecast->coefficient,
-               forecast->step_count * OUSAC_BRANCHES * forecast->group_count * sizeof *forecast->coefficient);
-    }
+    if (forecast && (status = ousac_forecast_copy(&c->forecast, forecast, error)))
+        goto done;
     for (size_t s = 0; s < arch->site_count; s++) {
         size_t full = arch->sites[s].m < arch->sites[s].n ? arch->sites[s].m : arch->sites[s].n;
         if (ranks->rank[s] > full && !ranks->dense_fallback) {

@@ -28,6 +28,7 @@ typedef struct ousac_forecast {
 
 ousac_status ousac_forecast_create(ousac_forecast **forecast, size_t step_count, size_t group_count,
                                    ousac_error *error);
+ousac_status ousac_forecast_copy(ousac_forecast **copy, const ousac_forecast *forecast, ousac_error *error);
 void ousac_forecast_free(ousac_forecast *forecast);
 float ousac_forecast_at(const ousac_forecast *forecast, size_t step, int branch, size_t group);
 

@@ -9,8 +9,9 @@ struct ousac_executor {
     const ousac_model *model;
     const ousac_calibration *calibration;
     size_t rows_max;
-    int keep;
+    int keep, extrapolate;
     ousac_history cache[OUSAC_BRANCHES];
+    size_t full_step[OUSAC_BRANCHES][2]; /* of the cache's last full evaluation, and of the one before */
     float *delta;    /* (rows, largest n) */
     float *expected; /* (rows, largest n): where the forecast puts x; NULL without one */
     float *z;        /* (rows, largest group rank) */
@@ -51,6 +52,13 @@ static ousac_status module_begin(void *self, size_t module, size_t rows, float *
         return OUSAC_STATUS_OK;
     }
     ex->counters.site_skipped += m->site_count * ex->count;
+    if (ex->extrapolate && ex->current->filled == 2) {
+        const size_t *full = ex->full_step[ex->branch];
+        const float s = (float)((double)(ex->step - full[0]) / (double)(full[0] - full[1]));
+        ex->counters.macs += (uint64_t)rows * m->width;
+        return be->extrapolate(be, rows, m->width, s, ex->current->out[0][module], m->width,
+                               ex->current->out[1][module], m->width, out, ld_out, error);
+    }
     return be->copy(be, rows, m->width, ex->current->out[0][module], m->width, out, ld_out, error);
 }
 
@@ -179,15 +187,15 @@ static ousac_status create_caches(ousac_executor *ex, ousac_error *error) {
     for (int b = 0; b < OUSAC_BRANCHES && !status; b++)
         if (b == OUSAC_BRANCH_COND || ex->model->has_uncond)
             status = ousac_history_create(&ex->cache[b], arch, ex->model->backend, ex->rows_max,
-                                          c && c->forecast ? 2 : 1, &(ousac_history_needs){x, y}, error);
+                                          ex->extrapolate || (c && c->forecast) ? 2 : 1, &(ousac_history_needs){x, y}, error);
     ousac_free(x);
     ousac_free(y);
     return status;
 }
 
 ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model *model,
-                                   const ousac_calibration *calibration, size_t batch, int keep,
-                                   ousac_error *error) {
+                                   const ousac_executor_options *options, ousac_error *error) {
+    const ousac_calibration *calibration = options->calibration;
     const ousac_arch *arch = &model->arch;
     const ousac_backend *be = model->backend;
     size_t widest = 0;
@@ -198,8 +206,9 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for an executor");
     ex->model = model;
     ex->calibration = calibration;
-    ex->rows_max = batch * arch->tokens;
-    ex->keep = keep;
+    ex->rows_max = options->batch * arch->tokens;
+    ex->keep = options->keep;
+    ex->extrapolate = options->extrapolate_modules;
     ex->linears = (ousac_linears){ex, module_begin, linear, module_end};
     ex->group_m = ousac_calloc(arch->group_count, sizeof *ex->group_m);
     if (!ex->group_m) {
@@ -211,15 +220,16 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
         ex->group_m[g] = ousac_history_group_m(arch, g);
         widest = n > widest ? n : widest;
     }
-    if (keep && (status = create_caches(ex, error)))
+    if (ex->keep && (status = create_caches(ex, error)))
         goto done;
-    if (keep && calibration && calibration->rank_max) {
+    if (ex->keep && calibration && calibration->rank_max) {
         ex->delta = be->alloc(be, ex->rows_max * widest, sizeof(float));
         ex->z = be->alloc(be, ex->rows_max * calibration->rank_max, sizeof(float));
         if (calibration->forecast)
             ex->expected = be->alloc(be, ex->rows_max * widest, sizeof(float));
         if (!ex->delta || !ex->z || (calibration->forecast && !ex->expected)) {
-            status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the corrections of %zu samples", batch);
+            status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the corrections of %zu samples",
+                                options->batch);
             goto done;
         }
     }
@@ -263,8 +273,11 @@ const ousac_linears *ousac_executor_linears(const ousac_executor *ex) {
 }
 
 void ousac_executor_end(ousac_executor *ex) {
-    if (ex->gate == OUSAC_GATE_FULL && ex->keep)
+    if (ex->gate == OUSAC_GATE_FULL && ex->keep) {
+        ex->full_step[ex->branch][1] = ex->full_step[ex->branch][0];
+        ex->full_step[ex->branch][0] = ex->step;
         ousac_history_end(ex->current);
+    }
     ex->current = NULL;
     ex->observer = NULL;
 }

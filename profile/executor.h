@@ -4,6 +4,10 @@
  *     cached  y = y_c + A B (x - x_c) by the calibration's ranks, with its forecast where it has one; module outputs reused where a module is not live
  *     reuse   every module's output from the branch's last full evaluation
  *
+ * With `extrapolate_modules` a module's output is not reused as it was, but continued along the line through the
+ * branch's last two full evaluations, as first-order forecasts of features do (TaylorSeer, arXiv 2503.06923):
+ * out_c + s (out_c - out_cc), s = (i - i_c) / (i_c - i_cc) in steps; reused as it was until there are two.
+ *
  * One executor serves one thread; the two branches' caches are separate and know nothing of each other.
  */
 #ifndef OUSAC_EXECUTOR_H
@@ -47,18 +51,23 @@ typedef struct ousac_counters {
 
 void ousac_counters_add(ousac_counters *total, const ousac_counters *more);
 
-/* `calibration` NULL: cached gates reuse module outputs. `keep` 0: no caches are kept, for runs whose every gate is
- * full. All pointers are borrowed. */
+typedef struct ousac_executor_options {
+    const ousac_calibration *calibration; /* borrowed; NULL: cached gates reuse module outputs */
+    size_t batch;                         /* samples at once, at most */
+    int keep;                             /* 0: no caches are kept, for runs whose every gate is full */
+    int extrapolate_modules;
+} ousac_executor_options;
+
+/* The model is borrowed. */
 ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model *model,
-                                   const ousac_calibration *calibration, size_t batch, int keep,
-                                   ousac_error *error);
+                                   const ousac_executor_options *options, ousac_error *error);
 void ousac_executor_free(ousac_executor *executor);
 
 /* Forgets both caches: call at the start of a trajectory. */
 void ousac_executor_reset(ousac_executor *executor);
 
-/* Starts the evaluation of a branch at a step (an index that only a forecast looks at) for `count` samples. Returns through `effective` the gate that will run: FULL where the branch
- * has no cache yet. `observer` may be NULL. */
+/* Starts the evaluation of a branch at a step (an index that only forecasts look at; it rises) for `count` samples.
+ * Returns through `effective` the gate that will run: FULL where the branch has no cache yet. `observer` may be NULL. */
 ousac_status ousac_executor_begin(ousac_executor *executor, size_t step, int branch, ousac_gate gate, size_t count,
                                   const ousac_observer *observer, ousac_gate *effective, ousac_error *error);
 /* The linears of the evaluation begun. */

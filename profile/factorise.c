@@ -1,6 +1,7 @@
 #include "profile/factorise.h"
 
 #include "calib/cost.h"
+#include "calib/scaled_svd.h"
 #include "formats/memory.h"
 #include "profile/arch_text.h"
 
@@ -23,6 +24,21 @@ typedef struct factor_job {
     ousac_status status;
     ousac_error error;
 } factor_job;
+
+static const char *const method_names[OUSAC_METHOD_COUNT] = {"delta-cov", "svd", "ca-svd", "cd-svd"};
+
+const char *ousac_method_name(ousac_method method) {
+    return (int)method >= 0 && method < OUSAC_METHOD_COUNT ? method_names[method] : "?";
+}
+
+int ousac_method_parse(ousac_method *method, const char *name) {
+    for (int i = 0; i < OUSAC_METHOD_COUNT; i++)
+        if (strcmp(name, method_names[i]) == 0) {
+            *method = (ousac_method)i;
+            return 0;
+        }
+    return -1;
+}
 
 /* ---- one group ---- */
 
@@ -47,6 +63,43 @@ static size_t rank_wanted(const factor_job *job, size_t site) {
                                   : ousac_cost_dense_rank(&job->model->arch.sites[site]) - 1;
 }
 
+/* The scales of a site's channels from what the profile recorded of a group or site. */
+static ousac_status channel_scales(const ousac_profile *profile, ousac_magnitude kind, size_t index,
+                                   double **scale, ousac_error *error) {
+    const size_t count = ousac_profile_magnitude_channels(&profile->arch, kind, index);
+    const double *sum =
+        profile->magnitude[kind] + ousac_profile_magnitude_offset(&profile->arch, kind, index);
+    const uint64_t samples = ousac_profile_samples(profile);
+    *scale = ousac_malloc(count, sizeof **scale);
+    if (!*scale)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the scales of %zu channels", count);
+    for (size_t i = 0; i < count; i++)
+        (*scale)[i] = sum[i] / (double)(samples ? samples : 1);
+    return ousac_scaled_svd_weights(count, *scale, *scale, error);
+}
+
+static ousac_status factorise_scaled(const factor_job *job, size_t s, const float *w, ousac_error *error) {
+    const ousac_site *site = &job->model->arch.sites[s];
+    const ousac_method method = job->options->method;
+    const int adjacent = method == OUSAC_METHOD_CD_SVD;
+    double *left = NULL, *right = NULL;
+    ousac_status status = OUSAC_STATUS_OK;
+    if (method != OUSAC_METHOD_SVD) {
+        status =
+            channel_scales(job->profile, adjacent ? OUSAC_MAGNITUDE_ADY : OUSAC_MAGNITUDE_Y, s, &left, error);
+        if (!status)
+            status = channel_scales(job->profile, adjacent ? OUSAC_MAGNITUDE_ADX : OUSAC_MAGNITUDE_X,
+                                    site->group, &right, error);
+    }
+    if (!status)
+        status = ousac_scaled_svd_create(&job->set->site[s], job->model->backend, site->m, site->n, w, left,
+                                         right, rank_wanted(job, s), error);
+    ousac_free(left);
+    ousac_free(right);
+    return status;
+}
+
+/* `root` or `moment` of the site's group; neither where the method needs none. */
 static ousac_status factorise_site(const factor_job *job, size_t s, const ousac_root *root,
                                    const double *moment, ousac_error *error) {
     const ousac_backend *backend = job->model->backend;
@@ -61,7 +114,9 @@ static ousac_status factorise_site(const factor_job *job, size_t s, const ousac_
     status = backend->download(backend, w, job->model->weight[s], site->m * site->n * sizeof *w, error);
     if (status)
         goto done;
-    if (root)
+    if (job->options->method != OUSAC_METHOD_DELTA_COV)
+        status = factorise_scaled(job, s, w, error);
+    else if (root)
         status = ousac_factors_create_input(&job->set->site[s], backend, root, site->m, w,
                                             rank_wanted(job, s), error);
     else
@@ -79,8 +134,10 @@ static ousac_status factorise_group(const factor_job *job, size_t g, ousac_error
     ousac_status status = OUSAC_STATUS_OK;
     ousac_root root = {0};
     double *moment = NULL;
-    status = sum_segments(job->profile, g, &moment, error);
-    if (!status && group->side == OUSAC_SIDE_INPUT)
+    const int by_moment = job->options->method == OUSAC_METHOD_DELTA_COV;
+    if (by_moment)
+        status = sum_segments(job->profile, g, &moment, error);
+    if (!status && by_moment && group->side == OUSAC_SIDE_INPUT)
         status = ousac_root_create(&root, job->model->backend, group->dim, moment, error);
     if (status) {
         (void)ousac_error_prefix(error, "group %s", group->name);
@@ -162,8 +219,8 @@ static ousac_status run_job(factor_job *job, ousac_error *error) {
 
 /* ---- the set ---- */
 
-static ousac_status check_profile(const ousac_model *model, const ousac_profile *profile, int force,
-                                  ousac_error *error) {
+static ousac_status check_profile(const ousac_model *model, const ousac_profile *profile, ousac_method method,
+                                  int force, ousac_error *error) {
     char text[OUSAC_ARCH_DIFFERENCE_BYTES];
     if (!force && strcmp(profile->identity.model_digest, model->digest) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
@@ -171,7 +228,13 @@ static ousac_status check_profile(const ousac_model *model, const ousac_profile 
                           profile->identity.model_digest, model->digest);
     if (ousac_arch_difference(&profile->arch, &model->arch, text))
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profile does not fit the model: %s", text);
-    if (!profile->moment)
+    if ((int)method < 0 || method >= OUSAC_METHOD_COUNT)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "factors by method %d, which is none", (int)method);
+    if ((method == OUSAC_METHOD_CA_SVD || method == OUSAC_METHOD_CD_SVD) && !profile->identity.magnitudes)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "the profile holds no channel magnitudes; %s factors need one recorded with them",
+                          ousac_method_name(method));
+    if (method == OUSAC_METHOD_DELTA_COV && !profile->moment)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "the profile is a pilot: it holds no moments to make factors of");
     return OUSAC_STATUS_OK;
@@ -184,7 +247,7 @@ ousac_status ousac_factor_set_create(ousac_factor_set **set, const ousac_model *
     ousac_factor_set *made = NULL;
     factor_job *job = NULL;
     *set = NULL;
-    status = check_profile(model, profile, options->force, error);
+    status = check_profile(model, profile, options->method, options->force, error);
     if (status)
         goto done;
     made = ousac_calloc(1, sizeof *made);
@@ -196,6 +259,7 @@ ousac_status ousac_factor_set_create(ousac_factor_set **set, const ousac_model *
                             model->arch.site_count);
         goto done;
     }
+    made->method = options->method;
     made->site_count = model->arch.site_count;
     job->model = model;
     job->profile = profile;

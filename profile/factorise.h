@@ -15,16 +15,32 @@
 extern "C" {
 #endif
 
+/* What the factors of a set are made of. */
+typedef enum ousac_method {
+    OUSAC_METHOD_DELTA_COV = 0, /* the profile's delta moments (calib/factors.h) */
+    OUSAC_METHOD_SVD = 1,       /* the weights alone (calib/scaled_svd.h), as those that follow */
+    OUSAC_METHOD_CA_SVD = 2,    /* the weights, scaled by the profile's magnitudes |x| and |y| */
+    OUSAC_METHOD_CD_SVD = 3,    /* the weights, scaled by those of the adjacent differences */
+    OUSAC_METHOD_COUNT = 4
+} ousac_method;
+
+const char *ousac_method_name(ousac_method method); /* "delta-cov", "svd", "ca-svd", "cd-svd" */
+/* The reverse; returns 0, or -1 for an unknown name. */
+int ousac_method_parse(ousac_method *method, const char *name);
+
 typedef struct ousac_factor_set {
+    ousac_method method;
     size_t site_count;
     ousac_factors *site; /* (site_count) */
 } ousac_factor_set;
 
-/* Factors of every site from the profile's moments (segments added up), at most rank_max[site] directions
- * each; rank_max NULL: the site's dense rank less 1, beyond which the exact product is cheaper. Groups are
- * spread over `threads`; results do not depend on it. MISMATCH where the profile is of another model (unless
- * `force`) or holds no moments. `progress` and `stop` as in ousac_run, counting groups. */
+/* Factors of every site by the method (delta-cov: from the profile's moments, segments added up), at most
+ * rank_max[site] directions each; rank_max NULL: the site's dense rank less 1, beyond which the exact product
+ * is cheaper. Groups are spread over `threads`; results do not depend on it. MISMATCH where the profile is of
+ * another model (unless `force`) or does not hold the moments or magnitudes that the method needs. `progress`
+ * and `stop` as in ousac_run, counting groups. */
 typedef struct ousac_factorise_options {
+    ousac_method method;
     const size_t *rank_max;
     size_t threads;
     int force;

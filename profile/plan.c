@@ -75,6 +75,7 @@ done:
 void ousac_plan_free(ousac_plan *plan) {
     if (!plan)
         return;
+    ousac_forecast_free(plan->forecast);
     ousac_free(plan->site);
     ousac_free(plan->rank);
     ousac_free(plan);
@@ -88,9 +89,20 @@ ousac_status ousac_plan_copy(ousac_plan **copy, const ousac_plan *plan, ousac_er
     **copy = *plan;
     (*copy)->site = arrays.site;
     (*copy)->rank = arrays.rank;
+    (*copy)->forecast = NULL;
     memcpy(arrays.site, plan->site, plan->site_count * sizeof *plan->site);
     memcpy(arrays.rank, plan->rank, plan->site_count * sizeof *plan->rank);
-    return OUSAC_STATUS_OK;
+    if (plan->forecast)
+        status = ousac_forecast_copy(&(*copy)->forecast, plan->forecast, error);
+    if (status) {
+        ousac_plan_free(*copy);
+        *copy = NULL;
+    }
+    return status;
+}
+
+ousac_ranks ousac_plan_ranks(const ousac_plan *plan) {
+    return (ousac_ranks){.rank = plan->rank, .dense_fallback = 1, .forecast = plan->forecast != NULL};
 }
 
 ousac_status ousac_plan_check(const ousac_plan *plan, const ousac_arch *arch, const char *name,
@@ -98,6 +110,9 @@ ousac_status ousac_plan_check(const ousac_plan *plan, const ousac_arch *arch, co
     if (plan->site_count != arch->site_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a plan of %zu sites for a model of %zu", name,
                           plan->site_count, arch->site_count);
+    if (plan->forecast && plan->forecast->group_count != arch->group_count)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a forecast of %zu groups for a model of %zu", name,
+                          plan->forecast->group_count, arch->group_count);
     for (size_t s = 0; s < arch->site_count; s++) {
         const ousac_site *site = &arch->sites[s];
         const size_t most = site->m < site->n ? site->m : site->n;

@@ -6,8 +6,10 @@
 
 #include "calib/allocate.h"
 #include "calib/arch.h"
+#include "calib/cost.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
+#include "profile/calibration.h"
 
 #include <stddef.h>
 
@@ -23,6 +25,7 @@ typedef struct ousac_plan {
     size_t site_count;
     char (*site)[OUSAC_NAME_BYTES];    /* (site_count) names, in the order of the architecture */
     size_t *rank;                      /* (site_count) */
+    ousac_forecast *forecast;          /* owned; NULL for a plan without one */
     double cached_step;                /* MACs of a cached evaluation over a full one */
     double budget;                     /* as asked, the same unit */
     double modelled_error, bound, gap; /* the certificate, under the error model named */
@@ -35,6 +38,10 @@ ousac_status ousac_plan_create(ousac_plan **plan, const ousac_arch *arch, const 
                                const char *method, const ousac_allocation *allocation, ousac_error *error);
 void ousac_plan_free(ousac_plan *plan);
 ousac_status ousac_plan_copy(ousac_plan **copy, const ousac_plan *plan, ousac_error *error);
+
+/* How the plan's ranks are run and what they cost: with the dense fallback, and the forecast where it has one.
+ * Borrows the ranks. */
+ousac_ranks ousac_plan_ranks(const ousac_plan *plan);
 
 ousac_status ousac_plan_save(const ousac_plan *plan, const char *path, ousac_error *error);
 ousac_status ousac_plan_load(ousac_plan **plan, const char *path, ousac_error *error);

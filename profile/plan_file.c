@@ -6,6 +6,7 @@
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -102,8 +103,39 @@ static ousac_status take_fields(const ousac_archive *archive, ousac_plan *plan, 
     return status;
 }
 
+/* (S, branches, groups), float32. */
+static ousac_status put_forecast(ousac_oca_writer *writer, const ousac_forecast *forecast, const char *name,
+                                 ousac_error *error) {
+    const uint64_t shape[3] = {forecast->step_count, OUSAC_BRANCHES, forecast->group_count};
+    for (size_t i = 0; i < forecast->step_count * OUSAC_BRANCHES * forecast->group_count; i++)
+        if (!isfinite(forecast->coefficient[i]))
+            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "tensor \"%s\": coefficient %zu is not finite", name, i);
+    return ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F32, 3, shape, OUSAC_OCA_CODEC_SHUFFLE_ZSTD,
+                                   forecast->coefficient, error);
+}
+
+static ousac_status take_forecast(const ousac_archive *archive, const char *name, ousac_forecast **forecast,
+                                  ousac_error *error) {
+    oca_tensor found;
+    if (oca_tensor_find(archive->file, name, &found) != OCA_OK)
+        return OUSAC_STATUS_OK; /* a plan without one */
+    if (found.dims != 3 || found.shape[1] != OUSAC_BRANCHES || found.shape[0] > OUSAC_SCHEDULE_STEPS_MAX ||
+        found.shape[2] > SITES_MAX)
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: tensor \"%s\"; expected shape (steps, %d, groups)",
+                          archive->path, name, OUSAC_BRANCHES);
+    ousac_status status =
+        ousac_forecast_create(forecast, (size_t)found.shape[0], (size_t)found.shape[2], error);
+    if (!status)
+        status = ousac_archive_read(archive, name, OUSAC_DTYPE_F32, 3, found.shape, (*forecast)->coefficient, error);
+    for (uint64_t i = 0; !status && i < found.shape[0] * found.shape[1] * found.shape[2]; i++)
+        if (!isfinite((*forecast)->coefficient[i]))
+            status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: tensor \"%s\": element %" PRIu64 " is not finite",
+                                archive->path, name, i);
+    return status;
+}
+
 ousac_status ousac_plan_put(ousac_oca_writer *writer, const ousac_plan *plan, const char *prefix,
-                            const char *ranks, ousac_error *error) {
+                            const char *ranks, const char *forecast, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     int32_t *stored = ousac_malloc(plan->site_count, sizeof *stored);
     if (!stored) {
@@ -127,13 +159,15 @@ ousac_status ousac_plan_put(ousac_oca_writer *writer, const ousac_plan *plan, co
                                               stored, error);
     if (!status)
         stored = NULL;
+    if (!status && plan->forecast)
+        status = put_forecast(writer, plan->forecast, forecast, error);
 done:
     ousac_free(stored);
     return status;
 }
 
 ousac_status ousac_plan_take(const ousac_archive *archive, ousac_plan *plan, const char *prefix,
-                             const char *ranks, ousac_error *error) {
+                             const char *ranks, const char *forecast, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     const uint64_t shape = plan->site_count;
     int32_t *stored = ousac_malloc(plan->site_count, sizeof *stored);
@@ -151,6 +185,8 @@ ousac_status ousac_plan_take(const ousac_archive *archive, ousac_plan *plan, con
                                 archive->path, ranks, stored[s], plan->site[s]);
         plan->rank[s] = (size_t)stored[s];
     }
+    if (!status)
+        status = take_forecast(archive, forecast, &plan->forecast, error);
 done:
     ousac_free(stored);
     return status;
@@ -182,7 +218,7 @@ ousac_status ousac_plan_save(const ousac_plan *plan, const char *path, ousac_err
     if (!status)
         status = ousac_oca_writer_metadata(writer, "sites", sites.data, error);
     if (!status)
-        status = ousac_plan_put(writer, plan, "", "rank", error);
+        status = ousac_plan_put(writer, plan, "", "rank", "forecast", error);
     if (!status)
         status = ousac_oca_writer_save(writer, path, error);
     else
@@ -248,10 +284,11 @@ ousac_status ousac_plan_load(ousac_plan **plan, const char *path, ousac_error *e
                             "%s: metadata \"name\" is \"%s\"; that cannot name a plan", path, made->name);
         goto done;
     }
-    status = ousac_plan_take(&archive, made, "", "rank", error);
-    if (!status && oca_tensor_count(archive.file) != 1)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %zu tensors; expected 1", path,
-                            oca_tensor_count(archive.file));
+    status = ousac_plan_take(&archive, made, "", "rank", "forecast", error);
+    const size_t expected = made->forecast ? 2 : 1;
+    if (!status && oca_tensor_count(archive.file) != expected)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %zu tensors; expected %zu", path,
+                            oca_tensor_count(archive.file), expected);
     if (status)
         goto done;
     *plan = made;

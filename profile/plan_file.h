@@ -15,12 +15,13 @@ extern "C" {
  */
 int ousac_plan_name_is_valid(const char *name);
 
-/* Every field but the name, under the key PREFIX "method" and so on, and the ranks as the tensor `ranks`. */
+/* Every field but the name, under the key PREFIX "method" and so on, the ranks as the tensor `ranks` and the
+ * forecast, where there is one, as the tensor `forecast`. */
 ousac_status ousac_plan_put(ousac_oca_writer *writer, const ousac_plan *plan, const char *prefix,
-                            const char *ranks, ousac_error *error);
+                            const char *ranks, const char *forecast, ousac_error *error);
 /* The reverse, into a plan whose site_count and sites are set. FORMAT. */
 ousac_status ousac_plan_take(const ousac_archive *archive, ousac_plan *plan, const char *prefix,
-                             const char *ranks, ousac_error *error);
+                             const char *ranks, const char *forecast, ousac_error *error);
 
 /* A plan with room for `sites` sites, zeroed. */
 ousac_status ousac_plan_allocate(ousac_plan **plan, size_t sites, ousac_error *error);

@@ -46,6 +46,36 @@ const char *ousac_scalar_name(ousac_scalar scalar) {
     return "?";
 }
 
+/* --- magnitudes --- */
+
+static int is_of_groups(ousac_magnitude magnitude) {
+    return magnitude == OUSAC_MAGNITUDE_X || magnitude == OUSAC_MAGNITUDE_ADX;
+}
+
+const char *ousac_magnitude_name(ousac_magnitude magnitude) {
+    static const char *const names[OUSAC_MAGNITUDE_COUNT] = {"x", "y", "adx", "ady"};
+    return (int)magnitude >= 0 && magnitude < OUSAC_MAGNITUDE_COUNT ? names[magnitude] : "?";
+}
+
+size_t ousac_profile_magnitude_parts(const ousac_arch *arch, ousac_magnitude magnitude) {
+    return is_of_groups(magnitude) ? arch->group_count : arch->site_count;
+}
+
+size_t ousac_profile_magnitude_channels(const ousac_arch *arch, ousac_magnitude magnitude, size_t index) {
+    return is_of_groups(magnitude) ? arch->sites[arch->groups[index].first_site].n : arch->sites[index].m;
+}
+
+size_t ousac_profile_magnitude_offset(const ousac_arch *arch, ousac_magnitude magnitude, size_t index) {
+    size_t offset = 0;
+    for (size_t i = 0; i < index; i++)
+        offset += ousac_profile_magnitude_channels(arch, magnitude, i);
+    return offset;
+}
+
+size_t ousac_profile_magnitude_size(const ousac_arch *arch, ousac_magnitude magnitude) {
+    return ousac_profile_magnitude_offset(arch, magnitude, ousac_profile_magnitude_parts(arch, magnitude));
+}
+
 size_t ousac_profile_moment_size(const ousac_group *group) {
     return group->dim % 2 ? (group->dim + 1) / 2 * group->dim : group->dim / 2 * (group->dim + 1);
 }
@@ -83,6 +113,8 @@ static ousac_status check_identity(const ousac_arch *arch, const ousac_schedule 
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "%zu segments; expected 1 to the %zu steps of the schedule", identity->segments,
                           schedule->step_count);
+    if (identity->magnitudes != 0 && identity->magnitudes != 1)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "magnitudes %d; expected 0 or 1", identity->magnitudes);
     for (size_t g = 0; g < arch->group_count; g++)
         if (arch->groups[g].dim > INT32_MAX)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "group %s: a moment of dimension %zu is too large",
@@ -111,6 +143,11 @@ static ousac_status allocate_arrays(ousac_profile *profile, int with_moments, ou
                 ousac_calloc(ousac_profile_moment_size(&profile->arch.groups[i % groups]), sizeof(double));
             complete = profile->moment[i] != NULL;
         }
+    }
+    for (int k = 0; complete && profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++) {
+        const size_t size = ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k);
+        profile->magnitude[k] = ousac_calloc(size, sizeof(double));
+        complete = profile->magnitude[k] != NULL;
     }
     if (!complete)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY,
@@ -199,6 +236,8 @@ void ousac_profile_free(ousac_profile *profile) {
     ousac_free(profile->moment);
     for (int k = 0; k < OUSAC_SCALAR_COUNT; k++)
         ousac_free(profile->scalar[k]);
+    for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)
+        ousac_free(profile->magnitude[k]);
     ousac_free(profile->weight);
     ousac_free(profile->age);
     ousac_free(profile->gate);
@@ -309,6 +348,9 @@ static ousac_status check_mergeable(const ousac_profile *profile, const ousac_pr
     if (!profile->moment != !more->moment)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "one profile holds moments and the other, a pilot, does not");
+    if (a->magnitudes != b->magnitudes)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "one profile holds channel magnitudes and the other does not");
     return OUSAC_STATUS_OK;
 }
 
@@ -339,6 +381,9 @@ ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *mo
             add_all(profile->moment[i], more->moment[i],
                     ousac_profile_moment_size(&profile->arch.groups[i % groups]));
     }
+    for (int k = 0; profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++)
+        add_all(profile->magnitude[k], more->magnitude[k],
+                ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k));
     return OUSAC_STATUS_OK;
 }
 
@@ -403,5 +448,12 @@ void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST
     for (size_t i = 0; profile->moment && i < identity->segments * groups; i++)
         ousac_sha256_add(&state, profile->moment[i],
                          ousac_profile_moment_size(&profile->arch.groups[i % groups]) * sizeof(double));
+    if (identity->magnitudes) { /* nothing where there are none: the digests of plain profiles stay */
+        ousac_sha256_add_u64(&state, 1);
+        for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)
+            ousac_sha256_add(&state, profile->magnitude[k],
+                             ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k) *
+                                 sizeof(double));
+    }
     ousac_sha256_end(&state, digest);
 }

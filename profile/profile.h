@@ -31,6 +31,17 @@ typedef enum ousac_scalar {
     OUSAC_SCALAR_COUNT = 6
 } ousac_scalar;
 
+/* Channel magnitudes, optional: what the published channel-aware factors are scaled by. Every sample adds a
+ * number from 0 to 1 per channel, the average over its evaluations of the mean over tokens of the absolute
+ * value, min-max normalised over the channels of the layer (formats/PROFILE.md). */
+typedef enum ousac_magnitude {
+    OUSAC_MAGNITUDE_X = 0,   /* per group, n channels: |x| */
+    OUSAC_MAGNITUDE_Y = 1,   /* per site, m channels: |y| */
+    OUSAC_MAGNITUDE_ADX = 2, /* per group: |x - x'|, x' of the branch's evaluation before, full or not */
+    OUSAC_MAGNITUDE_ADY = 3, /* per site: |y - y'| */
+    OUSAC_MAGNITUDE_COUNT = 4
+} ousac_magnitude;
+
 typedef struct ousac_sample_range {
     uint64_t first, count;
 } ousac_sample_range;
@@ -42,6 +53,7 @@ typedef struct ousac_profile_identity {
     size_t micro_batch;
     size_t tokens_used; /* per sample and step, 1..N: how many tokens the moments saw */
     size_t segments;    /* of the step range, each with its own moments; at least 1 */
+    int magnitudes;     /* 1: channel magnitudes are recorded */
 } ousac_profile_identity;
 
 typedef struct ousac_profile {
@@ -57,11 +69,19 @@ typedef struct ousac_profile {
     double *scalar[OUSAC_SCALAR_COUNT]; /* (S, OUSAC_BRANCHES, sites, groups or modules) */
     double *
         *moment; /* [segment * group_count + group]: packed lower triangle of dim; NULL in a pilot profile */
+    double *magnitude[OUSAC_MAGNITUDE_COUNT]; /* channels of group or site after one another; NULL without */
 } ousac_profile;
 
 /* Entries of a scalar for one step and branch: group_count, site_count or module_count. */
 size_t ousac_profile_scalar_width(const ousac_arch *arch, ousac_scalar scalar);
-const char *ousac_scalar_name(ousac_scalar scalar); /* "x2", "dx2", ... */
+const char *ousac_scalar_name(ousac_scalar scalar);          /* "x2", "dx2", ... */
+const char *ousac_magnitude_name(ousac_magnitude magnitude); /* "x", "y", "adx", "ady" */
+/* How many groups or sites the kind is recorded for, and the channels of one: n or m. */
+size_t ousac_profile_magnitude_parts(const ousac_arch *arch, ousac_magnitude magnitude);
+size_t ousac_profile_magnitude_channels(const ousac_arch *arch, ousac_magnitude magnitude, size_t index);
+/* Where the channels of a group or site begin in the array of the kind, and its length. */
+size_t ousac_profile_magnitude_offset(const ousac_arch *arch, ousac_magnitude magnitude, size_t index);
+size_t ousac_profile_magnitude_size(const ousac_arch *arch, ousac_magnitude magnitude);
 /* Doubles of a group's packed moment: dim (dim + 1) / 2. */
 size_t ousac_profile_moment_size(const ousac_group *group);
 /* Segment of a step: floor(step * segments / S). */

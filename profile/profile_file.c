@@ -21,6 +21,14 @@ static void name_moment(char name[OUSAC_TENSOR_NAME_BYTES], const ousac_arch *ar
                    arch->groups[index % arch->group_count].name, index / arch->group_count);
 }
 
+/* "magnitude/blocks.3.attn.qkv/x": of a group, or of a site. */
+static void name_magnitude(char name[OUSAC_TENSOR_NAME_BYTES], const ousac_arch *arch, ousac_magnitude kind,
+                           size_t index) {
+    const int of_group = kind == OUSAC_MAGNITUDE_X || kind == OUSAC_MAGNITUDE_ADX;
+    (void)snprintf(name, OUSAC_TENSOR_NAME_BYTES, "magnitude/%s/%s",
+                   of_group ? arch->groups[index].name : arch->sites[index].name, ousac_magnitude_name(kind));
+}
+
 /* ---- saving ---- */
 
 static ousac_status put_ranges(ousac_oca_writer *writer, const ousac_profile *profile, ousac_error *error) {
@@ -68,8 +76,29 @@ static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *
                    {"moments", profile->moment != NULL}};
     for (size_t i = 0; !status && i < sizeof numbers / sizeof *numbers; i++)
         status = ousac_archive_put_u64(writer, numbers[i].key, numbers[i].value, error);
+    if (!status && identity->magnitudes)
+        status = ousac_archive_put_u64(writer, "magnitudes", 1, error);
     if (!status)
         status = put_ranges(writer, profile, error);
+    return status;
+}
+
+static ousac_status put_magnitudes(ousac_oca_writer *writer, const ousac_profile *profile,
+                                   ousac_error *error) {
+    const ousac_arch *arch = &profile->arch;
+    ousac_status status = OUSAC_STATUS_OK;
+    char name[OUSAC_TENSOR_NAME_BYTES];
+    for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++) {
+        const ousac_magnitude kind = (ousac_magnitude)k;
+        const double *values = profile->magnitude[k];
+        for (size_t i = 0; !status && i < ousac_profile_magnitude_parts(arch, kind); i++) {
+            const uint64_t channels = ousac_profile_magnitude_channels(arch, kind, i);
+            name_magnitude(name, arch, kind, i);
+            status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, 1, &channels,
+                                             OUSAC_OCA_CODEC_SHUFFLE_ZSTD, values, error);
+            values += channels;
+        }
+    }
     return status;
 }
 
@@ -105,6 +134,8 @@ ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, 
         status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, 1, &size,
                                          OUSAC_OCA_CODEC_SHUFFLE_ZSTD, profile->moment[i], error);
     }
+    if (!status && profile->identity.magnitudes)
+        status = put_magnitudes(writer, profile, error);
     if (!status)
         status = ousac_oca_writer_save(writer, path, error);
     else
@@ -167,7 +198,7 @@ static ousac_status take_ranges(const ousac_archive *archive, ousac_profile *pro
 static ousac_status take_head(const ousac_archive *archive, ousac_arch *arch, ousac_schedule *schedule,
                               ousac_profile_identity *identity, int *with_moments, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    uint64_t micro_batch = 0, tokens = 0, segments = 0, moments = 0;
+    uint64_t micro_batch = 0, tokens = 0, segments = 0, moments = 0, magnitudes = 0;
     status = ousac_archive_subject(archive, arch, schedule, error);
     if (status)
         return status;
@@ -184,6 +215,9 @@ static ousac_status take_head(const ousac_archive *archive, ousac_arch *arch, ou
         status = ousac_archive_u64(archive, "segments", 1, schedule->step_count, &segments, error);
     if (!status)
         status = ousac_archive_u64(archive, "moments", 0, 1, &moments, error);
+    if (!status && oca_metadata(archive->file, "magnitudes"))
+        status = ousac_archive_u64(archive, "magnitudes", 1, 1, &magnitudes, error);
+    identity->magnitudes = (int)magnitudes;
     identity->micro_batch = (size_t)micro_batch;
     identity->tokens_used = (size_t)tokens;
     identity->segments = (size_t)segments;
@@ -194,8 +228,9 @@ static ousac_status take_head(const ousac_archive *archive, ousac_arch *arch, ou
 /* That every tensor is there, of its type and shape, and no other, before anything of those sizes is
  * allocated. */
 static ousac_status check_tensors(const ousac_archive *archive, const ousac_arch *arch,
-                                  const ousac_schedule *schedule, size_t segments, int with_moments,
-                                  ousac_error *error) {
+                                  const ousac_schedule *schedule, const ousac_profile_identity *identity,
+                                  int with_moments, ousac_error *error) {
+    const size_t segments = identity->segments;
     ousac_status status = OUSAC_STATUS_OK;
     oca_tensor tensor;
     char name[OUSAC_TENSOR_NAME_BYTES];
@@ -216,6 +251,14 @@ static ousac_status check_tensors(const ousac_archive *archive, const ousac_arch
         const uint64_t size = ousac_profile_moment_size(&arch->groups[i % arch->group_count]);
         name_moment(name, arch, i);
         status = ousac_archive_find(archive, name, OUSAC_DTYPE_F64, 1, &size, &tensor, error);
+    }
+    for (int k = 0; !status && identity->magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++) {
+        const ousac_magnitude kind = (ousac_magnitude)k;
+        for (size_t i = 0; !status && i < ousac_profile_magnitude_parts(arch, kind); i++, expected++) {
+            const uint64_t channels = ousac_profile_magnitude_channels(arch, kind, i);
+            name_magnitude(name, arch, kind, i);
+            status = ousac_archive_find(archive, name, OUSAC_DTYPE_F64, 1, &channels, &tensor, error);
+        }
     }
     if (!status && oca_tensor_count(archive->file) != expected)
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %zu tensors; expected %zu", archive->path,
@@ -280,6 +323,16 @@ static ousac_status take_arrays(const ousac_archive *archive, ousac_profile *pro
         name_moment(name, arch, i);
         status = read_checked(archive, name, 1, &size, -HUGE_VAL, profile->moment[i], error);
     }
+    for (int k = 0; !status && profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++) {
+        const ousac_magnitude kind = (ousac_magnitude)k;
+        double *target = profile->magnitude[k];
+        for (size_t i = 0; !status && i < ousac_profile_magnitude_parts(arch, kind); i++) {
+            const uint64_t channels = ousac_profile_magnitude_channels(arch, kind, i);
+            name_magnitude(name, arch, kind, i);
+            status = read_checked(archive, name, 1, &channels, 0, target, error);
+            target += channels;
+        }
+    }
     return status;
 }
 
@@ -316,7 +369,7 @@ ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac
     if (!status)
         status = take_head(&archive, &arch, &schedule, &identity, &with_moments, error);
     if (!status)
-        status = check_tensors(&archive, &arch, &schedule, identity.segments, with_moments, error);
+        status = check_tensors(&archive, &arch, &schedule, &identity, with_moments, error);
     if (status)
         goto done;
     status = ousac_profile_create(&made, &arch, &schedule, &identity, NULL, with_moments, error);

@@ -3,6 +3,7 @@
 #include "calib/philox.h"
 #include "formats/memory.h"
 #include "profile/history.h"
+#include "profile/magnitudes.h"
 
 #include <math.h>
 #include <string.h>
@@ -17,6 +18,7 @@ typedef struct witness {
     size_t row_count;
     double *scalar[OUSAC_SCALAR_COUNT]; /* as in the profile */
     double **moment;                    /* backend memory, as in the profile */
+    ousac_magnitudes *magnitudes;       /* NULL where the profile holds none */
     /* the evaluation under way: */
     size_t step;
     int branch;
@@ -160,6 +162,8 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
     }
     if (!status && filled && p->moment && w->gate == OUSAC_GATE_CACHED)
         status = add_moment(w, group, rows, x, ldx, y, ldy, error);
+    if (!status && w->magnitudes)
+        status = ousac_magnitudes_see(w->magnitudes, w->branch, group, rows, x, ldx, y, ldy, error);
     if (!status && w->gate == OUSAC_GATE_FULL)
         status = ousac_history_keep_linear(history, group, rows, x, ldx, y, ldy, error);
     return status;
@@ -186,6 +190,8 @@ static ousac_status module(void *self, size_t index, size_t rows, const float *o
 static ousac_status end(void *self, ousac_error *error) {
     witness *w = self;
     (void)error;
+    if (w->magnitudes)
+        ousac_magnitudes_end(w->magnitudes, w->branch);
     if (w->gate == OUSAC_GATE_FULL)
         ousac_history_end(&w->history[w->branch]);
     return OUSAC_STATUS_OK;
@@ -219,6 +225,8 @@ static ousac_status collect(void *self, size_t worker, uint64_t first, size_t co
         if ((status = be->upload(be, w->moment[i], r->host, size * sizeof(double), error)))
             return status;
     }
+    if (w->magnitudes)
+        ousac_magnitudes_collect(w->magnitudes, p);
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_history_reset(&w->history[b]);
     return ousac_profile_add_range(p, first, count, error);
@@ -239,6 +247,7 @@ static void witness_free(witness *w, const ousac_recorder *r) {
     const ousac_backend *be = r->backend;
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_history_free(&w->history[b]);
+    ousac_magnitudes_free(w->magnitudes);
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         ousac_free(w->scalar[s]);
     for (size_t i = 0; w->moment && i < p->identity.segments * p->arch.group_count; i++)
@@ -268,6 +277,8 @@ static int witness_create(witness *w, ousac_recorder *r) {
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         if (!(w->scalar[s] = ousac_calloc(scalar_size(p, s), sizeof(double))))
             return 0;
+    if (p->identity.magnitudes && ousac_magnitudes_create(&w->magnitudes, p, be, r->rows_max, NULL))
+        return 0;
     if (!p->moment)
         return 1;
     size_t moments = p->identity.segments * arch->group_count;

@@ -9,7 +9,8 @@ enum { RANK_MAX = 1 << 20 };
 
 typedef struct allocate_request {
     pipeline_model_options model;
-    const char *profile, *method, *output;
+    const char *profile, *method, *factors, *forecast, *output;
+    ousac_method made_of;
     pipeline_allocate_options options;
 } allocate_request;
 
@@ -34,7 +35,7 @@ static ousac_status execute(const cli_common *common, const allocate_request *re
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
-    status = pipeline_factors(&runs, profile, &set, error);
+    status = pipeline_factors(&runs, profile, request->made_of, &set, error);
     if (!status)
         status = pipeline_allocate(&runs, profile, set, &request->options, &choice, error);
     if (!status)
@@ -60,6 +61,8 @@ done:
 
 static int run(const cli_command *command, int argc, char **argv) {
     allocate_request request = {.method = "auto",
+                                .factors = "delta-cov",
+                                .forecast = "auto",
                                 .options = {.name = "default",
                                             .budget = {NAN, NAN},
                                             .granularity = PIPELINE_GRANULARITY,
@@ -70,6 +73,9 @@ static int run(const cli_command *command, int argc, char **argv) {
         PIPELINE_BUDGET_OPTIONS(&request.options.budget),
         {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "NAME",
          "uniform, knapsack, or auto: both, compared end to end (default auto)"},
+        {"forecast", 0, CLI_TEXT, &request.forecast, 0, 0, 0, "WHEN",
+         "extrapolate what the factors leave: off, on, or auto: where better end to end (default auto)"},
+        PIPELINE_FACTORS_OPTION(&request.factors),
         {"granularity", 0, CLI_SIZE, &request.options.granularity, 1, RANK_MAX, 0, "N",
          "ranks of the knapsack are multiples of this (default 8)"},
         {"rank-min", 0, CLI_SIZE, &request.options.rank_min, 0, RANK_MAX, 0, "N",
@@ -88,6 +94,10 @@ static int run(const cli_command *command, int argc, char **argv) {
     ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
     if (!status && !done)
         status = pipeline_method_parse(&request.options.method, request.method, &error);
+    if (!status && !done)
+        status = pipeline_factors_parse(&request.made_of, request.factors, &error);
+    if (!status && !done)
+        status = pipeline_forecast_parse(&request.options.forecast, request.forecast, &error);
     if (!status && !done)
         status = pipeline_check_output(request.output, &error);
     if (!status && !done) {
@@ -112,6 +122,9 @@ const cli_command command_allocate = {
                "            where its error of the final sample is no worse, since a smaller sum of local "
                "errors does\n"
                "            not promise better samples\n"
+               "\n"
+               "With a forecast, a corrected layer follows the line through its last two exact results and corrects\n"
+               "what leaves it; its coefficients are fitted per step, and its cost is paid out of the budget.\n"
                "\n"
                "The certificate speaks of the error model, the validation of samples. Both budgets are "
                "printed whichever "

@@ -13,11 +13,12 @@
 
 typedef struct calibrate_request {
     pipeline_model_options model;
-    const char *schedule, *reference, *method, *dtype, *directory;
+    const char *schedule, *reference, *method, *factors, *forecast, *dtype, *directory;
     size_t samples, validation, test, micro_batch, tokens;
     uint64_t seed;
     double reference_scale;
     ousac_dtype stored;
+    ousac_method made_of;
     pipeline_allocate_options allocate;
 } calibrate_request;
 
@@ -136,7 +137,12 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
         status = pipeline_save_profile(runs, work->pilot, work->path[WEIGHTS], &work->cost, error);
     if (status)
         return status;
-    const pipeline_profile_options options = {work->samples, request->tokens, 1, work->pilot};
+    const pipeline_profile_options options = {
+        .range = work->samples,
+        .magnitudes = request->made_of == OUSAC_METHOD_CA_SVD || request->made_of == OUSAC_METHOD_CD_SVD,
+        .tokens = request->tokens,
+        .segments = 1,
+        .weights = work->pilot};
     status = pipeline_profile(runs, &work->schedule, &options, &work->profile, &work->cost, error);
     if (!status)
         status = pipeline_save_profile(runs, work->profile, work->path[PROFILE], &work->cost, error);
@@ -146,7 +152,7 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
 static ousac_status plan_and_pack(calibration_work *work, const calibrate_request *request,
                                   const pipeline_runs *runs, ousac_error *error) {
     pipeline_allocate_options options = request->allocate;
-    ousac_status status = pipeline_factors(runs, work->profile, &work->set, error);
+    ousac_status status = pipeline_factors(runs, work->profile, request->made_of, &work->set, error);
     options.validation = work->validation;
     if (!status)
         status = pipeline_allocate(runs, work->profile, work->set, &options, &work->choice, error);
@@ -276,6 +282,8 @@ done:
 static int run(const cli_command *command, int argc, char **argv) {
     calibrate_request request = {
         .method = "auto",
+        .factors = "delta-cov",
+        .forecast = "auto",
         .dtype = "f32",
         .samples = PIPELINE_CALIBRATION_SAMPLES,
         .validation = PIPELINE_VALIDATION_SAMPLES,
@@ -299,6 +307,8 @@ static int run(const cli_command *command, int argc, char **argv) {
          "test samples, behind those (default 24)"},
         {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default 0)"},
         {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "NAME", "uniform, knapsack or auto (default auto)"},
+        {"forecast", 0, CLI_TEXT, &request.forecast, 0, 0, 0, "WHEN", "off, on or auto (default auto)"},
+        PIPELINE_FACTORS_OPTION(&request.factors),
         {"dtype", 0, CLI_TEXT, &request.dtype, 0, 0, 0, "NAME",
          "of the stored factors: f32, bf16 or f16 (default f32)"},
         {"tokens", 0, CLI_SIZE, &request.tokens, 1, 1 << 24, 0, "K",
@@ -321,7 +331,11 @@ static int run(const cli_command *command, int argc, char **argv) {
     if (!status && !done)
         status = pipeline_method_parse(&request.allocate.method, request.method, &error);
     if (!status && !done)
+        status = pipeline_forecast_parse(&request.allocate.forecast, request.forecast, &error);
+    if (!status && !done)
         status = pipeline_dtype_parse(&request.stored, request.dtype, &error);
+    if (!status && !done)
+        status = pipeline_factors_parse(&request.made_of, request.factors, &error);
     if (!status && !done && request.reference && !isnan(request.reference_scale))
         status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
                             "expected one of --reference and --reference-scale, not both");

@@ -9,11 +9,12 @@
 
 typedef struct pack_request {
     pipeline_model_options model;
-    const char *profile, *dtype, *output;
+    const char *profile, *dtype, *factors, *output;
     const char *plan;
     char **more; /* further plans */
     size_t more_count;
     ousac_dtype stored;
+    ousac_method made_of;
     int keep_all, force;
 } pack_request;
 
@@ -61,6 +62,7 @@ static ousac_status report(const cli_common *common, const pack_request *request
     json_put_text(doc, doc->root, "file", request->output);
     json_put_u64(doc, doc->root, "bytes", (uint64_t)info.st_size);
     json_put_text(doc, doc->root, "dtype", ousac_dtype_name(request->stored));
+    json_put_text(doc, doc->root, "factors", ousac_method_name(request->made_of));
     json_put_bool(doc, doc->root, "verified", 1);
     list = json_put_array(doc, doc->root, "plans");
     for (size_t i = 0; i < count; i++) {
@@ -99,7 +101,7 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
-    status = pipeline_factors(&runs, profile, &set, error);
+    status = pipeline_factors(&runs, profile, request->made_of, &set, error);
     if (!status)
         status =
             pipeline_pack(request->output, model, profile, &pilots, set, (const ousac_plan *const *)plans,
@@ -118,7 +120,7 @@ done:
 }
 
 static int run(const cli_command *command, int argc, char **argv) {
-    pack_request request = {.dtype = "f32"};
+    pack_request request = {.dtype = "f32", .factors = "delta-cov"};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
         {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE",
@@ -126,6 +128,7 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "FILE", "plan (.oca); further plans as arguments"},
         {"dtype", 0, CLI_TEXT, &request.dtype, 0, 0, 0, "NAME",
          "of the stored factors: f32, bf16 or f16 (default f32)"},
+        PIPELINE_FACTORS_OPTION(&request.factors),
         {"keep-all", 0, CLI_FLAG, &request.keep_all, 0, 0, 0, NULL,
          "store every direction below the dense rank, for plans to come"},
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
@@ -148,6 +151,8 @@ static int run(const cli_command *command, int argc, char **argv) {
     if (!status && !done)
         status = pipeline_dtype_parse(&request.stored, request.dtype, &error);
     if (!status && !done)
+        status = pipeline_factors_parse(&request.made_of, request.factors, &error);
+    if (!status && !done)
         status = pipeline_check_output(request.output, &error);
     if (!status && !done) {
         cli_catch_signals();
@@ -165,8 +170,8 @@ const cli_command command_pack = {
         "together "
         "with the schedule, the identity of the model and the samples that were used. Factors are nested: "
         "one "
-        "bundle serves every plan in it. The file is opened again and all of it verified; a bundle that does "
-        "not verify is removed.",
+        "bundle serves every plan in it. The file is opened again and all of it verified before it gets its "
+        "name.",
     .example = "build/ousac pack --model data/shapes-dit/model.safetensors \\\n"
                "    --profile build/demo/profile.oca --plan build/demo/plan.oca \\\n"
                "    --dtype bf16 -o build/demo/bundle-bf16.oca\n"

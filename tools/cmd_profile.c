@@ -13,7 +13,7 @@ typedef struct profile_request {
     cli_range samples;
     uint64_t seed;
     size_t micro_batch, tokens, segments, pilot_samples;
-    int weights_plain, pilot_only;
+    int weights_plain, pilot_only, magnitudes;
 } profile_request;
 
 static ousac_status check(const profile_request *request, ousac_error *error) {
@@ -46,6 +46,7 @@ static void report(const cli_common *common, const profile_request *request, con
         json_put_u64(doc, doc->root, "cached_evaluations", cached);
         json_put_u64(doc, doc->root, "tokens", profile->identity.tokens_used);
         json_put_u64(doc, doc->root, "segments", profile->identity.segments);
+        json_put_bool(doc, doc->root, "magnitudes", profile->identity.magnitudes);
         json_put_text(doc, doc->root, "weights", weights);
         json_put_text(doc, doc->root, "weights_digest", profile->identity.weights_digest);
         json_put_text(doc, doc->root, "digest", digest);
@@ -81,8 +82,11 @@ static ousac_status execute(const cli_common *common, const profile_request *req
     if (status)
         goto done;
     if (!request->pilot_only) {
-        const pipeline_profile_options options = {request->samples, request->tokens, request->segments,
-                                                  pilot};
+        const pipeline_profile_options options = {.range = request->samples,
+                                                  .magnitudes = request->magnitudes,
+                                                  .tokens = request->tokens,
+                                                  .segments = request->segments,
+                                                  .weights = pilot};
         status = pipeline_profile(&runs, &schedule, &options, &profile, &cost, error);
         if (status)
             goto done;
@@ -120,6 +124,8 @@ static int run(const cli_command *command, int argc, char **argv) {
          "tokens of each sample and step that the moments see (default: all, at most 64)"},
         {"segments", 0, CLI_SIZE, &request.segments, 1, SEGMENTS_MAX, 0, "N",
          "parts of the step range with moments of their own (default 1)"},
+        {"magnitudes", 0, CLI_FLAG, &request.magnitudes, 0, 0, 0, NULL,
+         "record channel magnitudes too, for the factors ca-svd and cd-svd; takes longer"},
         {"weights", 0, CLI_TEXT, &request.weights, 0, 0, 0, "FILE",
          "step weights of this pilot or profile (default: a pilot is run first)"},
         {"weights-plain", 0, CLI_FLAG, &request.weights_plain, 0, 0, 0, NULL, "weigh every step alike"},

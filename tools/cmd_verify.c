@@ -1,6 +1,8 @@
 #include "tools/commands.h"
 
+#include "formats/file.h"
 #include "formats/memory.h"
+#include "formats/minisign.h"
 #include "formats/safetensors.h"
 #include "profile/bundle.h"
 #include "profile/plan.h"
@@ -17,6 +19,8 @@ enum { BLOCK_VALUES = 1 << 18 };
 typedef struct verification {
     const char *model_path, *schedule_path, *config;
     size_t heads;
+    const char *key, *signature;      /* NULL: no signature asked for; FILE.minisig */
+    ousac_minisign_public public_key; /* where `key` is given */
     ousac_model *model;      /* NULL: not asked for */
     ousac_schedule schedule; /* step_count 0: not asked for */
     float *block;            /* BLOCK_VALUES */
@@ -28,7 +32,38 @@ typedef struct finding {
     uint64_t bytes;
     size_t tensors;   /* of archives and checkpoints */
     size_t unchecked; /* tensors of a dtype whose values were not looked at */
+    int is_signed;    /* 1: the signature holds; the comment that it covers is `trusted` */
+    char trusted[OUSAC_MINISIGN_TRUSTED_BYTES];
 } finding;
+
+/* Only the bytes are looked at, not what they say. */
+static ousac_status verify_signature(const verification *v, const char *path, finding *found,
+                                     ousac_error *error) {
+    ousac_file_view view = {NULL, 0};
+    char *name = NULL, *text = NULL;
+    const size_t bytes = strlen(path) + sizeof ".minisig";
+    ousac_status status = OUSAC_STATUS_OK;
+
+    name = v->signature != NULL ? ousac_strdup(v->signature) : ousac_malloc(bytes, 1);
+    if (name == NULL) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
+    }
+    if (v->signature == NULL) {
+        (void)snprintf(name, bytes, "%s.minisig", path);
+    }
+    status = ousac_file_map(&view, path, error);
+    if (status == OUSAC_STATUS_OK) {
+        status = ousac_file_read_text(&text, NULL, name, OUSAC_MINISIGN_FILE_BYTES, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = ousac_minisign_verify(&v->public_key, view.data, view.size, text, name, found->trusted, error);
+    }
+    found->is_signed = status == OUSAC_STATUS_OK;
+    ousac_free(text);
+    ousac_file_unmap(&view);
+    ousac_free(name);
+    return status;
+}
 
 static ousac_status verify_archive(const char *path, finding *found, ousac_error *error) {
     oca_file *file = NULL;
@@ -165,9 +200,15 @@ static ousac_status verify_schedule(const char *path, ousac_error *error) {
 }
 
 static ousac_status verify_file(const verification *v, const char *path, finding *found, ousac_error *error) {
-    memset(found, 0, sizeof *found);
-    ousac_status status = file_kind_detect(&found->kind, &found->bytes, path, error);
+    ousac_status status = OUSAC_STATUS_OK;
 
+    memset(found, 0, sizeof *found);
+    if (v->key != NULL) {
+        status = verify_signature(v, path, found, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = file_kind_detect(&found->kind, &found->bytes, path, error);
+    }
     if (status != OUSAC_STATUS_OK) {
         return status;
     }
@@ -221,6 +262,15 @@ static void print_finding(const char *path, const finding *found, const ousac_er
         printf("%s: ok (%s, %zu tensor%s, %s)\n", path, file_kind_name(found->kind), found->tensors, plural,
                size);
     }
+    if (found->is_signed) {
+        char line[sizeof found->trusted];
+        size_t length = strlen(found->trusted);
+        for (size_t i = 0; i <= length; i++) { /* tabs and what else a terminal would obey */
+            const unsigned char c = (unsigned char)found->trusted[i];
+            line[i] = i < length && (c < 0x20 || c == 0x7f) ? ' ' : found->trusted[i];
+        }
+        printf("  signed; %s\n", line);
+    }
 }
 
 static void put_finding(json_doc *doc, cJSON *array, const char *path, const finding *found,
@@ -233,6 +283,10 @@ static void put_finding(json_doc *doc, cJSON *array, const char *path, const fin
     json_put_u64(doc, object, "bytes", found->bytes);
     json_put_u64(doc, object, "tensors", found->tensors);
     json_put_u64(doc, object, "values_not_checked", found->unchecked);
+    json_put_bool(doc, object, "signed", found->is_signed);
+    if (found->is_signed) {
+        json_put_text(doc, object, "trusted_comment", found->trusted);
+    }
     if (failure != NULL) {
         json_put_text(doc, object, "status", ousac_status_name(failure->status));
         json_put_text(doc, object, "message", failure->message);
@@ -247,7 +301,10 @@ static ousac_status open_references(verification *v, ousac_error *error) {
     if (v->block == NULL) {
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a block of %d values", BLOCK_VALUES);
     }
-    if (v->schedule_path != NULL) {
+    if (v->key != NULL) {
+        status = ousac_minisign_public_load(&v->public_key, v->key, error);
+    }
+    if (status == OUSAC_STATUS_OK && v->schedule_path != NULL) {
         status = ousac_schedule_load(&v->schedule, v->schedule_path, error);
     }
     if (status == OUSAC_STATUS_OK && v->model_path != NULL) {
@@ -300,6 +357,9 @@ static int run(const cli_command *command, int argc, char **argv) {
          "of --model: attention heads, where config.json lacks them"},
         {"config", 0, CLI_TEXT, &v.config, 0, 0, 0, "FILE",
          "of --model: its config.json (default: beside the checkpoint)"},
+        {"key", 'k', CLI_TEXT, &v.key, 0, 0, 0, "PUB",
+         "first check the signature FILE.minisig against this public key: a file, or its base64"},
+        {"signature", 0, CLI_TEXT, &v.signature, 0, 0, 0, "FILE", "of --key: the signature, of one file"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;
     ousac_error error = {0};
@@ -312,6 +372,9 @@ static int run(const cli_command *command, int argc, char **argv) {
     }
     if (status == OUSAC_STATUS_OK && positionals == 0) {
         status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects at least one file");
+    }
+    if (status == OUSAC_STATUS_OK && v.signature != NULL && (v.key == NULL || positionals > 1)) {
+        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "--signature: expected with --key and one file");
     }
     if (status == OUSAC_STATUS_OK) {
         cli_catch_signals();
@@ -340,7 +403,9 @@ const cli_command command_verify = {
                "checkpoints the "
                "structure and that every value is finite; of schedules that they parse and print as the same "
                "schedule. "
-               "Prints one line a file. Exit code 3 where any file fails, for whatever reason.",
+               "Prints one line a file. Exit code 3 where any file fails, for whatever reason.\n"
+               "With --key, nothing of a file is believed before its signature holds (of `ousac sign` or minisign); a "
+               "file that must not change under the program belongs in a directory that only its user can write.",
     .example = "build/ousac verify data/schedules/sparse.json data/shapes-dit/model.safetensors\n"
                "build/ousac verify --model data/shapes-dit/model.safetensors build/demo/bundle.oca",
     .run = run,

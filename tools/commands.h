@@ -16,5 +16,9 @@ extern const cli_command command_sample;
 extern const cli_command command_inspect;
 extern const cli_command command_verify;
 extern const cli_command command_diff;
+extern const cli_command command_export;
+extern const cli_command command_import;
+extern const cli_command command_sign;
+extern const cli_command command_plot;
 
 #endif

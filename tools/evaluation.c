@@ -151,7 +151,7 @@ static ousac_status compare_all(evaluation *result, size_t size, ousac_error *er
 ousac_status evaluation_create(evaluation *result, const pipeline_runs *runs,
                                const evaluation_options *options, ousac_error *error) {
     const ousac_arch *arch = &runs->model->arch;
-    const ousac_ranks ranks = {.rank = options->plan->rank, .dense_fallback = 1};
+    const ousac_ranks ranks = ousac_plan_ranks(options->plan);
     ousac_schedule reference = {0};
     ousac_cost_total cost = {0};
     ousac_status status = OUSAC_STATUS_OK;

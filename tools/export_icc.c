@@ -3,7 +3,6 @@
 #include "formats/memory.h"
 #include "formats/torch_write.h"
 #include "profile/archive.h"
-#include "profile/plan_file.h"
 #include "tools/describe.h"
 
 #include <stdio.h>

@@ -346,7 +346,7 @@ static ousac_status show_plans(inspection *in, const ousac_bundle *bundle, const
 
     for (size_t i = 0; status == OUSAC_STATUS_OK && i < ousac_bundle_plan_count(bundle); i++) {
         const ousac_plan *plan = ousac_bundle_plan(bundle, i);
-        ousac_ranks ranks = {.rank = plan->rank, .dense_fallback = 1};
+        ousac_ranks ranks = ousac_plan_ranks(plan);
         ousac_cost_total cost;
         status = ousac_cost_trajectory(arch, ousac_bundle_schedule(bundle), &ranks, &cost, error);
         if (status == OUSAC_STATUS_OK && in->common->json) {

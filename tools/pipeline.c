@@ -90,6 +90,13 @@ ousac_status pipeline_dtype_parse(ousac_dtype *dtype, const char *name, ousac_er
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--dtype expects f32, bf16 or f16, not '%s'", name);
 }
 
+ousac_status pipeline_factors_parse(ousac_method *method, const char *name, ousac_error *error) {
+    if (ousac_method_parse(method, name) == 0)
+        return OUSAC_STATUS_OK;
+    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--factors expects delta-cov, svd, ca-svd or cd-svd, not '%s'",
+                      name);
+}
+
 int pipeline_ranges_overlap(const cli_range *range, uint64_t first, uint64_t count) {
     if (range->count == 0 || count == 0)
         return 0;
@@ -116,6 +123,7 @@ ousac_status pipeline_run_samples(const pipeline_runs *runs, const pipeline_run 
         .threads = runs->common->threads,
         .exact = run->exact,
         .calibration = run->calibration,
+        .extrapolate_modules = run->extrapolate_modules,
         .observers = run->observers,
         .samples = run->samples,
         .counters = run->counters,
@@ -248,7 +256,8 @@ ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *s
     if (options->segments > schedule->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--segments %zu: the schedule has %zu steps",
                           options->segments, schedule->step_count);
-    const ousac_profile_identity identity = identity_of(runs, tokens, options->segments);
+    ousac_profile_identity identity = identity_of(runs, tokens, options->segments);
+    identity.magnitudes = options->magnitudes != 0;
     return record(runs, schedule, "profile", &options->range, &identity,
                   options->weights ? options->weights->weight : NULL, 1, profile, cost, error);
 }
@@ -279,10 +288,11 @@ ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profil
     return status;
 }
 
-ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set **set,
-                              ousac_error *error) {
+ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
+                              ousac_factor_set **set, ousac_error *error) {
     cli_progress *progress = cli_progress_start(runs->common, "factors");
     const ousac_factorise_options options = {
+        .method = method,
         .threads = runs->common->threads,
         .progress = progress ? cli_progress_update : NULL,
         .progress_self = progress,
@@ -296,7 +306,7 @@ ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *pr
 /* --- packing --- */
 
 static void put_provenance(json_doc *doc, const ousac_profile *profile, const pipeline_ranges *pilots,
-                           const ousac_plan *const *plans, size_t plan_count) {
+                           ousac_method factors, const ousac_plan *const *plans, size_t plan_count) {
     char seed[24];
     cJSON *list = NULL;
 
@@ -305,6 +315,7 @@ static void put_provenance(json_doc *doc, const ousac_profile *profile, const pi
     json_put_text(doc, doc->root, "seed", seed);
     json_put_u64(doc, doc->root, "micro_batch", profile->identity.micro_batch);
     json_put_u64(doc, doc->root, "tokens", profile->identity.tokens_used);
+    json_put_text(doc, doc->root, "factors", ousac_method_name(factors));
     list = json_put_array(doc, doc->root, "calibration");
     for (size_t i = 0; i < profile->range_count; i++)
         pipeline_json_range(doc, list, NULL, profile->ranges[i].first, profile->ranges[i].count);
@@ -319,7 +330,9 @@ static void put_provenance(json_doc *doc, const ousac_profile *profile, const pi
     }
 }
 
-static ousac_status verify_bundle(const char *path, const ousac_model *model, ousac_error *error) {
+/* Looks at a bundle that has not got its name yet; `self` points to a pointer to the model. */
+static ousac_status verify_bundle(void *self, const char *path, ousac_error *error) {
+    const ousac_model *model = *(const ousac_model *const *)self;
     ousac_bundle *bundle = NULL;
     ousac_status status = ousac_bundle_open(&bundle, path, error);
     if (!status)
@@ -334,25 +347,19 @@ ousac_status pipeline_pack(const char *path, const ousac_model *model, const ous
                            const pipeline_ranges *pilots, const ousac_factor_set *set,
                            const ousac_plan *const *plans, size_t plan_count, ousac_dtype dtype, int keep_all,
                            ousac_error *error) {
-    ousac_bundle_options options = {.dtype = dtype, .keep_all = keep_all};
+    ousac_bundle_options options = {
+        .dtype = dtype, .keep_all = keep_all, .check = verify_bundle, .check_self = (void *)&model};
     json_doc doc;
     char *provenance = NULL;
     ousac_status status = OUSAC_STATUS_OK;
 
     json_begin(&doc);
-    put_provenance(&doc, profile, pilots, plans, plan_count);
+    put_provenance(&doc, profile, pilots, set->method, plans, plan_count);
     status = json_text(&doc, 0, &provenance, error);
     options.provenance = provenance;
     if (status)
         goto done;
     status = ousac_bundle_save(path, model, profile, set, plans, plan_count, &options, error);
-    if (!status) {
-        status = verify_bundle(path, model, error);
-        if (status) {
-            (void)unlink(path);
-            (void)ousac_error_prefix(error, "the bundle just written does not verify and was removed");
-        }
-    }
 done:
     ousac_free(provenance);
     json_end(&doc);

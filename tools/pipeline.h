@@ -31,10 +31,13 @@ enum {
     PIPELINE_VALIDATION_SAMPLES = 8,
     PIPELINE_TEST_SAMPLES = 24,
     PIPELINE_GRANULARITY = 8,
-    PIPELINE_RANK_MIN = 8
+    PIPELINE_RANK_MIN = 8,
+    PIPELINE_FORECAST_SAMPLES = 16
 };
 enum { PIPELINE_SAMPLES_MAX = 1 << 30, PIPELINE_MICRO_BATCH_MAX = 4096 };
 #define PIPELINE_BUDGET_STEP 0.25
+/* A forecast that takes a smaller fraction off the squared residual of a step is left out. */
+#define PIPELINE_FORECAST_LEAST_GAIN 0.02
 
 /* --- options, files, output --- */
 
@@ -115,6 +118,7 @@ typedef struct pipeline_run {
     cli_range range;
     int exact;
     const ousac_calibration *calibration;
+    int extrapolate_modules; /* as in ousac_run */
     const ousac_run_observers *observers;
     float *samples;
     ousac_counters *counters;
@@ -141,6 +145,7 @@ ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedu
 
 typedef struct pipeline_profile_options {
     cli_range range;
+    int magnitudes;               /* 1: channel magnitudes too, which ca-svd and cd-svd factors need */
     size_t tokens;                /* per sample and step; 0: min(N, PIPELINE_TOKENS) */
     size_t segments;              /* at least 1 */
     const ousac_profile *weights; /* NULL: every step weighs 1 */
@@ -169,9 +174,18 @@ ousac_status pipeline_budget_solve(const ousac_arch *arch, const ousac_schedule 
                                    const pipeline_budget *budget, uint64_t *macs, double *step,
                                    ousac_error *error);
 
+/* "delta-cov", "svd", "ca-svd", "cd-svd": what factors are made of. */
+ousac_status pipeline_factors_parse(ousac_method *method, const char *name, ousac_error *error);
+
+#define PIPELINE_FACTORS_OPTION(name)                                                                        \
+    {                                                                                                        \
+        "factors", 0, CLI_TEXT, (name), 0, 0, 0, "NAME",                                                     \
+            "what factors are made of: delta-cov, or as published: svd, ca-svd, cd-svd (default delta-cov)"  \
+    }
+
 /* Factors of every site, with progress. */
-ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set **set,
-                              ousac_error *error);
+ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
+                              ousac_factor_set **set, ousac_error *error);
 
 typedef enum pipeline_method {
     PIPELINE_UNIFORM = 0,
@@ -180,28 +194,40 @@ typedef enum pipeline_method {
     PIPELINE_AUTO = 2 /* both, compared end to end */
 } pipeline_method;
 ousac_status pipeline_method_parse(pipeline_method *method, const char *name, ousac_error *error);
-const char *pipeline_method_name(pipeline_method method);
+
+/* Whether a plan forecasts what its factors leave: never, always, or where it is better end to end. */
+typedef enum pipeline_forecast {
+    PIPELINE_FORECAST_OFF = 0,
+    PIPELINE_FORECAST_ON = 1,
+    PIPELINE_FORECAST_AUTO = 2
+} pipeline_forecast;
+ousac_status pipeline_forecast_parse(pipeline_forecast *forecast, const char *name, ousac_error *error);
 
 typedef struct pipeline_allocate_options {
     const char *name; /* of the plan */
     pipeline_method method;
+    pipeline_forecast forecast;
     pipeline_budget budget;
     size_t granularity, rank_min; /* of the knapsack */
-    cli_range validation;         /* count 0: none; AUTO then takes the samples after the calibration range */
+    cli_range validation;         /* count 0: none; where an AUTO compares, the samples after the calibration's */
 } pipeline_allocate_options;
 
 /* A plan that was considered. */
 typedef struct pipeline_candidate {
     int present;
     ousac_allocation allocation;
-    double cached_step;
+    ousac_forecast *forecast; /* NULL for none */
+    double cached_step;       /* forecast included */
     double
         measured; /* relative error of the final sample on the validation samples; NAN where not measured */
 } pipeline_candidate;
 
+/* Candidate i allocates by method i % PIPELINE_METHODS; from PIPELINE_METHODS on with a forecast. */
+enum { PIPELINE_CANDIDATES = 2 * PIPELINE_METHODS };
+
 typedef struct pipeline_choice {
-    pipeline_candidate candidate[PIPELINE_METHODS];
-    pipeline_method chosen;
+    pipeline_candidate candidate[PIPELINE_CANDIDATES];
+    int chosen;
     int validated;
     cli_range validation;
     ousac_plan *plan;      /* of the chosen candidate */
@@ -235,8 +261,7 @@ typedef struct pipeline_ranges {
  * says nothing. */
 ousac_status pipeline_read_pilots(const char *path, pipeline_ranges *pilots, ousac_error *error);
 
-/* Writes the bundle with its provenance, opens it again and verifies all of it; removes it where that fails.
- */
+/* Writes the bundle with its provenance; opened again and verified as a whole before it gets its name. */
 ousac_status pipeline_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
                            const pipeline_ranges *pilots, const ousac_factor_set *set,
                            const ousac_plan *const *plans, size_t plan_count, ousac_dtype dtype, int keep_all,

@@ -2,6 +2,7 @@
 
 #include "formats/memory.h"
 #include "profile/evaluate.h"
+#include "profile/forecast_fit.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -9,7 +10,25 @@
 #include <string.h>
 
 static const char *const method_names[] = {"uniform", "knapsack", "auto"};
-static const char error_model[] = "relative local error, summed over sites";
+static const char *const forecast_names[] = {"off", "on", "auto"};
+static const char *const candidate_names[PIPELINE_CANDIDATES] = {"uniform", "knapsack", "uniform+forecast",
+                                                                 "knapsack+forecast"};
+
+/* What the curves of a set of factors speak of. */
+static const char *error_model(ousac_method method) {
+    switch (method) {
+    case OUSAC_METHOD_SVD:
+        return "relative energy of the weights, summed over sites (svd)";
+    case OUSAC_METHOD_CA_SVD:
+        return "relative energy of the scaled weights, summed over sites (ca-svd)";
+    case OUSAC_METHOD_CD_SVD:
+        return "relative energy of the scaled weights, summed over sites (cd-svd)";
+    case OUSAC_METHOD_DELTA_COV:
+    case OUSAC_METHOD_COUNT:
+        break;
+    }
+    return "relative local error, summed over sites";
+}
 
 ousac_status pipeline_method_parse(pipeline_method *method, const char *name, ousac_error *error) {
     for (int i = 0; i <= PIPELINE_AUTO; i++)
@@ -20,8 +39,13 @@ ousac_status pipeline_method_parse(pipeline_method *method, const char *name, ou
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--method %s: expected uniform, knapsack or auto", name);
 }
 
-const char *pipeline_method_name(pipeline_method method) {
-    return method_names[method];
+ousac_status pipeline_forecast_parse(pipeline_forecast *forecast, const char *name, ousac_error *error) {
+    for (int i = 0; i <= PIPELINE_FORECAST_AUTO; i++)
+        if (strcmp(name, forecast_names[i]) == 0) {
+            *forecast = (pipeline_forecast)i;
+            return OUSAC_STATUS_OK;
+        }
+    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--forecast %s: expected off, on or auto", name);
 }
 
 int pipeline_note_range(const char *note, cli_range *range) {
@@ -95,6 +119,20 @@ static ousac_curve *make_curves(const ousac_factor_set *set) {
     return curves;
 }
 
+static ousac_ranks candidate_ranks(const pipeline_candidate *candidate) {
+    return (ousac_ranks){.rank = candidate->allocation.rank,
+                         .dense_fallback = 1,
+                         .forecast = candidate->forecast != NULL};
+}
+
+/* What a forecast adds to a cached evaluation in which every site is corrected. */
+static uint64_t forecast_macs(const ousac_arch *arch) {
+    uint64_t macs = 0;
+    for (size_t s = 0; s < arch->site_count; s++)
+        macs += (uint64_t)arch->tokens * (arch->sites[s].m + arch->sites[s].n);
+    return macs;
+}
+
 static ousac_status solve(const ousac_arch *arch, const ousac_factor_set *set, const ousac_curve *curves,
                           pipeline_method method, uint64_t macs, const pipeline_allocate_options *options,
                           pipeline_candidate *candidate, ousac_error *error) {
@@ -122,16 +160,53 @@ static ousac_status solve(const ousac_arch *arch, const ousac_factor_set *set, c
     return OUSAC_STATUS_OK;
 }
 
+/* Fits the forecast of a candidate's ranks on calibration samples, and counts its cost. */
+static ousac_status fit_forecast(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
+                                 const char *name, pipeline_candidate *candidate, ousac_error *error) {
+    const ousac_model *model = runs->model;
+    const ousac_ranks plain = candidate_ranks(candidate);
+    ousac_calibration *calibration = NULL;
+    ousac_forecast_fit *fit = NULL;
+    char label[64];
+    ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &plain,
+                                                   ousac_factor_set_source, set, NULL, error);
+    if (!status)
+        status = ousac_forecast_fit_create(&fit, model, &profile->schedule, calibration, runs->common->threads,
+                                           runs->micro_batch, error);
+    if (status)
+        goto done;
+    (void)snprintf(label, sizeof label, "fit %s", name);
+    pipeline_run run = {.label = label,
+                        .schedule = &profile->schedule,
+                        .range = {profile->ranges[0].first, profile->ranges[0].count},
+                        .exact = 1,
+                        .observers = ousac_forecast_fit_observers(fit)};
+    if (run.range.count > PIPELINE_FORECAST_SAMPLES)
+        run.range.count = PIPELINE_FORECAST_SAMPLES;
+    status = pipeline_run_samples(runs, &run, error);
+    if (!status)
+        status = ousac_forecast_fit_solve(fit, PIPELINE_FORECAST_LEAST_GAIN, &candidate->forecast, error);
+    if (status)
+        goto done;
+    const ousac_ranks ranks = candidate_ranks(candidate);
+    candidate->allocation.cost = ousac_cost_cached(&model->arch, &ranks);
+    candidate->cached_step = (double)candidate->allocation.cost / (double)ousac_cost_full(&model->arch);
+done:
+    ousac_forecast_fit_free(fit);
+    ousac_calibration_free(calibration);
+    return status;
+}
+
 /* Runs a candidate on the validation samples and compares it with the exact run. */
 static ousac_status measure(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
                             const char *label, const cli_range *range, const float *exact, float *samples,
                             pipeline_candidate *candidate, ousac_error *error) {
-    const ousac_ranks ranks = {.rank = candidate->allocation.rank, .dense_fallback = 1};
+    const ousac_ranks ranks = candidate_ranks(candidate);
     const ousac_model *model = runs->model;
     ousac_calibration *calibration = NULL;
     double *squares = NULL, sum = 0;
     ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks,
-                                                   ousac_factor_set_source, set, NULL, error);
+                                                   ousac_factor_set_source, set, candidate->forecast, error);
     if (status)
         goto done;
     const pipeline_run run = {.label = label,
@@ -180,11 +255,11 @@ static ousac_status validate(const pipeline_runs *runs, const ousac_profile *pro
                               .exact = 1,
                               .samples = exact};
     status = pipeline_run_samples(runs, &run, error);
-    for (int i = 0; !status && i < PIPELINE_METHODS; i++) {
+    for (int i = 0; !status && i < PIPELINE_CANDIDATES; i++) {
         char label[64];
         if (!choice->candidate[i].present)
             continue;
-        (void)snprintf(label, sizeof label, "validate %s", method_names[i]);
+        (void)snprintf(label, sizeof label, "validate %s", candidate_names[i]);
         status = measure(runs, profile, set, label, &choice->validation, exact, samples,
                          &choice->candidate[i], error);
     }
@@ -222,34 +297,85 @@ static ousac_status check_validation(const cli_range *range, const ousac_profile
     return status;
 }
 
-static void write_note(pipeline_choice *choice, int compared) {
+static void write_note(pipeline_choice *choice) {
     char *note = choice->plan->note;
     const size_t size = sizeof choice->plan->note;
     const unsigned long long first = choice->validation.first, end = first + choice->validation.count;
-    const double uniform = choice->candidate[PIPELINE_UNIFORM].measured;
-    const double knapsack = choice->candidate[PIPELINE_KNAPSACK].measured;
+    size_t compared = 0;
 
-    if (!choice->validated)
+    if (!choice->validated) {
         (void)snprintf(note, size, "not validated end to end");
-    else if (!compared)
-        (void)snprintf(note, size, "validated on samples %llu:%llu: relative error of the final sample %.4g",
-                       first, end, choice->candidate[choice->chosen].measured);
-    else
-        (void)snprintf(
-            note, size,
-            "validated on samples %llu:%llu: relative error of the final sample %.4g by knapsack, %.4g "
-            "uniform; %s",
-            first, end, knapsack, uniform,
-            choice->chosen == PIPELINE_KNAPSACK ? "the knapsack plan is accepted"
-                                                : "the knapsack plan is worse end to end, so uniform ships");
+        return;
+    }
+    (void)snprintf(note, size, "validated on samples %llu:%llu: relative error of the final sample", first, end);
+    for (int i = 0; i < PIPELINE_CANDIDATES; i++)
+        if (choice->candidate[i].present) {
+            const size_t used = strlen(note);
+            (void)snprintf(note + used, size - used, "%s %.4g %s", compared ? "," : "",
+                           choice->candidate[i].measured, candidate_names[i]);
+            compared++;
+        }
+    if (compared > 1) {
+        const size_t used = strlen(note);
+        (void)snprintf(note + used, size - used, "; the %s plan ships", candidate_names[choice->chosen]);
+    }
+}
+
+/* Every candidate that the options ask for, within the budget. */
+static ousac_status make_candidates(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
+                                    const pipeline_allocate_options *options, uint64_t macs,
+                                    pipeline_choice *choice, ousac_error *error) {
+    const ousac_arch *arch = &runs->model->arch;
+    const uint64_t extra = forecast_macs(arch), least = ousac_cost_reuse(arch);
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_cost_total cost;
+    ousac_curve *curves = make_curves(set);
+    if (!curves) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the error curves");
+        goto done;
+    }
+    status = ousac_cost_trajectory(arch, &profile->schedule, NULL, &cost, error);
+    for (int i = 0; !status && i < PIPELINE_CANDIDATES; i++) {
+        const int method = i % PIPELINE_METHODS, forecast = i / PIPELINE_METHODS;
+        pipeline_candidate *candidate = &choice->candidate[i];
+        if (options->method != PIPELINE_AUTO && (int)options->method != method)
+            continue;
+        if (options->forecast != PIPELINE_FORECAST_AUTO && (int)options->forecast != forecast)
+            continue;
+        if (forecast && (macs < least + extra || cost.forwards_cached == 0)) {
+            if (options->forecast == PIPELINE_FORECAST_AUTO)
+                continue; /* nothing to pay it with, or nothing to forecast */
+            status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                                "--forecast on: the forecast alone costs %.6f of a full evaluation; the budget is %.6f",
+                                (double)(least + extra) / (double)ousac_cost_full(arch),
+                                (double)macs / (double)ousac_cost_full(arch));
+            break;
+        }
+        status = solve(arch, set, curves, (pipeline_method)method, forecast ? macs - extra : macs, options,
+                       candidate, error);
+        if (!status && forecast)
+            status = fit_forecast(runs, profile, set, candidate_names[i], candidate, error);
+    }
+done:
+    ousac_free(curves);
+    return status;
+}
+
+/* The best end to end; without a measurement the only one, and of equals the simplest. */
+static int best_candidate(const pipeline_choice *choice) {
+    int best = -1;
+    for (int i = 0; i < PIPELINE_CANDIDATES; i++)
+        if (choice->candidate[i].present &&
+            (best < 0 || choice->candidate[i].measured < choice->candidate[best].measured))
+            best = i;
+    return best;
 }
 
 ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
                                const pipeline_allocate_options *options, pipeline_choice *choice,
                                ousac_error *error) {
     const ousac_arch *arch = &runs->model->arch;
-    const int compared = options->method == PIPELINE_AUTO;
-    ousac_curve *curves = NULL;
+    const int compared = options->method == PIPELINE_AUTO || options->forecast == PIPELINE_FORECAST_AUTO;
     uint64_t macs = 0;
     ousac_status status = OUSAC_STATUS_OK;
 
@@ -263,51 +389,41 @@ ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *p
         choice->validation = default_validation(profile, runs->micro_batch);
     if (choice->validation.count > 0)
         status = check_validation(&choice->validation, profile, runs->micro_batch, error);
-    if (status)
-        goto done;
-    curves = make_curves(set);
-    if (!curves) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the error curves");
-        goto done;
-    }
-    for (int i = 0; !status && i < PIPELINE_METHODS; i++)
-        if (compared || (int)options->method == i)
-            status =
-                solve(arch, set, curves, (pipeline_method)i, macs, options, &choice->candidate[i], error);
+    if (!status)
+        status = make_candidates(runs, profile, set, options, macs, choice, error);
     if (!status && choice->validation.count > 0)
         status = validate(runs, profile, set, choice, error);
     if (status)
         goto done;
 
-    choice->chosen = options->method;
-    if (compared)
-        choice->chosen =
-            choice->candidate[PIPELINE_KNAPSACK].measured <= choice->candidate[PIPELINE_UNIFORM].measured
-                ? PIPELINE_KNAPSACK
-                : PIPELINE_UNIFORM;
-    const ousac_allocation *allocation = &choice->candidate[choice->chosen].allocation;
-    status = ousac_plan_create(&choice->plan, arch, options->name, method_names[choice->chosen], allocation,
-                               error);
+    choice->chosen = best_candidate(choice);
+    const pipeline_candidate *chosen = &choice->candidate[choice->chosen];
+    status = ousac_plan_create(&choice->plan, arch, options->name, candidate_names[choice->chosen],
+                               &chosen->allocation, error);
+    if (!status && chosen->forecast)
+        status = ousac_forecast_copy(&choice->plan->forecast, chosen->forecast, error);
     if (status)
         goto done;
     memcpy(choice->plan->model_digest, profile->identity.model_digest, sizeof choice->plan->model_digest);
     ousac_profile_digest(profile, choice->plan->profile_digest);
-    choice->plan->cached_step = choice->candidate[choice->chosen].cached_step;
+    choice->plan->cached_step = chosen->cached_step;
     choice->plan->budget = choice->budget_step;
-    (void)snprintf(choice->plan->error_model, sizeof choice->plan->error_model, "%s", error_model);
-    write_note(choice, compared);
-    const ousac_ranks ranks = {.rank = choice->plan->rank, .dense_fallback = 1};
+    (void)snprintf(choice->plan->error_model, sizeof choice->plan->error_model, "%s",
+                   error_model(set->method));
+    write_note(choice);
+    const ousac_ranks ranks = ousac_plan_ranks(choice->plan);
     status = ousac_cost_trajectory(arch, &profile->schedule, &ranks, &choice->cost, error);
 done:
-    ousac_free(curves);
     if (status)
         pipeline_choice_free(choice);
     return status;
 }
 
 void pipeline_choice_free(pipeline_choice *choice) {
-    for (int i = 0; i < PIPELINE_METHODS; i++)
+    for (int i = 0; i < PIPELINE_CANDIDATES; i++) {
         ousac_allocation_free(&choice->candidate[i].allocation);
+        ousac_forecast_free(choice->candidate[i].forecast);
+    }
     ousac_plan_free(choice->plan);
     memset(choice, 0, sizeof *choice);
 }
@@ -324,24 +440,24 @@ static void count_paths(const ousac_arch *arch, const size_t *rank, size_t count
 
 void pipeline_choice_print(const pipeline_choice *choice, const ousac_arch *arch) {
     size_t paths[4], least = SIZE_MAX, most = 0;
-    printf("%-10s %12s %16s %14s %8s %12s\n", "method", "cached step", "modelled error", "dual bound", "gap",
+    printf("%-17s %12s %16s %14s %8s %12s\n", "method", "cached step", "modelled error", "dual bound", "gap",
            choice->validated ? "end to end" : "");
-    for (int i = 0; i < PIPELINE_METHODS; i++) {
+    for (int i = 0; i < PIPELINE_CANDIDATES; i++) {
         const pipeline_candidate *candidate = &choice->candidate[i];
         if (!candidate->present)
             continue;
-        printf("%-10s %10.3f %% %16.6g %14.6g %6.2f %%", method_names[i], 100 * candidate->cached_step,
+        printf("%-17s %10.3f %% %16.6g %14.6g %6.2f %%", candidate_names[i], 100 * candidate->cached_step,
                candidate->allocation.error, candidate->allocation.bound, 100 * candidate->allocation.gap);
         if (choice->validated)
             printf(" %12.4g", candidate->measured);
-        printf("%s\n", i == (int)choice->chosen ? "  <- chosen" : "");
+        printf("%s\n", i == choice->chosen ? "  <- chosen" : "");
     }
     count_paths(arch, choice->plan->rank, paths);
     for (size_t s = 0; s < arch->site_count; s++) {
         least = choice->plan->rank[s] < least ? choice->plan->rank[s] : least;
         most = choice->plan->rank[s] > most ? choice->plan->rank[s] : most;
     }
-    printf("error model: %s%s\n", error_model,
+    printf("error model: %s%s\n", choice->plan->error_model,
            choice->plan->exact ? "; the chosen plan is optimal under it at this granularity" : "");
     printf("ranks %zu to %zu; sites: %zu low rank, %zu exact products, %zu frozen, %zu in reused modules\n",
            least, most, paths[OUSAC_PATH_LOW_RANK], paths[OUSAC_PATH_DENSE], paths[OUSAC_PATH_FROZEN],
@@ -377,14 +493,15 @@ void pipeline_choice_put(json_doc *doc, cJSON *object, const pipeline_choice *ch
     json_put_real(doc, object, "budget_step", choice->budget_step);
     json_put_real(doc, object, "cached_step", choice->cost.cached_step);
     json_put_real(doc, object, "total", choice->cost.total);
-    json_put_text(doc, object, "error_model", error_model);
+    json_put_text(doc, object, "error_model", choice->plan->error_model);
     if (choice->validated)
         pipeline_json_range(doc, object, "validation", choice->validation.first, choice->validation.count);
     list = json_put_array(doc, object, "candidates");
-    for (int i = 0; i < PIPELINE_METHODS; i++)
+    for (int i = 0; i < PIPELINE_CANDIDATES; i++)
         if (choice->candidate[i].present) {
             cJSON *item = json_put_object(doc, list, NULL);
-            json_put_text(doc, item, "method", method_names[i]);
+            json_put_text(doc, item, "method", candidate_names[i]);
+            json_put_bool(doc, item, "forecast", choice->candidate[i].forecast != NULL);
             put_candidate(doc, item, &choice->candidate[i], choice->validated);
         }
     count_paths(arch, choice->plan->rank, paths);

@@ -60,15 +60,22 @@ void table_free(table *t) {
     memset(t, 0, sizeof *t);
 }
 
+char *join_texts(const char *a, const char *b, const char *c) {
+    const size_t size = strlen(a) + strlen(b) + strlen(c) + 1;
+    char *text = ousac_malloc(size, 1);
+    if (text != NULL)
+        (void)snprintf(text, size, "%s%s%s", a, b, c);
+    return text;
+}
+
 ousac_status table_save(const table *t, const char *directory, ousac_error *error) {
     ousac_status status = table_check(t, error);
-    ousac_text path = {0};
     if (status)
         return status;
-    ousac_text_add(&path, "%s/%s.tsv", directory, t->name);
-    status = path.failed ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the name of a table")
-                         : ousac_file_replace(path.data, t->text.data, t->text.size, error);
-    ousac_free(path.data);
+    char *path = join_texts(directory, t->name, ".tsv");
+    status = path == NULL ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the name of a table")
+                          : ousac_file_replace(path, t->text.data, t->text.size, error);
+    ousac_free(path);
     return status;
 }
 

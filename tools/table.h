@@ -14,6 +14,7 @@ typedef struct table {
     ousac_text text;
     size_t rows;       /* without the line of names */
     int cells_in_line; /* of the row being written */
+    const char *nothing; /* static storage: why the table is empty or has nothing but zeros; NULL where it is not */
 } table;
 
 /* `columns`: names separated by blanks. */
@@ -27,7 +28,10 @@ void table_end_row(table *t);
 ousac_status table_check(const table *t, ousac_error *error);
 void table_free(table *t);
 
-/* DIRECTORY/NAME.tsv */
+/* Three texts in one new block (ousac_free); NULL where memory is short. */
+char *join_texts(const char *a, const char *b, const char *c);
+
+/* Writes DIRECTORY/NAME.tsv; `directory` ends with a slash. */
 ousac_status table_save(const table *t, const char *directory, ousac_error *error);
 
 /* Walks over cells: *at begins as t->text.data; returns the cell's length and its start, and says whether it ends its

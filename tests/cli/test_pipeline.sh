@@ -95,18 +95,23 @@ check "profiling is reproducible" "$OUSAC" diff --tolerance 0 "$WORK/p0.oca" "$W
 
 # --- allocating ---
 allocate=(allocate --model "$MODEL" --profile "$WORK/p.oca")
-ousac "uniform plan" 0 "^uniform .*<- chosen" "${allocate[@]}" --method uniform -o "$WORK/uniform.oca"
+ousac "uniform plan" 0 "^uniform .*<- chosen" "${allocate[@]}" --method uniform --forecast off -o "$WORK/uniform.oca"
+ousac "a plan with a forecast" 0 "^uniform\+forecast .*<- chosen" \
+    "${allocate[@]}" --method uniform --forecast on --name forecast -o "$WORK/forecast.oca"
+ousac "unknown forecast" 2 "off, on or auto" "${allocate[@]}" --forecast perhaps -o "$WORK/never.oca"
+ousac "a budget that cannot pay the forecast" 2 "forecast alone costs" \
+    "${allocate[@]}" --forecast on --budget-step 0.01 -o "$WORK/never.oca"
 ousac "knapsack plan with its certificate" 0 "dual bound" \
-    "${allocate[@]}" --method knapsack --budget-step 0.3 --name knapsack -o "$WORK/knapsack.oca"
-ousac "auto plan, validated behind the calibration" 0 "validated on samples 8:16.*(accepted|uniform ships)" \
+    "${allocate[@]}" --method knapsack --forecast off --budget-step 0.3 --name knapsack -o "$WORK/knapsack.oca"
+ousac "auto plan, validated behind the calibration" 0 "validated on samples 8:16.*plan ships" \
     "${allocate[@]}" --budget-step 0.25 -o "$WORK/plan.oca"
 ousac "allocate --json" 0 "" "${allocate[@]}" --budget-total 0.5 --json -o "$WORK/total.oca"
 keep
-json "a total budget is kept, by both methods" \
-    'r["total"] <= 0.5 + 1e-9 and len(r["candidates"]) == 2 and
+json "a total budget is kept, by every candidate" \
+    'r["total"] <= 0.5 + 1e-9 and len(r["candidates"]) == 4 and
      all(c["bound"] <= c["modelled_error"] * (1 + 1e-9) for c in r["candidates"])'
-json "auto ships the knapsack only where it is no worse" \
-    '(lambda e: r["method"] == ("knapsack" if e["knapsack"] <= e["uniform"] else "uniform"))(
+json "auto ships what is best end to end" \
+    '(lambda e: len(e) == 4 and r["method"] == min(e, key=e.get))(
          {c["method"]: c["relative_error"] for c in r["candidates"]})'
 ousac "budget above the ceiling" 2 "--budget-step 1.5: expected from 0\.00[0-9]+ .* to 1 " \
     "${allocate[@]}" --budget-step 1.5 -o "$WORK/never.oca"

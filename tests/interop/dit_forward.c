@@ -44,7 +44,7 @@ int main(int argc, char **argv) {
     ousac_model_options options = {.heads = strtoul(argv[2], NULL, 10)};
     if (ousac_model_load(&model, argv[1], &options, ousac_backend_cpu(), &error) ||
         ousac_file_map(&x, argv[3], &error) || ousac_file_map(&t, argv[4], &error) ||
-        ousac_file_map(&labels, argv[5], &error) || ousac_executor_create(&executor, model, NULL, 1, 0, &error) ||
+        ousac_file_map(&labels, argv[5], &error) || ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = 1}, &error) ||
         model->family->workspace_create(model, 1, &workspace, &error))
         return fail(&error);
     const size_t size = ousac_model_sample_size(model), count = t.size / sizeof(float);

@@ -125,16 +125,23 @@ static void add_sample(ousac_profile *profile, uint64_t sample) {
     }
     for (size_t i = 0; profile->moment && i < profile->identity.segments * groups; i++)
         add_outer(profile->moment[i], profile->arch.groups[i % groups].dim, i, sample);
+    for (int k = 0; profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++)
+        for (size_t i = 0; i < ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k); i++) {
+            uint32_t words[4];
+            ousac_philox_draw((uint64_t)k, STREAM + 3, sample, (uint32_t)i, words);
+            profile->magnitude[k][i] += (double)words[0] / 4294967296.0 / (double)(1 + i % 5);
+        }
 }
 
-void synthetic_profile(ousac_profile **profile, uint64_t first, uint64_t count, size_t segments,
-                       int with_moments) {
+static void make_profile(ousac_profile **profile, uint64_t first, uint64_t count, size_t segments,
+                         int with_moments, int magnitudes) {
     ousac_error error = {0};
     ousac_arch arch;
     ousac_schedule schedule;
     ousac_profile_identity identity = {
         .seed = UINT64_MAX - 1, .micro_batch = 4, .tokens_used = SYNTHETIC_TOKENS};
     identity.segments = segments;
+    identity.magnitudes = magnitudes;
     synthetic_digest(identity.model_digest, 'a');
     synthetic_arch(&arch);
     synthetic_schedule(&schedule);
@@ -145,6 +152,15 @@ void synthetic_profile(ousac_profile **profile, uint64_t first, uint64_t count, 
         add_sample(*profile, j);
     ousac_schedule_free(&schedule);
     ousac_arch_free(&arch);
+}
+
+void synthetic_profile(ousac_profile **profile, uint64_t first, uint64_t count, size_t segments,
+                       int with_moments) {
+    make_profile(profile, first, count, segments, with_moments, 0);
+}
+
+void synthetic_profile_with_magnitudes(ousac_profile **profile, uint64_t first, uint64_t count) {
+    make_profile(profile, first, count, 1, 1, 1);
 }
 
 void rewrite_archive(const char *source, const char *target, const archive_edit *edit) {

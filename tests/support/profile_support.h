@@ -46,6 +46,9 @@ float *synthetic_weight(const ousac_model *model, size_t site);
 void synthetic_profile(ousac_profile **profile, uint64_t first, uint64_t count, size_t segments,
                        int with_moments);
 
+/* The same of one segment, with moments and channel magnitudes. */
+void synthetic_profile_with_magnitudes(ousac_profile **profile, uint64_t first, uint64_t count);
+
 /* A copy of an archive with changes. */
 typedef struct archive_edit {
     const char *drop;        /* a metadata key or a tensor's name to leave out; NULL: none */

@@ -35,10 +35,14 @@ void scratch_remove(scratch *dir) {
     assert_int_equal(nftw(dir->path, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
 }
 
-const char *scratch_path(const scratch *dir, const char *name, char *path) {
-    int length = snprintf(path, SCRATCH_PATH_BYTES, "%s/%s", dir->path, name);
+const char *scratch_join(char path[SCRATCH_PATH_BYTES], const char *directory, const char *name) {
+    int length = snprintf(path, SCRATCH_PATH_BYTES, "%s/%s", directory, name);
     assert_in_range(length, 1, SCRATCH_PATH_BYTES - 1);
     return path;
+}
+
+const char *scratch_path(const scratch *dir, const char *name, char *path) {
+    return scratch_join(path, dir->path, name);
 }
 
 void scratch_put(const scratch *dir, const char *name, const void *data, size_t size) {

@@ -19,6 +19,9 @@ void scratch_remove(scratch *dir);
 /* "DIRECTORY/name" into `path`, SCRATCH_PATH_BYTES long; returns `path`. */
 const char *scratch_path(const scratch *dir, const char *name, char *path);
 
+/* The same for any directory. */
+const char *scratch_join(char path[SCRATCH_PATH_BYTES], const char *directory, const char *name);
+
 void scratch_put(const scratch *dir, const char *name, const void *data, size_t size);
 /* 1 where the file exists and holds exactly these bytes. */
 int scratch_holds(const scratch *dir, const char *name, const void *data, size_t size);

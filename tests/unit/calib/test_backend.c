@@ -568,7 +568,8 @@ static void simple_kernels_match_their_definitions(void **unused) {
                 for (size_t j = 0; j < d; j++)
                     assert_true(y[i * ldy + j] == u[index[i] * ldu + j] - v[index[i] * ldv + j]);
             assert_pad_untouched(y, rows, d, ldy);
-            assert_int_equal(k->extrapolate(k, rows, d, 1.25F, u, ldu, v, ldv, y, ldy, NULL), OUSAC_STATUS_OK);
+            assert_int_equal(k->extrapolate(k, rows, d, 1.25F, u, ldu, v, ldv, y, ldy, NULL),
+                             OUSAC_STATUS_OK);
             for (size_t i = 0; i < rows; i++)
                 for (size_t j = 0; j < d; j++) {
                     const double a = (double)u[i * ldu + j], e = a + 1.25 * (a - (double)v[i * ldv + j]);
@@ -644,6 +645,39 @@ static void sums_of_squares_are_exact_to_double(void **unused) {
         }
 }
 
+static void column_sums_of_absolute_values_are_exact_to_double(void **unused) {
+    static const size_t sizes[][3] = {{1, 1, 1},  {6, 15, 2},   {6, 16, 3},
+                                      {4, 17, 1}, {12, 100, 4}, {64, 192, 64}};
+    uint64_t state = 16;
+    (void)unused;
+    for (size_t b = 0; b < backend_count; b++)
+        for (size_t c = 0; c < sizeof sizes / sizeof *sizes; c++) {
+            const ousac_backend *k = &backends[b];
+            const size_t rows = sizes[c][0], cols = sizes[c][1], group = sizes[c][2];
+            const size_t lda = cols + c % 3, ldb = cols + c % 2, groups = rows / group;
+            float *x = filled(&state, rows, lda), *z = filled(&state, rows, ldb);
+            double *one = calloc(groups * cols + 1, sizeof *one), *two = calloc(groups * cols, sizeof *two);
+            one[0] = 5; /* sums are added to what is there */
+            one[groups * cols] = 7;
+            assert_int_equal(k->sum_abs_columns(k, rows, cols, x, lda, group, one, NULL), OUSAC_STATUS_OK);
+            assert_int_equal(k->sum_abs_columns_diff(k, rows, cols, x, lda, z, ldb, group, two, NULL),
+                             OUSAC_STATUS_OK);
+            for (size_t g = 0; g < groups; g++)
+                for (size_t j = 0; j < cols; j++) {
+                    double sum = g + j == 0 ? 5 : 0, difference = 0;
+                    for (size_t i = g * group; i < (g + 1) * group; i++) {
+                        const double value = x[i * lda + j], delta = value - (double)z[i * ldb + j];
+                        sum += value < 0 ? -value : value;
+                        difference += delta < 0 ? -delta : delta;
+                    }
+                    assert_near(one[g * cols + j], sum, 1e-13 * sum);
+                    assert_near(two[g * cols + j], difference, 1e-13 * difference);
+                }
+            assert_true(one[groups * cols] == 7);
+            free(x), free(z), free(one), free(two);
+        }
+}
+
 static void accumulate_packed_adds_the_lower_triangle(void **unused) {
     static const size_t orders[] = {1, 2, 17, 64};
     uint64_t state = 13;
@@ -703,7 +737,7 @@ static void instruction_sets_agree_bit_for_bit(void **unused) {
     enum { ROWS = 7, COLS = 203, COUNT = ROWS * COLS };
     uint64_t state = 14;
     static float x[COUNT], z[COUNT], mod[COUNT], y[2][5][COUNT];
-    double sums[2][2];
+    double sums[2][2], columns[2][2][COLS] = {{{0}}};
     (void)unused;
     if (backend_count < 2)
         skip();
@@ -722,9 +756,13 @@ static void instruction_sets_agree_bit_for_bit(void **unused) {
             k->add_gated(ROWS, COLS, y[which][4], x, mod, 2, COLS);
             sums[which][0] = k->sum_squares(ROWS, COLS, x, COLS);
             sums[which][1] = k->sum_squares_diff(ROWS, COLS, x, COLS, z, COLS);
+            memset(columns[which], 0, sizeof columns[which]);
+            k->sum_abs_columns(ROWS, COLS, x, COLS, columns[which][0]);
+            k->sum_abs_columns_diff(ROWS, COLS, x, COLS, z, COLS, columns[which][1]);
         }
         assert_memory_equal(y[0], y[1], sizeof y[0]);
         assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
+        assert_memory_equal(columns[0], columns[1], sizeof columns[0]);
     }
 }
 
@@ -806,6 +844,10 @@ static void misuse_is_reported(void **unused) {
     assert_int_equal(k->sum_squares(k, 4, 3, x, 3, 3, wide, &error), OUSAC_STATUS_USAGE);
     assert_int_equal(k->sum_squares(k, 4, 3, x, 3, 0, wide, &error), OUSAC_STATUS_USAGE);
     assert_int_equal(k->sum_squares_diff(k, 4, 3, x, 3, x, 2, 2, wide, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(k->sum_abs_columns(k, 4, 3, x, 3, 3, wide, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(k->sum_abs_columns(k, 4, 3, x, 2, 2, wide, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(k->sum_abs_columns_diff(k, 4, 3, x, 3, x, 2, 2, wide, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(k->sum_abs_columns_diff(k, 4, 3, x, 3, x, 3, 0, wide, &error), OUSAC_STATUS_USAGE);
     assert_int_equal(k->accumulate_packed(k, 3, 1, x, 2, wide, &error), OUSAC_STATUS_USAGE);
 }
 
@@ -857,6 +899,7 @@ int main(void) {
         cmocka_unit_test(simple_kernels_match_their_definitions),
         cmocka_unit_test(gather_picks_by_index),
         cmocka_unit_test(sums_of_squares_are_exact_to_double),
+        cmocka_unit_test(column_sums_of_absolute_values_are_exact_to_double),
         cmocka_unit_test(accumulate_packed_adds_the_lower_triangle),
         cmocka_unit_test(all_finite_finds_one_bad_value_anywhere),
         cmocka_unit_test(instruction_sets_agree_bit_for_bit),

@@ -191,6 +191,44 @@ static void a_trajectory_counts_effective_gates(void **unused) {
     ousac_arch_free(&arch);
 }
 
+/* Branch cond has its second full evaluation at step 3, uncond at step 4; each output channel costs one MAC
+ * per token. */
+static void extrapolation_counts_from_the_second_full_evaluation(void **unused) {
+    static const plan_step plan[] = {
+        {OUSAC_MODE_CFG, OUSAC_GATE_FULL, OUSAC_GATE_FULL},
+        {OUSAC_MODE_CFG, OUSAC_GATE_REUSE, OUSAC_GATE_CACHED},
+        {OUSAC_MODE_COND, OUSAC_GATE_CACHED, OUSAC_GATE_FULL},
+        {OUSAC_MODE_COND, OUSAC_GATE_FULL, OUSAC_GATE_FULL},
+        {OUSAC_MODE_CFG, OUSAC_GATE_CACHED, OUSAC_GATE_FULL},
+        {OUSAC_MODE_CFG, OUSAC_GATE_REUSE, OUSAC_GATE_REUSE},
+        {OUSAC_MODE_UNCOND, OUSAC_GATE_FULL, OUSAC_GATE_CACHED},
+    };
+    ousac_step steps[7];
+    ousac_arch arch;
+    ousac_cost_total total;
+    const ousac_schedule schedule = schedule_of(steps, plan, 7);
+    (void)unused;
+    assert_int_equal(ousac_arch_create_dit(&arch, 2, 16, 32, 128, NULL), OUSAC_STATUS_OK);
+    ousac_ranks ranks = uniform(12, 2);
+    const uint64_t full = ousac_cost_full(&arch), reuse = ousac_cost_reuse(&arch);
+    rank_of[6 + 4] = 0; /* the second block's MLP is reused */
+    const uint64_t cached = ousac_cost_cached(&arch, &ranks);
+    ranks.extrapolate_modules = 1;
+    assert_int_equal(ousac_cost_cached(&arch, &ranks), cached);
+    assert_int_equal(ousac_cost_extrapolation(&arch, &ranks), 16 * 32);
+    assert_int_equal(ousac_cost_extrapolation(&arch, NULL), 4 * 16 * 32);
+    assert_int_equal(ousac_cost_trajectory(&arch, &schedule, &ranks, &total, NULL), OUSAC_STATUS_OK);
+    /* full: cond 0, 3, uncond 0, 4; cached: cond 2, 4, uncond 1, 6; reuse: cond 1, 5, uncond 5 */
+    assert_int_equal(total.schedule_cached,
+                     4 * full + 4 * cached + 3 * reuse + 2 * (16 * 32) + 2 * (4 * 16 * 32));
+    assert_true(fabs(total.cached_step - (double)(cached + 16 * 32) / (double)full) < 1e-15);
+    ranks.rank = NULL;
+    assert_int_equal(ousac_cost_cached(&arch, &ranks), reuse);
+    assert_int_equal(ousac_cost_trajectory(&arch, &schedule, &ranks, &total, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(total.schedule_cached, 4 * full + 7 * reuse + 4 * (4 * 16 * 32));
+    ousac_arch_free(&arch);
+}
+
 static void a_schedule_without_guidance_is_compared_with_one_branch(void **unused) {
     static const plan_step plan[] = {{OUSAC_MODE_COND, OUSAC_GATE_FULL, OUSAC_GATE_FULL},
                                      {OUSAC_MODE_COND, OUSAC_GATE_FULL, OUSAC_GATE_FULL}};
@@ -242,6 +280,7 @@ int main(void) {
         cmocka_unit_test(a_module_with_a_dead_stage_costs_nothing),
         cmocka_unit_test(costs_that_do_not_fit_saturate),
         cmocka_unit_test(a_trajectory_counts_effective_gates),
+        cmocka_unit_test(extrapolation_counts_from_the_second_full_evaluation),
         cmocka_unit_test(a_schedule_without_guidance_is_compared_with_one_branch),
         cmocka_unit_test(trajectories_that_cannot_be_costed_are_refused),
     };

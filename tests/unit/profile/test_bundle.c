@@ -14,7 +14,7 @@
 #include "formats/oca.h"
 #include "profile/bundle.h"
 #include "tests/support/profile_support.h"
-#include "tests/support/temporary.h"
+#include "tests/support/scratch.h"
 
 enum { SITES = SYNTHETIC_BLOCKS * 6, PLANS = 3 };
 
@@ -28,7 +28,8 @@ static const char *const plan_names[PLANS] = {"default", "a-low", "a"};
 static const size_t needed[SITES] = {2, 3, 2, 2, 5, 4, 2, 2, 2, 2, 6, 6};
 
 typedef struct fixture {
-    char directory[TEMPORARY_PATH_BYTES], path[TEMPORARY_PATH_BYTES];
+    scratch directory;
+    char path[SCRATCH_PATH_BYTES];
     ousac_model *model;
     ousac_profile *profile;
     ousac_factor_set *set;
@@ -40,8 +41,8 @@ static int create(void **state) {
     ousac_error error = {0};
     const ousac_factorise_options options = {.threads = 1};
     assert_non_null(f);
-    assert_int_equal(temporary_create(f->directory), 0);
-    temporary_join(f->path, f->directory, "bundle.oca");
+    scratch_create(&f->directory);
+    scratch_join(f->path, f->directory.path, "bundle.oca");
     synthetic_model(&f->model, 21);
     synthetic_profile(&f->profile, 0, 24, 1, 1);
     must_succeed(ousac_factor_set_create(&f->set, f->model, f->profile, &options, &error), &error);
@@ -60,7 +61,7 @@ static int create(void **state) {
 
 static int destroy(void **state) {
     fixture *f = *state;
-    temporary_remove(f->directory);
+    scratch_remove(&f->directory);
     for (size_t i = 0; i < PLANS; i++)
         ousac_plan_free(f->plan[i]);
     ousac_factor_set_free(f->set);
@@ -215,9 +216,9 @@ static void only_what_the_plans_need_is_stored(void **state) {
 
 static void the_same_parts_give_the_same_bytes(void **state) {
     const fixture *f = *state;
-    char again[TEMPORARY_PATH_BYTES];
+    char again[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
-    temporary_join(again, f->directory, "again.oca");
+    scratch_join(again, f->directory.path, "again.oca");
     must_succeed(save(f, f->path, OUSAC_DTYPE_F16, 0, &error), &error);
     must_succeed(save(f, again, OUSAC_DTYPE_F16, 0, &error), &error);
     assert_true(files_are_equal(f->path, again));
@@ -461,10 +462,10 @@ static void a_file_that_contradicts_itself_is_refused(void **state) {
           .data = ones}},
     };
     fixture *f = *state;
-    char bad[TEMPORARY_PATH_BYTES];
+    char bad[SCRATCH_PATH_BYTES];
     ousac_bundle *bundle = NULL;
     ousac_error error = {0};
-    temporary_join(bad, f->directory, "bad.oca");
+    scratch_join(bad, f->directory.path, "bad.oca");
     /* wide asks for 3 directions of a live module: q 3, k 1, v 1, proj 1 */
     int32_t three[SITES] = {3, 1, 1, 1, 0};
     must_succeed(save(f, f->path, OUSAC_DTYPE_BF16, 0, &error), &error);
@@ -508,11 +509,11 @@ static void verifying_reads_everything(void **state) {
           .data = infinite}},
     };
     fixture *f = *state;
-    char bad[TEMPORARY_PATH_BYTES];
+    char bad[SCRATCH_PATH_BYTES];
     ousac_bundle *bundle = NULL;
     ousac_calibration *c = NULL;
     ousac_error error = {0};
-    temporary_join(bad, f->directory, "bad.oca");
+    scratch_join(bad, f->directory.path, "bad.oca");
     must_succeed(save(f, f->path, OUSAC_DTYPE_BF16, 0, &error), &error);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         rewrite_archive(f->path, bad, &cases[i].edit);

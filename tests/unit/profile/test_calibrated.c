@@ -257,7 +257,7 @@ static void full_rank_reproduces_the_exact_step_and_every_site_matters(void **st
     must(model->family->draw_inputs(model, workspace, SEED, 0, 1, &error), &error);
 
     /* exact states and outputs, one branch, DDIM */
-    must(ousac_executor_create(&executor, model, NULL, 1, 0, &error), &error);
+    must(ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = 1}, &error), &error);
     ousac_model_draw_noise(model, SEED, 0, 1, x);
     for (size_t i = 0; i < STEPS; i++) {
         must(ousac_executor_begin(executor, i, 0, OUSAC_GATE_FULL, 1, NULL, &effective, &error), &error);
@@ -277,7 +277,8 @@ static void full_rank_reproduces_the_exact_step_and_every_site_matters(void **st
     ousac_executor_free(executor);
 
     ousac_calibration *calibration = full_rank();
-    must(ousac_executor_create(&executor, model, calibration, 1, 1, &error), &error);
+    must(ousac_executor_create(&executor, model,
+                               &(ousac_executor_options){.calibration = calibration, .batch = 1, .keep = 1}, &error), &error);
     double worst = 0;
     for (size_t i = 0; i < STEPS; i++) {
         evaluate(executor, workspace, i, x + i * size, eps);
@@ -296,7 +297,8 @@ static void full_rank_reproduces_the_exact_step_and_every_site_matters(void **st
         double change = 0;
         calibration = full_rank();
         must(ousac_calibration_zero_site(calibration, &model->arch, s, &error), &error);
-        must(ousac_executor_create(&executor, model, calibration, 1, 1, &error), &error);
+        must(ousac_executor_create(&executor, model,
+                               &(ousac_executor_options){.calibration = calibration, .batch = 1, .keep = 1}, &error), &error);
         for (size_t i = 0; i < STEPS; i++) {
             evaluate(executor, workspace, i, x + i * size, eps);
             change = fmax(change, relative(eps, exact + i * size, size));

@@ -18,20 +18,21 @@
 #include "profile/model.h"
 #include "tests/support/naive_dit.h"
 #include "tests/support/random_dit.h"
-#include "tests/support/temporary.h"
+#include "tests/support/scratch.h"
 
 #define SHIPPED "data/shapes-dit/model.safetensors"
 
-static char directory[TEMPORARY_PATH_BYTES];
+static scratch directory;
 
 static int set_up(void **state) {
     (void)state;
-    return temporary_create(directory);
+    scratch_create(&directory);
+    return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    temporary_remove(directory);
+    scratch_remove(&directory);
     return 0;
 }
 
@@ -53,7 +54,7 @@ static double engine_error(const ousac_model *model, naive_dit *net, size_t coun
     void *workspace = NULL;
     ousac_gate effective;
     assert_true(x && out && expected);
-    must(ousac_executor_create(&executor, model, NULL, count, 0, &error), &error);
+    must(ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = count}, &error), &error);
     must(model->family->workspace_create(model, count, &workspace, &error), &error);
     must(model->family->draw_inputs(model, workspace, 5, 40, count, &error), &error);
     ousac_model_draw_noise(model, 5, 40, count, x);
@@ -120,7 +121,7 @@ static void random_models_match_naive_forward(void **state) {
         {"diffusers names, bf16", 2, 36, 3, 144, 3, 2, 21, 11, 2, 0, 1, OUSAC_DTYPE_BF16},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        char plain[TEMPORARY_PATH_BYTES], other[TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES], name[32];
+        char plain[SCRATCH_PATH_BYTES], other[SCRATCH_PATH_BYTES], file[SCRATCH_PATH_BYTES], name[32];
         ousac_error error = {0};
         ousac_model *model = NULL;
         naive_dit *net = NULL;
@@ -131,17 +132,17 @@ static void random_models_match_naive_forward(void **state) {
         options.input_size = cases[c].input_size, options.classes = cases[c].classes;
         options.learn_sigma = cases[c].learn_sigma, options.dtype = cases[c].dtype;
         (void)snprintf(name, sizeof name, "plain%zu", c);
-        temporary_join(plain, directory, name);
+        scratch_join(plain, directory.path, name);
         must(random_dit_write(plain, &options, &error), &error);
-        temporary_join(file, plain, "model.safetensors");
+        scratch_join(file, plain, "model.safetensors");
         must(naive_dit_load(&net, file, options.heads, &error), &error);
         if (cases[c].diffusers) {
             (void)snprintf(name, sizeof name, "other%zu", c);
-            temporary_join(other, directory, name);
+            scratch_join(other, directory.path, name);
             options.layout = RANDOM_DIT_DIFFUSERS;
             options.norm_eps = 1e-3; /* large enough that ignoring it would show */
             must(random_dit_write(other, &options, &error), &error);
-            temporary_join(file, other, random_dit_file(RANDOM_DIT_DIFFUSERS));
+            scratch_join(file, other, random_dit_file(RANDOM_DIT_DIFFUSERS));
             net->frequency_denominator -= 1;
             net->mlp_norm_eps = 1e-3;
             /* the public file holds the embedding in the file's dtype, the other file none: both computed here */
@@ -159,7 +160,7 @@ static void random_models_match_naive_forward(void **state) {
 /* The digest is of values under canonical names: the same for both layouts where the constants agree. */
 static void digest_ignores_layout_and_sees_weights(void **state) {
     (void)state;
-    char path[3][TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES], config[TEMPORARY_PATH_BYTES];
+    char path[3][SCRATCH_PATH_BYTES], file[SCRATCH_PATH_BYTES], config[SCRATCH_PATH_BYTES];
     char digest[3][OUSAC_DIGEST_CHARS];
     ousac_error error = {0};
     for (int i = 0; i < 3; i++) {
@@ -169,10 +170,10 @@ static void digest_ignores_layout_and_sees_weights(void **state) {
         options.seed = i == 2 ? 8 : 7;
         options.layout = i == 1 ? RANDOM_DIT_DIFFUSERS : RANDOM_DIT_PUBLIC;
         (void)snprintf(name, sizeof name, "digest%d", i);
-        temporary_join(path[i], directory, name);
+        scratch_join(path[i], directory.path, name);
         must(random_dit_write(path[i], &options, &error), &error);
-        temporary_join(file, path[i], random_dit_file(options.layout));
-        temporary_join(config, path[0], "config.json"); /* one dialect for all three */
+        scratch_join(file, path[i], random_dit_file(options.layout));
+        scratch_join(config, path[0], "config.json"); /* one dialect for all three */
         ousac_model_options load = {.config_path = config};
         must(ousac_model_load(&model, file, &load, ousac_backend_cpu(), &error), &error);
         memcpy(digest[i], model->digest, sizeof digest[i]);
@@ -184,15 +185,15 @@ static void digest_ignores_layout_and_sees_weights(void **state) {
 
 static void missing_heads_is_an_error(void **state) {
     (void)state;
-    char path[TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES], file[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
     ousac_model *model = NULL;
     random_dit_options options = random_dit_defaults();
-    temporary_join(path, directory, "heads");
+    scratch_join(path, directory.path, "heads");
     must(random_dit_write(path, &options, &error), &error);
-    temporary_join(file, path, "config.json");
+    scratch_join(file, path, "config.json");
     assert_int_equal(remove(file), 0);
-    temporary_join(file, path, "model.safetensors");
+    scratch_join(file, path, "model.safetensors");
     assert_int_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
     assert_non_null(strstr(error.message, "--heads"));
     ousac_model_options wrong = {.heads = 5};
@@ -213,13 +214,13 @@ static void a_config_that_contradicts_the_tensors_is_refused(void **state) {
                            "{\"num_heads\": 2, \"betas\": \"cosine\"}",
                            "[1]",
                            "{"};
-    char path[TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES], config[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES], file[SCRATCH_PATH_BYTES], config[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
     random_dit_options options = random_dit_defaults();
-    temporary_join(path, directory, "config");
+    scratch_join(path, directory.path, "config");
     must(random_dit_write(path, &options, &error), &error);
-    temporary_join(file, path, "model.safetensors");
-    temporary_join(config, path, "config.json");
+    scratch_join(file, path, "model.safetensors");
+    scratch_join(config, path, "config.json");
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         ousac_model *model = NULL;
         FILE *out = fopen(config, "w");
@@ -234,12 +235,12 @@ static void a_config_that_contradicts_the_tensors_is_refused(void **state) {
 
 static void allocation_failures_are_reported(void **state) {
     (void)state;
-    char path[TEMPORARY_PATH_BYTES], file[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES], file[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
     random_dit_options options = random_dit_defaults();
-    temporary_join(path, directory, "memory");
+    scratch_join(path, directory.path, "memory");
     must(random_dit_write(path, &options, &error), &error);
-    temporary_join(file, path, "model.safetensors");
+    scratch_join(file, path, "model.safetensors");
     for (long n = 0;; n++) {
         ousac_model *model = NULL;
         (void)ousac_memory_fail_after(n);

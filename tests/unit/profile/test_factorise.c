@@ -12,6 +12,7 @@
 
 #include "formats/memory.h"
 #include "profile/factorise.h"
+#include "tests/support/calib_support.h"
 #include "tests/support/profile_support.h"
 
 enum { SAMPLES = 40, SEGMENTS = 2 };
@@ -118,6 +119,106 @@ static void every_rank_leaves_the_energy_that_its_spectrum_says(void **state) {
         }
     }
     ousac_factor_set_free(set);
+    destroy(&f);
+}
+
+/* --- the scaled methods --- */
+
+/* Root of the mean, at least a thousandth of the largest, plus 1e-6; 1 for plain SVD. */
+static double naive_scale(const double *sum, size_t count, size_t i) {
+    double largest = 0;
+    for (size_t j = 0; sum && j < count; j++)
+        largest = fmax(largest, sqrt(sum[j] / SAMPLES));
+    return sum ? fmax(sqrt(sum[i] / SAMPLES), largest / 1000) + 1e-6 : 1;
+}
+
+/* What the first `rank` directions leave of the scaled weight, and against Jacobi what no truncation can
+ * undercut. */
+static void check_scaled_site(const fixture *f, const ousac_factors *factors, size_t s,
+                              ousac_magnitude right_kind, ousac_magnitude left_kind, int scaled) {
+    const ousac_arch *arch = &f->model->arch;
+    const size_t m = factors->m, n = factors->n;
+    const double *right = f->profile->magnitude[right_kind], *left = f->profile->magnitude[left_kind];
+    double *gram = calloc(m * m, sizeof *gram), *vectors = calloc(m * m, sizeof *vectors);
+    double *lambda = calloc(m, sizeof *lambda), *scale = calloc(m * n, sizeof *scale);
+    double total = 0;
+    assert_true(gram && vectors && lambda && scale);
+    for (size_t g = 0; g < arch->sites[s].group; g++)
+        right += arch->sites[arch->groups[g].first_site].n;
+    for (size_t i = 0; i < s; i++)
+        left += arch->sites[i].m;
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++)
+            scale[i * n + j] =
+                naive_scale(scaled ? left : NULL, m, i) * naive_scale(scaled ? right : NULL, n, j);
+    for (size_t i = 0; i < m; i++)
+        for (size_t k = 0; k < m; k++)
+            for (size_t j = 0; j < n; j++)
+                gram[i * m + k] += scale[i * n + j] * (double)f->model->weight[s][i * n + j] *
+                                   scale[k * n + j] * (double)f->model->weight[s][k * n + j];
+    calib_jacobi(m, gram, lambda, vectors);
+    for (size_t i = 0; i < m; i++)
+        total += lambda[i];
+    for (size_t i = 0; i < factors->lambda_count; i++)
+        assert_true(fabs(factors->lambda[i] - lambda[i]) < 1e-10 * total);
+    double tail = total;
+    for (size_t rank = 0; rank <= factors->rank; rank++) {
+        double *rest = remainder_of(f, factors, s, rank), residual = 0;
+        for (size_t i = 0; i < m * n; i++)
+            residual += rest[i] * rest[i] * scale[i] * scale[i];
+        assert_true(fabs(residual - tail) < 1e-5 * total);
+        tail -= lambda[rank];
+        free(rest);
+    }
+    free(gram), free(vectors), free(lambda), free(scale);
+}
+
+static void scaled_methods_leave_what_their_spectrum_says(void **state) {
+    ousac_error error = {0};
+    fixture f;
+    (void)state;
+    synthetic_model(&f.model, 12);
+    synthetic_profile_with_magnitudes(&f.profile, 0, SAMPLES);
+    for (int method = OUSAC_METHOD_SVD; method < OUSAC_METHOD_COUNT; method++) {
+        const ousac_factorise_options options = {.method = (ousac_method)method, .threads = 2};
+        const int adjacent = method == OUSAC_METHOD_CD_SVD;
+        ousac_factor_set *set = NULL;
+        must_succeed(ousac_factor_set_create(&set, f.model, f.profile, &options, &error), &error);
+        assert_int_equal(set->method, method);
+        for (size_t s = 0; s < set->site_count; s++) {
+            assert_int_equal(set->site[s].rank, set->site[s].m == set->site[s].n ? 3 : 6);
+            check_scaled_site(&f, &set->site[s], s, adjacent ? OUSAC_MAGNITUDE_ADX : OUSAC_MAGNITUDE_X,
+                              adjacent ? OUSAC_MAGNITUDE_ADY : OUSAC_MAGNITUDE_Y, method != OUSAC_METHOD_SVD);
+        }
+        ousac_factor_set_free(set);
+    }
+    destroy(&f);
+}
+
+static void methods_need_what_they_are_made_of(void **state) {
+    ousac_factorise_options options = {.method = OUSAC_METHOD_SVD, .threads = 1};
+    ousac_factor_set *set = NULL;
+    ousac_error error = {0};
+    ousac_method method = OUSAC_METHOD_COUNT;
+    fixture f;
+    (void)state;
+    synthetic_model(&f.model, 12);
+    synthetic_profile(&f.profile, 0, 4, 1, 0); /* a pilot without magnitudes: enough for the weights alone */
+    must_succeed(ousac_factor_set_create(&set, f.model, f.profile, &options, &error), &error);
+    ousac_factor_set_free(set);
+    options.method = OUSAC_METHOD_CA_SVD;
+    must_fail(ousac_factor_set_create(&set, f.model, f.profile, &options, &error), OUSAC_STATUS_MISMATCH,
+              &error, "ca-svd");
+    options.method = OUSAC_METHOD_COUNT;
+    must_fail(ousac_factor_set_create(&set, f.model, f.profile, &options, &error), OUSAC_STATUS_USAGE, &error,
+              "method 4");
+    for (int i = 0; i < OUSAC_METHOD_COUNT; i++) {
+        assert_int_equal(ousac_method_parse(&method, ousac_method_name((ousac_method)i)), 0);
+        assert_int_equal(method, i);
+    }
+    assert_string_equal(ousac_method_name(OUSAC_METHOD_CD_SVD), "cd-svd");
+    assert_int_equal(ousac_method_parse(&method, "cd-svd "), -1);
+    assert_string_equal(ousac_method_name(OUSAC_METHOD_COUNT), "?");
     destroy(&f);
 }
 
@@ -314,6 +415,8 @@ static void short_memory_is_an_error(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rank_leaves_the_energy_that_its_spectrum_says),
+        cmocka_unit_test(scaled_methods_leave_what_their_spectrum_says),
+        cmocka_unit_test(methods_need_what_they_are_made_of),
         cmocka_unit_test(results_do_not_depend_on_threads),
         cmocka_unit_test(the_first_bad_group_is_reported_whatever_the_threads),
         cmocka_unit_test(it_stops_when_told),

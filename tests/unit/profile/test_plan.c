@@ -12,18 +12,19 @@
 #include "profile/archive.h"
 #include "profile/plan.h"
 #include "tests/support/profile_support.h"
-#include "tests/support/temporary.h"
+#include "tests/support/scratch.h"
 
-static char directory[TEMPORARY_PATH_BYTES];
+static scratch directory;
 
 static int set_up(void **state) {
     (void)state;
-    return temporary_create(directory);
+    scratch_create(&directory);
+    return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    temporary_remove(directory);
+    scratch_remove(&directory);
     return 0;
 }
 
@@ -83,15 +84,15 @@ static void a_plan_says_what_the_allocation_said(void **state) {
 }
 
 static void a_file_and_a_copy_hold_the_whole_plan(void **state) {
-    char a[TEMPORARY_PATH_BYTES], b[TEMPORARY_PATH_BYTES];
+    char a[SCRATCH_PATH_BYTES], b[SCRATCH_PATH_BYTES];
     ousac_arch arch;
     ousac_plan *loaded = NULL, *copy = NULL;
     ousac_error error = {0};
     (void)state;
     synthetic_arch(&arch);
     ousac_plan *plan = some_plan(&arch);
-    temporary_join(a, directory, "a.oca");
-    temporary_join(b, directory, "b.oca");
+    scratch_join(a, directory.path, "a.oca");
+    scratch_join(b, directory.path, "b.oca");
     must_succeed(ousac_plan_save(plan, a, &error), &error);
     must_succeed(ousac_plan_load(&loaded, a, &error), &error);
     must_succeed(ousac_plan_copy(&copy, loaded, &error), &error);
@@ -118,7 +119,7 @@ static void names_that_cannot_be_keys_are_refused(void **state) {
     ousac_plan *plan = NULL;
     ousac_error error = {0};
     size_t rank[SYNTHETIC_BLOCKS * 6] = {0};
-    char longest[OUSAC_NAME_BYTES + 1], path[TEMPORARY_PATH_BYTES];
+    char longest[OUSAC_NAME_BYTES + 1], path[SCRATCH_PATH_BYTES];
     const ousac_allocation allocation = {.rank = rank};
     (void)state;
     synthetic_arch(&arch);
@@ -134,7 +135,7 @@ static void names_that_cannot_be_keys_are_refused(void **state) {
     assert_null(plan);
     longest[OUSAC_NAME_BYTES - 1] = '\0';
     must_succeed(ousac_plan_create(&plan, &arch, longest, longest, &allocation, &error), &error);
-    temporary_join(path, directory, "long.oca");
+    scratch_join(path, directory.path, "long.oca");
     must_succeed(ousac_plan_save(plan, path, &error), &error);
     ousac_plan_free(plan);
     must_succeed(ousac_plan_load(&plan, path, &error), &error);
@@ -198,15 +199,15 @@ static void a_damaged_file_is_refused(void **state) {
         {"2 tensors; expected 1",
          {.tensor = "more", .dtype = OUSAC_DTYPE_F64, .dims = 1, .shape = {12}, .data = numbers}},
     };
-    char good[TEMPORARY_PATH_BYTES], bad[TEMPORARY_PATH_BYTES];
+    char good[SCRATCH_PATH_BYTES], bad[SCRATCH_PATH_BYTES];
     ousac_arch arch;
     ousac_plan *loaded = NULL;
     ousac_error error = {0};
     (void)state;
     synthetic_arch(&arch);
     ousac_plan *plan = some_plan(&arch);
-    temporary_join(good, directory, "good.oca");
-    temporary_join(bad, directory, "bad.oca");
+    scratch_join(good, directory.path, "good.oca");
+    scratch_join(bad, directory.path, "bad.oca");
     must_succeed(ousac_plan_save(plan, good, &error), &error);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         rewrite_archive(good, bad, &cases[i].edit);
@@ -225,7 +226,7 @@ static void a_damaged_file_is_refused(void **state) {
 }
 
 static void short_memory_is_an_error_and_leaves_nothing(void **state) {
-    char path[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES];
     ousac_arch arch;
     ousac_plan *loaded = NULL;
     ousac_error error = {0};
@@ -234,7 +235,7 @@ static void short_memory_is_an_error_and_leaves_nothing(void **state) {
     (void)state;
     synthetic_arch(&arch);
     ousac_plan *plan = some_plan(&arch);
-    temporary_join(path, directory, "short.oca");
+    scratch_join(path, directory.path, "short.oca");
     for (allowed = 0; status; allowed++) {
         (void)ousac_memory_fail_after(allowed);
         status = ousac_plan_save(plan, path, &error);

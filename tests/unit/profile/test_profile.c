@@ -14,23 +14,24 @@
 #include "profile/archive.h"
 #include "profile/profile.h"
 #include "tests/support/profile_support.h"
-#include "tests/support/temporary.h"
+#include "tests/support/scratch.h"
 
-static char directory[TEMPORARY_PATH_BYTES];
+static scratch directory;
 
 static int set_up(void **state) {
     (void)state;
-    return temporary_create(directory);
+    scratch_create(&directory);
+    return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    temporary_remove(directory);
+    scratch_remove(&directory);
     return 0;
 }
 
-static const char *in_directory(char path[TEMPORARY_PATH_BYTES], const char *name) {
-    temporary_join(path, directory, name);
+static const char *in_directory(char path[SCRATCH_PATH_BYTES], const char *name) {
+    scratch_join(path, directory.path, name);
     return path;
 }
 
@@ -88,7 +89,7 @@ static void gates_and_ages_follow_the_schedule(void **state) {
 }
 
 static void a_file_holds_the_whole_profile(void **state) {
-    char a[TEMPORARY_PATH_BYTES], b[TEMPORARY_PATH_BYTES];
+    char a[SCRATCH_PATH_BYTES], b[SCRATCH_PATH_BYTES];
     char before[OUSAC_DIGEST_CHARS], after[OUSAC_DIGEST_CHARS], text[OUSAC_ARCH_DIFFERENCE_BYTES];
     ousac_profile *saved = NULL, *loaded = NULL;
     ousac_error error = {0};
@@ -122,7 +123,7 @@ static void a_file_holds_the_whole_profile(void **state) {
 }
 
 static void an_empty_profile_survives_its_file(void **state) {
-    char path[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES];
     ousac_profile *saved = NULL, *loaded = NULL;
     ousac_error error = {0};
     (void)state;
@@ -153,6 +154,101 @@ static void digests_are_those_of_the_specification(void **state) {
     ousac_profile_digest(profile, digest);
     assert_string_equal(digest, "f8071e757c5671ed74313ece8845f0a942972e8826cddca7a07e82e09e9e3cd8");
     ousac_profile_free(profile);
+}
+
+static int magnitudes_differ(const ousac_profile *a, const ousac_profile *b, double tolerance) {
+    for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)
+        for (size_t i = 0; i < ousac_profile_magnitude_size(&a->arch, (ousac_magnitude)k); i++)
+            if (!(fabs(a->magnitude[k][i] - b->magnitude[k][i]) <= tolerance))
+                return 1;
+    return 0;
+}
+
+static void magnitudes_survive_files_and_merging(void **state) {
+    /* 2 blocks of groups with n 8, 8, 8, 32 and sites with m 8, 8, 8, 8, 32, 8 */
+    static const size_t sizes[OUSAC_MAGNITUDE_COUNT] = {112, 144, 112, 144};
+    char a[SCRATCH_PATH_BYTES], b[SCRATCH_PATH_BYTES], before[OUSAC_DIGEST_CHARS],
+        after[OUSAC_DIGEST_CHARS];
+    ousac_profile *whole = NULL, *part = NULL, *loaded = NULL, *plain = NULL;
+    ousac_error error = {0};
+    (void)state;
+    synthetic_profile_with_magnitudes(&whole, 0, 12);
+    for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)
+        assert_int_equal(ousac_profile_magnitude_size(&whole->arch, (ousac_magnitude)k), sizes[k]);
+    assert_int_equal(ousac_profile_magnitude_offset(&whole->arch, OUSAC_MAGNITUDE_ADX, 4), 56);
+    assert_int_equal(ousac_profile_magnitude_offset(&whole->arch, OUSAC_MAGNITUDE_Y, 5), 64);
+    must_succeed(ousac_profile_save(whole, in_directory(a, "a.oca"), NULL, &error), &error);
+    must_succeed(ousac_profile_load(&loaded, a, &error), &error);
+    assert_int_equal(loaded->identity.magnitudes, 1);
+    assert_false(magnitudes_differ(whole, loaded, 0));
+    must_succeed(ousac_profile_save(loaded, in_directory(b, "b.oca"), NULL, &error), &error);
+    assert_true(files_are_equal(a, b));
+    ousac_profile_free(loaded);
+
+    synthetic_profile_with_magnitudes(&loaded, 4, 8);
+    synthetic_profile_with_magnitudes(&part, 0, 4);
+    must_succeed(ousac_profile_merge(loaded, part, &error), &error);
+    assert_false(magnitudes_differ(whole, loaded, 1e-12));
+    ousac_profile_free(part);
+    synthetic_profile(&plain, 12, 4, 1, 1);
+    must_fail(ousac_profile_merge(loaded, plain, &error), OUSAC_STATUS_MISMATCH, &error, "magnitudes");
+    must_fail(ousac_profile_merge(plain, loaded, &error), OUSAC_STATUS_MISMATCH, &error, "magnitudes");
+    ousac_profile_free(plain);
+    ousac_profile_free(loaded);
+
+    /* each of them is part of the identity */
+    ousac_profile_digest(whole, before);
+    for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++) {
+        whole->magnitude[k][sizes[k] - 1] += 1;
+        ousac_profile_digest(whole, after);
+        assert_string_not_equal(before, after);
+        whole->magnitude[k][sizes[k] - 1] -= 1;
+    }
+    ousac_profile_free(whole);
+}
+
+static void magnitudes_that_are_none_are_refused(void **state) {
+    static const double negative[8] = {0, 0, -1}, few[7] = {0}, other[8] = {1};
+    static const struct {
+        const char *why;
+        archive_edit edit;
+    } cases[] = {
+        {"no tensor \"magnitude/blocks.1.attn.qkv/adx\"", {.drop = "magnitude/blocks.1.attn.qkv/adx"}},
+        {"no tensor \"magnitude/blocks.0.attn.k/y\"", {.drop = "magnitude/blocks.0.attn.k/y"}},
+        {"tensors; expected", {.drop = "magnitudes"}},
+        {"metadata \"magnitudes\" is \"0\"", {.key = "magnitudes", .value = "0"}},
+        {"magnitude/blocks.0.attn.proj/x",
+         {.tensor = "magnitude/blocks.0.attn.proj/x",
+          .dtype = OUSAC_DTYPE_F64,
+          .dims = 1,
+          .shape = {8},
+          .data = negative}},
+        {"magnitude/blocks.0.attn.proj/ady",
+         {.tensor = "magnitude/blocks.0.attn.proj/ady",
+          .dtype = OUSAC_DTYPE_F64,
+          .dims = 1,
+          .shape = {7},
+          .data = few}},
+        {"metadata \"digest\"",
+         {.tensor = "magnitude/blocks.0.attn.proj/x",
+          .dtype = OUSAC_DTYPE_F64,
+          .dims = 1,
+          .shape = {8},
+          .data = other}},
+    };
+    char good[SCRATCH_PATH_BYTES], bad[SCRATCH_PATH_BYTES];
+    ousac_profile *profile = NULL;
+    ousac_error error = {0};
+    (void)state;
+    synthetic_profile_with_magnitudes(&profile, 0, 2);
+    must_succeed(ousac_profile_save(profile, in_directory(good, "good.oca"), NULL, &error), &error);
+    ousac_profile_free(profile);
+    in_directory(bad, "bad.oca");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rewrite_archive(good, bad, &cases[i].edit);
+        must_fail(ousac_profile_load(&profile, bad, &error), OUSAC_STATUS_FORMAT, &error, cases[i].why);
+        assert_null(profile);
+    }
 }
 
 static void merged_parts_equal_the_whole(void **state) {
@@ -295,7 +391,7 @@ static void weights_are_part_of_the_identity(void **state) {
     ousac_profile *plain = NULL, *weighted = NULL;
     ousac_error error = {0};
     double weight[SYNTHETIC_STEPS * 2 * 8];
-    char path[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES];
     (void)state;
     synthetic_profile(&plain, 0, 1, 1, 0);
     assert_int_equal(plain->arch.group_count, 8);
@@ -343,6 +439,10 @@ static void an_identity_out_of_range_is_refused(void **state) {
     must_fail(ousac_profile_create(&bad, &good->arch, &good->schedule, &identity, NULL, 1, &error),
               OUSAC_STATUS_USAGE, &error, "tokens");
     identity = good->identity;
+    identity.magnitudes = 2;
+    must_fail(ousac_profile_create(&bad, &good->arch, &good->schedule, &identity, NULL, 1, &error),
+              OUSAC_STATUS_USAGE, &error, "magnitudes");
+    identity = good->identity;
     identity.micro_batch = 0;
     must_fail(ousac_profile_create(&bad, &good->arch, &good->schedule, &identity, NULL, 1, &error),
               OUSAC_STATUS_USAGE, &error, "micro-batch");
@@ -358,7 +458,7 @@ static void an_identity_out_of_range_is_refused(void **state) {
 }
 
 static void another_kind_of_file_is_named(void **state) {
-    char path[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES];
     ousac_profile *profile = NULL;
     ousac_oca_writer *writer = NULL;
     ousac_error error = {0};
@@ -468,7 +568,7 @@ static void a_file_that_contradicts_itself_is_refused(void **state) {
         {"tensors; expected",
          {.tensor = "surprise", .dtype = OUSAC_DTYPE_F64, .dims = 1, .shape = {2}, .data = numbers}},
     };
-    char path[TEMPORARY_PATH_BYTES], bad[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES], bad[SCRATCH_PATH_BYTES];
     ousac_profile *profile = NULL;
     ousac_error error = {0};
     (void)state;
@@ -545,7 +645,7 @@ static void the_text_of_an_architecture_is_checked(void **state) {
 }
 
 static void short_memory_is_an_error_and_leaves_nothing(void **state) {
-    char path[TEMPORARY_PATH_BYTES], again[TEMPORARY_PATH_BYTES];
+    char path[SCRATCH_PATH_BYTES], again[SCRATCH_PATH_BYTES];
     ousac_profile *profile = NULL, *loaded = NULL;
     ousac_error error = {0};
     ousac_status status = OUSAC_STATUS_MEMORY;
@@ -596,6 +696,8 @@ int main(void) {
         cmocka_unit_test(a_file_holds_the_whole_profile),
         cmocka_unit_test(an_empty_profile_survives_its_file),
         cmocka_unit_test(digests_are_those_of_the_specification),
+        cmocka_unit_test(magnitudes_survive_files_and_merging),
+        cmocka_unit_test(magnitudes_that_are_none_are_refused),
         cmocka_unit_test(merged_parts_equal_the_whole),
         cmocka_unit_test(what_differs_is_not_merged),
         cmocka_unit_test(a_profile_cannot_be_merged_with_itself),

@@ -15,11 +15,11 @@
 #include "profile/recorder.h"
 #include "tests/support/naive_trajectory.h"
 #include "tests/support/random_dit.h"
-#include "tests/support/temporary.h"
+#include "tests/support/scratch.h"
 
 enum { SEED = 21, SAMPLES = 8, BLOCKS = 2, SITES = 6 * BLOCKS, MODULES = 2 * BLOCKS };
 
-static char directory[TEMPORARY_PATH_BYTES];
+static scratch directory;
 static ousac_model *model;
 static naive_dit *net;
 
@@ -39,14 +39,15 @@ static void must(ousac_status status, const ousac_error *error) {
 }
 
 static int set_up(void **state) {
-    char file[TEMPORARY_PATH_BYTES];
+    char file[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
     random_dit_options options = random_dit_defaults();
     (void)state;
     options.depth = BLOCKS;
-    if (temporary_create(directory) || random_dit_write(directory, &options, &error))
+    scratch_create(&directory);
+    if (random_dit_write(directory.path, &options, &error))
         return -1;
-    temporary_join(file, directory, "model.safetensors");
+    scratch_join(file, directory.path, "model.safetensors");
     return ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error) ||
            naive_dit_load(&net, file, options.heads, &error);
 }
@@ -55,14 +56,17 @@ static int tear_down(void **state) {
     (void)state;
     ousac_model_free(model);
     naive_dit_free(net);
-    temporary_remove(directory);
+    scratch_remove(&directory);
     return 0;
 }
+
+static int with_magnitudes; /* of the profiles made by new_profile */
 
 static ousac_profile *new_profile(size_t tokens_used, size_t segments, const double *weight) {
     ousac_profile *profile = NULL;
     ousac_error error = {0};
-    ousac_profile_identity identity = {.seed = SEED, .micro_batch = 2, .tokens_used = tokens_used, .segments = segments};
+    ousac_profile_identity identity = {.seed = SEED, .micro_batch = 2, .tokens_used = tokens_used,
+                                       .segments = segments, .magnitudes = with_magnitudes};
     memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
     must(ousac_profile_create(&profile, &model->arch, &schedule, &identity, weight, 1, &error), &error);
     return profile;
@@ -239,6 +243,129 @@ static void sums_match_naive_trajectory(void **state) {
     ousac_profile_free(profile);
 }
 
+/* --- channel magnitudes, naively --- */
+
+enum { EVALUATIONS = 6 + 5, PAIRS = 5 + 4 }; /* cond at steps 0 1 2 3 5 6, uncond at 1 3 4 5 6 */
+
+typedef struct magnitudes {
+    int branch, seen[2]; /* evaluations of the branch so far */
+    double *x[2][SITES], *y[2][SITES];
+    double *y_now[SITES], *dy_now[SITES];     /* of the group under way */
+    double *sum[OUSAC_MAGNITUDE_COUNT][SITES]; /* x and adx at the group's first site */
+} magnitudes;
+
+static void begin_magnitudes(void *self, size_t step, int branch) {
+    magnitudes *g = self;
+    (void)step;
+    g->branch = branch;
+    g->seen[branch]++;
+}
+
+/* Mean over rows of |a - b|, b NULL for 0. */
+static void column_means(double *mean, const double *a, const double *b, size_t rows, size_t columns) {
+    for (size_t j = 0; j < columns; j++) {
+        mean[j] = 0;
+        for (size_t i = 0; i < rows; i++)
+            mean[j] += fabs(a[i * columns + j] - (b ? b[i * columns + j] : 0)) / (double)rows;
+    }
+}
+
+/* Adds the arrays min-max normalised together, over `parts` of them side by side. */
+static void add_normalised(double **sum, double *const *mean, size_t parts, const size_t *columns, double share) {
+    double least = mean[0][0], most = mean[0][0];
+    for (size_t p = 0; p < parts; p++)
+        for (size_t j = 0; j < columns[p]; j++) {
+            least = fmin(least, mean[p][j]);
+            most = fmax(most, mean[p][j]);
+        }
+    for (size_t p = 0; p < parts; p++) {
+        if (!sum[p])
+            assert_non_null(sum[p] = calloc(columns[p], sizeof(double)));
+        for (size_t j = 0; j < columns[p]; j++)
+            sum[p][j] += (mean[p][j] - least + 1e-6) / (most - least + 1e-6) * share;
+    }
+}
+
+static void site_magnitudes(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x, double *y) {
+    magnitudes *g = self;
+    const ousac_group *group = &model->arch.groups[model->arch.sites[site].group];
+    const int b = g->branch, again = g->seen[b] > 1;
+    if (site == group->first_site) {
+        double *mean = calloc(n, sizeof *mean);
+        column_means(mean, x, NULL, rows, n);
+        add_normalised(&g->sum[OUSAC_MAGNITUDE_X][site], &mean, 1, &n, 1.0 / EVALUATIONS);
+        if (again) {
+            column_means(mean, x, g->x[b][site], rows, n);
+            add_normalised(&g->sum[OUSAC_MAGNITUDE_ADX][site], &mean, 1, &n, 1.0 / PAIRS);
+        }
+        free(mean);
+    }
+    if (!g->y_now[site])
+        g->y_now[site] = calloc(m, sizeof(double)), g->dy_now[site] = calloc(m, sizeof(double));
+    column_means(g->y_now[site], y, NULL, rows, m);
+    if (again)
+        column_means(g->dy_now[site], y, g->y[b][site], rows, m);
+    if (site + 1 == group->first_site + group->site_count) {
+        size_t columns[3], first = group->first_site;
+        for (size_t i = 0; i < group->site_count; i++)
+            columns[i] = model->arch.sites[first + i].m;
+        add_normalised(&g->sum[OUSAC_MAGNITUDE_Y][first], g->y_now + first, group->site_count, columns,
+                       1.0 / EVALUATIONS);
+        if (again)
+            add_normalised(&g->sum[OUSAC_MAGNITUDE_ADY][first], g->dy_now + first, group->site_count, columns,
+                           1.0 / PAIRS);
+    }
+    g->x[b][site] = keep(g->x[b][site], x, rows * n);
+    g->y[b][site] = keep(g->y[b][site], y, rows * m);
+}
+
+static void magnitudes_match_naive_trajectory(void **state) {
+    (void)state;
+    float x[3 * 8 * 8];
+    ousac_error error = {0};
+    with_magnitudes = 1;
+    ousac_profile *profile = record(4, 1, NULL, 0, 3, 2); /* some tokens for the moments, all of them here */
+    with_magnitudes = 0;
+    magnitudes *g = calloc(1, sizeof *g);
+    assert_non_null(g);
+    for (uint64_t sample = 0; sample < 3; sample++) {
+        naive_hooks hooks = {g, begin_magnitudes, site_magnitudes, NULL};
+        g->seen[0] = g->seen[1] = 0;
+        must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes, &hooks, x,
+                              &error),
+             &error);
+    }
+    double worst = 0;
+    for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++) {
+        const double *got = profile->magnitude[k];
+        const int of_groups = k == OUSAC_MAGNITUDE_X || k == OUSAC_MAGNITUDE_ADX;
+        for (size_t s = 0; s < SITES; s++) {
+            if (of_groups && s != model->arch.groups[model->arch.sites[s].group].first_site)
+                continue;
+            const size_t channels = of_groups ? model->arch.sites[s].n : model->arch.sites[s].m;
+            double largest = 0;
+            for (size_t j = 0; j < channels; j++) {
+                worst = fmax(worst, fabs(got[j] - g->sum[k][s][j]));
+                largest = fmax(largest, g->sum[k][s][j]);
+            }
+            assert_true(largest > 0.3 && largest < 3.0001); /* three samples, each at most 1 */
+            got += channels;
+        }
+        assert_int_equal(got - profile->magnitude[k], ousac_profile_magnitude_size(&model->arch, (ousac_magnitude)k));
+    }
+    print_message("magnitudes: %.2e\n", worst);
+    assert_true(worst < 1e-4);
+    for (size_t s = 0; s < SITES; s++) {
+        for (int b = 0; b < 2; b++)
+            free(g->x[b][s]), free(g->y[b][s]);
+        for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)
+            free(g->sum[k][s]);
+        free(g->y_now[s]), free(g->dy_now[s]);
+    }
+    free(g);
+    ousac_profile_free(profile);
+}
+
 /* --- adding up --- */
 
 static double worst_difference(const ousac_profile *a, const ousac_profile *b) {
@@ -255,12 +382,16 @@ static double worst_difference(const ousac_profile *a, const ousac_profile *b) {
         for (size_t j = 0; j < STEPS * 2 * ousac_profile_scalar_width(&a->arch, (ousac_scalar)k); j++)
             if (a->scalar[k][j] > 0)
                 worst = fmax(worst, fabs(a->scalar[k][j] - b->scalar[k][j]) / a->scalar[k][j]);
+    for (int k = 0; a->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++)
+        for (size_t j = 0; j < ousac_profile_magnitude_size(&a->arch, (ousac_magnitude)k); j++)
+            worst = fmax(worst, fabs(a->magnitude[k][j] - b->magnitude[k][j]));
     return worst;
 }
 
 static void four_shards_add_up_to_the_single_run(void **state) {
     (void)state;
     ousac_error error = {0};
+    with_magnitudes = 1;
     ousac_profile *whole = record(model->arch.tokens, 1, NULL, 0, SAMPLES, 1);
     ousac_profile *merged = new_profile(model->arch.tokens, 1, NULL);
     for (int shard = 3; shard >= 0; shard--) { /* in any order */
@@ -274,6 +405,7 @@ static void four_shards_add_up_to_the_single_run(void **state) {
     assert_true(worst_difference(whole, whole) == 0);
     ousac_profile *part = record(model->arch.tokens, 1, NULL, 2, 2, 1);
     assert_int_equal(ousac_profile_merge(merged, part, &error), OUSAC_STATUS_MISMATCH);
+    with_magnitudes = 0;
     ousac_profile_free(part);
     ousac_profile_free(whole);
     ousac_profile_free(merged);
@@ -281,7 +413,9 @@ static void four_shards_add_up_to_the_single_run(void **state) {
 
 static void threads_do_not_change_a_bit(void **state) {
     (void)state;
+    with_magnitudes = 1;
     ousac_profile *one = record(5, 1, NULL, 0, SAMPLES, 1), *four = record(5, 1, NULL, 0, SAMPLES, 4);
+    with_magnitudes = 0;
     char digest[2][OUSAC_DIGEST_CHARS];
     ousac_profile_digest(one, digest[0]);
     ousac_profile_digest(four, digest[1]);
@@ -331,6 +465,7 @@ static void non_finite_activations_name_site_step_and_branch(void **state) {
 static void allocation_failures_are_reported(void **state) {
     (void)state;
     ousac_error error = {0};
+    with_magnitudes = 1;
     for (long n = 0;; n++) {
         ousac_profile *profile = new_profile(4, 1, NULL);
         (void)ousac_memory_fail_after(n);
@@ -339,6 +474,7 @@ static void allocation_failures_are_reported(void **state) {
         ousac_profile_free(profile);
         if (!status) {
             assert_true(n > 20);
+            with_magnitudes = 0;
             return;
         }
         assert_int_equal(status, OUSAC_STATUS_MEMORY);
@@ -348,6 +484,7 @@ static void allocation_failures_are_reported(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_match_naive_trajectory),
+        cmocka_unit_test(magnitudes_match_naive_trajectory),
         cmocka_unit_test(four_shards_add_up_to_the_single_run),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(sampled_tokens_estimate_the_whole),

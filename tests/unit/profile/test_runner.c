@@ -16,11 +16,11 @@
 #include "profile/runner.h"
 #include "tests/support/naive_trajectory.h"
 #include "tests/support/random_dit.h"
-#include "tests/support/temporary.h"
+#include "tests/support/scratch.h"
 
 enum { SITES_PER_BLOCK = 6, SEED = 11, SAMPLES = 3 };
 
-static char directory[TEMPORARY_PATH_BYTES];
+static scratch directory;
 static ousac_model *model;
 static naive_dit *net;
 
@@ -30,15 +30,16 @@ static void must(ousac_status status, const ousac_error *error) {
 }
 
 static int set_up(void **state) {
-    char file[TEMPORARY_PATH_BYTES];
+    char file[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
     random_dit_options options = random_dit_defaults();
     (void)state;
     options.depth = 3;
     options.seed = 3;
-    if (temporary_create(directory) || random_dit_write(directory, &options, &error))
+    scratch_create(&directory);
+    if (random_dit_write(directory.path, &options, &error))
         return -1;
-    temporary_join(file, directory, "model.safetensors");
+    scratch_join(file, directory.path, "model.safetensors");
     return ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error) ||
            naive_dit_load(&net, file, options.heads, &error);
 }
@@ -47,7 +48,7 @@ static int tear_down(void **state) {
     (void)state;
     ousac_model_free(model);
     naive_dit_free(net);
-    temporary_remove(directory);
+    scratch_remove(&directory);
     return 0;
 }
 
@@ -109,12 +110,13 @@ static ousac_status random_factors(void *self, size_t site, size_t rank, float *
 
 typedef struct naive_cache {
     int filled; /* full evaluations so far */
+    size_t step, step_before; /* of the last two */
     double *x[64], *y[64], *out[32];
-    double *x_before[64], *y_before[64];
+    double *x_before[64], *y_before[64], *out_before[32];
 } naive_cache;
 
 typedef struct naive_run {
-    int exact, low_rank_only, dense_fallback, calibrated, forecast;
+    int exact, low_rank_only, dense_fallback, calibrated, forecast, extrapolate;
     size_t step;
     int branch;
     naive_cache cache[2];
@@ -135,7 +137,11 @@ static void on_begin(void *self, size_t step, int branch) {
     run->step = step;
     run->branch = branch;
     run->gate = run->exact || !run->current->filled ? OUSAC_GATE_FULL : (int)steps[step].gate[branch];
-    run->current->filled += run->gate == OUSAC_GATE_FULL;
+    if (run->gate == OUSAC_GATE_FULL) {
+        run->current->filled++;
+        run->current->step_before = run->current->step;
+        run->current->step = step;
+    }
 }
 
 static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x, double *y) {
@@ -177,17 +183,26 @@ static void on_module(void *self, size_t module, size_t rows, size_t d, double *
     for (size_t i = 0; i < SITES_PER_BLOCK; i++)
         r[i] = rank_of(first + i, run->low_rank_only);
     int live = run->calibrated && (module % 2 == 0 ? (r[0] || r[1] || r[2]) && r[3] : r[4] && r[5]);
-    if (run->gate == OUSAC_GATE_FULL)
-        run->current->out[module] = keep(run->current->out[module], out, rows * d);
-    else if (run->gate == OUSAC_GATE_REUSE || !live)
-        memcpy(out, run->current->out[module], rows * d * sizeof *out);
+    naive_cache *c = run->current;
+    if (run->gate == OUSAC_GATE_FULL) {
+        double *older = c->out_before[module];
+        c->out_before[module] = c->out[module];
+        c->out[module] = keep(older, out, rows * d);
+    } else if (run->gate == OUSAC_GATE_REUSE || !live) {
+        /* the line through the last two full evaluations, in Lagrange's form */
+        double t = (double)run->step, t0 = (double)c->step, t1 = (double)c->step_before;
+        int line = run->extrapolate && c->filled > 1;
+        double last = line ? (t - t1) / (t0 - t1) : 1, before = line ? (t - t0) / (t1 - t0) : 0;
+        for (size_t i = 0; i < rows * d; i++)
+            out[i] = last * c->out[module][i] + (before != 0 ? before * c->out_before[module][i] : 0);
+    }
 }
 
 static void naive_cache_free(naive_cache *cache) {
     for (size_t i = 0; i < 64; i++)
         free(cache->x[i]), free(cache->y[i]), free(cache->x_before[i]), free(cache->y_before[i]);
     for (size_t i = 0; i < 32; i++)
-        free(cache->out[i]);
+        free(cache->out[i]), free(cache->out_before[i]);
 }
 
 typedef struct outcome {
@@ -196,8 +211,12 @@ typedef struct outcome {
     ousac_counters counters;
 } outcome;
 
-static outcome compare(int exact, int calibrated, int low_rank_only, int dense_fallback, int forecast,
-                       size_t micro_batch, size_t threads) {
+typedef struct setting {
+    int exact, calibrated, low_rank_only, dense_fallback, forecast, extrapolate;
+    size_t micro_batch, threads;
+} setting;
+
+static outcome compare(setting how) {
     size_t size = ousac_model_sample_size(model);
     outcome o = {.samples = calloc(SAMPLES * size, sizeof(float))};
     float *expected = calloc(size, sizeof *expected);
@@ -206,10 +225,11 @@ static outcome compare(int exact, int calibrated, int low_rank_only, int dense_f
     ousac_error error = {0};
     assert_true(o.samples && expected && rank);
     for (size_t s = 0; s < model->arch.site_count; s++)
-        rank[s] = rank_of(s, low_rank_only);
-    ousac_ranks ranks = {.rank = rank, .dense_fallback = dense_fallback, .forecast = forecast};
+        rank[s] = rank_of(s, how.low_rank_only);
+    ousac_ranks ranks = {.rank = rank, .dense_fallback = how.dense_fallback, .forecast = how.forecast,
+                         .extrapolate_modules = how.extrapolate};
     ousac_forecast *coefficients = NULL;
-    if (forecast) {
+    if (how.forecast) {
         must(ousac_forecast_create(&coefficients, schedule.step_count, model->arch.group_count, &error), &error);
         for (size_t i = 0; i < schedule.step_count; i++)
             for (int b = 0; b < OUSAC_BRANCHES; b++)
@@ -217,18 +237,19 @@ static outcome compare(int exact, int calibrated, int low_rank_only, int dense_f
                     coefficients->coefficient[(i * OUSAC_BRANCHES + (size_t)b) * model->arch.group_count + g] =
                         coefficient_at(i, b, g);
     }
-    if (calibrated)
+    if (how.calibrated)
         must(ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks, random_factors, NULL,
                                       coefficients, &error),
              &error);
     ousac_forecast_free(coefficients);
     ousac_run run = {.model = model, .schedule = &schedule, .seed = SEED, .first = 0, .count = SAMPLES,
-                     .micro_batch = micro_batch, .threads = threads, .exact = exact, .calibration = calibration,
-                     .samples = o.samples, .counters = &o.counters};
+                     .micro_batch = how.micro_batch, .threads = how.threads, .exact = how.exact,
+                     .calibration = calibration, .extrapolate_modules = how.extrapolate, .samples = o.samples, .counters = &o.counters};
     must(ousac_run_samples(&run, &error), &error);
     for (uint64_t i = 0; i < SAMPLES; i++) {
-        naive_run naive = {.exact = exact, .low_rank_only = low_rank_only, .dense_fallback = dense_fallback,
-                           .calibrated = calibrated, .forecast = forecast};
+        naive_run naive = {.exact = how.exact, .low_rank_only = how.low_rank_only,
+                           .dense_fallback = how.dense_fallback, .calibrated = how.calibrated,
+                           .forecast = how.forecast, .extrapolate = how.extrapolate};
         naive_hooks hooks = {&naive, on_begin, on_site, on_module};
         must(naive_trajectory(net, &schedule, SEED, i, ((const ousac_dit *)model->state)->classes, &hooks, expected,
                               &error),
@@ -237,8 +258,10 @@ static outcome compare(int exact, int calibrated, int low_rank_only, int dense_f
         naive_cache_free(&naive.cache[0]);
         naive_cache_free(&naive.cache[1]);
     }
-    if (calibrated && !exact) { /* what was counted is what the cost model says */
+    if (!how.exact) { /* what was counted is what the cost model says */
         ousac_cost_total total;
+        if (!how.calibrated)
+            ranks.rank = NULL;
         must(ousac_cost_trajectory(&model->arch, &schedule, &ranks, &total, &error), &error);
         assert_true(o.counters.macs == total.schedule_cached * SAMPLES);
     }
@@ -250,7 +273,7 @@ static outcome compare(int exact, int calibrated, int low_rank_only, int dense_f
 
 static void exact_run_matches(void **state) {
     (void)state;
-    outcome o = compare(1, 0, 0, 1, 0, 2, 1);
+    outcome o = compare((setting){.exact = 1, .dense_fallback = 1, .micro_batch = 2, .threads = 1});
     print_message("exact: %.2e\n", o.error);
     assert_true(o.error < 1e-4);
     assert_int_equal(o.counters.forwards[OUSAC_GATE_CACHED] + o.counters.forwards[OUSAC_GATE_REUSE], 0);
@@ -259,12 +282,12 @@ static void exact_run_matches(void **state) {
 
 static void every_path_of_a_cached_run_matches(void **state) {
     (void)state;
-    outcome o = compare(0, 1, 0, 1, 0, 2, 1);
+    outcome o = compare((setting){.calibrated = 1, .dense_fallback = 1, .micro_batch = 2, .threads = 1});
     print_message("calibrated, every path: %.2e\n", o.error);
     assert_true(o.error < 1e-4);
     assert_true(o.counters.site_low_rank && o.counters.site_dense && o.counters.site_frozen && o.counters.site_skipped);
     free(o.samples);
-    o = compare(0, 1, 1, 0, 0, 3, 1);
+    o = compare((setting){.calibrated = 1, .low_rank_only = 1, .micro_batch = 3, .threads = 1});
     print_message("calibrated, low rank everywhere: %.2e\n", o.error);
     assert_true(o.error < 1e-4);
     assert_int_equal(o.counters.site_dense, 0);
@@ -273,10 +296,10 @@ static void every_path_of_a_cached_run_matches(void **state) {
 
 static void forecasts_match(void **state) {
     (void)state;
-    outcome o = compare(0, 1, 0, 1, 1, 2, 1);
+    outcome o = compare((setting){.calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 2, .threads = 1});
     print_message("forecast, every path: %.2e\n", o.error);
     assert_true(o.error < 1e-4);
-    outcome without = compare(0, 1, 0, 1, 0, 2, 1);
+    outcome without = compare((setting){.calibrated = 1, .dense_fallback = 1, .micro_batch = 2, .threads = 1});
     double moved = naive_relative_error(o.samples, without.samples, SAMPLES * ousac_model_sample_size(model));
     print_message("the forecast moves the samples by %.2e\n", moved);
     assert_true(moved > 1e-5);
@@ -286,16 +309,38 @@ static void forecasts_match(void **state) {
 
 static void reuse_without_correction_matches(void **state) {
     (void)state;
-    outcome o = compare(0, 0, 0, 1, 0, 1, 1);
+    outcome o = compare((setting){.dense_fallback = 1, .micro_batch = 1, .threads = 1});
     print_message("reuse: %.2e\n", o.error);
     assert_true(o.error < 1e-4);
     assert_int_equal(o.counters.site_low_rank, 0);
     free(o.samples);
 }
 
+/* Reuse, and the reused modules of a calibrated run, along the line of the last two full evaluations. */
+static void extrapolated_modules_match(void **state) {
+    (void)state;
+    const size_t size = SAMPLES * ousac_model_sample_size(model);
+    for (int calibrated = 0; calibrated < 2; calibrated++)
+        for (int forecast = 0; forecast <= calibrated; forecast++) {
+            setting how = {.calibrated = calibrated, .forecast = forecast, .dense_fallback = 1, .extrapolate = 1,
+                           .micro_batch = 2, .threads = 1};
+            outcome o = compare(how);
+            how.extrapolate = 0;
+            outcome without = compare(how);
+            const double moved = naive_relative_error(o.samples, without.samples, size);
+            print_message("extrapolated%s%s: %.2e; it moves the samples by %.2e\n", calibrated ? ", calibrated" : "",
+                          forecast ? " with forecast" : "", o.error, moved);
+            assert_true(o.error < 1e-4);
+            assert_true(moved > 20 * o.error);
+            assert_true(o.counters.macs > without.counters.macs);
+            free(o.samples);
+            free(without.samples);
+        }
+}
+
 static void threads_do_not_change_a_bit(void **state) {
     (void)state;
-    outcome one = compare(0, 1, 0, 1, 1, 1, 1), three = compare(0, 1, 0, 1, 1, 1, 3);
+    outcome one = compare((setting){.calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 1, .threads = 1}), three = compare((setting){.calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 1, .threads = 3});
     assert_memory_equal(one.samples, three.samples, SAMPLES * ousac_model_sample_size(model) * sizeof(float));
     assert_memory_equal(&one.counters, &three.counters, sizeof one.counters);
     free(one.samples);
@@ -337,6 +382,7 @@ int main(void) {
         cmocka_unit_test(every_path_of_a_cached_run_matches),
         cmocka_unit_test(forecasts_match),
         cmocka_unit_test(reuse_without_correction_matches),
+        cmocka_unit_test(extrapolated_modules_match),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(bad_runs_are_refused),
     };

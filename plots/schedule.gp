@@ -1,0 +1,73 @@
+# The schedule: guidance scale of every step, and below it the branches that are evaluated and their effective gates.
+# Reads schedule.tsv.
+if (!exists("ousac_common")) load "plots/common.gp"
+file = tables."schedule.tsv"
+
+rows = 0; guided = 0; most = 1.0; least = 0.0
+array gates[4] = [0, 0, 0, 0]
+count_gate(g) = g >= 0 && g <= 3 ? (gates[1 + int(g)] = gates[1 + int(g)] + 1) : 0
+stats file using (rows = rows + 1, guided = guided + column("guided"), \
+                  most = max2(most, column("scale")), least = min2(least, column("scale"))) nooutput
+stats file using (count_gate(column("cond"))) nooutput
+stats file using (count_gate(column("uncond"))) nooutput
+
+eval start(860, 420, 34)
+if (rows == 0) {
+    set xlabel "denoising step"; set ylabel "guidance scale w (no unit)"
+    eval say_nothing
+} else {
+    set multiplot
+    set lmargin 12; set rmargin 3
+    set xrange [-0.5:rows - 0.5]
+    set xtics tic_step(rows, 25)
+    set key at graph 1, graph 1.02 right bottom
+    # above: the scale
+    set tmargin at screen 0.88; set bmargin at screen 0.52
+    set yrange [least < 0 ? 1.1 * least : 0:1.15 * most]
+    set ylabel "scale w (no unit)"
+    set format x ""
+    set boxwidth 0.9
+    if (guided == 0) {
+        plot file using "step":"scale" with points pt 7 ps 0.5 lc rgb grey title "one branch, w = 1: no step is guided"
+    } else {
+        if (guided == rows) {
+            plot file using "step":"scale" with boxes lc rgb blue title "guided, both branches"
+        } else {
+            plot file using "step":(column("guided") == 1 ? column("scale") : NaN) with boxes lc rgb blue \
+                     title "guided, both branches", \
+                 file using "step":(column("guided") == 1 ? NaN : column("scale")) with points pt 7 ps 0.5 lc rgb grey \
+                     title "one branch, w = 1"
+        }
+    }
+    # below: one row a branch
+    set tmargin at screen 0.41; set bmargin at screen 0.16
+    set yrange [-0.6:1.6]
+    set ytics ("cond" 1, "uncond" 0)
+    unset grid
+    set ylabel "branch"
+    set xlabel "denoising step (0 is the noisiest)"
+    set format x "%g"
+    names = "full cached reuse auto"
+    array tints[4] = [blue, sky, orange, purple]
+    array marks[4]
+    marks[1] = "F"; marks[2] = "c"; marks[3] = "r"; marks[4] = "a"
+    command = "plot "
+    if (text) {
+        do for [g = 0:3] { if (gates[1 + g] > 0) {
+            command = command.(strlen(command) > 5 ? ", " : "").sprintf(\
+                "file using 'step':(column('cond') == %d ? 1 : NaN) with points pt '%s' title '%s', ".\
+                "file using 'step':(column('uncond') == %d ? 0 : NaN) with points pt '%s' notitle", \
+                g, marks[1 + g], word(names, 1 + g), g, marks[1 + g])
+        } }
+    } else {
+        do for [g = 0:3] { if (gates[1 + g] > 0) {
+            command = command.(strlen(command) > 5 ? ", " : "").sprintf(\
+                "file using 'step':(column('cond') == %d ? 1 : NaN):(0.46):(0.4) with boxxyerror lc rgb %d title '%s', ".\
+                "file using 'step':(column('uncond') == %d ? 0 : NaN):(0.46):(0.4) with boxxyerror lc rgb %d notitle", \
+                g, tints[1 + g], word(names, 1 + g), g, tints[1 + g])
+        } }
+    }
+    set key at graph 1, graph 1.02 right bottom
+    eval command
+    unset multiplot
+}

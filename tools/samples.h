@@ -1,0 +1,46 @@
+/* Samples of the same noise and conditioning made in up to three ways, as `ousac sample --raw` and `ousac calibrate`
+ * keep them (an .oca archive of format "ousac-samples", tensors "samples/RUN"), and as an image that shows what
+ * caching changed.
+ */
+#ifndef OUSAC_SAMPLES_H
+#define OUSAC_SAMPLES_H
+
+#include "formats/sha256.h"
+#include "formats/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SAMPLES_EXACT = 0, SAMPLES_CALIBRATED = 1, SAMPLES_REUSE = 2, SAMPLES_RUNS = 3 };
+
+typedef struct samples {
+    size_t count, channels, height, width;
+    uint64_t first, seed; /* of the first sample */
+    char model_digest[OUSAC_DIGEST_CHARS], schedule_digest[OUSAC_DIGEST_CHARS];
+    float *run[SAMPLES_RUNS]; /* (count, channels, height, width) in [-1, 1]; NULL where it was not made */
+} samples;
+
+const char *samples_run_name(int run); /* "exact", "calibrated", "reuse" */
+
+/* FORMAT where the file is no archive of samples. */
+ousac_status samples_check(const char *path, ousac_error *error);
+ousac_status samples_load(samples *s, const char *path, ousac_error *error);
+ousac_status samples_save(const samples *s, const char *path, ousac_error *error);
+void samples_free(samples *s);
+
+enum { SAMPLES_ROWS_MAX = 2 * SAMPLES_RUNS - 1, SAMPLES_LABEL_BYTES = 40 };
+
+typedef struct samples_grid {
+    size_t rows;
+    double gain; /* amplification of the difference rows; 0 where there are none */
+    char label[SAMPLES_ROWS_MAX][SAMPLES_LABEL_BYTES];
+} samples_grid;
+
+/* A grid as PNG: a column is one sample; rows exact, calibrated, reuse, and the differences of the latter two from the
+ * exact row, signed around middle gray and amplified by the power of two at which all but a hundredth of the values of
+ * the larger difference stay within the range. At most `columns` samples. `labelled`: draw the
+ * rows' labels into the image. `drawn` receives what the rows are. */
+ousac_status samples_draw(const samples *s, size_t columns, int labelled, const char *path, samples_grid *drawn,
+                          ousac_error *error);
+
+#endif
