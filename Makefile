@@ -52,7 +52,7 @@ $(BUILD)/obj/%.o: %.c
 # The reader must stay C99 and free of ousac's own headers.
 $(BUILD)/obj/formats/oca.o: formats/oca.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -DOCA_WITH_ZSTD -DOCA_WITH_MMAP $(CFLAGS_ALL) -std=c99 -Wpedantic -MMD -MP -c $< -o $@
+	$(CC) $(CPPFLAGS) -DOCA_WITH_ZSTD -DOCA_WITH_MMAP $(CFLAGS_ALL) -O3 -std=c99 -Wpedantic -MMD -MP -c $< -o $@
 
 $(BUILD)/obj/calib/kernels_%.o: calib/kernels.c
 	@mkdir -p $(@D)
@@ -120,16 +120,26 @@ $(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(SUPPORT_LIB) $(PROFILE_LI
 
 $(READER_LIB): formats/oca.c formats/oca.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(READER_FLAGS) $(CFLAGS_ALL) $(LDFLAGS) -std=c99 -Wpedantic -fPIC -shared $< -lzstd -o $@
+	$(CC) $(CPPFLAGS) $(READER_FLAGS) $(CFLAGS_ALL) $(LDFLAGS) -O3 -std=c99 -Wpedantic -fPIC -shared $< -lzstd -o $@
 
 $(BUILD)/examples/%: examples/%.c formats/oca.c formats/oca.h
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(READER_FLAGS) $(CFLAGS_ALL) $(LDFLAGS) -std=c99 -Wpedantic $< formats/oca.c -lzstd -o $@
+	$(CC) $(CPPFLAGS) $(READER_FLAGS) $(CFLAGS_ALL) $(LDFLAGS) -std=c99 -Wpedantic $< formats/oca.c -lzstd -lm -o $@
 
 .PHONY: reader
 reader: $(READER_LIB) $(EXAMPLES) ## build the shared reader library build/lib/liboca.so and the examples
 
 tests: $(READER_LIB) $(EXAMPLES) $(TEST_TOOLS)
+
+$(BUILD)/tests/bench/bench_archive: $(BUILD)/obj/tests/bench/bench_archive.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+.PHONY: bench-archive
+bench-archive: $(BUILD)/tests/bench/bench_archive ## the archive against safetensors, torch.save and zstd: size and speed
+	@mkdir -p $(BUILD)/bench
+	$(BUILD)/tests/bench/bench_archive $(BUILD)/bench
+	$(TORCH_PYTHON) tests/bench/bench_archive.py $(BUILD)/bench
 
 # --- what the tests run ---
 # The first Python that has torch, for the comparison with PyTorch; without one that comparison is skipped and counted.
@@ -159,7 +169,7 @@ test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehav
 test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan
 	+$(MAKE) --no-print-directory threaded-tests BUILD=$(BUILD)-tsan SANITIZE=thread
 
-THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend,$(UNIT_TESTS))
+THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend %/test_probe %/test_forecast_fit,$(UNIT_TESTS))
 .PHONY: threaded-tests
 threaded-tests: $(THREADED_TESTS)
 	$(TEST_ENV) TSAN_OPTIONS=halt_on_error=1 bash tests/run.sh $(THREADED_TESTS)
@@ -171,7 +181,7 @@ test-valgrind: tests ## the small unit tests under valgrind
 	bash tests/run.sh $(filter-out %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype,$(UNIT_TESTS))
 
 # --- the demo ---
-DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --schedule data/schedules/sparse.json \
+DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --schedule data/schedules/sparse_placed.json \
                 --reference data/schedules/constant.json --budget-step 0.25
 
 .PHONY: demo
@@ -181,7 +191,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 	$(PROGRAM) calibrate $(DEMO_OPTIONS) -o $(BUILD)/demo
 
 # --- static checks ---
-SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch]) $(shell find tests -name '*.[ch]')
+SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]')
 SHELL_SCRIPTS = install-deps.sh .ci/run $(shell find tests -name '*.sh')
 
 .PHONY: check
@@ -208,7 +218,8 @@ check-headers: ## every header compiles alone, as C11 and as C++
 .PHONY: check-lint
 check-lint: ## cppcheck and shellcheck
 	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
-	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -D_POSIX_C_SOURCE=200809L \
+	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L -DOUSAC_ISA=base \
+	  '-DcJSON_ArrayForEach(item,list)=for(item=(list)->child;item;item=item->next)' \
 	  $(wildcard formats/*.c calib/*.c profile/*.c tools/*.c)
 	shellcheck -e SC1091 $(SHELL_SCRIPTS)
 

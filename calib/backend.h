@@ -1,12 +1,14 @@
-/* The compute backend: one small table of operations, implemented once for the CPU and once for CUDA. Everything that
- * multiplies matrices or walks activations goes through it; BLAS and LAPACK appear in backend_cpu.c alone.
+/* The compute backend: one small table of operations, implemented once for the CPU and once for CUDA.
+ * Everything that multiplies matrices or walks activations goes through it; BLAS and LAPACK appear in
+ * backend_cpu.c alone.
  *
- * Matrices are row-major: element (i, j) at data[i * ld + j], ld >= columns. `float *` and `double *` arguments are
- * memory of the backend (`alloc`), which for the CPU is ordinary memory. Every operation returns USAGE for sizes that
- * do not fit the library's integers, and never aborts. Outputs may not overlap inputs except where said.
+ * Matrices are row-major: element (i, j) at data[i * ld + j], ld >= columns. `float *` and `double *`
+ * arguments are memory of the backend (`alloc`), which for the CPU is ordinary memory. Every operation
+ * returns USAGE for sizes that do not fit the library's integers, and never aborts. Outputs may not overlap
+ * inputs except where said.
  *
- * Thread-safety: a backend may be used from many threads at once, each on its own outputs. The CPU backend runs every
- * operation on the calling thread, so that results do not depend on how many threads call.
+ * Thread-safety: a backend may be used from many threads at once, each on its own outputs. The CPU backend
+ * runs every operation on the calling thread, so that results do not depend on how many threads call.
  */
 #ifndef OUSAC_BACKEND_H
 #define OUSAC_BACKEND_H
@@ -38,34 +40,37 @@ struct ousac_backend {
     /* --- float32 linear algebra --- */
     /* Y (rows, m) = X (rows, n) W^T (m, n) + bias (m), or + beta Y where bias is NULL. beta 0 never reads Y.
      * With a bias beta must be 0. */
-    ousac_status (*linear)(const ousac_backend *backend, size_t rows, size_t m, size_t n, const float *x, size_t ldx,
-                           const float *w, size_t ldw, const float *bias, float beta, float *y, size_t ldy,
+    ousac_status (*linear)(const ousac_backend *backend, size_t rows, size_t m, size_t n, const float *x,
+                           size_t ldx, const float *w, size_t ldw, const float *bias, float beta, float *y,
+                           size_t ldy, ousac_error *error);
+    /* Y (rows, m) = X (rows, r) A (r, m) + beta Y: the second half of a low-rank correction, A stored (r, m).
+     */
+    ousac_status (*expand)(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *x,
+                           size_t ldx, const float *a, size_t lda, float beta, float *y, size_t ldy,
                            ousac_error *error);
-    /* Y (rows, m) = X (rows, r) A (r, m) + beta Y: the second half of a low-rank correction, A stored (r, m). */
-    ousac_status (*expand)(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *x, size_t ldx,
-                           const float *a, size_t lda, float beta, float *y, size_t ldy, ousac_error *error);
     /* Lower triangle (j <= i) of G (n, n) = X^T X, X (rows, n). The upper triangle is not touched. */
-    ousac_status (*gram)(const ousac_backend *backend, size_t rows, size_t n, const float *x, size_t ldx, float *g,
-                         size_t ldg, ousac_error *error);
+    ousac_status (*gram)(const ousac_backend *backend, size_t rows, size_t n, const float *x, size_t ldx,
+                         float *g, size_t ldg, ousac_error *error);
 
     /* --- float64 linear algebra, for spectra --- */
     /* C (rows, cols) = op(A) op(B); transposed where the flag is 1. */
-    ousac_status (*gemm64)(const ousac_backend *backend, int transpose_a, int transpose_b, size_t rows, size_t cols,
-                           size_t inner, double alpha, const double *a, size_t lda, const double *b, size_t ldb,
-                           double beta, double *c, size_t ldc, ousac_error *error);
-    /* Eigenpairs of a symmetric A (n, n) (lower triangle read). values (n) falling; on return row i of A is the unit
-     * eigenvector of values[i], its component of largest magnitude positive (the first of equals).
+    ousac_status (*gemm64)(const ousac_backend *backend, int transpose_a, int transpose_b, size_t rows,
+                           size_t cols, size_t inner, double alpha, const double *a, size_t lda,
+                           const double *b, size_t ldb, double beta, double *c, size_t ldc,
+                           ousac_error *error);
+    /* Eigenpairs of a symmetric A (n, n) (lower triangle read). values (n) falling; on return row i of A is
+     * the unit eigenvector of values[i], its component of largest magnitude positive (the first of equals).
      * NUMBER where it does not converge or A is not finite. */
     ousac_status (*eigen64)(const ousac_backend *backend, size_t n, double *a, size_t lda, double *values,
                             ousac_error *error);
 
     /* --- float32 elementwise and attention kernels of the engines --- */
-    /* y = layer_norm(x) * (1 + scale) + shift over rows of d; no affine parameters, biased variance, eps inside the
-     * root. scale and shift: one row of d per `rows_per_group` consecutive rows, leading dimension ld_mod; both NULL
-     * for the plain norm. */
-    ousac_status (*norm_modulate)(const ousac_backend *backend, size_t rows, size_t d, const float *x, float eps,
-                                  const float *shift, const float *scale, size_t rows_per_group, size_t ld_mod,
-                                  float *y, ousac_error *error);
+    /* y = layer_norm(x) * (1 + scale) + shift over rows of d; no affine parameters, biased variance, eps
+     * inside the root. scale and shift: one row of d per `rows_per_group` consecutive rows, leading dimension
+     * ld_mod; both NULL for the plain norm. */
+    ousac_status (*norm_modulate)(const ousac_backend *backend, size_t rows, size_t d, const float *x,
+                                  float eps, const float *shift, const float *scale, size_t rows_per_group,
+                                  size_t ld_mod, float *y, ousac_error *error);
     /* x += gate * y, gate per group of rows as above. */
     ousac_status (*add_gated)(const ousac_backend *backend, size_t rows, size_t d, float *x, const float *y,
                               const float *gate, size_t rows_per_group, size_t ld_mod, ousac_error *error);
@@ -73,59 +78,64 @@ struct ousac_backend {
     ousac_status (*gelu_tanh)(const ousac_backend *backend, size_t count, const float *x, float *y,
                               ousac_error *error);
     /* y = x / (1 + exp(-x)); y may be x. */
-    ousac_status (*silu)(const ousac_backend *backend, size_t count, const float *x, float *y, ousac_error *error);
+    ousac_status (*silu)(const ousac_backend *backend, size_t count, const float *x, float *y,
+                         ousac_error *error);
     /* Softmax attention, `batch` sequences of `tokens` rows, `heads` heads of width `head_dim`, scale
-     * 1/sqrt(head_dim): q, k, v (batch * tokens, heads * head_dim) with leading dimension ld_qkv, out with ld_out.
-     * `work`: at least tokens * tokens floats. */
+     * 1/sqrt(head_dim): q, k, v (batch * tokens, heads * head_dim) with leading dimension ld_qkv, out with
+     * ld_out. `work`: at least tokens * tokens floats. */
     ousac_status (*attention)(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                               size_t head_dim, const float *q, const float *k, const float *v, size_t ld_qkv,
                               float *out, size_t ld_out, float *work, ousac_error *error);
     /* y (rows, cols) = a - b. */
-    ousac_status (*subtract)(const ousac_backend *backend, size_t rows, size_t cols, const float *a, size_t lda,
-                             const float *b, size_t ldb, float *y, size_t ldy, ousac_error *error);
+    ousac_status (*subtract)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
+                             size_t lda, const float *b, size_t ldb, float *y, size_t ldy,
+                             ousac_error *error);
     /* y (rows, cols): row i is row index[i] of a - b; `index` is backend memory. */
-    ousac_status (*subtract_rows)(const ousac_backend *backend, size_t rows, size_t cols, const uint32_t *index,
-                                  const float *a, size_t lda, const float *b, size_t ldb, float *y, size_t ldy,
-                                  ousac_error *error);
-    /* y (rows, cols) = a + s (a - b): where the line through b and then a leads, s of their distance beyond a. */
-    ousac_status (*extrapolate)(const ousac_backend *backend, size_t rows, size_t cols, float s, const float *a,
-                                size_t lda, const float *b, size_t ldb, float *y, size_t ldy, ousac_error *error);
-    /* y[b * stride_y + i] = x[b * stride_x + index[i]] for b < batch, i < count: patches and their inverse. */
+    ousac_status (*subtract_rows)(const ousac_backend *backend, size_t rows, size_t cols,
+                                  const uint32_t *index, const float *a, size_t lda, const float *b,
+                                  size_t ldb, float *y, size_t ldy, ousac_error *error);
+    /* y (rows, cols) = a + s (a - b): where the line through b and then a leads, s of their distance beyond
+     * a. */
+    ousac_status (*extrapolate)(const ousac_backend *backend, size_t rows, size_t cols, float s,
+                                const float *a, size_t lda, const float *b, size_t ldb, float *y, size_t ldy,
+                                ousac_error *error);
+    /* y[b * stride_y + i] = x[b * stride_x + index[i]] for b < batch, i < count: patches and their inverse.
+     */
     ousac_status (*gather)(const ousac_backend *backend, size_t batch, size_t count, const uint32_t *index,
                            const float *x, size_t stride_x, float *y, size_t stride_y, ousac_error *error);
     /* y (rows, cols) = a. */
-    ousac_status (*copy)(const ousac_backend *backend, size_t rows, size_t cols, const float *a, size_t lda, float *y,
-                         size_t ldy, ousac_error *error);
+    ousac_status (*copy)(const ousac_backend *backend, size_t rows, size_t cols, const float *a, size_t lda,
+                         float *y, size_t ldy, ousac_error *error);
     /* y += alpha x, vectors. */
     ousac_status (*axpy)(const ousac_backend *backend, size_t count, float alpha, const float *x, float *y,
                          ousac_error *error);
-    /* Sums over rows of squares, float64, to host memory: out[g] += sum of x(i, j)^2 over the rows i of group g,
-     * rows / rows_per_group groups. */
-    ousac_status (*sum_squares)(const ousac_backend *backend, size_t rows, size_t cols, const float *x, size_t ldx,
-                                size_t rows_per_group, double *out, ousac_error *error);
+    /* Sums over rows of squares, float64, to host memory: out[g] += sum of x(i, j)^2 over the rows i of group
+     * g, rows / rows_per_group groups. */
+    ousac_status (*sum_squares)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                                size_t ldx, size_t rows_per_group, double *out, ousac_error *error);
     /* The same of a - b, without storing it. */
     ousac_status (*sum_squares_diff)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
-                                     size_t lda, const float *b, size_t ldb, size_t rows_per_group, double *out,
-                                     ousac_error *error);
-    /* Sums over rows of absolute values, per column, float64, to host memory: out (rows / rows_per_group, cols),
-     * contiguous; out(g, j) += sum of |x(i, j)| over the rows i of group g. */
-    ousac_status (*sum_abs_columns)(const ousac_backend *backend, size_t rows, size_t cols, const float *x, size_t ldx,
-                                    size_t rows_per_group, double *out, ousac_error *error);
+                                     size_t lda, const float *b, size_t ldb, size_t rows_per_group,
+                                     double *out, ousac_error *error);
+    /* Sums over rows of absolute values, per column, float64, to host memory: out (rows / rows_per_group,
+     * cols), contiguous; out(g, j) += sum of |x(i, j)| over the rows i of group g. */
+    ousac_status (*sum_abs_columns)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                                    size_t ldx, size_t rows_per_group, double *out, ousac_error *error);
     /* The same of a - b, without storing it. */
-    ousac_status (*sum_abs_columns_diff)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
-                                         size_t lda, const float *b, size_t ldb, size_t rows_per_group, double *out,
-                                         ousac_error *error);
+    ousac_status (*sum_abs_columns_diff)(const ousac_backend *backend, size_t rows, size_t cols,
+                                         const float *a, size_t lda, const float *b, size_t ldb,
+                                         size_t rows_per_group, double *out, ousac_error *error);
     /* Packed lower triangle in float64, element (i, j <= i) at i (i + 1) / 2 + j: packed += weight * g. */
     ousac_status (*accumulate_packed)(const ousac_backend *backend, size_t n, double weight, const float *g,
                                       size_t ldg, double *packed, ousac_error *error);
     /* *finite = 1 where every element is finite, else 0. */
-    ousac_status (*all_finite)(const ousac_backend *backend, size_t rows, size_t cols, const float *x, size_t ldx,
-                               int *finite, ousac_error *error);
+    ousac_status (*all_finite)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                               size_t ldx, int *finite, ousac_error *error);
 };
 
 /* The CPU backend: OpenBLAS, LAPACKE and kernels built for several instruction sets, chosen at run time
- * (OUSAC_ISA=base|avx2|avx512 in the environment narrows the choice, for tests). Static storage; never NULL. Its first
- * call sets OpenBLAS to one thread per call. */
+ * (OUSAC_ISA=base|avx2|avx512 in the environment narrows the choice, for tests). Static storage; never NULL.
+ * Its first call sets OpenBLAS to one thread per call. */
 const ousac_backend *ousac_backend_cpu(void);
 
 #ifdef __cplusplus

@@ -56,7 +56,7 @@ ousac_status ousac_pareto_add(ousac_pareto *list, const ousac_state *base, size_
     size_t kept = 0, i = 0, j = 0;
     uint64_t inside = 0;
     while (i < old || j < count) {
-        ousac_state next;
+        ousac_state next = {0};
         if (j < count) {
             next.cost = base[j].cost + cost;
             next.error = base[j].error + error_value;

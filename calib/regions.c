@@ -15,17 +15,20 @@ typedef struct search {
     const ousac_regions_options *options;
     uint64_t budget;
     size_t regions, rank_min, rank_max, evaluations_max;
-    size_t *rank; /* per site, scratch */
-    point *seen;  /* (evaluations_max) */
+    size_t *rank;       /* per site, scratch */
+    size_t *dense_rank; /* per site */
+    point *seen;        /* (evaluations_max) */
     size_t seen_count;
     point best;
     double start, best_value;
 } search;
 
-/* The ranks of the sites, into the scratch. */
+/* The ranks of the sites, into the scratch; dense sites hold their dense rank. */
 static void expand(search *s, const point *p) {
-    for (size_t i = 0; i < s->arch->site_count; i++)
-        s->rank[i] = p->rank[s->arch->sites[i].block * s->regions / s->arch->block_count];
+    for (size_t i = 0; i < s->arch->site_count; i++) {
+        const size_t rank = p->rank[s->arch->sites[i].block * s->regions / s->arch->block_count];
+        s->rank[i] = rank < s->dense_rank[i] ? rank : s->dense_rank[i];
+    }
 }
 
 static uint64_t cost_of(search *s, const point *p) {
@@ -49,8 +52,8 @@ static point shifted(const search *s, const point *from, size_t fixed, ptrdiff_t
     return p;
 }
 
-/* Region k at `rank`, the others moved by the largest common number that fits and then singly; 0 where it does not
- * fit. Costs never fall as a rank grows, so bisection finds that number. */
+/* Region k at `rank`, the others moved by the largest common number that fits and then singly; 0 where it
+ * does not fit. Costs never fall as a rank grows, so bisection finds that number. */
 static int move_region(search *s, size_t k, size_t rank, point *moved) {
     const ptrdiff_t span = (ptrdiff_t)(s->rank_max - s->rank_min);
     point from = s->best;
@@ -100,7 +103,8 @@ static ousac_status try_point(search *s, const point *p, int *better, ousac_erro
     if (status != OUSAC_STATUS_OK)
         return status;
     if (isnan(value))
-        return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "evaluation %zu of a plan gave no number", s->seen_count);
+        return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "evaluation %zu of a plan gave no number",
+                          s->seen_count);
     if (s->seen_count == 1)
         s->start = value;
     if (s->seen_count == 1 || value < s->best_value) {
@@ -117,10 +121,9 @@ static ousac_status follow(search *s, size_t k, int up, size_t step, int *improv
     int better = 1;
     while (better && s->seen_count < s->evaluations_max) {
         const size_t now = s->best.rank[k];
-        const size_t room = up ? s->rank_max - now : now - s->rank_min;
+        const size_t room = up ? s->rank_max - now : now - s->rank_min, by = step < room ? step : room;
         point p;
-        if (room == 0 || !move_region(s, k, up ? now + (step < room ? step : room) : now - (step < room ? step : room), &p) ||
-            was_seen(s, &p))
+        if (room == 0 || !move_region(s, k, up ? now + by : now - by, &p) || was_seen(s, &p))
             return OUSAC_STATUS_OK;
         status = try_point(s, &p, &better, error);
         if (status != OUSAC_STATUS_OK)
@@ -150,37 +153,34 @@ static ousac_status descend(search *s, int *converged, ousac_error *error) {
     return status;
 }
 
-static size_t largest_dense_rank(const ousac_arch *arch) {
+/* The options with their defaults, checked, and memory. */
+static ousac_status prepare(search *s, ousac_error *error) {
     size_t largest = 0;
-    for (size_t i = 0; i < arch->site_count; i++) {
-        const size_t rank = ousac_cost_dense_rank(&arch->sites[i]);
-        largest = rank > largest ? rank : largest;
-    }
-    return largest;
-}
-
-/* The options with their defaults, checked, and the uniform start. */
-static ousac_status prepare(search *s, ousac_allocation *uniform, ousac_error *error) {
     const ousac_regions_options *o = s->options;
     s->regions = o->regions ? o->regions : OUSAC_REGIONS_DEFAULT;
     if (s->regions > OUSAC_REGIONS_MAX || o->evaluate == NULL)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu regions; expected 1 to %d and an evaluator", s->regions,
-                          OUSAC_REGIONS_MAX);
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu regions; expected 1 to %d and an evaluator",
+                          s->regions, OUSAC_REGIONS_MAX);
     if (s->regions > s->arch->block_count)
         s->regions = s->arch->block_count;
+    for (size_t i = 0; i < s->arch->site_count; i++) {
+        const size_t dense = ousac_cost_dense_rank(&s->arch->sites[i]);
+        largest = dense > largest ? dense : largest;
+    }
     s->rank_min = o->rank_min;
-    s->rank_max = o->rank_max ? o->rank_max : largest_dense_rank(s->arch);
+    s->rank_max = o->rank_max ? o->rank_max : largest;
     s->evaluations_max = o->evaluations_max ? o->evaluations_max : OUSAC_REGIONS_EVALUATIONS;
     if (s->rank_min > s->rank_max || s->rank_max > PTRDIFF_MAX / 2)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "ranks from %zu to %zu; expected a range", s->rank_min,
                           s->rank_max);
-    const ousac_status status = ousac_allocate_uniform(s->arch, NULL, s->budget, uniform, error);
-    if (status != OUSAC_STATUS_OK)
-        return status;
     s->rank = ousac_malloc(s->arch->site_count, sizeof *s->rank);
+    s->dense_rank = ousac_malloc(s->arch->site_count, sizeof *s->dense_rank);
     s->seen = ousac_malloc(s->evaluations_max, sizeof *s->seen);
-    if (s->rank == NULL || s->seen == NULL)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the ranks of %zu sites", s->arch->site_count);
+    for (size_t i = 0; s->dense_rank != NULL && i < s->arch->site_count; i++)
+        s->dense_rank[i] = ousac_cost_dense_rank(&s->arch->sites[i]);
+    if (s->rank == NULL || s->dense_rank == NULL || s->seen == NULL)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the ranks of %zu sites",
+                          s->arch->site_count);
     return OUSAC_STATUS_OK;
 }
 
@@ -208,15 +208,16 @@ static ousac_status uniform_start(search *s, point *start, ousac_error *error) {
     return OUSAC_STATUS_OK;
 }
 
-ousac_status ousac_allocate_regions(const ousac_arch *arch, uint64_t budget, const ousac_regions_options *options,
-                                    ousac_allocation *allocation, ousac_regions_report *report, ousac_error *error) {
+ousac_status ousac_allocate_regions(const ousac_arch *arch, uint64_t budget,
+                                    const ousac_regions_options *options, ousac_allocation *allocation,
+                                    ousac_regions_report *report, ousac_error *error) {
     search s = {.arch = arch, .options = options, .budget = budget};
     point start;
     int better = 0, converged = 0;
     memset(allocation, 0, sizeof *allocation);
     if (report != NULL)
         memset(report, 0, sizeof *report);
-    ousac_status status = prepare(&s, allocation, error);
+    ousac_status status = prepare(&s, error);
     if (status == OUSAC_STATUS_OK)
         status = uniform_start(&s, &start, error);
     if (status == OUSAC_STATUS_OK)
@@ -227,9 +228,8 @@ ousac_status ousac_allocate_regions(const ousac_arch *arch, uint64_t budget, con
         goto done;
     allocation->cost = cost_of(&s, &s.best); /* which also expands it */
     allocation->budget = budget;
-    memcpy(allocation->rank, s.rank, arch->site_count * sizeof *allocation->rank);
-    allocation->error = allocation->bound = allocation->gap = 0;
-    allocation->exact = 0;
+    allocation->rank = s.rank;
+    s.rank = NULL;
     if (report != NULL) {
         report->region_count = s.regions;
         memcpy(report->rank, s.best.rank, s.regions * sizeof *report->rank);
@@ -239,9 +239,8 @@ ousac_status ousac_allocate_regions(const ousac_arch *arch, uint64_t budget, con
         report->converged = converged;
     }
 done:
-    if (status != OUSAC_STATUS_OK)
-        ousac_allocation_free(allocation);
     ousac_free(s.seen);
+    ousac_free(s.dense_rank);
     ousac_free(s.rank);
     return status;
 }

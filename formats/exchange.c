@@ -178,8 +178,8 @@ static ousac_status list_metadata(outward *o, ousac_exchange_counts *counts, ous
             return fail_archive(o->path, NULL, got, error);
         if (strcmp(pair->key, OUSAC_EXCHANGE_CODEC_KEY) == 0)
             return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                              "%s: metadata \"%s\" cannot be carried: the way back would take it for its own", o->path,
-                              OUSAC_EXCHANGE_CODEC_KEY);
+                              "%s: metadata \"%s\" cannot be carried: the way back would take it for its own",
+                              o->path, OUSAC_EXCHANGE_CODEC_KEY);
         o->pair_count += strcmp(pair->key, OUSAC_EXCHANGE_SCALAR_KEY) != 0;
     }
     counts->metadata = o->pair_count;
@@ -224,7 +224,8 @@ ousac_status ousac_export_safetensors(const char *archive, const char *target, o
     if (!status)
         status = list_metadata(&o, &found, error);
     if (!status)
-        status = ousac_safetensors_save(target, o.pairs, o.pair_count, o.entries, found.tensors, lend, &o, error);
+        status =
+            ousac_safetensors_save(target, o.pairs, o.pair_count, o.entries, found.tensors, lend, &o, error);
     if (!status && counts)
         *counts = found;
     ousac_free(o.buffer);
@@ -252,14 +253,14 @@ static ousac_status carry_metadata(inward *in, ousac_exchange_counts *counts, ou
     const char *key, *value;
     while (!status && ousac_safetensors_metadata_next(in->file, &position, &key, &value)) {
         if (strcmp(key, OUSAC_EXCHANGE_CODEC_KEY) == 0) {
-            status = ousac_json_parse(&in->codecs, value, strlen(value), NAMES_MAX, OUSAC_JSON_NUMBERS_ANY, in->path,
-                                      error);
+            status = ousac_json_parse(&in->codecs, value, strlen(value), NAMES_MAX, OUSAC_JSON_NUMBERS_ANY,
+                                      in->path, error);
             if (!status && !cJSON_IsObject(in->codecs))
-                status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: metadata \"%s\" must be a JSON object", in->path,
-                                    key);
+                status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: metadata \"%s\" must be a JSON object",
+                                    in->path, key);
         } else if (!*key || strcmp(key, OUSAC_EXCHANGE_SCALAR_KEY) == 0) {
-            status = OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "%s: an .oca archive cannot carry the metadata \"%s\"",
-                                in->path, key);
+            status = OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
+                                "%s: an .oca archive cannot carry the metadata \"%s\"", in->path, key);
         } else {
             status = ousac_oca_writer_metadata(in->writer, key, value, error);
             counts->metadata++;
@@ -268,13 +269,14 @@ static ousac_status carry_metadata(inward *in, ousac_exchange_counts *counts, ou
     return status;
 }
 
-static ousac_status tensor_codec(const inward *in, const char *name, ousac_oca_codec *codec, ousac_error *error) {
+static ousac_status tensor_codec(const inward *in, const char *name, ousac_oca_codec *codec,
+                                 ousac_error *error) {
     const cJSON *said = in->codecs ? cJSON_GetObjectItemCaseSensitive(in->codecs, name) : NULL;
     *codec = in->codecs ? OUSAC_OCA_CODEC_RAW : in->codec;
     if (said && (!cJSON_IsString(said) || ousac_oca_codec_parse(codec, said->valuestring)))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                          "%s: metadata \"%s\": tensor \"%.*s\": expected raw, zstd or shuffle+zstd", in->path,
-                          OUSAC_EXCHANGE_CODEC_KEY, QUOTED_BYTES, name);
+                          "%s: metadata \"%s\": tensor \"%.*s\": expected raw, zstd or shuffle+zstd",
+                          in->path, OUSAC_EXCHANGE_CODEC_KEY, QUOTED_BYTES, name);
     return OUSAC_STATUS_OK;
 }
 
@@ -302,8 +304,9 @@ static ousac_status carry_tensor(inward *in, const ousac_safetensors_tensor *ten
     else if (!*tensor->name)
         reason = "an empty name";
     if (reason)
-        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "%s: tensor \"%.*s\" (%s) cannot be carried: it has %s",
-                          in->path, QUOTED_BYTES, tensor->name, tensor->dtype_name, reason);
+        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
+                          "%s: tensor \"%.*s\" (%s) cannot be carried: it has %s", in->path, QUOTED_BYTES,
+                          tensor->name, tensor->dtype_name, reason);
     ousac_status status = tensor_codec(in, tensor->name, &codec, error);
     if (status)
         return status;

@@ -1,14 +1,15 @@
-/* Carrying tensors and metadata between .oca archives and safetensors files, losslessly both ways: names, dtypes,
- * shapes, every bit of the values, metadata; and back again the same archive, byte for byte.
+/* Carrying tensors and metadata between .oca archives and safetensors files, losslessly both ways: names,
+ * dtypes, shapes, every bit of the values, metadata; and back again the same archive, byte for byte.
  *
  * What one format has and the other lacks travels in one metadata key each, which the way back removes:
  *
- *     "oca.codec"           in safetensors: a JSON object, tensor name to codec, of the tensors that are not raw
- *     "safetensors.scalar"  in .oca: a JSON array of the names of tensors with no dimensions, stored with shape (1)
+ *     "oca.codec"           in safetensors: a JSON object, tensor name to codec, of the tensors that are not
+ * raw "safetensors.scalar"  in .oca: a JSON array of the names of tensors with no dimensions, stored with
+ * shape (1)
  *
- * What cannot be carried is an UNSUPPORTED that names it: into .oca a dtype that it lacks (F8, BOOL, U16, ...), a
- * dimension of 0, more than 4 dimensions, an empty metadata key; into safetensors a tensor named "__metadata__"; and
- * either key above where its reader would take it for its own.
+ * What cannot be carried is an UNSUPPORTED that names it: into .oca a dtype that it lacks (F8, BOOL, U16,
+ * ...), a dimension of 0, more than 4 dimensions, an empty metadata key; into safetensors a tensor named
+ * "__metadata__"; and either key above where its reader would take it for its own.
  */
 #ifndef OUSAC_EXCHANGE_H
 #define OUSAC_EXCHANGE_H
@@ -31,7 +32,8 @@ typedef struct ousac_exchange_counts {
     uint64_t bytes; /* of the tensors, decoded */
 } ousac_exchange_counts;
 
-/* Every chunk that is read is verified. Errors: IO, FORMAT, UNSUPPORTED, MEMORY; the message names the file. */
+/* Every chunk that is read is verified. Errors: IO, FORMAT, UNSUPPORTED, MEMORY; the message names the file.
+ */
 ousac_status ousac_export_safetensors(const char *archive, const char *target, ousac_exchange_counts *counts,
                                       ousac_error *error);
 

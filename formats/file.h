@@ -44,8 +44,8 @@ ousac_status ousac_file_rewrite(ousac_file_writer *writer, size_t offset, const 
  * under `path` is untouched, except where only the last sync failed: the message then says that the file was
  * written. Consumes the writer either way. */
 ousac_status ousac_file_commit(ousac_file_writer *writer, ousac_error *error);
-/* The same, but between sync and rename `check` may look at what was written, under its temporary name, and refuse
- * it: the older file then stays. `check` may be NULL. */
+/* The same, but between sync and rename `check` may look at what was written, under its temporary name, and
+ * refuse it: the older file then stays. `check` may be NULL. */
 typedef ousac_status (*ousac_file_check)(void *self, const char *path, ousac_error *error);
 ousac_status ousac_file_commit_checked(ousac_file_writer *writer, ousac_file_check check, void *self,
                                        ousac_error *error);

@@ -31,7 +31,8 @@ static const uint64_t MEMORY_MAX = (uint64_t)4 << 30;
 
 static const char UNTRUSTED[] = "untrusted comment: ", TRUSTED[] = "trusted comment: ";
 
-_Static_assert(PUBLIC_BYTES == 42 && SIGNATURE_BYTES == 74 && SECRET_BYTES == 158, "sizes of minisign's format");
+_Static_assert(PUBLIC_BYTES == 42 && SIGNATURE_BYTES == 74 && SECRET_BYTES == 158,
+               "sizes of minisign's format");
 
 static uint64_t get64(const unsigned char *p) {
     uint64_t value = 0;
@@ -53,7 +54,8 @@ static ousac_status start(ousac_error *error) {
 
 /* ---- lines ---- */
 
-/* Cuts a text into `wanted` lines in place, without their ends; blanks may follow. Returns 0 where it has others. */
+/* Cuts a text into `wanted` lines in place, without their ends; blanks may follow. Returns 0 where it has
+ * others. */
 static int cut_lines(char *text, char **lines, int wanted) {
     for (int i = 0; i < wanted; i++) {
         size_t length = strcspn(text, "\n");
@@ -70,8 +72,8 @@ static int cut_lines(char *text, char **lines, int wanted) {
 
 static int decode(const char *line, unsigned char *target, size_t size) {
     size_t got = 0;
-    return sodium_base642bin(target, size, line, strlen(line), NULL, &got, NULL, sodium_base64_VARIANT_ORIGINAL) ==
-               0 &&
+    return sodium_base642bin(target, size, line, strlen(line), NULL, &got, NULL,
+                             sodium_base64_VARIANT_ORIGINAL) == 0 &&
            got == size;
 }
 
@@ -89,8 +91,8 @@ static ousac_status read_key(const char *path, const char *what, unsigned char *
     ousac_status status = ousac_file_read_text(&text, NULL, path, OUSAC_MINISIGN_FILE_BYTES, error);
     if (!status && (!cut_lines(text, lines, 2) || strncmp(lines[0], UNTRUSTED, strlen(UNTRUSTED)) != 0 ||
                     !decode(lines[1], target, size)))
-        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: expected a %s of minisign: a comment and a line of base64",
-                            path, what);
+        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                            "%s: expected a %s of minisign: a comment and a line of base64", path, what);
     if (text)
         sodium_memzero(text, strlen(text));
     ousac_free(text);
@@ -128,10 +130,12 @@ void ousac_minisign_key_text(const ousac_minisign_public *public_key, char text[
     unsigned char bytes[PUBLIC_BYTES] = {'E', 'd'};
     memcpy(bytes + ALGORITHM_BYTES, public_key->id, ID_BYTES);
     memcpy(bytes + ALGORITHM_BYTES + ID_BYTES, public_key->key, sizeof public_key->key);
-    (void)sodium_bin2base64(text, OUSAC_MINISIGN_KEY_CHARS, bytes, sizeof bytes, sodium_base64_VARIANT_ORIGINAL);
+    (void)sodium_bin2base64(text, OUSAC_MINISIGN_KEY_CHARS, bytes, sizeof bytes,
+                            sodium_base64_VARIANT_ORIGINAL);
 }
 
-ousac_status ousac_minisign_public_load(ousac_minisign_public *public_key, const char *source, ousac_error *error) {
+ousac_status ousac_minisign_public_load(ousac_minisign_public *public_key, const char *source,
+                                        ousac_error *error) {
     unsigned char bytes[PUBLIC_BYTES] = {0};
     ousac_status status = start(error);
     if (!status && !(access(source, F_OK) != 0 && decode(source, bytes, sizeof bytes)))
@@ -169,11 +173,12 @@ static ousac_status lock(unsigned char *bytes, const char *password, const char 
     unsigned char stream[SECRET_LOCKED];
     const uint64_t operations = get64(bytes + SECRET_OPS), memory = get64(bytes + SECRET_MEMORY);
     if (memory > MEMORY_MAX || operations > MEMORY_MAX)
-        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: its key derivation asks for %llu bytes and %llu operations; at most 2^32 are allowed", path,
-                          (unsigned long long)memory, (unsigned long long)operations);
-    if (crypto_pwhash_scryptsalsa208sha256(stream, sizeof stream, password, strlen(password), bytes + SECRET_SALT,
-                                           operations, (size_t)memory) != 0)
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_UNSUPPORTED,
+            "%s: its key derivation asks for %llu bytes and %llu operations; at most 2^32 are allowed", path,
+            (unsigned long long)memory, (unsigned long long)operations);
+    if (crypto_pwhash_scryptsalsa208sha256(stream, sizeof stream, password, strlen(password),
+                                           bytes + SECRET_SALT, operations, (size_t)memory) != 0)
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no %llu MiB of memory to derive its key", path,
                             (unsigned long long)(memory >> 20));
     for (size_t i = 0; !status && i < sizeof stream; i++)
@@ -211,14 +216,16 @@ ousac_status ousac_minisign_secret_load(ousac_minisign_secret *secret, const cha
     int encrypted = 0;
     ousac_status status = read_secret(bytes, path, &encrypted, error);
     if (!status && encrypted && !password)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: an encrypted secret key; expected a password", path);
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: an encrypted secret key; expected a password", path);
     if (!status && encrypted)
         status = lock(bytes, password, path, error);
     if (status)
         goto done;
     check_of(key, check);
     /* minisign leaves the checksum of an unencrypted key zero */
-    if (sodium_memcmp(check, recorded, CHECK_BYTES) != 0 && (encrypted || !sodium_is_zero(recorded, CHECK_BYTES))) {
+    if (sodium_memcmp(check, recorded, CHECK_BYTES) != 0 &&
+        (encrypted || !sodium_is_zero(recorded, CHECK_BYTES))) {
         status = encrypted ? OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: wrong password", path)
                            : OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: its checksum does not fit", path);
         goto done;
@@ -237,8 +244,8 @@ done:
     return status;
 }
 
-ousac_status ousac_minisign_secret_save(const ousac_minisign_secret *secret, const char *path, const char *password,
-                                        ousac_error *error) {
+ousac_status ousac_minisign_secret_save(const ousac_minisign_secret *secret, const char *path,
+                                        const char *password, ousac_error *error) {
     unsigned char bytes[SECRET_BYTES] = {'E', 'd', 0, 0, 'B', '2'};
     unsigned char *key = bytes + SECRET_KEY;
     char line[sodium_base64_ENCODED_LEN(SECRET_BYTES, sodium_base64_VARIANT_ORIGINAL)], text[512];
@@ -295,8 +302,9 @@ static size_t global_message(unsigned char *target, const unsigned char *signatu
     return crypto_sign_BYTES + strlen(trusted);
 }
 
-ousac_status ousac_minisign_sign(const ousac_minisign_secret *secret, const void *data, size_t size, int legacy,
-                                 const ousac_minisign_comments *comments, char **text, ousac_error *error) {
+ousac_status ousac_minisign_sign(const ousac_minisign_secret *secret, const void *data, size_t size,
+                                 int legacy, const ousac_minisign_comments *comments, char **text,
+                                 ousac_error *error) {
     ousac_status status = start(error);
     unsigned char bytes[SIGNATURE_BYTES] = {'E', legacy ? 'd' : 'D'}, global[crypto_sign_BYTES];
     unsigned char covered[crypto_sign_BYTES + OUSAC_MINISIGN_TRUSTED_BYTES];
@@ -311,7 +319,8 @@ ousac_status ousac_minisign_sign(const ousac_minisign_secret *secret, const void
     if (strlen(comments->untrusted) > OUSAC_MINISIGN_COMMENT_BYTES - sizeof UNTRUSTED ||
         strlen(comments->trusted) > OUSAC_MINISIGN_TRUSTED_BYTES - sizeof TRUSTED ||
         !comment_is_plain(comments->untrusted) || !comment_is_plain(comments->trusted))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a comment: expected one line of at most %d bytes (trusted: %d)",
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "a comment: expected one line of at most %d bytes (trusted: %d)",
                           OUSAC_MINISIGN_COMMENT_BYTES - (int)sizeof UNTRUSTED,
                           OUSAC_MINISIGN_TRUSTED_BYTES - (int)sizeof TRUSTED);
     room += strlen(comments->untrusted) + strlen(comments->trusted);
@@ -351,7 +360,8 @@ ousac_status ousac_minisign_verify(const ousac_minisign_public *public_key, cons
         !decode(lines[1], bytes, sizeof bytes) || strncmp(lines[2], TRUSTED, strlen(TRUSTED)) != 0 ||
         strlen(lines[2]) - strlen(TRUSTED) >= OUSAC_MINISIGN_TRUSTED_BYTES ||
         !decode(lines[3], global, sizeof global)) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: expected a signature of minisign: four lines", name);
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: expected a signature of minisign: four lines", name);
         goto done;
     }
     if (bytes[0] != 'E' || (bytes[1] != 'd' && bytes[1] != 'D')) {
@@ -361,8 +371,8 @@ ousac_status ousac_minisign_verify(const ousac_minisign_public *public_key, cons
     if (memcmp(bytes + ALGORITHM_BYTES, public_key->id, ID_BYTES) != 0) {
         ousac_minisign_id_text(bytes + ALGORITHM_BYTES, other);
         ousac_minisign_id_text(public_key->id, own);
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a signature by key %s; expected one by key %s", name,
-                            other, own);
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a signature by key %s; expected one by key %s",
+                            name, other, own);
         goto done;
     }
     make_message(&m, data, size, bytes[1] == 'd');

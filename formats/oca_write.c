@@ -22,7 +22,8 @@ enum {
     VERSION_MINOR = 0,
     CHUNK_DECODED_BYTES = 1 << 20,
     INDEX_BYTES_MAX = 256 << 20, /* what readers take unless told otherwise */
-    ZSTD_LEVEL = 3               /* part of what makes the bytes reproducible */
+    BLOCK_HEADER_BYTES = 3,      /* of a zstd block; a plane of each byte of an element ends one */
+    ZSTD_LEVEL = 1               /* numbers have few repeats worth finding: above it files of factors grow */
 };
 
 static const char SCALE_SUFFIX[] = ".scale";
@@ -301,7 +302,7 @@ static ousac_status prepare(save *s, ousac_error *error) {
     s->index_bytes = bytes;
     s->index = ousac_calloc(bytes, 1);
     if (compressed) {
-        s->packed_room = ZSTD_compressBound(largest);
+        s->packed_room = ZSTD_compressBound(largest) + 8 * BLOCK_HEADER_BYTES;
         s->shuffled = ousac_malloc(largest, 1);
         s->packed = ousac_malloc(s->packed_room, 1);
         s->zstd = ZSTD_createCCtx();
@@ -369,17 +370,40 @@ static ousac_status pad(save *s, ousac_error *error) {
     return put(s, zeros, (ALIGNMENT - s->position % ALIGNMENT) % ALIGNMENT, error);
 }
 
+/* One frame of `planes` equal parts, each of which ends a block: bytes of one significance are coded by
+ * statistics of their own, and those that do not compress are stored as they are. Returns the frame's size or
+ * a zstd error. */
+static size_t compress_planes(save *s, const unsigned char *data, size_t bytes, size_t planes) {
+    ZSTD_outBuffer out = {s->packed, s->packed_room, 0};
+    size_t left = ZSTD_CCtx_reset(s->zstd, ZSTD_reset_session_and_parameters);
+    if (!ZSTD_isError(left))
+        left = ZSTD_CCtx_setParameter(s->zstd, ZSTD_c_compressionLevel, ZSTD_LEVEL);
+    if (!ZSTD_isError(left))
+        left = ZSTD_CCtx_setPledgedSrcSize(s->zstd, bytes);
+    for (size_t k = 0; !ZSTD_isError(left) && k < planes; k++) {
+        ZSTD_inBuffer in = {data + k * (bytes / planes), bytes / planes, 0};
+        do
+            left = ZSTD_compressStream2(s->zstd, &out, &in, k + 1 < planes ? ZSTD_e_flush : ZSTD_e_end);
+        while (!ZSTD_isError(left) && left > 0 && out.pos < out.size);
+        if (!ZSTD_isError(left) && left > 0)
+            return bytes; /* no room: the chunk is stored as it is */
+    }
+    return ZSTD_isError(left) ? left : out.pos;
+}
+
 /* Compresses one chunk into s->packed. *stored is 0 where that does not make it smaller. */
 static ousac_status compress_chunk(save *s, const tensor *t, const unsigned char *data, size_t bytes,
                                    size_t *stored, ousac_error *error) {
+    size_t planes = 1;
     if (t->codec == OUSAC_OCA_CODEC_SHUFFLE_ZSTD) {
-        size_t element = ousac_dtype_bytes(t->dtype), count = bytes / element;
+        planes = ousac_dtype_bytes(t->dtype);
+        const size_t count = bytes / planes;
         for (size_t i = 0; i < count; i++)
-            for (size_t k = 0; k < element; k++)
-                s->shuffled[k * count + i] = data[i * element + k];
+            for (size_t k = 0; k < planes; k++)
+                s->shuffled[k * count + i] = data[i * planes + k];
         data = s->shuffled;
     }
-    size_t packed = ZSTD_compressCCtx(s->zstd, s->packed, s->packed_room, data, bytes, ZSTD_LEVEL);
+    size_t packed = compress_planes(s, data, bytes, planes);
     if (ZSTD_isError(packed))
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "tensor '%s': zstd: %s", t->name,
                           ZSTD_getErrorName(packed));

@@ -47,8 +47,8 @@ ousac_status ousac_oca_writer_tensor_take(ousac_oca_writer *writer, const char *
  * an i8 tensor's companion "<name>.scale" is not f32, one for each row, or names and metadata exceed 256 MiB.
  */
 ousac_status ousac_oca_writer_save(ousac_oca_writer *writer, const char *path, ousac_error *error);
-/* The same; `check` (NULL for none) may open the file under its temporary name, and refuse it before it replaces an
- * older one. */
+/* The same; `check` (NULL for none) may open the file under its temporary name, and refuse it before it
+ * replaces an older one. */
 ousac_status ousac_oca_writer_save_checked(ousac_oca_writer *writer, const char *path, ousac_file_check check,
                                            void *self, ousac_error *error);
 

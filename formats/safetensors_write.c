@@ -82,7 +82,8 @@ static void add_string(text *t, const char *value) {
     add(t, "\"");
     while (*value) {
         size_t plain = 0;
-        while (value[plain] && value[plain] != '"' && value[plain] != '\\' && (unsigned char)value[plain] >= 0x20)
+        while (value[plain] && value[plain] != '"' && value[plain] != '\\' &&
+               (unsigned char)value[plain] >= 0x20)
             plain++;
         add_bytes(t, value, plain);
         value += plain;
@@ -134,19 +135,23 @@ static ousac_status entry_bytes(const ousac_safetensors_entry *entry, uint64_t *
         product = fits ? product * entry->shape[d] : 0;
     }
     if (!fits)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "tensor \"%.*s\": its dtype, rank or size cannot be written",
-                          QUOTED_BYTES, entry->name);
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "tensor \"%.*s\": its dtype, rank or size cannot be written", QUOTED_BYTES,
+                          entry->name);
     *bytes = product;
     return OUSAC_STATUS_OK;
 }
 
 static ousac_status check_names(save *s, const ousac_safetensors_pair *metadata, size_t metadata_count,
-                                const ousac_safetensors_entry *entries, size_t entry_count, ousac_error *error) {
+                                const ousac_safetensors_entry *entries, size_t entry_count,
+                                ousac_error *error) {
     for (size_t i = 0; i < entry_count; i++) {
         s->order[i] = &entries[i];
-        if (strcmp(entries[i].name, METADATA) == 0 || !ousac_utf8_valid(entries[i].name, strlen(entries[i].name)))
-            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "no safetensors file can hold a tensor named \"%.*s\"",
-                              QUOTED_BYTES, entries[i].name);
+        if (strcmp(entries[i].name, METADATA) == 0 ||
+            !ousac_utf8_valid(entries[i].name, strlen(entries[i].name)))
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "no safetensors file can hold a tensor named \"%.*s\"", QUOTED_BYTES,
+                              entries[i].name);
     }
     for (size_t i = 0; i < metadata_count; i++) {
         s->keys[i] = &metadata[i];
@@ -159,14 +164,14 @@ static ousac_status check_names(save *s, const ousac_safetensors_pair *metadata,
         qsort(s->keys, metadata_count, sizeof *s->keys, compare_keys);
     for (size_t i = 1; i < metadata_count; i++)
         if (strcmp(s->keys[i - 1]->key, s->keys[i]->key) == 0)
-            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "metadata \"%.*s\": expected each key once", QUOTED_BYTES,
-                              s->keys[i]->key);
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "metadata \"%.*s\": expected each key once",
+                              QUOTED_BYTES, s->keys[i]->key);
     if (entry_count)
         qsort(s->order, entry_count, sizeof *s->order, compare_names);
     for (size_t i = 1; i < entry_count; i++)
         if (strcmp(s->order[i - 1]->name, s->order[i]->name) == 0)
-            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "tensor \"%.*s\": expected each name once", QUOTED_BYTES,
-                              s->order[i]->name);
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "tensor \"%.*s\": expected each name once",
+                              QUOTED_BYTES, s->order[i]->name);
     if (entry_count)
         qsort(s->order, entry_count, sizeof *s->order, compare_entries);
     return OUSAC_STATUS_OK;

@@ -12,7 +12,13 @@
 static const char *const mode_names[] = {"cfg", "cond", "uncond"};
 static const char *const gate_names[] = {"full", "cached", "reuse", "auto"};
 
-enum { MODES = sizeof mode_names / sizeof *mode_names, GATES = sizeof gate_names / sizeof *gate_names };
+static const char *const solver_names[] = {"ddim", "dpmpp-2m"};
+
+enum {
+    MODES = sizeof mode_names / sizeof *mode_names,
+    GATES = sizeof gate_names / sizeof *gate_names,
+    SOLVERS = sizeof solver_names / sizeof *solver_names
+};
 
 const char *ousac_mode_name(ousac_mode mode) {
     return (unsigned)mode < MODES ? mode_names[mode] : "?";
@@ -23,7 +29,7 @@ const char *ousac_gate_name(ousac_gate gate) {
 }
 
 const char *ousac_solver_name(ousac_solver solver) {
-    return solver == OUSAC_SOLVER_DDIM ? "ddim" : "?";
+    return (unsigned)solver < SOLVERS ? solver_names[solver] : "?";
 }
 
 const char *ousac_branch_name(int branch) {
@@ -49,10 +55,12 @@ int ousac_gate_parse(ousac_gate *gate, const char *name) {
 }
 
 int ousac_solver_parse(ousac_solver *solver, const char *name) {
-    if (strcmp(name, ousac_solver_name(OUSAC_SOLVER_DDIM)) != 0)
-        return -1;
-    *solver = OUSAC_SOLVER_DDIM;
-    return 0;
+    for (int i = 0; i < SOLVERS; i++)
+        if (strcmp(name, solver_names[i]) == 0) {
+            *solver = (ousac_solver)i;
+            return 0;
+        }
+    return -1;
 }
 
 int ousac_mode_evaluates(ousac_mode mode, int branch) {
@@ -97,7 +105,7 @@ ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char 
             error, OUSAC_STATUS_FORMAT,
             "%s: the schedule's name must be at most %d bytes of UTF-8 without control characters", name,
             OUSAC_SCHEDULE_NAME_BYTES - 1);
-    if (schedule->solver != OUSAC_SOLVER_DDIM)
+    if ((unsigned)schedule->solver >= SOLVERS)
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: solver %d is none", name, (int)schedule->solver);
     if (schedule->step_count < 1 || schedule->step_count > OUSAC_SCHEDULE_STEPS_MAX || !schedule->steps)
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %zu steps, expected 1 to %d", name,
@@ -233,6 +241,8 @@ static ousac_status check_options(const ousac_schedule_options *options, ousac_e
     if (options->other_mode != OUSAC_MODE_COND && options->other_mode != OUSAC_MODE_UNCOND)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "mode of the unguided steps must be \"cond\" or \"uncond\"");
+    if ((unsigned)options->solver >= SOLVERS)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "solver %d is none", (int)options->solver);
     if (!options->scales || !options->gates)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a schedule needs a scale and a gate for every step");
     for (size_t i = 0; i < options->steps; i++) {
@@ -259,7 +269,7 @@ ousac_status ousac_schedule_build(ousac_schedule *schedule, const ousac_schedule
                           options->steps);
     if (options->name)
         memcpy(schedule->name, options->name, strlen(options->name) + 1);
-    schedule->solver = OUSAC_SOLVER_DDIM;
+    schedule->solver = options->solver;
     schedule->step_count = options->steps;
     for (size_t i = 0; i < options->steps; i++) {
         ousac_step *step = &schedule->steps[i];

@@ -36,7 +36,8 @@ typedef enum ousac_gate {
 enum { OUSAC_BRANCH_COND = 0, OUSAC_BRANCH_UNCOND = 1, OUSAC_BRANCHES = 2 };
 
 typedef enum ousac_solver {
-    OUSAC_SOLVER_DDIM = 0 /* deterministic DDIM, eta = 0 (arXiv 2010.02502) */
+    OUSAC_SOLVER_DDIM = 0,    /* deterministic DDIM, eta = 0 (arXiv 2010.02502) */
+    OUSAC_SOLVER_DPMPP_2M = 1 /* DPM-Solver++, multistep, second order (arXiv 2211.01095) */
 } ousac_solver;
 
 typedef struct ousac_step {
@@ -55,7 +56,7 @@ typedef struct ousac_schedule {
 
 const char *ousac_mode_name(ousac_mode mode);       /* "cfg", "cond", "uncond" */
 const char *ousac_gate_name(ousac_gate gate);       /* "full", "cached", "reuse", "auto" */
-const char *ousac_solver_name(ousac_solver solver); /* "ddim" */
+const char *ousac_solver_name(ousac_solver solver); /* "ddim", "dpmpp-2m" */
 const char *ousac_branch_name(int branch);          /* "cond", "uncond" */
 /* The reverse; return 0, or -1 for an unknown name. */
 int ousac_mode_parse(ousac_mode *mode, const char *name);
@@ -109,6 +110,7 @@ typedef struct ousac_schedule_options {
     ousac_mode other_mode;   /* mode of the steps that `scales` leaves at NAN: COND or UNCOND */
     const double *scales;    /* S values: guidance scale of the step, NAN for no guidance there */
     const ousac_gate *gates; /* S values, the same for both branches */
+    ousac_solver solver;
 } ousac_schedule_options;
 
 /* USAGE where an option is out of range; the struct is then zeroed. */

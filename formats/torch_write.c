@@ -1,9 +1,10 @@
-/* Zip: PKWARE's APPNOTE 6.3, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.16 (its end). Pickle:
- * opcodes of Python's pickletools. A tensor is
+/* Zip: PKWARE's APPNOTE 6.3, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.16 (its end).
+ * Pickle: opcodes of Python's pickletools. A tensor is
  *
  *     torch._utils._rebuild_tensor_v2(persistent_id, offset, size, stride, requires_grad, OrderedDict())
  *
- * with the persistent id ("storage", torch.FloatStorage, KEY, "cpu", elements) and its bytes in the member data/KEY.
+ * with the persistent id ("storage", torch.FloatStorage, KEY, "cpu", elements) and its bytes in the member
+ * data/KEY.
  */
 #include "formats/torch_write.h"
 
@@ -20,7 +21,7 @@ enum {
     NAME_BYTES = 64,
     ALIGNMENT = 64, /* of every member's data, as torch.save has it, so that storages can be mapped */
     MEMBERS_MAX = 65534,
-    PADDING_HEAD = 4,  /* id and size of an extra field */
+    PADDING_HEAD = 4,   /* id and size of an extra field */
     PADDING_ID = 0x4246 /* "FB", the extra field that torch pads with */
 };
 
@@ -172,10 +173,11 @@ static ousac_status put_member(zip *z, const char *base, const void *data, size_
     const uint32_t checksum = crc(z->table, data, size);
     const uint64_t offset = z->position;
     if (offset + size > UINT32_MAX - ((uint64_t)1 << 24) || z->members == MEMBERS_MAX)
-        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                          "the file would pass 4 GiB or %d tensors, which this zip form cannot hold; choose smaller "
-                          "ranks",
-                          MEMBERS_MAX);
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_UNSUPPORTED,
+            "the file would pass 4 GiB or %d tensors, which this zip form cannot hold; choose smaller "
+            "ranks",
+            MEMBERS_MAX);
     z->scratch.size = 0;
     add(&z->scratch, "PK\3\4", 4);
     add_common(&z->scratch, checksum, size, length);
@@ -194,7 +196,8 @@ static ousac_status put_member(zip *z, const char *base, const void *data, size_
     add_u32(&z->central, (uint32_t)offset);
     add(&z->central, name, length);
     if (z->scratch.failed || z->central.failed)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the directory of %zu tensors", z->members);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the directory of %zu tensors",
+                          z->members);
     z->members++;
     z->position += z->scratch.size + size;
     ousac_status status = ousac_file_write(z->out, z->scratch.data, z->scratch.size, error);
@@ -212,13 +215,14 @@ static ousac_status put_directory(zip *z, ousac_error *error) {
     add_u32(b, (uint32_t)z->position);
     add_u16(b, 0);
     if (b->failed)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the directory of %zu tensors", z->members);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the directory of %zu tensors",
+                          z->members);
     return ousac_file_write(z->out, b->data, b->size, error);
 }
 
 /* The storage of one matrix, as little-endian floats: this machine's, as everywhere where ousac writes. */
-static ousac_status put_storage(zip *z, const ousac_torch_matrix *matrix, size_t key, size_t list, size_t item,
-                                ousac_torch_source source, void *self, ousac_error *error) {
+static ousac_status put_storage(zip *z, const ousac_torch_matrix *matrix, size_t key, size_t list,
+                                size_t item, ousac_torch_source source, void *self, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     const size_t count = matrix->rows * matrix->cols;
     char name[NAME_BYTES];
@@ -241,8 +245,8 @@ static ousac_status check_sizes(const ousac_torch_list *lists, size_t list_count
             if (matrix->rows > INT32_MAX || matrix->cols > INT32_MAX ||
                 (matrix->cols && matrix->rows > INT32_MAX / sizeof(float) / matrix->cols))
                 return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                                  "%s: a tensor (%zu, %zu) is larger than this zip form can hold", lists[l].name,
-                                  matrix->rows, matrix->cols);
+                                  "%s: a tensor (%zu, %zu) is larger than this zip form can hold",
+                                  lists[l].name, matrix->rows, matrix->cols);
         }
     return OUSAC_STATUS_OK;
 }

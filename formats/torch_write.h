@@ -1,11 +1,11 @@
-/* Writing the files that torch.load reads: a zip archive without compression that holds a pickle of protocol 2 and one
- * file per storage (the layout that torch.save has written since 1.6). What is written here is what the code of ICC
- * (arXiv 2505.05829) saves and loads:
+/* Writing the files that torch.load reads: a zip archive without compression that holds a pickle of protocol
+ * 2 and one file per storage (the layout that torch.save has written since 1.6). What is written here is what
+ * the code of ICC (arXiv 2505.05829) saves and loads:
  *
  *     {OUTER: {NAME: [tensor, ...], ...}}
  *
- * with contiguous float32 tensors of two dimensions on the CPU. The pickle uses no opcode that `weights_only=True`
- * refuses. Deterministic. Zip64 is not used: a file stays below 4 GiB and 65,535 members.
+ * with contiguous float32 tensors of two dimensions on the CPU. The pickle uses no opcode that
+ * `weights_only=True` refuses. Deterministic. Zip64 is not used: a file stays below 4 GiB and 65,535 members.
  */
 #ifndef OUSAC_TORCH_WRITE_H
 #define OUSAC_TORCH_WRITE_H

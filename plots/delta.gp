@@ -17,16 +17,17 @@ branches = words(words_seen)
 per = blocks > 0 ? real(modules) / blocks : 1
 panel_height = max2(150, min2(420, 8 * modules))
 panel_lines = int(min2(modules, 120) + 7)
-height = known > 0 ? 40 + branches * (panel_height + 85) : 300.0
+height = known > 0 ? 40.0 + branches * (panel_height + 85) : 300.0
 eval start(860, height, known > 0 ? branches * panel_lines + 4 : 20)
 if (known == 0) {
-    set xlabel "denoising step"; set ylabel "block"
+    set xlabel "denoising step (0 is the noisiest)"; set ylabel "block (index)"
     eval say_nothing
 } else {
     low = max2(low, high / 1000)
     set logscale cb
     set cbrange [low:high > low ? high : 2 * low]
     set format cb "%g"
+    if (high < 300 * low) { eval "set cbtics (".tics_125.")" }
     set cblabel "||out - cached|| / ||out|| (no unit)"
     set xrange [-0.5:steps - 0.5]
     set yrange [0:blocks * 1.08]
@@ -36,7 +37,7 @@ if (known == 0) {
         block_tics = block_tics.sprintf("%s'%d' %g", strlen(block_tics) ? ", " : "", b, b + 0.5)
     }
     eval "set ytics nomirror out (".block_tics.")"
-    set ylabel "block"
+    set ylabel "block (index)"
     unset grid
     set key at graph 1, graph 1.02 right bottom horizontal
     # A shade per decile for text.

@@ -23,31 +23,32 @@ after(x) = relative ? column("calibrated") : column("share_left")
 titled(kind) = kind eq "attn" ? "attention" : kind eq "mlp" ? "MLP" : kind
 
 side = bundles > 1
-across = side ? bundles : kinds
+across = side ? int(bundles) : kinds
 down = side ? kinds : 1
-height = high > 0 ? 60.0 + 330 * down : 300.0
+height = high > 0 ? 60.0 + (side ? 350 : 330) * down : 300.0
 eval start(side ? max2(860, 430 * bundles) : max2(860, 430 * kinds), height, high > 0 ? 24 * down : 20)
 if (high <= 0) {
-    set xlabel "block"; set ylabel "relative error (no unit)"
+    set xlabel "block (index)"; set ylabel "relative error of the layers (no unit)"
     eval say_nothing
 } else {
     floor_at = low / 3
     set logscale y
     set format y "%g"
-    set yrange [(zeros_anywhere ? low / 5 : low / 1.5):high * 1.5]
+    margin = high < 4 * low ? 2.2 : 1.5
+    set yrange [(zeros_anywhere ? low / 5 : low / margin):high * margin]
     eval log_tics(low, high)
     set datafile missing NaN # lines go on over the rows of other kinds
     set xrange [-0.5:blocks - 0.5]
     set xtics 0, tic_step(blocks, 14)
-    set xlabel "block"
-    left = across > 2 ? 0.06 : 0.09
+    set xlabel "block (index)"
+    left = across > 2 ? 0.08 : 0.12
     set multiplot layout down, across margins screen left, 0.98, (text ? 0.16 : 70 / height), (text ? 0.9 : 1 - 45 / height) \
-        spacing screen (text ? 0.14 : left), (text ? 0.2 : 105 / height)
+        spacing screen (text ? 0.14 : left), (text ? 0.2 : 130 / height)
     do for [i = 0:across * down - 1] {
         b = side ? i % across : 0
         k = side ? i / across + 1 : i + 1
         kind = word(words_seen, k)
-        if (i % across == 0) { set ylabel (relative ? "relative error of the layers (no unit)" : "share of the delta left (no unit)") } else { unset ylabel }
+        if (i % across == 0) { set ylabel "".(relative ? "relative error of the layers (no unit)" : "share of the delta left (no unit)") } else { unset ylabel }
         label = ""; of_kind = 0; zeros = 0; positive = 0
         here(x) = column("bundle") == b && strcol("kind") eq kind
         stats file using (here(0) ? (label = strcol("label"), of_kind = of_kind + 1, zeros = zeros + (after(0) == 0), \

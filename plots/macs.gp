@@ -4,7 +4,7 @@ if (!exists("ousac_common")) load "plots/common.gp"
 file = tables."macs.tsv"
 
 rows = 0; least = 0.0; most = 100.0
-array label[16]; array from[16]; array to[16]; array place[16]
+array label[16]; array from[16]; array to[16]; array place[16]; array tints[16]
 shift(group) = group eq "saving" ? 0 : 0.5
 stats file using (rows < 16 ? (rows = rows + 1, label[rows] = strcol("part"), place[rows] = rows + shift(strcol("group")), from[rows] = 100 * column("from"), \
                   to[rows] = 100 * column("to"), least = min2(least, min2(from[rows], to[rows])), \
@@ -28,11 +28,11 @@ if (rows == 0) {
                label[i] eq "rank-independent floor of cached evaluations" ? orange : \
                label[i] eq "full evaluations" ? sky : label[i] eq "reference" ? grey : blue
         saving = tint == green
-        sign = saving ? "-" : label[i] eq "calibration overhead" ? "+" : ""
+        sign = abs(to[i] - from[i]) < 0.005 ? "" : saving ? "-" : label[i] eq "calibration overhead" ? "+" : ""
+        tints[i] = tint
         if (text) {
             set label i sprintf("%s%.2f %%", sign, to[i] - from[i]) at max2(from[i], to[i]), place[i] left offset 1, 0
         } else {
-            set object i rectangle from from[i], place[i] - 0.36 to to[i], place[i] + 0.36 fc rgb tint fs solid noborder
             set label i sprintf("%s%.2f %%", sign, to[i] - from[i]) at max2(from[i], to[i]), place[i] left offset 0.6, 0
         }
     }
@@ -42,6 +42,7 @@ if (rows == 0) {
         plot for [i = 1:rows] '+' using (from[i] + (to[i] - from[i]) * ($1 - least) / (1.12 * most - least)):(place[i]) \
              with points pt "#" notitle
     } else {
-        plot [*:*] NaN notitle
+        plot for [i = 1:rows] '+' every ::0::0 using ((from[i] + to[i]) / 2):(place[i]):(abs(to[i] - from[i]) / 2):(0.36) \
+             with boxxyerror lc rgb tints[i] notitle
     }
 }

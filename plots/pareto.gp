@@ -8,9 +8,8 @@ stats file using (rows = rows + 1, panels = max2(panels, column("panel") + 1), l
                   left = min2(left, column("macs")), right = max2(right, column("macs"))) nooutput
 stats file using (column("error") > 0 ? (low = min2(low, min2(column("error"), max2(column("low"), column("error") / 10))), \
                   high = max2(high, column("high"))) : 0) nooutput
-across = panels > 1 ? 2 : 1
-down = panels > 0 ? (panels + across - 1) / across : 1
-eval start(860, rows > 0 ? 60 + (panels > 1 ? 360 : 420) * down : 300, rows > 0 ? 26 * down : 20)
+down = max2(1, int(panels))
+eval start(860, rows > 0 ? 60 + (panels > 1 ? 340 : 420) * down : 300, rows > 0 ? 26 * down : 20)
 set xlabel "MACs of the trajectory (% of the reference run)"
 set ylabel "relative error of the final sample (no unit)"
 if (rows == 0) {
@@ -23,24 +22,25 @@ if (rows == 0) {
     set yrange [floor_at / 2:high * 2]
     set xrange [max2(0, 100 * (left - 0.12 * max2(right - left, 0.05))):100 * (right + 0.12 * max2(right - left, 0.05))]
     set grid xtics ytics lc rgb "#808080" lw 0.4 dt (2, 4)
-    set key inside top right vertical
+    if (lines > 4) { set key outside right top vertical } else { set key inside top right vertical }
     set datafile missing NaN # lines go on over the rows of other series
     eval log_tics(floor_at, high)
-    set multiplot layout down, across
+    set multiplot layout down, 1
     do for [p = 0:panels - 1] {
         title = ""
         stats file using (column("panel") == p ? (title = strcol("panel_label"), 0) : 0) nooutput
         set title title
         command = ""; baseline = 0; ours = 0
         do for [s = 0:lines - 1] {
-            n = 0; role = ""; series = ""; positive = 0
+            n = 0; role = ""; series = ""; positive = 0; spread = 0
             stats file using (column("panel") == p && column("series") == s ? (n = n + 1, role = strcol("role"), \
-                series = strcol("label"), positive = positive + (column("error") > 0)) : 0) nooutput
+                series = strcol("label"), positive = positive + (column("error") > 0), \
+                spread = spread + (column("high") > 1.001 * column("low"))) : 0) nooutput
             if (n > 0) {
                 tint = role eq "ours" ? (ours == 0 ? blue : sky) : role eq "exact" ? black : role eq "reuse" ? grey : colour_of(baseline)
                 shape = role eq "ours" ? 7 : role eq "exact" ? 10 : role eq "reuse" ? 4 : word("8 5 9 6 13 11", 1 + baseline % 6) + 0
                 baseline = baseline + (role eq "baseline"); ours = ours + (role eq "ours")
-                mark = text ? sprintf("pt '%s'", role eq "exact" ? "E" : role eq "reuse" ? "R" : role eq "ours" ? "O" : sprintf("%d", baseline)) \
+                mark = text ? sprintf("pt '%s'", role eq "exact" ? "E" : role eq "reuse" ? "R" : role eq "ours" ? word("O A B C D H", 1 + (ours - 1) % 6) : sprintf("%d", baseline)) \
                             : sprintf("pt %d ps %g lc rgb %d", shape, role eq "ours" ? 1.2 : 1, tint)
                 pick = sprintf("column('panel') == %d && column('series') == %d", p, s)
                 command = command.(strlen(command) ? ", " : "plot ")
@@ -50,7 +50,7 @@ if (rows == 0) {
                 } else {
                     y = sprintf("(%s ? 100 * column('macs') : NaN):(column('error') > 0 ? column('error') : floor_at)", pick)
                     style = text || n < 2 ? "points" : "linespoints"
-                    if (!text) { command = command.sprintf(\
+                    if (!text && spread > 0) { command = command.sprintf(\
                         "file using (%s ? 100 * column('macs') : NaN):(max2(column('low'), floor_at)):(0):".\
                         "(column('high') - max2(column('low'), floor_at)) with vectors nohead lw 1.6 lc rgb %d notitle, ", pick, tint) }
                     command = command.sprintf("file using %s with %s %s %s title '%s'", y, style, mark, \

@@ -9,15 +9,16 @@ numbered = blocks <= 40
 height = rows > 0 ? 150.0 + max2(180, min2(1100, (numbered ? 22 : 12) * blocks)) : 300.0
 eval start(860, height, rows > 0 ? min2(blocks, 200) + 9 : 20)
 if (rows == 0) {
-    set xlabel "site"; set ylabel "block"
+    set xlabel "site (linear layer)"; set ylabel "block (index)"
     eval say_nothing
 } else {
     set cbrange [0:high > 0 ? high : 1]
     set cblabel "rank (directions)"
+    set cbtics tic_step(high, 6)
     set xrange [-0.5:sites - 0.5]
     set yrange [blocks - 0.5:-0.5]
     set ytics 0, tic_step(blocks, 28)
-    set xlabel "site"; set ylabel "block"
+    set xlabel "site (linear layer)"; set ylabel "block (index)"
     unset grid; unset key
     command = "set xtics ("
     do for [c = 0:sites - 1] {
@@ -39,11 +40,14 @@ if (rows == 0) {
             plot file using "column":(mine(column("block"))):(sprintf("%d", column("rank"))) with labels notitle
         } else {
             if (numbered) {
-                plot file using "column":(mine(column("block"))):(0.48):(0.46):"rank" with boxxyerror lc palette notitle, \
-                     file using "column":(bright(column("rank")) ? NaN : mine(column("block"))):(sprintf("%d", column("rank"))) \
-                         with labels tc rgb 0xffffff font ",11" notitle, \
-                     file using "column":(bright(column("rank")) ? mine(column("block")) : NaN):(sprintf("%d", column("rank"))) \
-                         with labels tc rgb 0x010101 font ",11" notitle
+                light = 0; dark = 0
+                stats file using (column("plan") == p ? (bright(column("rank")) ? (light = light + 1) : (dark = dark + 1)) : 0) nooutput
+                command = "plot file using 'column':(mine(column('block'))):(0.48):(0.46):'rank' with boxxyerror lc palette notitle"
+                if (dark > 0) { command = command.", file using 'column':(bright(column('rank')) ? NaN : mine(column('block'))):".\
+                    "(sprintf('%d', column('rank'))) with labels tc rgb 0xffffff font ',11' notitle" }
+                if (light > 0) { command = command.", file using 'column':(bright(column('rank')) ? mine(column('block')) : NaN):".\
+                    "(sprintf('%d', column('rank'))) with labels tc rgb 0x010101 font ',11' notitle" }
+                eval command
             } else {
                 plot file using "column":(mine(column("block"))):(0.48):(0.5):"rank" with boxxyerror lc palette notitle
             }

@@ -13,7 +13,7 @@ runs = words(words_seen)
 pictures = !text && strlen(grid) > 0
 eval start(860, pictures ? 760 : 320, 24)
 if (rows == 0 && !pictures) {
-    set xlabel "sample"; set ylabel "relative error (no unit)"
+    set xlabel "sample (index of noise and conditioning)"; set ylabel "relative error (no unit)"
     eval say_nothing
 } else {
     set multiplot
@@ -28,7 +28,7 @@ if (rows == 0 && !pictures) {
         rest = grid
         do for [i = 1:lines] {
             cut = strstrt(rest, "|")
-            set label i (cut > 0 ? rest[1:cut - 1] : rest) at graph 0, graph 1 - (i - 0.5) / lines right offset -0.8, 0
+            set label i "".(cut > 0 ? rest[1:cut - 1] : rest) at graph 0, graph 1 - (i - 0.5) / lines right offset -0.8, 0
             rest = rest[cut + 1:*]
         }
         plot image binary filetype=png with rgbimage notitle

@@ -4,16 +4,17 @@ if (!exists("ousac_common")) load "plots/common.gp"
 file = tables."schedule.tsv"
 
 rows = 0; guided = 0; most = 1.0; least = 0.0
-array gates[4] = [0, 0, 0, 0]
-count_gate(g) = g >= 0 && g <= 3 ? (gates[1 + int(g)] = gates[1 + int(g)] + 1) : 0
+# How often each gate occurs: four of the conditional branch, then four of the other.
+array gates[8] = [0, 0, 0, 0, 0, 0, 0, 0]
+count_gate(g, from) = g >= 0 && g <= 3 ? (gates[from + int(g)] = gates[from + int(g)] + 1) : 0
 stats file using (rows = rows + 1, guided = guided + column("guided"), \
                   most = max2(most, column("scale")), least = min2(least, column("scale"))) nooutput
-stats file using (count_gate(column("cond"))) nooutput
-stats file using (count_gate(column("uncond"))) nooutput
+stats file using (count_gate(column("cond"), 1)) nooutput
+stats file using (count_gate(column("uncond"), 5)) nooutput
 
 eval start(860, 420, 34)
 if (rows == 0) {
-    set xlabel "denoising step"; set ylabel "guidance scale w (no unit)"
+    set xlabel "denoising step (0 is the noisiest)"; set ylabel "scale w (no unit)"
     eval say_nothing
 } else {
     set multiplot
@@ -44,28 +45,27 @@ if (rows == 0) {
     set yrange [-0.6:1.6]
     set ytics ("cond" 1, "uncond" 0)
     unset grid
-    set ylabel "branch"
+    set ylabel "branch (name)"
     set xlabel "denoising step (0 is the noisiest)"
     set format x "%g"
     names = "full cached reuse auto"
     array tints[4] = [blue, sky, orange, purple]
     array marks[4]
     marks[1] = "F"; marks[2] = "c"; marks[3] = "r"; marks[4] = "a"
-    command = "plot "
-    if (text) {
-        do for [g = 0:3] { if (gates[1 + g] > 0) {
-            command = command.(strlen(command) > 5 ? ", " : "").sprintf(\
-                "file using 'step':(column('cond') == %d ? 1 : NaN) with points pt '%s' title '%s', ".\
-                "file using 'step':(column('uncond') == %d ? 0 : NaN) with points pt '%s' notitle", \
-                g, marks[1 + g], word(names, 1 + g), g, marks[1 + g])
-        } }
-    } else {
-        do for [g = 0:3] { if (gates[1 + g] > 0) {
-            command = command.(strlen(command) > 5 ? ", " : "").sprintf(\
-                "file using 'step':(column('cond') == %d ? 1 : NaN):(0.46):(0.4) with boxxyerror lc rgb %d title '%s', ".\
-                "file using 'step':(column('uncond') == %d ? 0 : NaN):(0.46):(0.4) with boxxyerror lc rgb %d notitle", \
-                g, tints[1 + g], word(names, 1 + g), g, tints[1 + g])
-        } }
+    command = ""
+    do for [g = 0:3] {
+        first = 1
+        do for [b = 0:1] {
+            if (gates[1 + 4 * b + g] > 0) {
+                branch = b == 0 ? "cond" : "uncond"
+                titled = first ? sprintf("title '%s'", word(names, 1 + g)) : "notitle"
+                first = 0
+                command = command.(strlen(command) ? ", " : "plot ").sprintf(\
+                    "file using 'step':(column('%s') == %d ? %d : NaN)", branch, g, 1 - b).(text ? \
+                    sprintf(" with points pt '%s' ", marks[1 + g]) : \
+                    sprintf(":(0.46):(0.4) with boxxyerror lc rgb %d ", tints[1 + g])).titled
+            }
+        }
     }
     set key at graph 1, graph 1.02 right bottom
     eval command

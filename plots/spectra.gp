@@ -10,7 +10,7 @@ across = panels < 3 ? panels : 3
 down = panels > 0 ? (panels + across - 1) / across : 1
 eval start(860, positive > 0 ? 70 + 240 * down : 300, positive > 0 ? 20 * down : 20)
 if (positive == 0) {
-    set xlabel "rank (directions)"; set ylabel "share of the delta left"
+    set xlabel "rank (directions)"; set ylabel "share left (no unit)"
     eval say_nothing
 } else {
     set logscale y
@@ -18,10 +18,13 @@ if (positive == 0) {
     set yrange [max2(low, 1e-3) / 1.5:1.3]
     set xlabel "rank (directions)"
     set cbrange [0:max2(1, blocks - 1)]
-    set cblabel "block"
+    set cblabel "block (index)"
+    set cbtics tic_step(blocks, 8)
+    # Lines must be seen on light and on dark paper.
+    set palette defined (0 "#4f6bed", 1 "#c2449a", 2 "#e8872b")
     unset key
     unset colorbox
-    set multiplot layout down, across margins screen 0.1, 0.88, (down > 1 ? 0.12 : 0.22), 0.94 \
+    set multiplot layout down, across margins screen 0.12, 0.88, (down > 1 ? 0.12 : 0.22), 0.94 \
         spacing screen 0.07, (down > 1 ? 0.17 : 0)
     do for [c = 0:panels - 1] {
         kind = ""; dense = 0; last = 1; kept = 0; here_positive = 0

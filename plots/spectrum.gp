@@ -19,10 +19,14 @@ if (positive == 0) {
     set yrange [max2(low, 1e-12) / 2:1.5]
     set xrange [0:last]
     set arrow 1 from first dense, graph 0 to first dense, graph 1 nohead lc rgb grey dt (6, 4)
-    set label 1 sprintf("exact product is cheaper from %d", dense) at first dense, graph 0.95 left offset (text ? 2 : 0.6), 0 tc rgb grey
+    if (dense > 0.6 * last) {
+        set label 1 sprintf("exact product is cheaper from %d", dense) at first dense, graph 0.95 right offset -0.6, 0 tc rgb grey
+    } else {
+        set label 1 sprintf("exact product is cheaper from %d", dense) at first dense, graph 0.95 left offset (text ? 2 : 0.6), 0 tc rgb grey
+    }
     if (kept >= 0) {
         set arrow 2 from first kept, graph 0 to first kept, graph 1 nohead lc rgb vermillion lw 1.6
-        set label 2 sprintf("kept: %d", kept) at first kept, graph (kept > 0.75 * dense && kept < 1.25 * dense ? 0.86 : 0.95) \
+        set label 2 sprintf("kept: %d", kept) at first kept, graph (kept > 0.3 * dense || dense < 0.3 * last ? 0.86 : 0.95) \
             left offset (text ? 2 : 0.6), 0 tc rgb vermillion
     }
     if (text) {

@@ -37,6 +37,27 @@ struct ousac_bundle {
 
 /* ---- opening ---- */
 
+/* A factor (rank, width) in one of the types that a bundle may hold, i8 with its scales. */
+static ousac_status take_factor(const ousac_archive *archive, const char *name, uint64_t rank, uint64_t width,
+                                oca_tensor *tensor, ousac_error *error) {
+    char scale[OUSAC_TENSOR_NAME_BYTES + 8];
+    oca_tensor found;
+    ousac_dtype dtype = OUSAC_DTYPE_F32; /* of which a missing tensor is then said to be missing */
+    if (oca_tensor_find(archive->file, name, &found) == OCA_OK)
+        dtype = (ousac_dtype)(int)found.dtype;
+    if (dtype != OUSAC_DTYPE_F32 && dtype != OUSAC_DTYPE_BF16 && dtype != OUSAC_DTYPE_F16 &&
+        dtype != OUSAC_DTYPE_I8)
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                          "%s: tensor \"%s\" is %s; expected f32, bf16, f16 or i8", archive->path, name,
+                          ousac_dtype_name(dtype));
+    ousac_status status =
+        ousac_archive_find(archive, name, dtype, 2, (const uint64_t[]){rank, width}, tensor, error);
+    if (status || dtype != OUSAC_DTYPE_I8)
+        return status;
+    (void)snprintf(scale, sizeof scale, "%s.scale", name);
+    return ousac_archive_find(archive, scale, OUSAC_DTYPE_F32, 1, &rank, &found, error);
+}
+
 static ousac_status take_site(ousac_bundle *bundle, size_t s, ousac_error *error) {
     const ousac_archive *archive = &bundle->archive;
     const ousac_site *site = &bundle->arch.sites[s];
@@ -57,19 +78,14 @@ static ousac_status take_site(ousac_bundle *bundle, size_t s, ousac_error *error
                               b, a);
         return OUSAC_STATUS_OK;
     }
-    const ousac_dtype dtype = (ousac_dtype)(int)found.dtype;
     const uint64_t rank = found.shape[0];
-    if (dtype != OUSAC_DTYPE_F32 && dtype != OUSAC_DTYPE_BF16 && dtype != OUSAC_DTYPE_F16)
-        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: tensor \"%s\" is %s; expected f32, bf16 or f16",
-                          archive->path, a, ousac_dtype_name(dtype));
     if (rank > most)
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                           "%s: tensor \"%s\" holds %llu directions of a weight (%zu, %zu)", archive->path, a,
                           (unsigned long long)rank, site->m, site->n);
-    status = ousac_archive_find(archive, a, dtype, 2, (const uint64_t[]){rank, site->m}, &stored->a, error);
+    status = take_factor(archive, a, rank, site->m, &stored->a, error);
     if (!status)
-        status =
-            ousac_archive_find(archive, b, dtype, 2, (const uint64_t[]){rank, site->n}, &stored->b, error);
+        status = take_factor(archive, b, rank, site->n, &stored->b, error);
     stored->rank = (size_t)rank;
     return status;
 }
@@ -105,8 +121,9 @@ static ousac_status take_plan(const ousac_bundle *bundle, const char *tensor, ou
         goto done;
     if (made->forecast && (made->forecast->step_count != bundle->schedule.step_count ||
                            made->forecast->group_count != arch->group_count)) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: tensor \"%s\": %zu steps and %zu groups; expected %zu, %zu",
-                            path, forecast, made->forecast->step_count, made->forecast->group_count,
+        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                            "%s: tensor \"%s\": %zu steps and %zu groups; expected %zu, %zu", path, forecast,
+                            made->forecast->step_count, made->forecast->group_count,
                             bundle->schedule.step_count, arch->group_count);
         goto done;
     }
@@ -178,7 +195,8 @@ static ousac_status take_all(ousac_bundle *bundle, const char *path, ousac_error
     size_t expected = 1 + sites; /* probe, curves */
     for (size_t s = 0; !status && s < sites; s++) {
         status = take_site(bundle, s, error);
-        expected += bundle->site[s].rank ? 2 : 0;
+        if (bundle->site[s].rank)
+            expected += 2u + (bundle->site[s].a.dtype == OCA_I8) + (bundle->site[s].b.dtype == OCA_I8);
     }
     if (!status)
         status =
@@ -412,7 +430,8 @@ ousac_status ousac_bundle_calibration(const ousac_bundle *bundle, const ousac_pl
     if (status)
         return status;
     const ousac_ranks ranks = ousac_plan_ranks(plan);
-    return ousac_calibration_create(calibration, backend, arch, &ranks, fetch, &bundle, plan->forecast, error);
+    return ousac_calibration_create(calibration, backend, arch, &ranks, fetch, &bundle, plan->forecast,
+                                    error);
 }
 
 /* ---- verifying ---- */

@@ -5,6 +5,7 @@
 #define OUSAC_BUNDLE_H
 
 #include "formats/dtype.h"
+#include "formats/oca_write.h"
 #include "formats/schedule.h"
 #include "profile/calibration.h"
 #include "profile/factorise.h"
@@ -19,10 +20,13 @@ extern "C" {
 #endif
 
 typedef struct ousac_bundle_options {
-    ousac_dtype dtype;      /* of the stored factors: F32, BF16 or F16 */
+    ousac_dtype dtype; /* of the stored factors: F32, BF16, F16 or I8 */
+    int choose;        /* 1: instead the cheapest that adds little (profile/storage.h), factor by factor */
+    ousac_oca_codec codec;  /* of the stored factors */
     int keep_all;           /* 1: store every direction of `set`; 0: only what the largest plan needs */
     const char *provenance; /* JSON of how it was made, metadata "provenance"; may be NULL */
-    /* NULL, or looks at the whole file under its temporary name and may refuse it before it replaces an older one */
+    /* NULL, or looks at the whole file under its temporary name and may refuse it before it replaces an older
+     * one */
     ousac_status (*check)(void *self, const char *path, ousac_error *error);
     void *check_self;
     int force; /* 1: profile and plans may name another model digest (the shapes must fit all the same) */

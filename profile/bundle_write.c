@@ -6,6 +6,7 @@
 #include "profile/arch_text.h"
 #include "profile/archive.h"
 #include "profile/plan_file.h"
+#include "profile/storage.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,10 +18,10 @@ static ousac_status check_parts(const ousac_model *model, const ousac_profile *p
                                 const ousac_factor_set *set, const ousac_bundle_options *options,
                                 ousac_error *error) {
     char text[OUSAC_ARCH_DIFFERENCE_BYTES];
-    if (options->dtype != OUSAC_DTYPE_F32 && options->dtype != OUSAC_DTYPE_BF16 &&
-        options->dtype != OUSAC_DTYPE_F16)
+    if (!options->choose && options->dtype != OUSAC_DTYPE_F32 && options->dtype != OUSAC_DTYPE_BF16 &&
+        options->dtype != OUSAC_DTYPE_F16 && options->dtype != OUSAC_DTYPE_I8)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "factors cannot be stored as %s; expected f32, bf16 or f16",
+                          "factors cannot be stored as %s; expected f32, bf16, f16 or i8",
                           ousac_dtype_name(options->dtype));
     if (!options->force && strcmp(profile->identity.model_digest, model->digest) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
@@ -55,8 +56,8 @@ static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model,
     if (status)
         return status;
     if (plan->forecast && plan->forecast->step_count != profile->schedule.step_count)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a forecast of %zu steps for a schedule of %zu", name,
-                          plan->forecast->step_count, profile->schedule.step_count);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a forecast of %zu steps for a schedule of %zu",
+                          name, plan->forecast->step_count, profile->schedule.step_count);
     if (!force && *plan->model_digest && strcmp(plan->model_digest, model->digest) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "%s was made for model %.12s, and this is model %.12s", name, plan->model_digest,
@@ -76,8 +77,8 @@ static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model,
 }
 
 static ousac_status check_plans(const ousac_plan *const *plans, size_t count, const ousac_model *model,
-                                const ousac_profile *profile, const ousac_factor_set *set, const ousac_bundle_options *options,
-                                size_t *needed, ousac_error *error) {
+                                const ousac_profile *profile, const ousac_factor_set *set,
+                                const ousac_bundle_options *options, size_t *needed, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     if (count == 0 && !options->keep_all)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a bundle without a plan would hold no factors");
@@ -92,60 +93,93 @@ static ousac_status check_plans(const ousac_plan *const *plans, size_t count, co
 
 /* ---- tensors ---- */
 
-/* `rows` rows of a factor in the type chosen; raw, so that a reader can lend or map them. */
+/* `rows` rows of a factor in the type chosen, and the scales of i8. */
 static ousac_status put_factor(ousac_oca_writer *writer, const char *site, const char *which,
                                const float *values, size_t rows, size_t cols, ousac_dtype dtype,
-                               ousac_error *error) {
+                               ousac_oca_codec codec, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    char name[OUSAC_TENSOR_NAME_BYTES];
+    char name[OUSAC_TENSOR_NAME_BYTES], scale_name[OUSAC_TENSOR_NAME_BYTES + 8];
     const uint64_t shape[2] = {rows, cols};
     const size_t count = rows * cols;
     unsigned char *stored = ousac_malloc(count, ousac_dtype_bytes(dtype));
+    float *scale = ousac_malloc(rows, sizeof *scale);
     (void)snprintf(name, sizeof name, "factor/%s/%s", site, which);
-    if (!stored) {
+    (void)snprintf(scale_name, sizeof scale_name, "%s.scale", name);
+    if (!stored || !scale) {
         status =
             OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "tensor \"%s\": no memory for %zu values", name, count);
         goto done;
     }
-    if (ousac_dtype_from_f32(dtype, values, count, stored)) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "tensor \"%s\": no conversion to %s", name,
-                            ousac_dtype_name(dtype));
+    if (ousac_storage_round(dtype, values, rows, cols, stored, scale, NULL)) {
+        status = ousac_storage_refuse(dtype, values, count, site, which, error);
         goto done;
     }
-    for (size_t i = 0; i < count; i++) {
-        float back = 0;
-        if (ousac_dtype_to_f32(dtype, stored + i * ousac_dtype_bytes(dtype), 1, &back) || !isfinite(back)) {
-            status = OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "tensor \"%s\": %g is not a finite number in %s",
-                                name, (double)values[i], ousac_dtype_name(dtype));
-            goto done;
-        }
-    }
-    status = ousac_oca_writer_tensor_take(writer, name, dtype, 2, shape, OUSAC_OCA_CODEC_RAW, stored, error);
+    status = ousac_oca_writer_tensor_take(writer, name, dtype, 2, shape, codec, stored, error);
+    if (status)
+        goto done;
+    stored = NULL;
+    if (dtype != OUSAC_DTYPE_I8)
+        goto done;
+    status = ousac_oca_writer_tensor_take(writer, scale_name, OUSAC_DTYPE_F32, 1, shape, codec, scale, error);
     if (!status)
-        stored = NULL;
+        scale = NULL;
 done:
+    ousac_free(scale);
     ousac_free(stored);
     return status;
 }
 
-static ousac_status put_sites(ousac_oca_writer *writer, const ousac_arch *arch, const ousac_factor_set *set,
-                              const size_t *stored, ousac_dtype dtype, ousac_error *error) {
+/* Metadata "added.SITE", "added.SITE.A" and "added.SITE.B": what rounding adds to the site's error. */
+static ousac_status put_added(ousac_oca_writer *writer, const char *site, const ousac_storage *storage,
+                              ousac_error *error) {
+    const struct {
+        const char *suffix;
+        double value;
+    } parts[] = {{"", storage->added}, {".A", storage->added_a}, {".B", storage->added_b}};
+    char key[OUSAC_KEY_BYTES], text[32];
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t i = 0; storage->measured && !status && i < sizeof parts / sizeof *parts; i++) {
+        (void)snprintf(key, sizeof key, "added.%s%s", site, parts[i].suffix);
+        (void)snprintf(text, sizeof text, "%.4g", parts[i].value);
+        status = ousac_oca_writer_metadata(writer, key, text, error);
+    }
+    return status;
+}
+
+static ousac_status put_site(ousac_oca_writer *writer, const ousac_model *model, const ousac_profile *profile,
+                             const ousac_factor_set *set, size_t s, size_t rank,
+                             const ousac_bundle_options *options, ousac_error *error) {
+    const ousac_factors *factors = &set->site[s];
+    const char *site = model->arch.sites[s].name;
+    const int by_moment = set->method == OUSAC_METHOD_DELTA_COV;
+    ousac_storage storage;
+    ousac_status status =
+        options->choose ? ousac_storage_choose(model, profile, factors, s, rank, by_moment, &storage, error)
+                        : ousac_storage_measure(model, profile, factors, s, rank, by_moment, options->dtype,
+                                                options->dtype, &storage, error);
+    if (!status)
+        status =
+            put_factor(writer, site, "A", factors->a, rank, factors->m, storage.a, options->codec, error);
+    if (!status)
+        status =
+            put_factor(writer, site, "B", factors->b, rank, factors->n, storage.b, options->codec, error);
+    if (!status)
+        status = put_added(writer, site, &storage, error);
+    return status;
+}
+
+static ousac_status put_sites(ousac_oca_writer *writer, const ousac_model *model,
+                              const ousac_profile *profile, const ousac_factor_set *set, const size_t *stored,
+                              const ousac_bundle_options *options, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     char name[OUSAC_TENSOR_NAME_BYTES];
-    for (size_t s = 0; !status && s < arch->site_count; s++) {
-        const ousac_factors *factors = &set->site[s];
-        const uint64_t count = factors->lambda_count;
-        (void)snprintf(name, sizeof name, "curve/%s", arch->sites[s].name);
+    for (size_t s = 0; !status && s < model->arch.site_count; s++) {
+        const uint64_t count = set->site[s].lambda_count;
+        (void)snprintf(name, sizeof name, "curve/%s", model->arch.sites[s].name);
         status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, 1, &count,
-                                         OUSAC_OCA_CODEC_SHUFFLE_ZSTD, factors->lambda, error);
-        if (stored[s] == 0)
-            continue;
-        if (!status)
-            status =
-                put_factor(writer, arch->sites[s].name, "A", factors->a, stored[s], factors->m, dtype, error);
-        if (!status)
-            status =
-                put_factor(writer, arch->sites[s].name, "B", factors->b, stored[s], factors->n, dtype, error);
+                                         OUSAC_OCA_CODEC_SHUFFLE_ZSTD, set->site[s].lambda, error);
+        if (!status && stored[s] > 0)
+            status = put_site(writer, model, profile, set, s, stored[s], options, error);
     }
     return status;
 }
@@ -222,7 +256,7 @@ ousac_status ousac_bundle_save(const char *path, const ousac_model *model, const
     if (!status)
         status = put_provenance(writer, model, profile, options, error);
     if (!status)
-        status = put_sites(writer, &model->arch, set, stored, options->dtype, error);
+        status = put_sites(writer, model, profile, set, stored, options, error);
     if (!status)
         status = put_plans(writer, plans, plan_count, error);
     if (!status)

@@ -77,13 +77,15 @@ static size_t lay_out(ousac_calibration *c, const ousac_arch *arch, const ousac_
 }
 
 ousac_status ousac_calibration_create(ousac_calibration **calibration, const ousac_backend *backend,
-                                      const ousac_arch *arch, const ousac_ranks *ranks, ousac_factor_source source,
-                                      void *source_self, const ousac_forecast *forecast, ousac_error *error) {
+                                      const ousac_arch *arch, const ousac_ranks *ranks,
+                                      ousac_factor_source source, void *source_self,
+                                      const ousac_forecast *forecast, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     float *host = NULL;
     *calibration = NULL;
     if (!ranks->forecast != !forecast || (forecast && forecast->group_count != arch->group_count))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a plan with a forecast needs its coefficients, and only such a plan");
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "a plan with a forecast needs its coefficients, and only such a plan");
     ousac_calibration *c = ousac_calloc(1, sizeof *c);
     if (!c)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a calibration");
@@ -106,8 +108,8 @@ ousac_status ousac_calibration_create(ousac_calibration **calibration, const ous
     for (size_t s = 0; s < arch->site_count; s++) {
         size_t full = arch->sites[s].m < arch->sites[s].n ? arch->sites[s].m : arch->sites[s].n;
         if (ranks->rank[s] > full && !ranks->dense_fallback) {
-            status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: rank %zu, expected at most %zu", arch->sites[s].name,
-                                ranks->rank[s], full);
+            status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: rank %zu, expected at most %zu",
+                                arch->sites[s].name, ranks->rank[s], full);
             goto done;
         }
     }
@@ -149,7 +151,8 @@ ousac_status ousac_calibration_zero_site(ousac_calibration *calibration, const o
     const ousac_backend *be = calibration->backend;
     size_t count = calibration->rank[site] * arch->sites[site].m;
     if (!calibration->a[site])
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: has no low-rank correction", arch->sites[site].name);
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: has no low-rank correction",
+                          arch->sites[site].name);
     float *zeros = ousac_calloc(count, sizeof *zeros);
     if (!zeros)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu zeros", count);

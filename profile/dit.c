@@ -39,7 +39,8 @@ static void workspace_free(const ousac_model *model, void *pointer) {
     ousac_free(ws);
 }
 
-static ousac_status workspace_create(const ousac_model *model, size_t batch, void **pointer, ousac_error *error) {
+static ousac_status workspace_create(const ousac_model *model, size_t batch, void **pointer,
+                                     ousac_error *error) {
     const ousac_dit *dit = model->state;
     const ousac_backend *be = model->backend;
     size_t rows = batch * dit->N, p2 = dit->patch * dit->patch;
@@ -83,17 +84,19 @@ static size_t draw_label(const ousac_dit *dit, uint64_t seed, uint64_t sample) {
     return ousac_philox_below(seed, OUSAC_STREAM_LABEL, sample, 0, (uint32_t)dit->classes);
 }
 
-static ousac_status draw_inputs(const ousac_model *model, void *pointer, uint64_t seed, uint64_t first, size_t count,
-                                ousac_error *error) {
+static ousac_status draw_inputs(const ousac_model *model, void *pointer, uint64_t seed, uint64_t first,
+                                size_t count, ousac_error *error) {
     workspace *ws = pointer;
     if (count > ws->batch)
-        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a workspace of %zu", count, ws->batch);
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a workspace of %zu", count,
+                          ws->batch);
     for (size_t i = 0; i < count; i++)
         ws->label[i] = draw_label(model->state, seed, first + i);
     return OUSAC_STATUS_OK;
 }
 
-static void describe_input(const ousac_model *model, uint64_t seed, uint64_t sample, char *text, size_t size) {
+static void describe_input(const ousac_model *model, uint64_t seed, uint64_t sample, char *text,
+                           size_t size) {
     const ousac_dit *dit = model->state;
     size_t label = draw_label(dit, seed, sample);
     if (dit->class_names)
@@ -115,10 +118,11 @@ static ousac_status embed_condition(const ousac_model *model, workspace *ws, int
     }
     ousac_status status;
     if ((status = be->upload(be, ws->time, ws->features, dit->frequencies * sizeof(float), error)) ||
-        (status = be->linear(be, 1, d, dit->frequencies, ws->time, dit->frequencies, dit->t_w0, dit->frequencies,
-                             dit->t_bias0, 0, ws->time_hidden, d, error)) ||
+        (status = be->linear(be, 1, d, dit->frequencies, ws->time, dit->frequencies, dit->t_w0,
+                             dit->frequencies, dit->t_bias0, 0, ws->time_hidden, d, error)) ||
         (status = be->silu(be, d, ws->time_hidden, ws->time_hidden, error)) ||
-        (status = be->linear(be, 1, d, d, ws->time_hidden, d, dit->t_w2, d, dit->t_bias2, 0, ws->time, d, error)))
+        (status =
+             be->linear(be, 1, d, d, ws->time_hidden, d, dit->t_w2, d, dit->t_bias2, 0, ws->time, d, error)))
         return status;
     for (size_t i = 0; i < count; i++) {
         size_t label = branch == OUSAC_BRANCH_UNCOND ? dit->classes : ws->label[i];
@@ -139,8 +143,8 @@ static ousac_status run_attention(const ousac_model *model, workspace *ws, size_
     int live = 1;
     ousac_status status = linears->module_begin(linears->self, module, rows, ws->out, d, &live, error);
     if (!status && live) {
-        if ((status = be->norm_modulate(be, rows, d, ws->hidden, dit->attn_norm_eps, mod, mod + d, dit->N, 6 * d,
-                                        ws->normed, error)) ||
+        if ((status = be->norm_modulate(be, rows, d, ws->hidden, dit->attn_norm_eps, mod, mod + d, dit->N,
+                                        6 * d, ws->normed, error)) ||
             (status = linears->linear(linears->self, group, rows, ws->normed, d, ws->wide, 3 * d, error)) ||
             (status = be->attention(be, count, dit->N, dit->heads, d / dit->heads, ws->wide, ws->wide + d,
                                     ws->wide + 2 * d, 3 * d, ws->mixed, d, ws->scores, error)) ||
@@ -148,7 +152,8 @@ static ousac_status run_attention(const ousac_model *model, workspace *ws, size_
             (status = linears->module_end(linears->self, module, rows, ws->out, d, error)))
             return status;
     }
-    return status ? status : be->add_gated(be, rows, d, ws->hidden, ws->out, mod + 2 * d, dit->N, 6 * d, error);
+    return status ? status
+                  : be->add_gated(be, rows, d, ws->hidden, ws->out, mod + 2 * d, dit->N, 6 * d, error);
 }
 
 static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t block, size_t count,
@@ -160,15 +165,16 @@ static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t bloc
     int live = 1;
     ousac_status status = linears->module_begin(linears->self, module, rows, ws->out, d, &live, error);
     if (!status && live) {
-        if ((status = be->norm_modulate(be, rows, d, ws->hidden, dit->mlp_norm_eps, mod, mod + d, dit->N, 6 * d,
-                                        ws->normed, error)) ||
+        if ((status = be->norm_modulate(be, rows, d, ws->hidden, dit->mlp_norm_eps, mod, mod + d, dit->N,
+                                        6 * d, ws->normed, error)) ||
             (status = linears->linear(linears->self, group, rows, ws->normed, d, ws->wide, h, error)) ||
             (status = be->gelu_tanh(be, rows * h, ws->wide, ws->wide, error)) ||
             (status = linears->linear(linears->self, group + 1, rows, ws->wide, h, ws->out, d, error)) ||
             (status = linears->module_end(linears->self, module, rows, ws->out, d, error)))
             return status;
     }
-    return status ? status : be->add_gated(be, rows, d, ws->hidden, ws->out, mod + 2 * d, dit->N, 6 * d, error);
+    return status ? status
+                  : be->add_gated(be, rows, d, ws->hidden, ws->out, mod + 2 * d, dit->N, 6 * d, error);
 }
 
 static ousac_status forward(const ousac_model *model, void *pointer, int branch, size_t count, const float *x,
@@ -180,7 +186,8 @@ static ousac_status forward(const ousac_model *model, void *pointer, int branch,
     size_t final = p2 * dit->out_channels, sample = dit->N * patch;
     ousac_status status;
     if (count > ws->batch)
-        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a workspace of %zu", count, ws->batch);
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a workspace of %zu", count,
+                          ws->batch);
     if ((status = embed_condition(model, ws, branch, count, timestep, error)) ||
         (status = be->gather(be, count, sample, dit->patch_index, x, sample, ws->patches, sample, error)) ||
         (status = be->linear(be, rows, d, patch, ws->patches, patch, dit->patch_w, patch, dit->patch_bias, 0,
@@ -191,18 +198,18 @@ static ousac_status forward(const ousac_model *model, void *pointer, int branch,
             return status;
     for (size_t b = 0; b < dit->L; b++) {
         const ousac_dit_block *block = &dit->block[b];
-        if ((status = be->linear(be, count, 6 * d, d, ws->condition, d, block->modulation, d, block->modulation_bias,
-                                 0, ws->modulation, 6 * d, error)) ||
+        if ((status = be->linear(be, count, 6 * d, d, ws->condition, d, block->modulation, d,
+                                 block->modulation_bias, 0, ws->modulation, 6 * d, error)) ||
             (status = run_attention(model, ws, b, count, linears, error)) ||
             (status = run_mlp(model, ws, b, count, linears, error)))
             return status;
     }
     if ((status = be->linear(be, count, 2 * d, d, ws->condition, d, dit->final_modulation, d,
                              dit->final_modulation_bias, 0, ws->modulation, 2 * d, error)) ||
-        (status = be->norm_modulate(be, rows, d, ws->hidden, dit->final_norm_eps, ws->modulation, ws->modulation + d,
-                                    dit->N, 2 * d, ws->normed, error)) ||
-        (status = be->linear(be, rows, final, d, ws->normed, d, dit->final_w, d, dit->final_bias, 0, ws->final, final,
-                             error)))
+        (status = be->norm_modulate(be, rows, d, ws->hidden, dit->final_norm_eps, ws->modulation,
+                                    ws->modulation + d, dit->N, 2 * d, ws->normed, error)) ||
+        (status = be->linear(be, rows, final, d, ws->normed, d, dit->final_w, d, dit->final_bias, 0,
+                             ws->final, final, error)))
         return status;
     return be->gather(be, count, sample, dit->unpatch_index, ws->final, dit->N * final, out, sample, error);
 }

@@ -1,8 +1,9 @@
 /* The DiT family (arXiv 2212.09748): class-conditional transformers with adaLN-Zero blocks, float32.
  *
- * Layouts: the public checkpoints' names (blocks.N.attn.qkv, ...) and diffusers' (transformer_blocks.N.attn1.to_q, ...).
- * Diffusers runs the same weights with two other constants, which its config.json implies here too: timestep frequencies
- * exp(-ln(10000) i / 127) instead of / 128, and the config's norm_eps in the norm before the MLP.
+ * Layouts: the public checkpoints' names (blocks.N.attn.qkv, ...) and diffusers'
+ * (transformer_blocks.N.attn1.to_q, ...). Diffusers runs the same weights with two other constants, which its
+ * config.json implies here too: timestep frequencies exp(-ln(10000) i / 127) instead of / 128, and the
+ * config's norm_eps in the norm before the MLP.
  */
 #ifndef OUSAC_DIT_H
 #define OUSAC_DIT_H
@@ -13,11 +14,12 @@
 #include <stdint.h>
 
 typedef struct ousac_dit_block {
-    const float *qkv, *qkv_bias;       /* (3d, d), (3d) or NULL */
-    const float *proj, *proj_bias;     /* (d, d), (d) */
-    const float *fc1, *fc1_bias;       /* (hidden, d), (hidden) */
-    const float *fc2, *fc2_bias;       /* (d, hidden), (d) */
-    const float *modulation, *modulation_bias; /* (6d, d), (6d): shift, scale, gate of attention, then of the MLP */
+    const float *qkv, *qkv_bias;   /* (3d, d), (3d) or NULL */
+    const float *proj, *proj_bias; /* (d, d), (d) */
+    const float *fc1, *fc1_bias;   /* (hidden, d), (hidden) */
+    const float *fc2, *fc2_bias;   /* (d, hidden), (d) */
+    const float *modulation,
+        *modulation_bias; /* (6d, d), (6d): shift, scale, gate of attention, then of the MLP */
 } ousac_dit_block;
 
 typedef struct ousac_dit {
@@ -33,18 +35,19 @@ typedef struct ousac_dit {
     float attn_norm_eps, mlp_norm_eps, final_norm_eps;
     char **class_names; /* (classes) from the config, or NULL */
 
-    const float *patch_w, *patch_bias;     /* (d, C p p), (d) */
-    const float *pos_embed;                /* (N, d) */
-    const float *t_w0, *t_bias0;           /* (d, frequencies), (d) */
-    const float *t_w2, *t_bias2;           /* (d, d), (d) */
-    const float *table;                    /* (table_rows, d) */
-    ousac_dit_block *block;                /* (L) */
+    const float *patch_w, *patch_bias;                     /* (d, C p p), (d) */
+    const float *pos_embed;                                /* (N, d) */
+    const float *t_w0, *t_bias0;                           /* (d, frequencies), (d) */
+    const float *t_w2, *t_bias2;                           /* (d, d), (d) */
+    const float *table;                                    /* (table_rows, d) */
+    ousac_dit_block *block;                                /* (L) */
     const float *final_modulation, *final_modulation_bias; /* (2d, d), (2d): shift, scale */
-    const float *final_w, *final_bias;     /* (p p out_channels, d) */
-    const uint32_t *patch_index;   /* (N * C p p): element of the sample at each element of the patches */
-    const uint32_t *unpatch_index; /* (C H W): element of the final layer's rows at each element of the sample */
-    float *weights;                /* backend memory behind all the float pointers */
-    uint32_t *indices;             /* backend memory behind the two index tables */
+    const float *final_w, *final_bias;                     /* (p p out_channels, d) */
+    const uint32_t *patch_index; /* (N * C p p): element of the sample at each element of the patches */
+    const uint32_t
+        *unpatch_index; /* (C H W): element of the final layer's rows at each element of the sample */
+    float *weights;     /* backend memory behind all the float pointers */
+    uint32_t *indices;  /* backend memory behind the two index tables */
 } ousac_dit;
 
 extern const ousac_family ousac_family_dit;

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Far above every published model; keeps products of sizes that no tensor has confirmed yet from overflowing. */
+/* Far above every published model; keeps products of sizes that no tensor has confirmed yet from overflowing.
+ */
 enum { WIDTH_MAX = 1 << 20, BLOCKS_MAX = 4096, ROWS_MAX = 1 << 24 };
 
 /* The paper's training schedule (arXiv 2212.09748, section 4, after ADM), where the config has no "betas". */
@@ -50,8 +51,8 @@ static ousac_status missing(const loader *l, const char *name) {
 }
 
 static void block_name(char *name, const loader *l, size_t block, const char *suffix, const char *kind) {
-    (void)snprintf(name, OUSAC_NAME_BYTES, "%sblocks.%zu.%s.%s", l->layout == LAYOUT_PUBLIC ? "" : "transformer_",
-                   block, suffix, kind);
+    (void)snprintf(name, OUSAC_NAME_BYTES, "%sblocks.%zu.%s.%s",
+                   l->layout == LAYOUT_PUBLIC ? "" : "transformer_", block, suffix, kind);
 }
 
 /* The file's name of a tensor outside the blocks. */
@@ -80,8 +81,8 @@ static const char *outer_name(const loader *l, const char *canonical) {
 }
 
 /* Finds a tensor of exactly the given shape. */
-static ousac_status expect(const loader *l, const char *name, const ousac_safetensors_tensor **tensor, size_t dims,
-                           const size_t *shape) {
+static ousac_status expect(const loader *l, const char *name, const ousac_safetensors_tensor **tensor,
+                           size_t dims, const size_t *shape) {
     const ousac_safetensors_tensor *t = find(l, name);
     if (!t)
         return missing(l, name);
@@ -145,16 +146,18 @@ static ousac_status parse_config(loader *l, const char *text) {
     const char *prediction = config_text(l, "prediction");
     if (prediction && strcmp(prediction, "epsilon") != 0)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: \"prediction\" is \"%.40s\"; only \"epsilon\" can be run", l->config_name, prediction);
+                          "%s: \"prediction\" is \"%.40s\"; only \"epsilon\" can be run", l->config_name,
+                          prediction);
     const char *activation = config_text(l, "activation_fn");
     if (activation && strcmp(activation, "gelu-approximate") != 0)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: \"activation_fn\" is \"%.40s\"; a DiT has \"gelu-approximate\"", l->config_name,
-                          activation);
+                          "%s: \"activation_fn\" is \"%.40s\"; a DiT has \"gelu-approximate\"",
+                          l->config_name, activation);
     const char *norm = config_text(l, "norm_type");
     if (norm && strcmp(norm, "ada_norm_zero") != 0)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: \"norm_type\" is \"%.40s\"; a DiT has \"ada_norm_zero\"", l->config_name, norm);
+                          "%s: \"norm_type\" is \"%.40s\"; a DiT has \"ada_norm_zero\"", l->config_name,
+                          norm);
     return OUSAC_STATUS_OK;
 }
 
@@ -170,14 +173,15 @@ static ousac_status read_heads(loader *l) {
         if (have < 0)
             return OUSAC_STATUS_FORMAT;
         if (!have)
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
-                              "%s: the number of attention heads is not in the tensors: give --heads, or \"num_heads\" "
-                              "in %s",
-                              l->model->path, l->config_name);
+            return OUSAC_FAIL(
+                l->error, OUSAC_STATUS_FORMAT,
+                "%s: the number of attention heads is not in the tensors: give --heads, or \"num_heads\" "
+                "in %s",
+                l->model->path, l->config_name);
     }
     if (heads < 1 || heads > (double)dit->d || heads != floor(heads) || dit->d % (size_t)heads)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: %g heads do not divide the width %zu", l->model->path,
-                          heads, dit->d);
+        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: %g heads do not divide the width %zu",
+                          l->model->path, heads, dit->d);
     dit->heads = (size_t)heads;
     return OUSAC_STATUS_OK;
 }
@@ -250,14 +254,14 @@ static ousac_status read_sizes(loader *l) {
     dit->d = t->shape[0], dit->channels = t->shape[1], dit->patch = t->shape[2];
 
     for (dit->L = 0;; dit->L++) { /* blocks are numbered from 0 without a gap */
-        block_name(name, l, dit->L, l->layout == LAYOUT_PUBLIC ? PUBLIC_PART[PART_FC1] : DIFFUSERS_PART[PART_FC1],
-                   "weight");
+        block_name(name, l, dit->L,
+                   l->layout == LAYOUT_PUBLIC ? PUBLIC_PART[PART_FC1] : DIFFUSERS_PART[PART_FC1], "weight");
         if (!(t = find(l, name)))
             break;
         if (dit->L == 0) {
             if (t->dims != 2 || !t->count || t->shape[0] > WIDTH_MAX)
-                return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s: expected shape (hidden, %zu)", path,
-                                  name, dit->d);
+                return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
+                                  "%s: tensor %s: expected shape (hidden, %zu)", path, name, dit->d);
             dit->hidden = t->shape[0];
         }
     }
@@ -270,16 +274,16 @@ static ousac_status read_sizes(loader *l) {
     if (!(t = find(l, t_name)))
         return missing(l, t_name);
     if (t->dims != 2 || t->shape[1] < 4 || t->shape[1] % 2 || t->shape[1] > 65536)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s: expected shape (%zu, an even number >= 4)",
-                          path, t_name, dit->d);
+        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
+                          "%s: tensor %s: expected shape (%zu, an even number >= 4)", path, t_name, dit->d);
     dit->frequencies = t->shape[1];
 
     const char *y_name = outer_name(l, "y_embedder.embedding_table.weight");
     if (!(t = find(l, y_name)))
         return missing(l, y_name);
     if (t->dims != 2 || t->shape[0] < 1 || t->shape[0] > ROWS_MAX)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s: expected shape (classes + 1, %zu)", path,
-                          y_name, dit->d);
+        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s: expected shape (classes + 1, %zu)",
+                          path, y_name, dit->d);
     dit->table_rows = t->shape[0];
 
     const char *out_name = outer_name(l, "final_layer.linear.weight");
@@ -302,33 +306,36 @@ static ousac_status read_sizes(loader *l) {
         return OUSAC_STATUS_FORMAT;
     if ((t = find(l, pos_name))) {
         if (t->dims != 3 || t->shape[0] != 1 || t->shape[1] < 1 || t->shape[1] > ROWS_MAX)
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s: expected shape (1, tokens, %zu)", path,
-                              pos_name, dit->d);
+            return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s: expected shape (1, tokens, %zu)",
+                              path, pos_name, dit->d);
         dit->N = t->shape[1];
         dit->side = (size_t)(sqrt((double)dit->N) + 0.5);
         if (dit->side * dit->side != dit->N)
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED, "%s: tensor %s: %zu tokens are not a square", path,
-                              pos_name, dit->N);
+            return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
+                              "%s: tensor %s: %zu tokens are not a square", path, pos_name, dit->N);
         if (stated && size != (double)(dit->side * dit->patch))
             return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
-                              "%s: input size %g, but %zu tokens of patch %zu in %s make %zu", l->config_name, size,
-                              dit->N, dit->patch, path, dit->side * dit->patch);
+                              "%s: input size %g, but %zu tokens of patch %zu in %s make %zu", l->config_name,
+                              size, dit->N, dit->patch, path, dit->side * dit->patch);
     } else if (!stated || size < 1 || size > 65536 || fmod(size, (double)dit->patch) != 0) {
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
-                          "%s: no tensor %s, and %s gives no input size (\"input_size\" or \"sample_size\") that is a "
-                          "multiple of the patch %zu",
-                          path, pos_name, l->config_name, dit->patch);
+        return OUSAC_FAIL(
+            l->error, OUSAC_STATUS_FORMAT,
+            "%s: no tensor %s, and %s gives no input size (\"input_size\" or \"sample_size\") that is a "
+            "multiple of the patch %zu",
+            path, pos_name, l->config_name, dit->patch);
     } else {
         dit->side = (size_t)size / dit->patch;
         dit->N = dit->side * dit->side;
         if (dit->d % 4)
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
-                              "%s: no tensor %s, and the sine-cosine embedding needs a width divisible by 4, not %zu",
-                              path, pos_name, dit->d);
+            return OUSAC_FAIL(
+                l->error, OUSAC_STATUS_FORMAT,
+                "%s: no tensor %s, and the sine-cosine embedding needs a width divisible by 4, not %zu", path,
+                pos_name, dit->d);
     }
     ousac_status status;
     if ((status = config_agrees(l, "depth", dit->L)) || (status = config_agrees(l, "num_layers", dit->L)) ||
-        (status = config_agrees(l, "hidden_size", dit->d)) || (status = config_agrees(l, "patch_size", dit->patch)) ||
+        (status = config_agrees(l, "hidden_size", dit->d)) ||
+        (status = config_agrees(l, "patch_size", dit->patch)) ||
         (status = config_agrees(l, "in_channels", dit->channels)) ||
         (status = config_agrees(l, "out_channels", dit->out_channels)))
         return status;
@@ -355,7 +362,8 @@ static ousac_status read_tensor(loader *l, const char *name, float *host, size_t
 }
 
 /* Takes the next `count` floats of the slab: hashes and uploads what stands in l->host. */
-static ousac_status place(loader *l, const char *canonical, size_t dims, const size_t *shape, const float **target) {
+static ousac_status place(loader *l, const char *canonical, size_t dims, const size_t *shape,
+                          const float **target) {
     size_t count = 1;
     ousac_sha256_add_text(&l->hash, canonical);
     ousac_sha256_add_u64(&l->hash, dims);
@@ -379,8 +387,8 @@ static ousac_status load_outer(loader *l, const char *canonical, const float **t
     return status ? status : place(l, canonical, dims, shape, target);
 }
 
-static ousac_status load_outer_linear(loader *l, const char *stem, const float **w, const float **bias, size_t m,
-                                      size_t n) {
+static ousac_status load_outer_linear(loader *l, const char *stem, const float **w, const float **bias,
+                                      size_t m, size_t n) {
     char name[OUSAC_NAME_BYTES];
     (void)snprintf(name, sizeof name, "%s.weight", stem);
     ousac_status status = load_outer(l, name, w, 2, (size_t[]){m, n});
@@ -408,7 +416,8 @@ static ousac_status load_qkv(loader *l, size_t block, const float **w, const flo
         } else {
             for (size_t i = 0; i < 3 && !status; i++) {
                 block_name(name, l, block, DIFFUSERS_QKV[i], what);
-                status = read_tensor(l, name, l->host + i * d * (kind ? 1 : d), kind ? 1 : 2, (size_t[]){d, d});
+                status =
+                    read_tensor(l, name, l->host + i * d * (kind ? 1 : d), kind ? 1 : 2, (size_t[]){d, d});
             }
         }
         (void)snprintf(canonical, sizeof canonical, "blocks.%zu.attn.qkv.%s", block, what);
@@ -418,13 +427,14 @@ static ousac_status load_qkv(loader *l, size_t block, const float **w, const flo
     return status;
 }
 
-static ousac_status load_part(loader *l, size_t block, part which, const float **w, const float **bias, size_t m,
-                              size_t n) {
+static ousac_status load_part(loader *l, size_t block, part which, const float **w, const float **bias,
+                              size_t m, size_t n) {
     char name[OUSAC_NAME_BYTES], canonical[OUSAC_NAME_BYTES];
     ousac_status status = OUSAC_STATUS_OK;
     for (int kind = 0; kind < 2 && !status; kind++) {
         const char *what = kind ? "bias" : "weight";
-        block_name(name, l, block, l->layout == LAYOUT_PUBLIC ? PUBLIC_PART[which] : DIFFUSERS_PART[which], what);
+        block_name(name, l, block, l->layout == LAYOUT_PUBLIC ? PUBLIC_PART[which] : DIFFUSERS_PART[which],
+                   what);
         (void)snprintf(canonical, sizeof canonical, "blocks.%zu.%s.%s", block, PUBLIC_PART[which], what);
         status = read_tensor(l, name, l->host, kind ? 1 : 2, (size_t[]){m, n});
         if (!status)
@@ -435,9 +445,10 @@ static ousac_status load_part(loader *l, size_t block, part which, const float *
 
 /* Diffusers keeps a copy of the embedders in every block; the engine runs one, so they must be equal. */
 static ousac_status check_copies(loader *l) {
-    static const char *const stems[] = {"timestep_embedder.linear_1.weight", "timestep_embedder.linear_1.bias",
-                                        "timestep_embedder.linear_2.weight", "timestep_embedder.linear_2.bias",
-                                        "class_embedder.embedding_table.weight"};
+    static const char *const stems[] = {
+        "timestep_embedder.linear_1.weight", "timestep_embedder.linear_1.bias",
+        "timestep_embedder.linear_2.weight", "timestep_embedder.linear_2.bias",
+        "class_embedder.embedding_table.weight"};
     if (l->layout == LAYOUT_PUBLIC)
         return OUSAC_STATUS_OK;
     for (size_t s = 0; s < sizeof stems / sizeof *stems; s++) {
@@ -452,10 +463,11 @@ static ousac_status check_copies(loader *l) {
                 continue; /* a file may keep one copy */
             if (t->bytes != reference->bytes || strcmp(t->dtype_name, reference->dtype_name) != 0 ||
                 memcmp(t->data, reference->data, t->bytes) != 0)
-                return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                                  "%s: tensor %s differs from block 0's: blocks with embedders of their own cannot be "
-                                  "run",
-                                  l->model->path, name);
+                return OUSAC_FAIL(
+                    l->error, OUSAC_STATUS_UNSUPPORTED,
+                    "%s: tensor %s differs from block 0's: blocks with embedders of their own cannot be "
+                    "run",
+                    l->model->path, name);
             for (size_t i = 0; i < ousac_safetensors_count(l->file); i++)
                 if (ousac_safetensors_at(l->file, i) == t)
                     l->taken[i] = 1;
@@ -464,8 +476,8 @@ static ousac_status check_copies(loader *l) {
     return OUSAC_STATUS_OK;
 }
 
-/* 2-D sine-cosine embedding (the DiT code's, after MAE): first half of the channels from the column, second from the
- * row, each half sines then cosines of position / 10000^(i / (d / 4)). */
+/* 2-D sine-cosine embedding (the DiT code's, after MAE): first half of the channels from the column, second
+ * from the row, each half sines then cosines of position / 10000^(i / (d / 4)). */
 static void sincos(const ousac_dit *dit, float *out) {
     size_t quarter = dit->d / 4;
     for (size_t token = 0; token < dit->N; token++)
@@ -485,17 +497,19 @@ static ousac_status load_weights(loader *l) {
     const ousac_backend *be = l->model->backend;
     size_t d = dit->d, h = dit->hidden, p2 = dit->patch * dit->patch, out = p2 * dit->out_channels;
     size_t block_floats = 3 * d * d + 3 * d + d * d + d + 2 * h * d + h + d + 6 * d * d + 6 * d;
-    l->total = dit->L * block_floats + d * p2 * dit->channels + d + dit->N * d + d * dit->frequencies + d * d +
-               2 * d + dit->table_rows * d + 2 * d * d + 2 * d + out * d + out;
+    l->total = dit->L * block_floats + d * p2 * dit->channels + d + dit->N * d + d * dit->frequencies +
+               d * d + 2 * d + dit->table_rows * d + 2 * d * d + 2 * d + out * d + out;
     size_t largest = 6 * d * d + 6 * d;
-    size_t sizes[] = {h * d, dit->N * d, d * dit->frequencies, dit->table_rows * d, out * d, d * p2 * dit->channels};
+    size_t sizes[] = {
+        h * d, dit->N * d, d * dit->frequencies, dit->table_rows * d, out * d, d * p2 * dit->channels};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         largest = sizes[i] > largest ? sizes[i] : largest;
     l->host = ousac_malloc(largest, sizeof *l->host);
     dit->weights = be->alloc(be, l->total, sizeof(float));
     dit->block = ousac_calloc(dit->L, sizeof *dit->block);
     if (!l->host || !dit->weights || !dit->block)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu weights", l->model->path, l->total);
+        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu weights", l->model->path,
+                          l->total);
 
     ousac_status status;
     if ((status = load_outer(l, "x_embedder.proj.weight", &dit->patch_w, 4,
@@ -520,7 +534,8 @@ static ousac_status load_weights(loader *l) {
             (status = load_part(l, b, PART_PROJ, &block->proj, &block->proj_bias, d, d)) ||
             (status = load_part(l, b, PART_FC1, &block->fc1, &block->fc1_bias, h, d)) ||
             (status = load_part(l, b, PART_FC2, &block->fc2, &block->fc2_bias, d, h)) ||
-            (status = load_part(l, b, PART_MODULATION, &block->modulation, &block->modulation_bias, 6 * d, d)))
+            (status =
+                 load_part(l, b, PART_MODULATION, &block->modulation, &block->modulation_bias, 6 * d, d)))
             return status;
     }
     if ((status = load_outer_linear(l, "final_layer.adaLN_modulation.1", &dit->final_modulation,
@@ -531,9 +546,10 @@ static ousac_status load_weights(loader *l) {
         return status;
     for (size_t i = 0; i < ousac_safetensors_count(l->file); i++)
         if (!l->taken[i])
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                              "%s: unknown tensor %s: a DiT has none of that name, so this model cannot be run",
-                              l->model->path, ousac_safetensors_at(l->file, i)->name);
+            return OUSAC_FAIL(
+                l->error, OUSAC_STATUS_UNSUPPORTED,
+                "%s: unknown tensor %s: a DiT has none of that name, so this model cannot be run",
+                l->model->path, ousac_safetensors_at(l->file, i)->name);
     return OUSAC_STATUS_OK;
 }
 
@@ -555,7 +571,8 @@ static ousac_status build_indices(loader *l) {
     for (size_t c = 0; c < C; c++)
         for (size_t y = 0; y < edge; y++)
             for (size_t x = 0; x < edge; x++) {
-                size_t token = y / p * dit->side + x / p, row = y % p, column = x % p, pixel = (c * edge + y) * edge + x;
+                size_t token = y / p * dit->side + x / p, row = y % p, column = x % p,
+                       pixel = (c * edge + y) * edge + x;
                 host[((token * C + c) * p + row) * p + column] = (uint32_t)pixel;
                 host[count + pixel] = (uint32_t)(((token * p + row) * p + column) * dit->out_channels + c);
             }
@@ -592,21 +609,23 @@ static ousac_status fill_model(loader *l) {
     }
     /* What else decides the outputs. */
     char constants[160];
-    (void)snprintf(constants, sizeof constants, "dit heads=%zu denominator=%.17g eps=%.9g,%.9g,%.9g classes=%zu",
-                   dit->heads, dit->frequency_denominator, (double)dit->attn_norm_eps, (double)dit->mlp_norm_eps,
+    (void)snprintf(constants, sizeof constants,
+                   "dit heads=%zu denominator=%.17g eps=%.9g,%.9g,%.9g classes=%zu", dit->heads,
+                   dit->frequency_denominator, (double)dit->attn_norm_eps, (double)dit->mlp_norm_eps,
                    (double)dit->final_norm_eps, dit->classes);
     ousac_sha256_add_text(&l->hash, constants);
     ousac_sha256_end(&l->hash, model->digest);
     const char *betas = config_text(l, "betas");
-    return ousac_noise_parse(betas ? betas : DEFAULT_BETAS, l->config_name, &model->alpha_bar, &model->train_steps,
-                             l->error);
+    return ousac_noise_parse(betas ? betas : DEFAULT_BETAS, l->config_name, &model->alpha_bar,
+                             &model->train_steps, l->error);
 }
 
 int ousac_dit_recognises(const ousac_safetensors *file) {
     return (ousac_safetensors_find(file, "blocks.0.attn.qkv.weight") &&
             ousac_safetensors_find(file, "y_embedder.embedding_table.weight")) ||
            (ousac_safetensors_find(file, "transformer_blocks.0.attn1.to_q.weight") &&
-            ousac_safetensors_find(file, "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight"));
+            ousac_safetensors_find(file,
+                                   "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight"));
 }
 
 ousac_status ousac_dit_load(ousac_model *model, const ousac_safetensors *file, const char *config,

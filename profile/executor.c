@@ -12,10 +12,10 @@ struct ousac_executor {
     int keep, extrapolate;
     ousac_history cache[OUSAC_BRANCHES];
     size_t full_step[OUSAC_BRANCHES][2]; /* of the cache's last full evaluation, and of the one before */
-    float *delta;    /* (rows, largest n) */
-    float *expected; /* (rows, largest n): where the forecast puts x; NULL without one */
-    float *z;        /* (rows, largest group rank) */
-    size_t *group_m; /* per group: sum of m */
+    float *delta;                        /* (rows, largest n) */
+    float *expected;                     /* (rows, largest n): where the forecast puts x; NULL without one */
+    float *z;                            /* (rows, largest group rank) */
+    size_t *group_m;                     /* per group: sum of m */
     ousac_counters counters;
     ousac_linears linears;
     /* the evaluation under way */
@@ -73,15 +73,15 @@ static ousac_status module_end(void *self, size_t module, size_t rows, const flo
     return status;
 }
 
-static ousac_status linear_full(ousac_executor *ex, size_t group, size_t rows, const float *x, size_t ldx, float *y,
-                                size_t ldy, ousac_error *error) {
+static ousac_status linear_full(ousac_executor *ex, size_t group, size_t rows, const float *x, size_t ldx,
+                                float *y, size_t ldy, ousac_error *error) {
     const ousac_arch *arch = &ex->model->arch;
     const ousac_backend *be = ex->model->backend;
     const ousac_group *g = &arch->groups[group];
     size_t s = g->first_site, n = arch->sites[s].n, m = ex->group_m[group];
     /* W and bias of a group's sites lie one after another: one product for all. */
-    ousac_status status = be->linear(be, rows, m, n, x, ldx, ex->model->weight[s], n, ex->model->bias[s], 0, y, ldy,
-                                     error);
+    ousac_status status =
+        be->linear(be, rows, m, n, x, ldx, ex->model->weight[s], n, ex->model->bias[s], 0, y, ldy, error);
     ex->counters.site_full += g->site_count * ex->count;
     ex->counters.macs += (uint64_t)rows * m * n;
     if (!status && ex->keep)
@@ -89,8 +89,8 @@ static ousac_status linear_full(ousac_executor *ex, size_t group, size_t rows, c
     return status;
 }
 
-static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows, const float *x, size_t ldx, float *y,
-                                  size_t ldy, ousac_error *error) {
+static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows, const float *x, size_t ldx,
+                                  float *y, size_t ldy, ousac_error *error) {
     const ousac_arch *arch = &ex->model->arch;
     const ousac_backend *be = ex->model->backend;
     const ousac_calibration *c = ex->calibration;
@@ -104,8 +104,8 @@ static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows,
     if (r) { /* z = (x - where it was expected) B^T for all sites of the group at once */
         const float *expected = h->x[0][group];
         if (s_forecast != 0) {
-            status = be->extrapolate(be, rows, n, s_forecast, h->x[0][group], n, h->x[1][group], n, ex->expected, n,
-                                     error);
+            status = be->extrapolate(be, rows, n, s_forecast, h->x[0][group], n, h->x[1][group], n,
+                                     ex->expected, n, error);
             expected = ex->expected;
         }
         if (!status)
@@ -139,7 +139,8 @@ static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows,
             ex->counters.site_frozen += ex->count;
             break;
         case OUSAC_PATH_SKIPPED:
-            status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%s: computed, but its module is not live", site->name);
+            status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%s: computed, but its module is not live",
+                                site->name);
             break;
         }
         column += site->m;
@@ -147,8 +148,8 @@ static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows,
     return status;
 }
 
-static ousac_status linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, float *y, size_t ldy,
-                           ousac_error *error) {
+static ousac_status linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, float *y,
+                           size_t ldy, ousac_error *error) {
     ousac_executor *ex = self;
     ousac_status status = ex->gate == OUSAC_GATE_FULL ? linear_full(ex, group, rows, x, ldx, y, ldy, error)
                                                       : linear_cached(ex, group, rows, x, ldx, y, ldy, error);
@@ -172,7 +173,8 @@ void ousac_executor_free(ousac_executor *ex) {
     ousac_free(ex);
 }
 
-/* x is kept where a site of the group is corrected, y where one is corrected or frozen; a forecast looks two back. */
+/* x is kept where a site of the group is corrected, y where one is corrected or frozen; a forecast looks two
+ * back. */
 static ousac_status create_caches(ousac_executor *ex, ousac_error *error) {
     const ousac_arch *arch = &ex->model->arch;
     const ousac_calibration *c = ex->calibration;
@@ -187,7 +189,8 @@ static ousac_status create_caches(ousac_executor *ex, ousac_error *error) {
     for (int b = 0; b < OUSAC_BRANCHES && !status; b++)
         if (b == OUSAC_BRANCH_COND || ex->model->has_uncond)
             status = ousac_history_create(&ex->cache[b], arch, ex->model->backend, ex->rows_max,
-                                          ex->extrapolate || (c && c->forecast) ? 2 : 1, &(ousac_history_needs){x, y}, error);
+                                          ex->extrapolate || (c && c->forecast) ? 2 : 1,
+                                          &(ousac_history_needs){x, y}, error);
     ousac_free(x);
     ousac_free(y);
     return status;
@@ -250,10 +253,11 @@ ousac_status ousac_executor_begin(ousac_executor *ex, size_t step, int branch, o
     if (gate == OUSAC_GATE_AUTO)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "gate auto: a plan must decide it before a run");
     if (count * ex->model->arch.tokens > ex->rows_max)
-        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in an executor of %zu rows", count, ex->rows_max);
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in an executor of %zu rows", count,
+                          ex->rows_max);
     if (ex->calibration && ex->calibration->forecast && step >= ex->calibration->forecast->step_count)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "step %zu: the forecast was fitted for %zu steps", step,
-                          ex->calibration->forecast->step_count);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "step %zu: the forecast was fitted for %zu steps",
+                          step, ex->calibration->forecast->step_count);
     ex->current = &ex->cache[branch];
     ex->step = step;
     ex->branch = branch;

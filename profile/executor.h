@@ -1,12 +1,15 @@
-/* The cache of each branch and the linears that use it: what a runtime does at a full, cached or reuse evaluation.
+/* The cache of each branch and the linears that use it: what a runtime does at a full, cached or reuse
+ * evaluation.
  *
  *     full    y = W x + b; x and y of every site and the output of every module are kept
- *     cached  y = y_c + A B (x - x_c) by the calibration's ranks, with its forecast where it has one; module outputs reused where a module is not live
- *     reuse   every module's output from the branch's last full evaluation
+ *     cached  y = y_c + A B (x - x_c) by the calibration's ranks, with its forecast where it has one; module
+ * outputs reused where a module is not live reuse   every module's output from the branch's last full
+ * evaluation
  *
- * With `extrapolate_modules` a module's output is not reused as it was, but continued along the line through the
- * branch's last two full evaluations, as first-order forecasts of features do (TaylorSeer, arXiv 2503.06923):
- * out_c + s (out_c - out_cc), s = (i - i_c) / (i_c - i_cc) in steps; reused as it was until there are two.
+ * With `extrapolate_modules` a module's output is not reused as it was, but continued along the line through
+ * the branch's last two full evaluations, as first-order forecasts of features do (TaylorSeer, arXiv
+ * 2503.06923): out_c + s (out_c - out_cc), s = (i - i_c) / (i_c - i_cc) in steps; reused as it was until
+ * there are two.
  *
  * One executor serves one thread; the two branches' caches are separate and know nothing of each other.
  */
@@ -26,13 +29,13 @@ extern "C" {
 
 typedef struct ousac_executor ousac_executor;
 
-/* Looks on while a forward runs. Called on the thread of the forward; matrices are backend memory, valid during the
- * call. Any member may be NULL. */
+/* Looks on while a forward runs. Called on the thread of the forward; matrices are backend memory, valid
+ * during the call. Any member may be NULL. */
 typedef struct ousac_observer {
     void *self;
     /* `gate` is the effective one. */
-    ousac_status (*begin)(void *self, size_t step, int branch, ousac_gate gate, uint64_t first_sample, size_t count,
-                          ousac_error *error);
+    ousac_status (*begin)(void *self, size_t step, int branch, ousac_gate gate, uint64_t first_sample,
+                          size_t count, ousac_error *error);
     /* x (rows, n), y (rows, sum of m) as in ousac_linears. */
     ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
                            size_t ldy, ousac_error *error);
@@ -43,8 +46,8 @@ typedef struct ousac_observer {
 
 /* What really ran, summed over samples. MACs by the cost model's formulas, counted where the work is done. */
 typedef struct ousac_counters {
-    uint64_t forwards[3];     /* branch evaluations by effective gate: full, cached, reuse */
-    uint64_t site_full;       /* site evaluations at full gates */
+    uint64_t forwards[3]; /* branch evaluations by effective gate: full, cached, reuse */
+    uint64_t site_full;   /* site evaluations at full gates */
     uint64_t site_low_rank, site_dense, site_frozen, site_skipped; /* at cached and reuse gates */
     uint64_t macs;
 } ousac_counters;
@@ -66,10 +69,12 @@ void ousac_executor_free(ousac_executor *executor);
 /* Forgets both caches: call at the start of a trajectory. */
 void ousac_executor_reset(ousac_executor *executor);
 
-/* Starts the evaluation of a branch at a step (an index that only forecasts look at; it rises) for `count` samples.
- * Returns through `effective` the gate that will run: FULL where the branch has no cache yet. `observer` may be NULL. */
-ousac_status ousac_executor_begin(ousac_executor *executor, size_t step, int branch, ousac_gate gate, size_t count,
-                                  const ousac_observer *observer, ousac_gate *effective, ousac_error *error);
+/* Starts the evaluation of a branch at a step (an index that only forecasts look at; it rises) for `count`
+ * samples. Returns through `effective` the gate that will run: FULL where the branch has no cache yet.
+ * `observer` may be NULL. */
+ousac_status ousac_executor_begin(ousac_executor *executor, size_t step, int branch, ousac_gate gate,
+                                  size_t count, const ousac_observer *observer, ousac_gate *effective,
+                                  ousac_error *error);
 /* The linears of the evaluation begun. */
 const ousac_linears *ousac_executor_linears(const ousac_executor *executor);
 void ousac_executor_end(ousac_executor *executor);

@@ -14,9 +14,9 @@ typedef struct normal_sums {
 typedef struct fit_worker {
     ousac_forecast_fit *fit;
     ousac_history history[OUSAC_BRANCHES];
-    float *dx;       /* (rows, largest n) */
-    float *z;        /* (rows, largest group rank) */
-    float *u, *v;    /* (rows, largest sum of m) */
+    float *dx;         /* (rows, largest n) */
+    float *z;          /* (rows, largest group rank) */
+    float *u, *v;      /* (rows, largest sum of m) */
     normal_sums *sums; /* of the present micro-batch */
     size_t step;
     int branch, gate;
@@ -42,8 +42,8 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
     fit_worker *w = self;
     (void)gate, (void)first;
     if (step >= w->fit->schedule->step_count || count * w->fit->model->arch.tokens > w->fit->rows_max)
-        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "step %zu, %zu samples: beyond what the fit was made for", step,
-                          count);
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL,
+                          "step %zu, %zu samples: beyond what the fit was made for", step, count);
     w->step = step;
     w->branch = branch;
     w->gate = w->fit->gate[step * OUSAC_BRANCHES + (size_t)branch];
@@ -51,8 +51,9 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
 }
 
 /* out = (y - base) - A B (x - x_base): what the factors leave of a change, up to its sign. */
-static ousac_status residual(fit_worker *w, size_t group, size_t rows, const float *x, size_t ldx, const float *x_base,
-                             const float *y, size_t ldy, const float *y_base, float *out, ousac_error *error) {
+static ousac_status residual(fit_worker *w, size_t group, size_t rows, const float *x, size_t ldx,
+                             const float *x_base, const float *y, size_t ldy, const float *y_base, float *out,
+                             ousac_error *error) {
     const ousac_arch *arch = &w->fit->model->arch;
     const ousac_backend *be = w->fit->model->backend;
     const ousac_calibration *c = w->fit->calibration;
@@ -67,8 +68,8 @@ static ousac_status residual(fit_worker *w, size_t group, size_t rows, const flo
         return status;
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         if (c->path[s] == OUSAC_PATH_LOW_RANK) {
-            status = be->expand(be, rows, arch->sites[s].m, c->rank[s], w->z + z_column, r, c->a[s], arch->sites[s].m, -1,
-                                out + column, m, error);
+            status = be->expand(be, rows, arch->sites[s].m, c->rank[s], w->z + z_column, r, c->a[s],
+                                arch->sites[s].m, -1, out + column, m, error);
             z_column += c->rank[s];
         }
         column += arch->sites[s].m;
@@ -76,8 +77,8 @@ static ousac_status residual(fit_worker *w, size_t group, size_t rows, const flo
     return status;
 }
 
-static ousac_status linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y, size_t ldy,
-                           ousac_error *error) {
+static ousac_status linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
+                           size_t ldy, ousac_error *error) {
     fit_worker *w = self;
     const ousac_arch *arch = &w->fit->model->arch;
     const ousac_backend *be = w->fit->model->backend;
@@ -87,9 +88,10 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
     if (w->gate == OUSAC_GATE_CACHED && h->filled == 2) {
         double uu = 0, vv = 0, difference = 0;
         normal_sums *sums = &w->sums[entry(w->fit, w->step, w->branch, group)];
-        if ((status = residual(w, group, rows, x, ldx, h->x[0][group], y, ldy, h->y[0][group], w->u, error)) ||
-            (status = residual(w, group, rows, h->x[0][group], n, h->x[1][group], h->y[0][group], m, h->y[1][group], w->v,
-                               error)) ||
+        if ((status =
+                 residual(w, group, rows, x, ldx, h->x[0][group], y, ldy, h->y[0][group], w->u, error)) ||
+            (status = residual(w, group, rows, h->x[0][group], n, h->x[1][group], h->y[0][group], m,
+                               h->y[1][group], w->v, error)) ||
             (status = be->sum_squares(be, rows, m, w->u, m, rows, &uu, error)) ||
             (status = be->sum_squares(be, rows, m, w->v, m, rows, &vv, error)) ||
             (status = be->sum_squares_diff(be, rows, m, w->u, m, w->v, m, rows, &difference, error)))
@@ -218,8 +220,8 @@ const ousac_run_observers *ousac_forecast_fit_observers(ousac_forecast_fit *fit)
     return &fit->observers;
 }
 
-ousac_status ousac_forecast_fit_solve(const ousac_forecast_fit *fit, double least_gain, ousac_forecast **forecast,
-                                      ousac_error *error) {
+ousac_status ousac_forecast_fit_solve(const ousac_forecast_fit *fit, double least_gain,
+                                      ousac_forecast **forecast, ousac_error *error) {
     ousac_status status =
         ousac_forecast_create(forecast, fit->schedule->step_count, fit->model->arch.group_count, error);
     for (size_t i = 0; !status && i < entry(fit, fit->schedule->step_count, 0, 0); i++) {

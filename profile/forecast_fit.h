@@ -2,8 +2,8 @@
  *
  *     s = sum <P dy, P dy_c> / sum || P dy_c ||^2,    dy = y - y_c,  dy_c = y_c - y_cc,
  *
- * over samples and tokens, where P keeps what the calibration's factors do not express, P dy = dy - A B dx (all of it
- * without a calibration). A second streamed pass along the exact trajectory.
+ * over samples and tokens, where P keeps what the calibration's factors do not express, P dy = dy - A B dx
+ * (all of it without a calibration). A second streamed pass along the exact trajectory.
  */
 #ifndef OUSAC_FORECAST_FIT_H
 #define OUSAC_FORECAST_FIT_H
@@ -20,7 +20,8 @@ extern "C" {
 
 typedef struct ousac_forecast_fit ousac_forecast_fit;
 
-/* `calibration` may be NULL; all pointers are borrowed. Room for `workers` threads and micro-batches of `batch`. */
+/* `calibration` may be NULL; all pointers are borrowed. Room for `workers` threads and micro-batches of
+ * `batch`. */
 ousac_status ousac_forecast_fit_create(ousac_forecast_fit **fit, const ousac_model *model,
                                        const ousac_schedule *schedule, const ousac_calibration *calibration,
                                        size_t workers, size_t batch, ousac_error *error);
@@ -29,10 +30,10 @@ void ousac_forecast_fit_free(ousac_forecast_fit *fit);
 /* The observers to put into an exact ousac_run of the schedule. */
 const ousac_run_observers *ousac_forecast_fit_observers(ousac_forecast_fit *fit);
 
-/* The coefficients of what was seen: 0 where the branch had had only one full evaluation, and where the forecast takes
- * less than `least_gain` (a fraction, for instance 0.02) off the squared residual. */
-ousac_status ousac_forecast_fit_solve(const ousac_forecast_fit *fit, double least_gain, ousac_forecast **forecast,
-                                      ousac_error *error);
+/* The coefficients of what was seen: 0 where the branch had had only one full evaluation, and where the
+ * forecast takes less than `least_gain` (a fraction, for instance 0.02) off the squared residual. */
+ousac_status ousac_forecast_fit_solve(const ousac_forecast_fit *fit, double least_gain,
+                                      ousac_forecast **forecast, ousac_error *error);
 
 #ifdef __cplusplus
 }

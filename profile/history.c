@@ -49,8 +49,9 @@ static int create_slot(ousac_history *h, size_t k, size_t rows, const ousac_hist
     return 1;
 }
 
-ousac_status ousac_history_create(ousac_history *h, const ousac_arch *arch, const ousac_backend *backend, size_t rows,
-                                  size_t depth, const ousac_history_needs *needs, ousac_error *error) {
+ousac_status ousac_history_create(ousac_history *h, const ousac_arch *arch, const ousac_backend *backend,
+                                  size_t rows, size_t depth, const ousac_history_needs *needs,
+                                  ousac_error *error) {
     memset(h, 0, sizeof *h);
     h->arch = arch;
     h->backend = backend;
@@ -67,8 +68,8 @@ void ousac_history_reset(ousac_history *h) {
     h->filled = 0;
 }
 
-static ousac_status keep(const ousac_history *h, float **last, float **before, size_t index, size_t rows, size_t columns,
-                         const float *values, size_t ld, ousac_error *error) {
+static ousac_status keep(const ousac_history *h, float **last, float **before, size_t index, size_t rows,
+                         size_t columns, const float *values, size_t ld, ousac_error *error) {
     if (!last[index])
         return OUSAC_STATUS_OK;
     if (h->depth == 2) {
@@ -79,8 +80,8 @@ static ousac_status keep(const ousac_history *h, float **last, float **before, s
     return h->backend->copy(h->backend, rows, columns, values, ld, last[index], columns, error);
 }
 
-ousac_status ousac_history_keep_linear(ousac_history *h, size_t group, size_t rows, const float *x, size_t ldx,
-                                       const float *y, size_t ldy, ousac_error *error) {
+ousac_status ousac_history_keep_linear(ousac_history *h, size_t group, size_t rows, const float *x,
+                                       size_t ldx, const float *y, size_t ldy, ousac_error *error) {
     size_t n = h->arch->sites[h->arch->groups[group].first_site].n;
     ousac_status status = keep(h, h->x[0], h->x[1], group, rows, n, x, ldx, error);
     if (!status)
@@ -88,8 +89,8 @@ ousac_status ousac_history_keep_linear(ousac_history *h, size_t group, size_t ro
     return status;
 }
 
-ousac_status ousac_history_keep_module(ousac_history *h, size_t module, size_t rows, const float *out, size_t ld_out,
-                                       ousac_error *error) {
+ousac_status ousac_history_keep_module(ousac_history *h, size_t module, size_t rows, const float *out,
+                                       size_t ld_out, ousac_error *error) {
     return keep(h, h->out[0], h->out[1], module, rows, h->arch->modules[module].width, out, ld_out, error);
 }
 

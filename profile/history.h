@@ -1,5 +1,6 @@
-/* What a branch's last one or two full evaluations left: the inputs and outputs of its linears and the outputs of its
- * modules. The cache of the executor, and the references of whoever measures what a cache would hold.
+/* What a branch's last one or two full evaluations left: the inputs and outputs of its linears and the
+ * outputs of its modules. The cache of the executor, and the references of whoever measures what a cache
+ * would hold.
  */
 #ifndef OUSAC_HISTORY_H
 #define OUSAC_HISTORY_H
@@ -14,13 +15,13 @@
 extern "C" {
 #endif
 
-/* Backend memory throughout. Slot 0 is the last full evaluation, slot 1 the one before; matrices are (rows, columns),
- * contiguous. A matrix that was not asked for is NULL and is skipped by the keep functions. */
+/* Backend memory throughout. Slot 0 is the last full evaluation, slot 1 the one before; matrices are (rows,
+ * columns), contiguous. A matrix that was not asked for is NULL and is skipped by the keep functions. */
 typedef struct ousac_history {
     const ousac_arch *arch;
     const ousac_backend *backend;
-    size_t depth;  /* 1 or 2 */
-    size_t filled; /* full evaluations kept, at most depth */
+    size_t depth;   /* 1 or 2 */
+    size_t filled;  /* full evaluations kept, at most depth */
     float **x[2];   /* per group: (rows, n) */
     float **y[2];   /* per group: (rows, sum of m) */
     float **out[2]; /* per module: (rows, width) */
@@ -32,17 +33,19 @@ typedef struct ousac_history_needs {
 } ousac_history_needs;
 
 /* Room for `rows` rows. Zeroes the struct first; on MEMORY it is left freed. */
-ousac_status ousac_history_create(ousac_history *history, const ousac_arch *arch, const ousac_backend *backend,
-                                  size_t rows, size_t depth, const ousac_history_needs *needs, ousac_error *error);
+ousac_status ousac_history_create(ousac_history *history, const ousac_arch *arch,
+                                  const ousac_backend *backend, size_t rows, size_t depth,
+                                  const ousac_history_needs *needs, ousac_error *error);
 void ousac_history_free(ousac_history *history);
 
 /* Empties it: the start of a trajectory. */
 void ousac_history_reset(ousac_history *history);
 
-/* During a full evaluation: what was last of this group or module becomes what was before, and these values the last.
- * Once per group and module, in any order; `filled` counts the evaluation from ousac_history_end on. */
-ousac_status ousac_history_keep_linear(ousac_history *history, size_t group, size_t rows, const float *x, size_t ldx,
-                                       const float *y, size_t ldy, ousac_error *error);
+/* During a full evaluation: what was last of this group or module becomes what was before, and these values
+ * the last. Once per group and module, in any order; `filled` counts the evaluation from ousac_history_end
+ * on. */
+ousac_status ousac_history_keep_linear(ousac_history *history, size_t group, size_t rows, const float *x,
+                                       size_t ldx, const float *y, size_t ldy, ousac_error *error);
 ousac_status ousac_history_keep_module(ousac_history *history, size_t module, size_t rows, const float *out,
                                        size_t ld_out, ousac_error *error);
 void ousac_history_end(ousac_history *history);

@@ -38,7 +38,8 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
     if ((status = ousac_safetensors_open(&file, path, error)))
         goto done;
     loaded = ousac_calloc(1, sizeof *loaded);
-    config_path = options && options->config_path ? ousac_strdup(options->config_path) : default_config_path(path);
+    config_path =
+        options && options->config_path ? ousac_strdup(options->config_path) : default_config_path(path);
     if (!loaded || !config_path || !(loaded->path = ousac_strdup(path))) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory", path);
         goto done;
@@ -49,11 +50,12 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
             loaded->family = FAMILIES[i];
     if (!loaded->family) {
         const ousac_safetensors_tensor *first = ousac_safetensors_at(file, 0);
-        status = OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                            "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
-                            "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
-                            "...)",
-                            path, first ? first->name : "none");
+        status = OUSAC_FAIL(
+            error, OUSAC_STATUS_UNSUPPORTED,
+            "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
+            "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
+            "...)",
+            path, first ? first->name : "none");
         goto done;
     }
     /* A config that was named must exist; the default one may be absent. */
@@ -89,7 +91,8 @@ size_t ousac_model_sample_size(const ousac_model *model) {
     return model->channels * model->height * model->width;
 }
 
-/* The inner product of a row with random signs: bit j of the draws of (site and probe as seed, row as sample). */
+/* The inner product of a row with random signs: bit j of the draws of (site and probe as seed, row as
+ * sample). */
 static double signed_sum(const float *row, size_t n, uint64_t seed, uint64_t sample) {
     double sum = 0;
     uint32_t words[4] = {0};

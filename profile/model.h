@@ -1,8 +1,8 @@
 /* A model that ousac can run, and the small interface by which a model family plugs in.
  *
- * A family says which sites, groups and modules its model has (ousac_arch), loads the weights, draws the inputs of a
- * sample, and runs a forward in which every site's linear goes through an ousac_linears. It knows nothing of caches,
- * schedules or statistics.
+ * A family says which sites, groups and modules its model has (ousac_arch), loads the weights, draws the
+ * inputs of a sample, and runs a forward in which every site's linear goes through an ousac_linears. It knows
+ * nothing of caches, schedules or statistics.
  */
 #ifndef OUSAC_MODEL_H
 #define OUSAC_MODEL_H
@@ -25,13 +25,13 @@ typedef struct ousac_model ousac_model;
 /* What a forward calls instead of multiplying. All matrices are backend memory; rows = samples x tokens. */
 typedef struct ousac_linears {
     void *self;
-    /* Before a module. *live = 0: its output is frozen and has been written to out (rows, width), leading dimension
-     * ld_out; the forward then skips the module and does not call module_end. */
+    /* Before a module. *live = 0: its output is frozen and has been written to out (rows, width), leading
+     * dimension ld_out; the forward then skips the module and does not call module_end. */
     ousac_status (*module_begin)(void *self, size_t module, size_t rows, float *out, size_t ld_out, int *live,
                                  ousac_error *error);
     /* All sites of a group on their shared input: x (rows, n) -> y (rows, sum of m), sites side by side. */
-    ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, float *y, size_t ldy,
-                           ousac_error *error);
+    ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, float *y,
+                           size_t ldy, ousac_error *error);
     /* After a live module, with its output before the gate of the residual sum. */
     ousac_status (*module_end)(void *self, size_t module, size_t rows, const float *out, size_t ld_out,
                                ousac_error *error);
@@ -53,7 +53,8 @@ typedef struct ousac_family {
                          const char *config_name, const ousac_model_options *options, ousac_error *error);
     void (*unload)(ousac_model *model);
     /* Scratch of one thread for up to `batch` samples. */
-    ousac_status (*workspace_create)(const ousac_model *model, size_t batch, void **workspace, ousac_error *error);
+    ousac_status (*workspace_create)(const ousac_model *model, size_t batch, void **workspace,
+                                     ousac_error *error);
     void (*workspace_free)(const ousac_model *model, void *workspace);
     /* Draws the conditioning of samples [first, first + count), a function of seed and sample index alone. */
     ousac_status (*draw_inputs)(const ousac_model *model, void *workspace, uint64_t seed, uint64_t first,
@@ -61,8 +62,9 @@ typedef struct ousac_family {
     /* Text of the conditioning of a sample, for people ("class 3, ring"), at most size bytes. */
     void (*describe_input)(const ousac_model *model, uint64_t seed, uint64_t sample, char *text, size_t size);
     /* x (count, channels, height, width) -> predicted noise, same shape; backend memory. */
-    ousac_status (*forward)(const ousac_model *model, void *workspace, int branch, size_t count, const float *x,
-                            double timestep, const ousac_linears *linears, float *out, ousac_error *error);
+    ousac_status (*forward)(const ousac_model *model, void *workspace, int branch, size_t count,
+                            const float *x, double timestep, const ousac_linears *linears, float *out,
+                            ousac_error *error);
 } ousac_family;
 
 struct ousac_model {
@@ -71,20 +73,20 @@ struct ousac_model {
     ousac_arch arch;
     char *path; /* as given */
     size_t channels, height, width;
-    size_t train_steps;   /* T */
-    double *alpha_bar;    /* (T): products of 1 - beta, in double */
-    int has_uncond;       /* 1: the unconditional branch can be run */
+    size_t train_steps;              /* T */
+    double *alpha_bar;               /* (T): products of 1 - beta, in double */
+    int has_uncond;                  /* 1: the unconditional branch can be run */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used */
-    /* Of each site: W (m, n), contiguous, sites of a group one after another, and bias (m), or NULL; the biases of a
-     * group likewise one after another. */
+    /* Of each site: W (m, n), contiguous, sites of a group one after another, and bias (m), or NULL; the
+     * biases of a group likewise one after another. */
     const float **weight;
     const float **bias;
     void *state; /* the family's */
 };
 
-/* Loads a checkpoint of any known family. Errors: IO; FORMAT naming the file and the tensor or the config key;
- * UNSUPPORTED for an unknown layout; NUMBER for a non-finite weight. The model is immutable afterwards and may be
- * shared by threads. Free with ousac_model_free. */
+/* Loads a checkpoint of any known family. Errors: IO; FORMAT naming the file and the tensor or the config
+ * key; UNSUPPORTED for an unknown layout; NUMBER for a non-finite weight. The model is immutable afterwards
+ * and may be shared by threads. Free with ousac_model_free. */
 ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
                               const ousac_backend *backend, ousac_error *error);
 void ousac_model_free(ousac_model *model);
@@ -92,8 +94,8 @@ void ousac_model_free(ousac_model *model);
 /* channels * height * width */
 size_t ousac_model_sample_size(const ousac_model *model);
 
-/* Per site, OUSAC_PROBE_COUNT inner products of W with seeded random signs over sqrt(m n): recognises a model that was
- * loaded in another dtype. probes (site_count, OUSAC_PROBE_COUNT). */
+/* Per site, OUSAC_PROBE_COUNT inner products of W with seeded random signs over sqrt(m n): recognises a model
+ * that was loaded in another dtype. probes (site_count, OUSAC_PROBE_COUNT). */
 enum { OUSAC_PROBE_COUNT = 4 };
 ousac_status ousac_model_probes(const ousac_model *model, double *probes, ousac_error *error);
 

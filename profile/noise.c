@@ -16,12 +16,14 @@ ousac_status ousac_noise_parse(const char *text, const char *where, double **alp
     char rest;
     if (sscanf(text, "%31s %lf %lf %lu %c", kind, &first, &last, &count, &rest) != 4 ||
         (strcmp(kind, "linear") != 0 && strcmp(kind, "scaled_linear") != 0))
-        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                          "%s: betas \"%s\": expected \"linear FIRST LAST STEPS\" or \"scaled_linear FIRST LAST STEPS\"",
-                          where, text);
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_FORMAT,
+            "%s: betas \"%s\": expected \"linear FIRST LAST STEPS\" or \"scaled_linear FIRST LAST STEPS\"",
+            where, text);
     if (!(first > 0 && last > 0 && first < 1 && last < 1) || count < 1 || count > STEPS_MAX)
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                          "%s: betas \"%s\": expected betas within (0, 1) and 1 to %d steps", where, text, STEPS_MAX);
+                          "%s: betas \"%s\": expected betas within (0, 1) and 1 to %d steps", where, text,
+                          STEPS_MAX);
     double *products = ousac_malloc(count, sizeof *products);
     if (!products)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for %lu noise levels", where, count);

@@ -11,8 +11,8 @@
 extern "C" {
 #endif
 
-/* `text` is "linear FIRST LAST STEPS" or "scaled_linear FIRST LAST STEPS" (linear in the root of beta). On return
- * *alpha_bar (ousac_free) holds the STEPS products of 1 - beta, in double. FORMAT naming `where`. */
+/* `text` is "linear FIRST LAST STEPS" or "scaled_linear FIRST LAST STEPS" (linear in the root of beta). On
+ * return *alpha_bar (ousac_free) holds the STEPS products of 1 - beta, in double. FORMAT naming `where`. */
 ousac_status ousac_noise_parse(const char *text, const char *where, double **alpha_bar, size_t *steps,
                                ousac_error *error);
 

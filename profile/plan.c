@@ -111,8 +111,8 @@ ousac_status ousac_plan_check(const ousac_plan *plan, const ousac_arch *arch, co
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a plan of %zu sites for a model of %zu", name,
                           plan->site_count, arch->site_count);
     if (plan->forecast && plan->forecast->group_count != arch->group_count)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a forecast of %zu groups for a model of %zu", name,
-                          plan->forecast->group_count, arch->group_count);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a forecast of %zu groups for a model of %zu",
+                          name, plan->forecast->group_count, arch->group_count);
     for (size_t s = 0; s < arch->site_count; s++) {
         const ousac_site *site = &arch->sites[s];
         const size_t most = site->m < site->n ? site->m : site->n;

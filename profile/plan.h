@@ -39,8 +39,8 @@ ousac_status ousac_plan_create(ousac_plan **plan, const ousac_arch *arch, const 
 void ousac_plan_free(ousac_plan *plan);
 ousac_status ousac_plan_copy(ousac_plan **copy, const ousac_plan *plan, ousac_error *error);
 
-/* How the plan's ranks are run and what they cost: with the dense fallback, and the forecast where it has one.
- * Borrows the ranks. */
+/* How the plan's ranks are run and what they cost: with the dense fallback, and the forecast where it has
+ * one. Borrows the ranks. */
 ousac_ranks ousac_plan_ranks(const ousac_plan *plan);
 
 ousac_status ousac_plan_save(const ousac_plan *plan, const char *path, ousac_error *error);

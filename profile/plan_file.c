@@ -109,7 +109,8 @@ static ousac_status put_forecast(ousac_oca_writer *writer, const ousac_forecast 
     const uint64_t shape[3] = {forecast->step_count, OUSAC_BRANCHES, forecast->group_count};
     for (size_t i = 0; i < forecast->step_count * OUSAC_BRANCHES * forecast->group_count; i++)
         if (!isfinite(forecast->coefficient[i]))
-            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "tensor \"%s\": coefficient %zu is not finite", name, i);
+            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "tensor \"%s\": coefficient %zu is not finite",
+                              name, i);
     return ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F32, 3, shape, OUSAC_OCA_CODEC_SHUFFLE_ZSTD,
                                    forecast->coefficient, error);
 }
@@ -126,11 +127,13 @@ static ousac_status take_forecast(const ousac_archive *archive, const char *name
     ousac_status status =
         ousac_forecast_create(forecast, (size_t)found.shape[0], (size_t)found.shape[2], error);
     if (!status)
-        status = ousac_archive_read(archive, name, OUSAC_DTYPE_F32, 3, found.shape, (*forecast)->coefficient, error);
+        status = ousac_archive_read(archive, name, OUSAC_DTYPE_F32, 3, found.shape, (*forecast)->coefficient,
+                                    error);
     for (uint64_t i = 0; !status && i < found.shape[0] * found.shape[1] * found.shape[2]; i++)
         if (!isfinite((*forecast)->coefficient[i]))
-            status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: tensor \"%s\": element %" PRIu64 " is not finite",
-                                archive->path, name, i);
+            status =
+                OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: tensor \"%s\": element %" PRIu64 " is not finite",
+                           archive->path, name, i);
     return status;
 }
 

@@ -11,7 +11,8 @@
 /* One thread's reference values and the sums of its present micro-batch. */
 typedef struct witness {
     ousac_recorder *recorder;
-    ousac_history history[OUSAC_BRANCHES]; /* of the schedule's cache; empty for a branch that it never evaluates */
+    ousac_history
+        history[OUSAC_BRANCHES]; /* of the schedule's cache; empty for a branch that it never evaluates */
     float *delta;                /* (rows, largest moment dimension) */
     float *gram;                 /* (dim, dim), the largest */
     uint32_t *rows_host, *rows;  /* which rows the moments see; host and backend */
@@ -31,7 +32,7 @@ struct ousac_recorder {
     size_t workers, rows_max;
     size_t *group_m; /* per group: sum of m */
     witness *witness;
-    double *host;    /* staging for one moment */
+    double *host; /* staging for one moment */
     ousac_run_observers observers;
 };
 
@@ -46,7 +47,8 @@ static size_t slot(size_t step, int branch) {
 /* The entry of a scalar at the evaluation under way. */
 static double *at(witness *w, ousac_scalar scalar, size_t index) {
     const ousac_profile *p = w->recorder->profile;
-    return w->scalar[scalar] + slot(w->step, w->branch) * ousac_profile_scalar_width(&p->arch, scalar) + index;
+    return w->scalar[scalar] + slot(w->step, w->branch) * ousac_profile_scalar_width(&p->arch, scalar) +
+           index;
 }
 
 static ousac_status not_finite(const witness *w, const char *name, ousac_error *error) {
@@ -73,7 +75,8 @@ static ousac_status choose_rows(witness *w, uint64_t first, size_t count, ousac_
         for (size_t i = 0; i < K; i++) {
             /* 64 draws are set apart for each choice, far more than rejection ever takes */
             uint32_t index = (uint32_t)((w->step * N + i) * 64);
-            size_t j = i + ousac_philox_below(p->identity.seed, OUSAC_STREAM_TOKENS, first + s, index, (uint32_t)(N - i));
+            size_t j = i + ousac_philox_below(p->identity.seed, OUSAC_STREAM_TOKENS, first + s, index,
+                                              (uint32_t)(N - i));
             uint32_t swap = order[i];
             order[i] = order[j];
             order[j] = swap;
@@ -108,15 +111,16 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
     return p->moment && w->gate == OUSAC_GATE_CACHED ? choose_rows(w, first, count, error) : OUSAC_STATUS_OK;
 }
 
-static ousac_status add_moment(witness *w, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
-                               size_t ldy, ousac_error *error) {
+static ousac_status add_moment(witness *w, size_t group, size_t rows, const float *x, size_t ldx,
+                               const float *y, size_t ldy, ousac_error *error) {
     const ousac_recorder *r = w->recorder;
     const ousac_profile *p = r->profile;
     const ousac_backend *be = r->backend;
     const ousac_group *g = &p->arch.groups[group];
     double weight = p->weight[slot(w->step, w->branch) * p->arch.group_count + group];
     int input = g->side == OUSAC_SIDE_INPUT;
-    const float *now = input ? x : y, *then = input ? w->history[w->branch].x[0][group] : w->history[w->branch].y[0][group];
+    const float *now = input ? x : y,
+                *then = input ? w->history[w->branch].x[0][group] : w->history[w->branch].y[0][group];
     size_t ld = input ? ldx : ldy, dim = g->dim;
     if (weight == 0)
         return OUSAC_STATUS_OK;
@@ -129,9 +133,9 @@ static ousac_status add_moment(witness *w, size_t group, size_t rows, const floa
     /* sums stand for all tokens */
     weight *= (double)p->arch.tokens / (double)p->identity.tokens_used;
     if (!status)
-        status = be->accumulate_packed(be, dim, weight, w->gram, dim,
-                                       w->moment[ousac_profile_segment(p, w->step) * p->arch.group_count + group],
-                                       error);
+        status = be->accumulate_packed(
+            be, dim, weight, w->gram, dim,
+            w->moment[ousac_profile_segment(p, w->step) * p->arch.group_count + group], error);
     return status;
 }
 
@@ -148,7 +152,8 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
     const int filled = history->filled > 0;
     ousac_status status = be->sum_squares(be, rows, n, x, ldx, rows, at(w, OUSAC_SCALAR_X2, group), error);
     if (!status && filled)
-        status = be->sum_squares_diff(be, rows, n, x, ldx, x_old, n, rows, at(w, OUSAC_SCALAR_DX2, group), error);
+        status =
+            be->sum_squares_diff(be, rows, n, x, ldx, x_old, n, rows, at(w, OUSAC_SCALAR_DX2, group), error);
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         const ousac_site *site = &p->arch.sites[s];
         double *y2 = at(w, OUSAC_SCALAR_Y2, s);
@@ -176,7 +181,8 @@ static ousac_status module(void *self, size_t index, size_t rows, const float *o
     const ousac_backend *be = w->recorder->backend;
     size_t width = p->arch.modules[index].width;
     ousac_history *history = &w->history[w->branch];
-    ousac_status status = be->sum_squares(be, rows, width, out, ld_out, rows, at(w, OUSAC_SCALAR_MODULE2, index), error);
+    ousac_status status =
+        be->sum_squares(be, rows, width, out, ld_out, rows, at(w, OUSAC_SCALAR_MODULE2, index), error);
     if (!status && history->filled)
         status = be->sum_squares_diff(be, rows, width, out, ld_out, history->out[0][index], width, rows,
                                       at(w, OUSAC_SCALAR_DMODULE2, index), error);
@@ -200,10 +206,12 @@ static ousac_status end(void *self, ousac_error *error) {
 /* --- handing over --- */
 
 static size_t scalar_size(const ousac_profile *p, int scalar) {
-    return p->schedule.step_count * OUSAC_BRANCHES * ousac_profile_scalar_width(&p->arch, (ousac_scalar)scalar);
+    return p->schedule.step_count * OUSAC_BRANCHES *
+           ousac_profile_scalar_width(&p->arch, (ousac_scalar)scalar);
 }
 
-/* Adds the micro-batch's sums to the profile and clears them; the next trajectory starts without references. */
+/* Adds the micro-batch's sums to the profile and clears them; the next trajectory starts without references.
+ */
 static ousac_status collect(void *self, size_t worker, uint64_t first, size_t count, ousac_error *error) {
     ousac_recorder *r = self;
     ousac_profile *p = r->profile;
@@ -235,7 +243,8 @@ static ousac_status collect(void *self, size_t worker, uint64_t first, size_t co
 static ousac_status attach(void *self, size_t worker, ousac_observer *observer, ousac_error *error) {
     ousac_recorder *r = self;
     if (worker >= r->workers)
-        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "worker %zu of a recorder for %zu", worker, r->workers);
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "worker %zu of a recorder for %zu", worker,
+                          r->workers);
     *observer = (ousac_observer){&r->witness[worker], begin, linear, module, end};
     return OUSAC_STATUS_OK;
 }
@@ -309,8 +318,9 @@ void ousac_recorder_free(ousac_recorder *r) {
     ousac_free(r);
 }
 
-ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *profile, const ousac_backend *backend,
-                                   size_t workers, size_t batch, ousac_error *error) {
+ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *profile,
+                                   const ousac_backend *backend, size_t workers, size_t batch,
+                                   ousac_error *error) {
     const ousac_arch *arch = &profile->arch;
     size_t largest = 0;
     *recorder = NULL;
@@ -334,7 +344,8 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
         ok = witness_create(&r->witness[i], r);
     if (!ok) {
         ousac_recorder_free(r);
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to record %zu samples on %zu threads", batch, workers);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to record %zu samples on %zu threads", batch,
+                          workers);
     }
     *recorder = r;
     return OUSAC_STATUS_OK;

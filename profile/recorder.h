@@ -1,8 +1,8 @@
-/* The recorder: turns the activations of a run into a profile. This is the public capture API: anything that can call
- * an ousac_observer, or ousac_run_samples itself, can be profiled.
+/* The recorder: turns the activations of a run into a profile. This is the public capture API: anything that
+ * can call an ousac_observer, or ousac_run_samples itself, can be profiled.
  *
- * The recorder keeps its own reference values of each branch, refreshed where the effective gate is full, so that the
- * deltas are those of the schedule's cache although the run itself is exact.
+ * The recorder keeps its own reference values of each branch, refreshed where the effective gate is full, so
+ * that the deltas are those of the schedule's cache although the run itself is exact.
  */
 #ifndef OUSAC_RECORDER_H
 #define OUSAC_RECORDER_H
@@ -20,10 +20,11 @@ extern "C" {
 
 typedef struct ousac_recorder ousac_recorder;
 
-/* Records into `profile` (borrowed, must outlive the recorder) with room for `workers` threads and micro-batches of
- * at most `batch` samples. */
-ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *profile, const ousac_backend *backend,
-                                   size_t workers, size_t batch, ousac_error *error);
+/* Records into `profile` (borrowed, must outlive the recorder) with room for `workers` threads and
+ * micro-batches of at most `batch` samples. */
+ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *profile,
+                                   const ousac_backend *backend, size_t workers, size_t batch,
+                                   ousac_error *error);
 void ousac_recorder_free(ousac_recorder *recorder);
 
 /* The observers to put into an ousac_run. Non-finite activations are NUMBER, naming site, step and branch. */

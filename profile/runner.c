@@ -1,8 +1,8 @@
 #include "profile/runner.h"
 
 #include "formats/memory.h"
+#include "profile/solver.h"
 
-#include <float.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -17,8 +17,9 @@ typedef struct worker {
     ousac_executor *executor;
     void *workspace;
     ousac_observer observer;
-    float *x, *eps;        /* backend: (batch, sample), (batch, sample) */
-    float *state;          /* host: (batch, sample) */
+    float *x, *eps; /* backend: (batch, sample), (batch, sample) */
+    float *state;   /* host: (batch, sample) */
+    double *data;   /* host, likewise: what the solver looks back at; NULL where it does not */
     float *eps_host[OUSAC_BRANCHES];
     pthread_t thread;
     int started;
@@ -27,70 +28,89 @@ typedef struct worker {
 
 struct shared {
     const ousac_run *run;
-    size_t sample;        /* values of one sample */
+    size_t sample; /* values of one sample */
     size_t batch_count;
-    double (*coefficient)[2]; /* per step: x' = c[0] x + c[1] eps */
+    ousac_solver_step *steps; /* per step */
     pthread_mutex_t lock;
     pthread_cond_t turn;
     /* under the lock: */
-    size_t next_batch;    /* to be computed */
-    size_t next_collect;  /* to be handed over */
-    uint64_t done;        /* sample steps */
-    size_t failed_batch;  /* smallest one that failed; batch_count for none */
+    size_t next_batch;   /* to be computed */
+    size_t next_collect; /* to be handed over */
+    uint64_t done;       /* sample steps */
+    size_t failed_batch; /* smallest one that failed; batch_count for none */
     ousac_status status;
     ousac_error error;
 };
 
 /* --- checks and coefficients --- */
 
-static ousac_status check(const ousac_run *run, ousac_error *error) {
-    const ousac_model *model = run->model;
-    const ousac_schedule *schedule = run->schedule;
-    if (!run->micro_batch || !run->threads || !run->count)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a run needs samples, a micro-batch and threads of at least 1");
-    if (run->first % run->micro_batch)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "samples from %llu: expected a multiple of the micro-batch %zu, to which batches align",
-                          (unsigned long long)run->first, run->micro_batch);
-    if (run->count > UINT64_MAX - run->first)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "sample range beyond 2^64");
+ousac_status ousac_run_check_schedule(const ousac_model *model, const ousac_schedule *schedule,
+                                      ousac_error *error) {
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *step = &schedule->steps[i];
         if (step->timestep < 0 || step->timestep > (double)(model->train_steps - 1) ||
             step->timestep != floor(step->timestep))
-            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                              "schedule %s, step %zu: timestep %g, but the model has whole timesteps 0 to %zu",
-                              schedule->name, i, step->timestep, model->train_steps - 1);
+            return OUSAC_FAIL(
+                error, OUSAC_STATUS_USAGE,
+                "schedule %s, step %zu: timestep %g, but the model has whole timesteps 0 to %zu",
+                schedule->name, i, step->timestep, model->train_steps - 1);
         if (ousac_mode_evaluates(step->mode, OUSAC_BRANCH_UNCOND) && !model->has_uncond)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                              "schedule %s, step %zu: mode %s, but %s has no unconditional label", schedule->name, i,
-                              ousac_mode_name(step->mode), model->path);
+                              "schedule %s, step %zu: mode %s, but %s has no unconditional label",
+                              schedule->name, i, ousac_mode_name(step->mode), model->path);
     }
     return OUSAC_STATUS_OK;
 }
 
-/* Deterministic DDIM (arXiv 2010.02502, eq. 12 with sigma = 0), alpha_bar = 1 after the last step:
- * x' = sqrt(a'/a) x + (sqrt(1 - a') - sqrt(a' (1 - a) / a)) eps. */
-static void coefficients(const ousac_run *run, double (*c)[2]) {
-    for (size_t i = 0; i < run->schedule->step_count; i++) {
-        double a = run->model->alpha_bar[(size_t)run->schedule->steps[i].timestep];
-        double next = i + 1 < run->schedule->step_count
-                          ? run->model->alpha_bar[(size_t)run->schedule->steps[i + 1].timestep]
-                          : 1.0;
-        c[i][0] = sqrt(next / a);
-        c[i][1] = sqrt(1 - next) - sqrt(next * (1 - a) / a);
+static ousac_status check(const ousac_run *run, ousac_error *error) {
+    if (!run->micro_batch || !run->threads || !run->count)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "a run needs samples, a micro-batch and threads of at least 1");
+    if (run->first % run->micro_batch)
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "samples from %llu: expected a multiple of the micro-batch %zu, to which batches align",
+            (unsigned long long)run->first, run->micro_batch);
+    if (run->count > UINT64_MAX - run->first)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "sample range beyond 2^64");
+    return ousac_run_check_schedule(run->model, run->schedule, error);
+}
+
+ousac_status ousac_run_solver_steps(const ousac_model *model, const ousac_schedule *schedule,
+                                    ousac_solver_step **steps, ousac_error *error) {
+    const size_t count = schedule->step_count;
+    ousac_status status = OUSAC_STATUS_OK;
+    double *alpha_bar = ousac_malloc(count + 1, sizeof *alpha_bar);
+    *steps = ousac_calloc(count, sizeof **steps);
+    if (!alpha_bar || !*steps) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu steps", count);
+    } else {
+        for (size_t i = 0; i < count; i++)
+            alpha_bar[i] = model->alpha_bar[(size_t)schedule->steps[i].timestep];
+        alpha_bar[count] = 1; /* after the last step */
+        status = ousac_solver_steps(schedule->solver, alpha_bar, count, *steps, error);
+        if (status)
+            (void)ousac_error_prefix(error, "schedule %s", schedule->name);
     }
+    ousac_free(alpha_bar);
+    if (status) {
+        ousac_free(*steps);
+        *steps = NULL;
+    }
+    return status;
 }
 
 /* --- one micro-batch --- */
 
-static ousac_status evaluate(worker *w, size_t step, int branch, uint64_t first, size_t count, ousac_error *error) {
+static ousac_status evaluate(worker *w, size_t step, int branch, uint64_t first, size_t count,
+                             ousac_error *error) {
     const ousac_run *run = w->shared->run;
     const ousac_model *model = run->model;
     const ousac_step *s = &run->schedule->steps[step];
     const ousac_observer *observer = &w->observer;
     ousac_gate effective, gate = run->exact ? OUSAC_GATE_FULL : s->gate[branch];
-    ousac_status status = ousac_executor_begin(w->executor, step, branch, gate, count, observer, &effective, error);
+    ousac_status status =
+        ousac_executor_begin(w->executor, step, branch, gate, count, observer, &effective, error);
     if (status)
         return status;
     if (observer->begin)
@@ -107,24 +127,14 @@ static ousac_status evaluate(worker *w, size_t step, int branch, uint64_t first,
     return status;
 }
 
-/* The solver's step on the host, in double, rounded once. */
 static ousac_status advance(worker *w, size_t step, size_t count, ousac_error *error) {
-    const ousac_step *s = &w->shared->run->schedule->steps[step];
-    const double *c = w->shared->coefficient[step];
-    const float *cond = w->eps_host[OUSAC_BRANCH_COND], *uncond = w->eps_host[OUSAC_BRANCH_UNCOND];
-    for (size_t i = 0; i < count * w->shared->sample; i++) {
-        double eps;
-        if (s->mode == OUSAC_MODE_CFG)
-            eps = (double)uncond[i] + s->scale * ((double)cond[i] - (double)uncond[i]);
-        else
-            eps = s->mode == OUSAC_MODE_COND ? (double)cond[i] : (double)uncond[i];
-        double next = c[0] * (double)w->state[i] + c[1] * eps;
-        if (!(fabs(next) <= (double)FLT_MAX))
-            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
-                              "schedule %s, step %zu, %s: the model's output is not finite",
-                              w->shared->run->schedule->name, step, ousac_mode_name(s->mode));
-        w->state[i] = (float)next;
-    }
+    const ousac_schedule *schedule = w->shared->run->schedule;
+    if (ousac_solver_advance(&w->shared->steps[step], &schedule->steps[step], count * w->shared->sample,
+                             w->eps_host[OUSAC_BRANCH_COND], w->eps_host[OUSAC_BRANCH_UNCOND], w->state,
+                             w->data))
+        return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
+                          "schedule %s, step %zu, %s: the model's output is not finite", schedule->name, step,
+                          ousac_mode_name(schedule->steps[step].mode));
     return OUSAC_STATUS_OK;
 }
 
@@ -158,8 +168,10 @@ static ousac_status run_batch(worker *w, size_t batch, uint64_t first, size_t co
                               (unsigned long long)first, step);
         if (failed_before(sh, batch))
             return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "an earlier batch failed");
-        status = model->backend->upload(model->backend, w->x, w->state, count * sh->sample * sizeof(float), error);
-        /* The unconditional branch first, as the public pipelines' batches would have it; order has no effect. */
+        status =
+            model->backend->upload(model->backend, w->x, w->state, count * sh->sample * sizeof(float), error);
+        /* The unconditional branch first, as the public pipelines' batches would have it; order has no
+         * effect. */
         for (int branch = OUSAC_BRANCHES - 1; branch >= 0 && !status; branch--)
             if (ousac_mode_evaluates(run->schedule->steps[step].mode, branch))
                 status = evaluate(w, step, branch, first, count, error);
@@ -183,7 +195,8 @@ static ousac_status collect(worker *w, size_t batch, uint64_t first, size_t coun
         status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "an earlier batch failed");
     pthread_mutex_unlock(&sh->lock);
     if (!status && run->samples)
-        memcpy(run->samples + (first - run->first) * sh->sample, w->state, count * sh->sample * sizeof(float));
+        memcpy(run->samples + (first - run->first) * sh->sample, w->state,
+               count * sh->sample * sizeof(float));
     if (!status && run->observers && run->observers->collect)
         status = run->observers->collect(run->observers->self, w->index, first, count, error);
     return status;
@@ -229,6 +242,7 @@ static void worker_free(worker *w, const ousac_model *model) {
     be->release(be, w->x);
     be->release(be, w->eps);
     ousac_free(w->state);
+    ousac_free(w->data);
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_free(w->eps_host[b]);
 }
@@ -264,8 +278,12 @@ static ousac_status worker_create(worker *w, shared *sh, size_t index, ousac_err
     w->state = ousac_malloc(values, sizeof(float));
     w->eps_host[0] = ousac_calloc(values, sizeof(float));
     w->eps_host[1] = ousac_calloc(values, sizeof(float));
+    if (ousac_solver_looks_back(run->schedule->solver) && !(w->data = ousac_calloc(values, sizeof *w->data)))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a batch of %zu samples",
+                          run->micro_batch);
     if (!w->x || !w->eps || !w->state || !w->eps_host[0] || !w->eps_host[1])
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a batch of %zu samples", run->micro_batch);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a batch of %zu samples",
+                          run->micro_batch);
     if (run->observers && run->observers->attach)
         status = run->observers->attach(run->observers->self, index, &w->observer, error);
     return status;
@@ -286,12 +304,12 @@ ousac_status ousac_run_samples(const ousac_run *run, ousac_error *error) {
     (void)pthread_mutex_init(&sh.lock, NULL);
     (void)pthread_cond_init(&sh.turn, NULL);
     workers = ousac_calloc(threads, sizeof *workers);
-    sh.coefficient = ousac_calloc(run->schedule->step_count, sizeof *sh.coefficient);
-    if (!workers || !sh.coefficient) {
+    if (!workers) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu threads", threads);
         goto done;
     }
-    coefficients(run, sh.coefficient);
+    if ((status = ousac_run_solver_steps(run->model, run->schedule, &sh.steps, error)))
+        goto done;
     for (; created < threads; created++)
         if ((status = worker_create(&workers[created], &sh, created, error))) {
             created++;
@@ -321,7 +339,7 @@ done:
     for (size_t i = 0; i < created; i++)
         worker_free(&workers[i], run->model);
     ousac_free(workers);
-    ousac_free(sh.coefficient);
+    ousac_free(sh.steps);
     (void)pthread_cond_destroy(&sh.turn);
     (void)pthread_mutex_destroy(&sh.lock);
     return status;

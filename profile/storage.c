@@ -30,8 +30,8 @@ static int round_row_i8(const float *values, size_t cols, signed char *data, flo
     return 0;
 }
 
-int ousac_storage_round(ousac_dtype dtype, const float *values, size_t rows, size_t cols, void *data, float *scale,
-                        float *back) {
+int ousac_storage_round(ousac_dtype dtype, const float *values, size_t rows, size_t cols, void *data,
+                        float *scale, float *back) {
     if (dtype == OUSAC_DTYPE_I8) {
         for (size_t i = 0; i < rows; i++)
             if (round_row_i8(values + i * cols, cols, (signed char *)data + i * cols, &scale[i],
@@ -52,6 +52,16 @@ int ousac_storage_round(ousac_dtype dtype, const float *values, size_t rows, siz
     return 0;
 }
 
+ousac_status ousac_storage_refuse(ousac_dtype dtype, const float *values, size_t count, const char *site,
+                                  const char *which, ousac_error *error) {
+    float stored[1] = {0}, scale = 0;
+    size_t i = 0;
+    while (i + 1 < count && ousac_storage_round(dtype, values + i, 1, 1, stored, &scale, NULL) == 0)
+        i++;
+    return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "tensor \"factor/%s/%s\": %g is not a finite number in %s",
+                      site, which, (double)values[i], ousac_dtype_name(dtype));
+}
+
 /* ---- what it adds ---- */
 
 /* Everything about one site that does not depend on the types. */
@@ -69,14 +79,16 @@ typedef struct site_view {
     double per_channel; /* tr C / n; without `moment` */
 } site_view;
 
-/* What rounding a factor to one type changes, and that through T (of A) or C (of B): all NULL for no change. */
+/* What rounding a factor to one type changes, and that through T (of A) or C (of B): all NULL for no change.
+ */
 typedef struct change {
     double *delta; /* (rank, m) or (rank, n) */
     double *seen;  /* (rank, n): dA^T T or dB C; where the moment of the input is known */
 } change;
 
 static ousac_status no_memory(const ousac_site *site, ousac_error *error) {
-    return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "site %s: no memory to measure what rounding adds", site->name);
+    return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "site %s: no memory to measure what rounding adds",
+                      site->name);
 }
 
 static double squares(const double *values, size_t count) {
@@ -142,7 +154,8 @@ static ousac_status view_weight(site_view *v, size_t s, ousac_error *error) {
         goto done;
     for (size_t i = 0; i < m * n; i++)
         v->residual[i] = (double)w[i];
-    status = v->backend->gemm64(v->backend, 1, 0, m, n, v->rank, -1, v->a, m, v->b, n, 1, v->residual, n, error);
+    status =
+        v->backend->gemm64(v->backend, 1, 0, m, n, v->rank, -1, v->a, m, v->b, n, 1, v->residual, n, error);
 done:
     ousac_free(w);
     return status;
@@ -179,7 +192,8 @@ static ousac_status view_create(site_view *v, const ousac_model *model, const ou
     ousac_status status = OUSAC_STATUS_OK;
     const ousac_site *site = &model->arch.sites[s];
     const ousac_group *group = &model->arch.groups[site->group];
-    *v = (site_view){.model = model, .backend = model->backend, .site = site, .rank = rank, .lambda = factors->lambda};
+    *v = (site_view){
+        .model = model, .backend = model->backend, .site = site, .rank = rank, .lambda = factors->lambda};
     v->left = ousac_spectrum_tail(factors->lambda, factors->lambda_count, rank);
     v->a = ousac_malloc(rank, site->m * sizeof *v->a);
     v->b = ousac_malloc(rank, site->n * sizeof *v->b);
@@ -219,8 +233,9 @@ static void stack(double *dst, const double *base, const double *delta, size_t c
     }
 }
 
-/* Where the moment of the input is known. Stacked, L = (dA | A) and R = (B + dB ; dB) have k = 2 r directions and
- * dM = L R, so tr dM C dM^T = sum over (L^T L) o (R C R^T), and tr T C dM^T = sum over (L^T T) o (R C). */
+/* Where the moment of the input is known. Stacked, L = (dA | A) and R = (B + dB ; dB) have k = 2 r directions
+ * and dM = L R, so tr dM C dM^T = sum over (L^T L) o (R C R^T), and tr T C dM^T = sum over (L^T T) o (R C).
+ */
 static ousac_status added_exactly(const site_view *v, const change *a, const change *b, double *added,
                                   ousac_error *error) {
     const ousac_backend *backend = v->backend;
@@ -268,8 +283,8 @@ static ousac_status added_by(const site_view *v, const change *a, const change *
 }
 
 /* Rounds A (is_b 0) or B; no change for f32. */
-static ousac_status change_create(const site_view *v, const ousac_factors *factors, int is_b, ousac_dtype dtype,
-                                  change *c, ousac_error *error) {
+static ousac_status change_create(const site_view *v, const ousac_factors *factors, int is_b,
+                                  ousac_dtype dtype, change *c, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     const float *values = is_b ? factors->b : factors->a;
     const size_t cols = is_b ? v->site->n : v->site->m, count = v->rank * cols;
@@ -288,14 +303,14 @@ static ousac_status change_create(const site_view *v, const ousac_factors *facto
         goto done;
     }
     if (ousac_storage_round(dtype, values, v->rank, cols, data, scale, back)) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "site %s: a factor is not finite in %s", v->site->name,
-                            ousac_dtype_name(dtype));
+        status = ousac_storage_refuse(dtype, values, count, v->site->name, is_b ? "B" : "A", error);
         goto done;
     }
     for (size_t i = 0; i < count; i++)
         c->delta[i] = (double)back[i] - (double)values[i];
     if (v->moment)
-        status = is_b ? through_moment(v, c->delta, c->seen, error) : through_residual(v, c->delta, c->seen, error);
+        status = is_b ? through_moment(v, c->delta, c->seen, error)
+                      : through_residual(v, c->delta, c->seen, error);
 done:
     ousac_free(data);
     ousac_free(scale);
@@ -326,8 +341,8 @@ static ousac_status measure(const site_view *v, const change *a, const change *b
 }
 
 ousac_status ousac_storage_measure(const ousac_model *model, const ousac_profile *profile,
-                                   const ousac_factors *factors, size_t s, size_t rank, int by_moment, ousac_dtype a,
-                                   ousac_dtype b, ousac_storage *storage, ousac_error *error) {
+                                   const ousac_factors *factors, size_t s, size_t rank, int by_moment,
+                                   ousac_dtype a, ousac_dtype b, ousac_storage *storage, ousac_error *error) {
     site_view v = {0};
     change of_a = {NULL, NULL}, of_b = {NULL, NULL};
     *storage = (ousac_storage){.a = a, .b = b};

@@ -111,24 +111,26 @@ const cli_command command_allocate = {
     .name = "allocate",
     .summary = "choose ranks under a budget, with a certificate",
     .arguments = "",
-    .details = "Chooses the rank of every linear layer so that a cached evaluation stays within the budget.\n"
-               "\n"
-               "  uniform   the largest rank that fits when every layer has the same\n"
-               "  knapsack  the least sum over layers of the relative local error; printed with a dual "
-               "bound, below\n"
-               "            which no plan within the budget can be\n"
-               "  auto      both, each run on validation samples against the exact run; the knapsack's plan "
-               "ships only\n"
-               "            where its error of the final sample is no worse, since a smaller sum of local "
-               "errors does\n"
-               "            not promise better samples\n"
-               "\n"
-               "With a forecast, a corrected layer follows the line through its last two exact results and corrects\n"
-               "what leaves it; its coefficients are fitted per step, and its cost is paid out of the budget.\n"
-               "\n"
-               "The certificate speaks of the error model, the validation of samples. Both budgets are "
-               "printed whichever "
-               "was given.",
+    .details =
+        "Chooses the rank of every linear layer so that a cached evaluation stays within the budget.\n"
+        "\n"
+        "  uniform   the largest rank that fits when every layer has the same\n"
+        "  knapsack  the least sum over layers of the relative local error; printed with a dual "
+        "bound, below\n"
+        "            which no plan within the budget can be\n"
+        "  auto      both, each run on validation samples against the exact run; the knapsack's plan "
+        "ships only\n"
+        "            where its error of the final sample is no worse, since a smaller sum of local "
+        "errors does\n"
+        "            not promise better samples\n"
+        "\n"
+        "With a forecast, a corrected layer follows the line through its last two exact results and "
+        "corrects\n"
+        "what leaves it; its coefficients are fitted per step, and its cost is paid out of the budget.\n"
+        "\n"
+        "The certificate speaks of the error model, the validation of samples. Both budgets are "
+        "printed whichever "
+        "was given.",
     .example = "build/ousac allocate --model data/shapes-dit/model.safetensors \\\n"
                "    --profile build/demo/profile.oca --budget-step 0.2 -o build/demo/plan20.oca",
     .run = run,

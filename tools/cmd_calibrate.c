@@ -1,7 +1,10 @@
 #include "tools/commands.h"
 #include "tools/evaluation.h"
-#include "tools/png_grid.h"
+#include "tools/report.h"
+#include "tools/samples.h"
+#include "tools/table.h"
 
+#include "formats/file.h"
 #include "formats/memory.h"
 
 #include <errno.h>
@@ -13,21 +16,26 @@
 
 typedef struct calibrate_request {
     pipeline_model_options model;
-    const char *schedule, *reference, *method, *factors, *forecast, *dtype, *directory;
+    const char *schedule, *reference, *method, *factors, *forecast, *directory;
     size_t samples, validation, test, micro_batch, tokens;
     uint64_t seed;
     double reference_scale;
-    ousac_dtype stored;
+    pipeline_storage storage;
     ousac_method made_of;
     pipeline_allocate_options allocate;
 } calibrate_request;
 
 /* What the command writes. */
-enum { SCHEDULE, WEIGHTS, PROFILE, PLAN, BUNDLE, EVAL, SAMPLES, FILES };
+enum { SCHEDULE, WEIGHTS, PROFILE, PLAN, BUNDLE, EVAL, RAW_SAMPLES, SAMPLES, COST, REPORT, FILES };
 static const char *const file_names[FILES] = {"schedule.json", "weights.oca", "profile.oca", "plan.oca",
-                                              "bundle.oca",    "eval.json",   "samples.png"};
-static const char *const file_keys[FILES] = {"schedule", "weights", "profile", "plan",
-                                             "bundle",   "eval",    "samples"};
+                                              "bundle.oca",    "eval.json",   "samples.oca", "samples.png",
+                                              "cost.json",     "report.html"};
+static const char *const file_keys[FILES] = {"schedule", "weights",     "profile", "plan", "bundle",
+                                             "eval",     "raw_samples", "samples", "cost", "report"};
+
+/* Wall time of the steps, in the order of cost.json. */
+enum { TIME_PROFILING, TIME_ALLOCATION, TIME_EVALUATION, TIMES };
+static const char *const time_keys[TIMES] = {"profiling", "allocation_and_packing", "evaluation"};
 
 /* Everything that the command holds, freed in one place. */
 typedef struct calibration_work {
@@ -42,6 +50,7 @@ typedef struct calibration_work {
     evaluation result;
     cli_range samples, validation, test;
     pipeline_cost cost;
+    double seconds[TIMES], start; /* of the monotonic clock */
 } calibration_work;
 
 static void free_work(calibration_work *work) {
@@ -137,12 +146,12 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
         status = pipeline_save_profile(runs, work->pilot, work->path[WEIGHTS], &work->cost, error);
     if (status)
         return status;
-    const pipeline_profile_options options = {
-        .range = work->samples,
-        .magnitudes = request->made_of == OUSAC_METHOD_CA_SVD || request->made_of == OUSAC_METHOD_CD_SVD,
-        .tokens = request->tokens,
-        .segments = 1,
-        .weights = work->pilot};
+    const pipeline_profile_options options = {.range = work->samples,
+                                              .magnitudes = request->made_of == OUSAC_METHOD_CA_SVD ||
+                                                            request->made_of == OUSAC_METHOD_CD_SVD,
+                                              .tokens = request->tokens,
+                                              .segments = 1,
+                                              .weights = work->pilot};
     status = pipeline_profile(runs, &work->schedule, &options, &work->profile, &work->cost, error);
     if (!status)
         status = pipeline_save_profile(runs, work->profile, work->path[PROFILE], &work->cost, error);
@@ -163,7 +172,7 @@ static ousac_status plan_and_pack(calibration_work *work, const calibrate_reques
     const ousac_plan *plan = work->choice.plan;
     const pipeline_ranges pilots = {1, {work->cost.pilot}, {"pilot"}};
     return pipeline_pack(work->path[BUNDLE], work->model, work->profile, &pilots, work->set, &plan, 1,
-                         request->stored, 0, error);
+                         &request->storage, 0, error);
 }
 
 /* From the file just written: what ships is what is measured. */
@@ -198,30 +207,69 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
     return status;
 }
 
-/* Rows exact, calibrated, reuse; a column is one sample. */
+/* The first test samples of every run, as they are and as an image. */
 static ousac_status draw(const calibration_work *work, ousac_error *error) {
-    enum { ROWS = 3, COLUMNS_MAX = 8, WIDTH = 96 };
-    static const evaluation_arm arms[ROWS] = {EVALUATION_EXACT, EVALUATION_CALIBRATED, EVALUATION_REUSE};
-    const size_t columns = work->test.count < COLUMNS_MAX ? (size_t)work->test.count : COLUMNS_MAX;
-    const size_t size = ousac_model_sample_size(work->model);
-    const float *images[ROWS * COLUMNS_MAX];
-    const char *labels[ROWS];
-    for (size_t row = 0; row < ROWS; row++) {
-        labels[row] = evaluation_arm_name(arms[row]);
-        for (size_t column = 0; column < columns; column++)
-            images[row * columns + column] = work->result.run[arms[row]].samples + column * size;
-    }
-    const png_grid grid = {
-        .images = images,
-        .rows = ROWS,
-        .columns = columns,
+    enum { COLUMNS_MAX = 8 };
+    const evaluation_run *run = work->result.run;
+    samples_grid drawn;
+    samples shown = {
+        .count = work->test.count < COLUMNS_MAX ? (size_t)work->test.count : COLUMNS_MAX,
         .channels = work->model->channels,
         .height = work->model->height,
         .width = work->model->width,
-        .zoom = work->model->width < WIDTH ? WIDTH / work->model->width : 1,
-        .labels = labels,
+        .first = work->test.first,
+        .seed = work->result.seed,
+        .run = {run[EVALUATION_EXACT].samples, run[EVALUATION_CALIBRATED].samples,
+                run[EVALUATION_REUSE].samples},
     };
-    return png_grid_write(&grid, work->path[SAMPLES], error);
+    memcpy(shown.model_digest, work->model->digest, sizeof shown.model_digest);
+    ousac_schedule_digest(&work->schedule, shown.schedule_digest);
+    const ousac_status status = samples_save(&shown, work->path[RAW_SAMPLES], error);
+    return status ? status : samples_draw(&shown, shown.count, 1, work->path[SAMPLES], &drawn, error);
+}
+
+static ousac_status save_cost(const calibration_work *work, const pipeline_runs *runs, ousac_error *error) {
+    json_doc doc;
+    char *text = NULL;
+
+    json_begin(&doc);
+    json_put_text(&doc, doc.root, "kind", "ousac calibration cost");
+    json_put_u64(&doc, doc.root, "version", 1);
+    cJSON *times = json_put_object(&doc, doc.root, "wall_s");
+    for (int i = 0; i < TIMES; i++)
+        json_put_real(&doc, times, time_keys[i], work->seconds[i]);
+    json_put_real(&doc, times, "total", cli_seconds() - work->start);
+    json_put_u64(&doc, doc.root, "peak_bytes", cli_peak_bytes());
+    json_put_u64(&doc, doc.root, "threads", runs->common->threads);
+    json_put_text(&doc, doc.root, "backend", runs->model->backend->detail);
+    ousac_status status = json_text(&doc, 1, &text, error);
+    if (!status)
+        status = ousac_file_replace(work->path[COST], text, strlen(text), error);
+    ousac_free(text);
+    json_end(&doc);
+    return status;
+}
+
+/* The report on what was just written, and the plots beside it. */
+static ousac_status write_report(const cli_common *common, const calibrate_request *request,
+                                 const calibration_work *work, ousac_error *error) {
+    const size_t length = strlen(request->directory);
+    const char *slash = length > 0 && request->directory[length - 1] == '/' ? "" : "/";
+    char *const files[] = {work->path[BUNDLE], work->path[PROFILE], work->path[EVAL], work->path[RAW_SAMPLES],
+                           work->path[COST]};
+    char *plots = join_texts(request->directory, slash, "plots");
+    size_t plotted = 0;
+    const report_request about = {
+        .files = files,
+        .file_count = sizeof files / sizeof *files,
+        .output = work->path[REPORT],
+        .plots = plots,
+    };
+    const ousac_status status =
+        plots == NULL ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", request->directory)
+                      : report_write(common, &about, &plotted, error);
+    ousac_free(plots);
+    return status;
 }
 
 static ousac_status report(const cli_common *common, const calibrate_request *request,
@@ -257,23 +305,32 @@ static ousac_status report(const cli_common *common, const calibrate_request *re
 }
 
 static ousac_status execute(const cli_common *common, const calibrate_request *request, ousac_error *error) {
-    const double start = cli_seconds();
-    calibration_work work = {0};
+    calibration_work work = {.start = cli_seconds()};
     ousac_status status = prepare(&work, request, error);
 
     if (status)
         goto done;
     const pipeline_runs runs = {common, work.model, request->seed, request->micro_batch};
     split_samples(&work, request);
+    double since = cli_seconds();
     status = record(&work, request, &runs, error);
+    work.seconds[TIME_PROFILING] = cli_seconds() - since;
+    since = cli_seconds();
     if (!status)
         status = plan_and_pack(&work, request, &runs, error);
+    work.seconds[TIME_ALLOCATION] = cli_seconds() - since;
+    since = cli_seconds();
     if (!status)
         status = evaluate(&work, request, &runs, error);
+    work.seconds[TIME_EVALUATION] = cli_seconds() - since;
     if (!status)
         status = draw(&work, error);
     if (!status)
-        status = report(common, request, &work, &runs, cli_seconds() - start, error);
+        status = save_cost(&work, &runs, error);
+    if (!status)
+        status = write_report(common, request, &work, error);
+    if (!status)
+        status = report(common, request, &work, &runs, cli_seconds() - work.start, error);
 done:
     free_work(&work);
     return status;
@@ -284,7 +341,6 @@ static int run(const cli_command *command, int argc, char **argv) {
         .method = "auto",
         .factors = "delta-cov",
         .forecast = "auto",
-        .dtype = "f32",
         .samples = PIPELINE_CALIBRATION_SAMPLES,
         .validation = PIPELINE_VALIDATION_SAMPLES,
         .test = PIPELINE_TEST_SAMPLES,
@@ -309,8 +365,7 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "NAME", "uniform, knapsack or auto (default auto)"},
         {"forecast", 0, CLI_TEXT, &request.forecast, 0, 0, 0, "WHEN", "off, on or auto (default auto)"},
         PIPELINE_FACTORS_OPTION(&request.factors),
-        {"dtype", 0, CLI_TEXT, &request.dtype, 0, 0, 0, "NAME",
-         "of the stored factors: f32, bf16 or f16 (default f32)"},
+        PIPELINE_STORAGE_OPTIONS(&request.storage),
         {"tokens", 0, CLI_SIZE, &request.tokens, 1, 1 << 24, 0, "K",
          "tokens of each sample and step that the moments see (default: all, at most 64)"},
         {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
@@ -333,7 +388,7 @@ static int run(const cli_command *command, int argc, char **argv) {
     if (!status && !done)
         status = pipeline_forecast_parse(&request.allocate.forecast, request.forecast, &error);
     if (!status && !done)
-        status = pipeline_dtype_parse(&request.stored, request.dtype, &error);
+        status = pipeline_storage_parse(&request.storage, &error);
     if (!status && !done)
         status = pipeline_factors_parse(&request.made_of, request.factors, &error);
     if (!status && !done && request.reference && !isnan(request.reference_scale))
@@ -348,19 +403,22 @@ static int run(const cli_command *command, int argc, char **argv) {
 
 const cli_command command_calibrate = {
     .name = "calibrate",
-    .summary = "the whole pipeline: model + schedule + budget -> bundle and evaluation",
+    .summary = "the whole pipeline: model + schedule + budget -> bundle, evaluation, plots, report",
     .arguments = "",
-    .details = "Runs every step in one go: a pilot for the step weights, the profile, the allocation (both "
-               "methods, compared "
-               "on validation samples), the bundle, its verification, and the evaluation on test samples. "
-               "Calibration, "
-               "validation and test samples are disjoint.\n"
-               "\n"
-               "Writes into DIR: schedule.json, weights.oca, profile.oca, plan.oca, bundle.oca, eval.json "
-               "and samples.png "
-               "(rows exact, calibrated, reuse; a column is one sample). Each appears when it is complete; "
-               "an interrupted "
-               "run leaves those that were finished.",
+    .details =
+        "Runs every step in one go: a pilot for the step weights, the profile, the allocation (both "
+        "methods, compared "
+        "on validation samples), the bundle, its verification, and the evaluation on test samples. "
+        "Calibration, "
+        "validation and test samples are disjoint.\n"
+        "\n"
+        "Writes into DIR: schedule.json, weights.oca, profile.oca, plan.oca, bundle.oca, eval.json, "
+        "samples.oca and samples.png (exact, calibrated, reuse and the differences; a column is one sample), "
+        "cost.json, the plots and their tables in plots/, and report.html, one page about it all. Each "
+        "appears "
+        "when it is complete; an interrupted run leaves those that were finished. Without gnuplot there are "
+        "no "
+        "plots, and the report has the tables.",
     .example = "build/ousac calibrate --model data/shapes-dit/model.safetensors \\\n"
                "    --schedule data/schedules/constant.json --budget-step 0.3 -o build/demo/constant",
     .run = run,

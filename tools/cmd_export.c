@@ -19,7 +19,8 @@ typedef struct export_request {
     export_icc_request factors;
 } export_request;
 
-static ousac_status report_size(const char *path, char text[DESCRIBE_BYTES], uint64_t *bytes, ousac_error *error) {
+static ousac_status report_size(const char *path, char text[DESCRIBE_BYTES], uint64_t *bytes,
+                                ousac_error *error) {
     struct stat info;
     if (stat(path, &info) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: written, but cannot be read", path);
@@ -39,8 +40,8 @@ static ousac_status run_safetensors(const cli_common *common, const export_reque
     if (status)
         return status;
     if (!common->json) {
-        printf("%s: %zu tensor%s, %zu metadata, %s\n", request->output, counts.tensors, counts.tensors == 1 ? "" : "s",
-               counts.metadata, size);
+        printf("%s: %zu tensor%s, %zu metadata, %s\n", request->output, counts.tensors,
+               counts.tensors == 1 ? "" : "s", counts.metadata, size);
         return OUSAC_STATUS_OK;
     }
     json_put_text(doc, doc->root, "file", request->output);
@@ -59,7 +60,8 @@ static ousac_status print_icc(const cli_common *common, const char *output, cons
     if (status)
         return status;
     if (result->forecast)
-        cli_note(common, "note: the plan's forecast is not part of what ICC's code computes; the factors are");
+        cli_note(common,
+                 "note: the plan's forecast is not part of what ICC's code computes; the factors are");
     if (!common->json) {
         printf("%s: %zu blocks, ranks %zu to %zu, %zu layers exact, %zu frozen, %s\n", output, result->blocks,
                result->rank_low, result->rank_high, result->exact, result->frozen, size);
@@ -88,7 +90,8 @@ static ousac_status icc_path(const char *output, char **path, ousac_error *error
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status run_icc(const cli_common *common, export_request *request, json_doc *doc, ousac_error *error) {
+static ousac_status run_icc(const cli_common *common, export_request *request, json_doc *doc,
+                            ousac_error *error) {
     export_icc_result result = {0};
     char *path = NULL;
     ousac_status status = icc_path(request->output, &path, error);
@@ -117,23 +120,23 @@ static ousac_status check(const export_request *request, size_t positionals, ous
 
 static int run(const cli_command *command, int argc, char **argv) {
     export_request request = {0};
-    const cli_option options[] = {
-        {"safetensors", 0, CLI_FLAG, &request.safetensors, 0, 0, 0, NULL,
-         "all tensors and metadata of an .oca archive as a safetensors file"},
-        {"icc", 0, CLI_FLAG, &request.icc, 0, 0, 0, NULL,
-         "the factors of a bundle as the code of ICC loads them (.pt)"},
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "file to write; with --icc also a directory"},
-        {"plan", 0, CLI_TEXT, &request.factors.plan, 0, 0, 0, "NAME",
-         "of --icc: whose ranks (default: the bundle's default plan)"},
-        {"rank", 0, CLI_SIZE, &request.factors.rank, 1, 1 << 20, 0, "R",
-         "of --icc: this rank in every layer, instead of a plan"},
-        {"model", 'm', CLI_TEXT, &request.factors.model.path, 0, 0, 0, "FILE",
-         "of --icc: checkpoint, for layers that the plan computes exactly"},
-        {"config", 0, CLI_TEXT, &request.factors.model.config, 0, 0, 0, "FILE",
-         "of --model: its config.json (default: beside the checkpoint)"},
-        {"heads", 0, CLI_SIZE, &request.factors.model.heads, 1, 4096, 0, "N",
-         "of --model: attention heads (default: from the config)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
+    const cli_option options[] = {{"safetensors", 0, CLI_FLAG, &request.safetensors, 0, 0, 0, NULL,
+                                   "all tensors and metadata of an .oca archive as a safetensors file"},
+                                  {"icc", 0, CLI_FLAG, &request.icc, 0, 0, 0, NULL,
+                                   "the factors of a bundle as the code of ICC loads them (.pt)"},
+                                  {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE",
+                                   "file to write; with --icc also a directory"},
+                                  {"plan", 0, CLI_TEXT, &request.factors.plan, 0, 0, 0, "NAME",
+                                   "of --icc: whose ranks (default: the bundle's default plan)"},
+                                  {"rank", 0, CLI_SIZE, &request.factors.rank, 1, 1 << 20, 0, "R",
+                                   "of --icc: this rank in every layer, instead of a plan"},
+                                  {"model", 'm', CLI_TEXT, &request.factors.model.path, 0, 0, 0, "FILE",
+                                   "of --icc: checkpoint, for layers that the plan computes exactly"},
+                                  {"config", 0, CLI_TEXT, &request.factors.model.config, 0, 0, 0, "FILE",
+                                   "of --model: its config.json (default: beside the checkpoint)"},
+                                  {"heads", 0, CLI_SIZE, &request.factors.model.heads, 1, 4096, 0, "N",
+                                   "of --model: attention heads (default: from the config)"},
+                                  {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;
     ousac_error error = {0};
     size_t positionals = 0;
@@ -162,13 +165,16 @@ const cli_command command_export = {
     .name = "export",
     .summary = "write an archive as safetensors, or a bundle's factors for ICC's code",
     .arguments = "FILE",
-    .details =
-        "--safetensors carries every tensor and all metadata of an .oca archive into a safetensors file; `ousac "
-        "import` makes the same archive of it again, byte for byte.\n"
-        "--icc writes the lists q_wa, q_wb, k_wa, ... fc2_wb, one float32 tensor a block, that the public code of "
-        "Increment-Calibrated Caching loads with torch.load. The ranks are a plan's: a layer without a correction has "
-        "rank 0, and one that the plan computes exactly is written as its weight times the identity, which needs "
-        "--model.",
+    .details = "--safetensors carries every tensor and all metadata of an .oca archive into a safetensors "
+               "file; `ousac "
+               "import` makes the same archive of it again, byte for byte.\n"
+               "--icc writes the lists q_wa, q_wb, k_wa, ... fc2_wb, one float32 tensor a block, that the "
+               "public code of "
+               "Increment-Calibrated Caching loads with torch.load. The ranks are a plan's: a layer without "
+               "a correction has "
+               "rank 0, and one that the plan computes exactly is written as its weight times the identity, "
+               "which needs "
+               "--model.",
     .example = "build/ousac export --safetensors build/demo/bundle.oca -o build/demo/bundle.safetensors\n"
                "build/ousac export --icc build/demo/bundle.oca --model data/shapes-dit/model.safetensors \\\n"
                "    -o build/demo/0000000.pt",

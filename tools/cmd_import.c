@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-static ousac_status import(const cli_common *common, const char *input, const char *output, const char *codec_name,
-                           json_doc *doc, ousac_error *error) {
+static ousac_status import(const cli_common *common, const char *input, const char *output,
+                           const char *codec_name, json_doc *doc, ousac_error *error) {
     char size[DESCRIBE_BYTES];
     struct stat info;
     ousac_exchange_counts counts = {0};
@@ -66,10 +66,12 @@ const cli_command command_import = {
     .name = "import",
     .summary = "make an .oca archive of a safetensors file",
     .arguments = "FILE",
-    .details = "Carries every tensor and all metadata of a safetensors file into an .oca archive, bit for bit: F64, "
-               "F32, F16, BF16, I8, U8, I32 and I64, up to 4 dimensions. What an archive cannot hold is an error that "
-               "names it. Of a file that `ousac export --safetensors` wrote, the result is the archive that it was "
-               "made from, byte for byte.",
+    .details =
+        "Carries every tensor and all metadata of a safetensors file into an .oca archive, bit for bit: F64, "
+        "F32, F16, BF16, I8, U8, I32 and I64, up to 4 dimensions. What an archive cannot hold is an error "
+        "that "
+        "names it. Of a file that `ousac export --safetensors` wrote, the result is the archive that it was "
+        "made from, byte for byte.",
     .example = "build/ousac export --safetensors build/demo/bundle.oca -o build/demo/bundle.safetensors\n"
                "build/ousac import build/demo/bundle.safetensors -o build/demo/again.oca\n"
                "build/ousac diff build/demo/bundle.oca build/demo/again.oca",

@@ -9,11 +9,11 @@
 
 typedef struct pack_request {
     pipeline_model_options model;
-    const char *profile, *dtype, *factors, *output;
+    const char *profile, *factors, *output;
     const char *plan;
     char **more; /* further plans */
     size_t more_count;
-    ousac_dtype stored;
+    pipeline_storage storage;
     ousac_method made_of;
     int keep_all, force;
 } pack_request;
@@ -52,8 +52,9 @@ static ousac_status report(const cli_common *common, const pack_request *request
     if (stat(request->output, &info) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: written, but cannot be read", request->output);
     if (!common->json) {
-        printf("%s: %zu plan%s, factors in %s, %.1f kB, verified\n", request->output, count,
-               count == 1 ? "" : "s", ousac_dtype_name(request->stored), 1e-3 * (double)info.st_size);
+        printf("%s: %zu plan%s, factors in %s (%s), %.1f kB, verified\n", request->output, count,
+               count == 1 ? "" : "s", request->storage.dtype_name, request->storage.codec_name,
+               1e-3 * (double)info.st_size);
         for (size_t i = 0; i < count; i++)
             printf("  %-16s %-10s cached step %.3f %%; %s\n", plans[i]->name, plans[i]->method,
                    100 * plans[i]->cached_step, plans[i]->note);
@@ -61,7 +62,8 @@ static ousac_status report(const cli_common *common, const pack_request *request
     }
     json_put_text(doc, doc->root, "file", request->output);
     json_put_u64(doc, doc->root, "bytes", (uint64_t)info.st_size);
-    json_put_text(doc, doc->root, "dtype", ousac_dtype_name(request->stored));
+    json_put_text(doc, doc->root, "dtype", request->storage.dtype_name);
+    json_put_text(doc, doc->root, "codec", request->storage.codec_name);
     json_put_text(doc, doc->root, "factors", ousac_method_name(request->made_of));
     json_put_bool(doc, doc->root, "verified", 1);
     list = json_put_array(doc, doc->root, "plans");
@@ -105,7 +107,7 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
     if (!status)
         status =
             pipeline_pack(request->output, model, profile, &pilots, set, (const ousac_plan *const *)plans,
-                          count, request->stored, request->keep_all, error);
+                          count, &request->storage, request->keep_all, error);
     if (!status)
         status = report(common, request, plans, count, &doc, error);
 done:
@@ -120,14 +122,13 @@ done:
 }
 
 static int run(const cli_command *command, int argc, char **argv) {
-    pack_request request = {.dtype = "f32", .factors = "delta-cov"};
+    pack_request request = {.factors = "delta-cov"};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
         {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE",
          "profile that the plans were made from (.oca)"},
         {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "FILE", "plan (.oca); further plans as arguments"},
-        {"dtype", 0, CLI_TEXT, &request.dtype, 0, 0, 0, "NAME",
-         "of the stored factors: f32, bf16 or f16 (default f32)"},
+        PIPELINE_STORAGE_OPTIONS(&request.storage),
         PIPELINE_FACTORS_OPTION(&request.factors),
         {"keep-all", 0, CLI_FLAG, &request.keep_all, 0, 0, 0, NULL,
          "store every direction below the dense rank, for plans to come"},
@@ -149,7 +150,7 @@ static int run(const cli_command *command, int argc, char **argv) {
                                 "expected at least one plan, by --plan or as an argument");
     }
     if (!status && !done)
-        status = pipeline_dtype_parse(&request.stored, request.dtype, &error);
+        status = pipeline_storage_parse(&request.storage, &error);
     if (!status && !done)
         status = pipeline_factors_parse(&request.made_of, request.factors, &error);
     if (!status && !done)

@@ -72,9 +72,9 @@ static ousac_status write_plot(const plot_set *set, plot_id id, const char *dire
                                gnuplot_terminal terminal, json_doc *doc, cJSON *files, ousac_error *error) {
     char *image = NULL, *path = join_texts(directory, plot_info_of(id)->name, ending);
     size_t size = 0;
-    ousac_status status =
-        path == NULL ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the name of a plot")
-                     : plot_set_draw(set, id, directory, terminal, 0, &image, &size, error);
+    ousac_status status = path == NULL
+                              ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the name of a plot")
+                              : plot_set_draw(set, id, directory, terminal, 0, &image, &size, error);
     if (!status)
         status = ousac_file_replace(path, image, size, error);
     if (!status)
@@ -84,7 +84,8 @@ static ousac_status write_plot(const plot_set *set, plot_id id, const char *dire
     return status;
 }
 
-/* The lines of a text plot, without the form feed before it, trailing blanks, and empty lines at either end. */
+/* The lines of a text plot, without the form feed before it, trailing blanks, and empty lines at either end.
+ */
 static void print_lines(const char *text) {
     size_t empty = 0;
     int begun = 0;
@@ -120,8 +121,8 @@ static ousac_status print_plot(const plot_set *set, plot_id id, const char *dire
     return status;
 }
 
-static ousac_status make_plots(const plot_request *request, plot_set *set, const char *directory, json_doc *doc,
-                               ousac_error *error) {
+static ousac_status make_plots(const plot_request *request, plot_set *set, const char *directory,
+                               json_doc *doc, ousac_error *error) {
     cJSON *files = json_put_array(doc, doc->root, "files");
     ousac_status status = OUSAC_STATUS_OK;
     /* All tables first: they are there whatever becomes of gnuplot. */
@@ -199,8 +200,9 @@ static ousac_status execute(const cli_common *common, plot_request *request, ous
     if (status)
         goto done;
     directory = join_texts(request->output != NULL ? request->output : scratch, "/", "");
-    status = directory == NULL ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the name of a directory")
-                               : make_plots(request, &set, directory, &doc, error);
+    status = directory == NULL
+                 ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the name of a directory")
+                 : make_plots(request, &set, directory, &doc, error);
     if (status || request->output == NULL)
         goto done;
     if (common->json) {
@@ -242,7 +244,8 @@ static int run(const cli_command *command, int argc, char **argv) {
 
     ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
     if (!status && !done && positionals < 2)
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects the name of a plot, or all, and at least one file");
+        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
+                            "expects the name of a plot, or all, and at least one file");
     if (!status && !done && request.output == NULL && (!request.term || request.tables))
         status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects --output DIR%s",
                             request.tables ? " for the tables" : ", or --term");
@@ -262,20 +265,21 @@ const cli_command command_plot = {
     .name = "plot",
     .summary = "plots of schedules, profiles, bundles and evaluations, as SVG, PNG or text",
     .arguments = "PLOT FILE...",
-    .details =
-        "Draws with gnuplot, from tables that it writes beside the plots (plots/TABLES.md says what is in them). A "
-        "directory stands for the files that `ousac calibrate` writes there.\n"
-        "\n"
-        "  schedule  scale per step, branches evaluated, gates\n"
-        "  delta     relative change of every block and step, a panel for each branch\n"
-        "  error     error of every block as reuse leaves it and at the chosen ranks; several bundles side by side\n"
-        "  ranks     rank of every site, beside the uniform plan\n"
-        "  spectra   error spectra of all sites\n"
-        "  spectrum  error spectrum of one site (--site)\n"
-        "  pareto    cost against end-to-end error, from evaluations and tables of qualities\n"
-        "  macs      where the multiply-accumulates go\n"
-        "  samples   exact, calibrated, reuse, and the differences\n"
-        "  all       whatever the files allow",
+    .details = "Draws with gnuplot, from tables that it writes beside the plots (plots/TABLES.md says what "
+               "is in them). A "
+               "directory stands for the files that `ousac calibrate` writes there.\n"
+               "\n"
+               "  schedule  scale per step, branches evaluated, gates\n"
+               "  delta     relative change of every block and step, a panel for each branch\n"
+               "  error     error of every block as reuse leaves it and at the chosen ranks; several bundles "
+               "side by side\n"
+               "  ranks     rank of every site, beside the uniform plan\n"
+               "  spectra   error spectra of all sites\n"
+               "  spectrum  error spectrum of one site (--site)\n"
+               "  pareto    cost against end-to-end error, from evaluations and tables of qualities\n"
+               "  macs      where the multiply-accumulates go\n"
+               "  samples   exact, calibrated, reuse, and the differences\n"
+               "  all       whatever the files allow",
     .example = "build/ousac plot delta build/demo/profile.oca --term\n"
                "build/ousac plot spectrum build/demo --site blocks.3.mlp.fc1 -o build/demo/plots\n"
                "build/ousac plot all build/demo -o build/demo/plots",

@@ -63,7 +63,8 @@ static int run(const cli_command *command, int argc, char **argv) {
 
     ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
     if (!status && !done && positionals == 0)
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects a bundle, or a directory of `ousac calibrate`");
+        status =
+            OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects a bundle, or a directory of `ousac calibrate`");
     if (!status && !done) {
         request.files = argv + 1;
         request.file_count = positionals;
@@ -76,15 +77,20 @@ const cli_command command_report = {
     .name = "report",
     .summary = "one self-contained HTML page about a bundle",
     .arguments = "FILE...",
-    .details =
-        "Writes one HTML file that needs neither network nor scripts: the plots, the tables behind them (also as data "
-        "to download from the page), the evaluation with its intervals, what the calibration cost, provenance and "
-        "digests. The files: a bundle, and what belongs to it of a profile, an evaluation, samples (ousac sample --raw) "
-        "and tables of qualities, told apart by their content; a directory stands for the files that `ousac calibrate` "
-        "writes there. What is not given is left out, and the page says so. The same files give the same bytes.\n"
-        "\n"
-        "Also writes every plot as SVG and PNG, and every table, into the directory for plots. Without gnuplot the page "
-        "has the tables only.",
+    .details = "Writes one HTML file that needs neither network nor scripts: the plots, the tables behind "
+               "them (also as data "
+               "to download from the page), the evaluation with its intervals, what the calibration cost, "
+               "provenance and "
+               "digests. The files: a bundle, and what belongs to it of a profile, an evaluation, samples "
+               "(ousac sample --raw) "
+               "and tables of qualities, told apart by their content; a directory stands for the files that "
+               "`ousac calibrate` "
+               "writes there. What is not given is left out, and the page says so. The same files give the "
+               "same bytes.\n"
+               "\n"
+               "Also writes every plot as SVG and PNG, and every table, into the directory for plots. "
+               "Without gnuplot the page "
+               "has the tables only.",
     .example = "build/ousac report build/demo -o build/demo/report.html\n"
                "build/ousac report build/demo/bundle.oca build/demo/eval.json -o build/demo/short.html",
     .run = run,

@@ -16,7 +16,7 @@ enum { TRAIN_STEPS_DEFAULT = 1000, STEPS_DEFAULT = 50 };
 
 typedef struct schedule_request {
     size_t steps, train_steps, period, refreshes;
-    const char *spacing, *cfg, *scales, *other, *full, *gates, *gate, *name, *output;
+    const char *spacing, *solver, *cfg, *scales, *other, *full, *gates, *gate, *name, *output;
     double scale, power;
     int uncached;
 } schedule_request;
@@ -300,6 +300,11 @@ static ousac_status build(const schedule_request *request, ousac_schedule *sched
             OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--other expects cond or uncond, not '%s'", request->other);
         goto done;
     }
+    if (ousac_solver_parse(&options.solver, request->solver) != 0) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--solver expects ddim or dpmpp-2m, not '%s'",
+                            request->solver);
+        goto done;
+    }
     if (request->steps > request->train_steps) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--steps %zu is above --train-steps %zu",
                             request->steps, request->train_steps);
@@ -362,6 +367,7 @@ static int run(const cli_command *command, int argc, char **argv) {
     schedule_request request = {.steps = STEPS_DEFAULT,
                                 .train_steps = TRAIN_STEPS_DEFAULT,
                                 .spacing = "linspace",
+                                .solver = "ddim",
                                 .other = "cond",
                                 .scale = NAN,
                                 .power = NAN};
@@ -373,6 +379,8 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"spacing", 0, CLI_TEXT, &request.spacing, 0, 0, 0, "NAME",
          "linspace: even from T-1 to 0; leading: multiples of floor(T/S) from 0; trailing: even, T-1 first "
          "(default linspace)"},
+        {"solver", 0, CLI_TEXT, &request.solver, 0, 0, 0, "NAME",
+         "ddim, or dpmpp-2m: DPM-Solver++, multistep, second order (default ddim)"},
         {"scale", 0, CLI_REAL, &request.scale, 0, 0, 0, "W", "guidance scale of the guided steps"},
         {"cfg", 0, CLI_TEXT, &request.cfg, 0, 0, 0, "LIST",
          "guided steps: all, none, or a list such as 0,5,10 or 0:45:5, which is FIRST:END:STRIDE, END "

@@ -26,7 +26,8 @@ typedef struct sign_request {
 
 /* ---- passwords ---- */
 
-static ousac_status take_line(char password[PASSWORD_BYTES], const char *text, const char *from, ousac_error *error) {
+static ousac_status take_line(char password[PASSWORD_BYTES], const char *text, const char *from,
+                              ousac_error *error) {
     size_t length = strcspn(text, "\r\n");
     if (length == 0 || length >= PASSWORD_BYTES)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: expected a password of 1 to %d bytes", from,
@@ -43,7 +44,8 @@ static ousac_status ask(char password[PASSWORD_BYTES], const char *question, ous
     char text[PASSWORD_BYTES + 2] = {0};
     int fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
     if (fd < 0 || tcgetattr(fd, &before) != 0) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "no terminal to ask for a password; expected --password-file");
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "no terminal to ask for a password; expected --password-file");
         goto done;
     }
     silent = before;
@@ -139,12 +141,13 @@ static ousac_status default_trusted(const char *path, int legacy, char **text, o
     *text = ousac_malloc(bytes, 1);
     if (!*text)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
-    (void)snprintf(*text, bytes, "timestamp:%lld\tfile:%s%s", (long long)time(NULL), base, legacy ? "" : "\thashed");
+    (void)snprintf(*text, bytes, "timestamp:%lld\tfile:%s%s", (long long)time(NULL), base,
+                   legacy ? "" : "\thashed");
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status sign_file(const sign_request *request, const ousac_minisign_secret *secret, const char *path,
-                              char **target, ousac_error *error) {
+static ousac_status sign_file(const sign_request *request, const ousac_minisign_secret *secret,
+                              const char *path, char **target, ousac_error *error) {
     ousac_file_view view = {NULL, 0};
     char *trusted = NULL, *text = NULL;
     const size_t bytes = strlen(path) + sizeof ".minisig";
@@ -157,7 +160,8 @@ static ousac_status sign_file(const sign_request *request, const ousac_minisign_
     status = ousac_file_map(&view, path, error);
     if (!status)
         status = default_trusted(path, request->legacy, &trusted, error);
-    const ousac_minisign_comments comments = {request->comment, request->trusted ? request->trusted : trusted};
+    const ousac_minisign_comments comments = {request->comment,
+                                              request->trusted ? request->trusted : trusted};
     if (!status)
         status = ousac_minisign_sign(secret, view.data, view.size, request->legacy, &comments, &text, error);
     if (!status)
@@ -168,7 +172,8 @@ static ousac_status sign_file(const sign_request *request, const ousac_minisign_
     return status;
 }
 
-static ousac_status sign(const cli_common *common, const sign_request *request, json_doc *doc, ousac_error *error) {
+static ousac_status sign(const cli_common *common, const sign_request *request, json_doc *doc,
+                         ousac_error *error) {
     char password[PASSWORD_BYTES] = {0}, id[OUSAC_MINISIGN_ID_CHARS];
     ousac_minisign_secret secret = {{0}, {0}};
     int encrypted = 0;
@@ -203,16 +208,18 @@ static ousac_status sign(const cli_common *common, const sign_request *request, 
 
 static ousac_status check(const sign_request *request, ousac_error *error) {
     if (request->generate && (request->file_count || request->output || request->trusted || request->legacy))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--generate signs nothing; expected only --key and --public");
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--generate signs nothing; expected only --key and --public");
     if (request->generate && !request->public_key)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--generate: expected --public FILE, for the public key");
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--generate: expected --public FILE, for the public key");
     if (!request->generate && (request->public_key || request->encrypt || request->force))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--public, --encrypt and --force belong to --generate");
     if (!request->generate && request->file_count == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expects at least one file");
     if (request->output && request->file_count > 1)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--output names one signature; %zu files are to be signed",
-                          request->file_count);
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--output names one signature; %zu files are to be signed", request->file_count);
     return OUSAC_STATUS_OK;
 }
 
@@ -220,16 +227,19 @@ static int run(const cli_command *command, int argc, char **argv) {
     sign_request request = {.comment = "signature from ousac"};
     const cli_option options[] = {
         {"key", 'k', CLI_TEXT, &request.key, 0, 0, 1, "FILE", "secret key, of ousac or minisign"},
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 0, "FILE", "signature to write (default: FILE.minisig)"},
+        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 0, "FILE",
+         "signature to write (default: FILE.minisig)"},
         {"comment", 0, CLI_TEXT, &request.comment, 0, 0, 0, "TEXT", "the untrusted comment"},
         {"trusted-comment", 't', CLI_TEXT, &request.trusted, 0, 0, 0, "TEXT",
          "comment that is signed too (default: time and file name)"},
-        {"legacy", 'l', CLI_FLAG, &request.legacy, 0, 0, 0, NULL, "sign the file itself, not its BLAKE2b-512"},
+        {"legacy", 'l', CLI_FLAG, &request.legacy, 0, 0, 0, NULL,
+         "sign the file itself, not its BLAKE2b-512"},
         {"password-file", 0, CLI_TEXT, &request.password_file, 0, 0, 0, "FILE",
          "password of the secret key, first line (default: asked for)"},
         {"generate", 0, CLI_FLAG, &request.generate, 0, 0, 0, NULL, "make a new pair of keys instead"},
         {"public", 0, CLI_TEXT, &request.public_key, 0, 0, 0, "FILE", "of --generate: public key to write"},
-        {"encrypt", 0, CLI_FLAG, &request.encrypt, 0, 0, 0, NULL, "of --generate: protect the secret key by a password"},
+        {"encrypt", 0, CLI_FLAG, &request.encrypt, 0, 0, 0, NULL,
+         "of --generate: protect the secret key by a password"},
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL, "of --generate: replace existing keys"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;
@@ -246,7 +256,8 @@ static int run(const cli_command *command, int argc, char **argv) {
     if (!status)
         status = check(&request, &error);
     if (!status)
-        status = request.generate ? generate(&common, &request, &doc, &error) : sign(&common, &request, &doc, &error);
+        status = request.generate ? generate(&common, &request, &doc, &error)
+                                  : sign(&common, &request, &doc, &error);
     int code = status ? cli_report_error(command, &common, &error) : EXIT_OK;
     json_end(&doc);
     return code;
@@ -256,14 +267,17 @@ const cli_command command_sign = {
     .name = "sign",
     .summary = "sign files, so that `verify --key` and minisign can tell whose they are",
     .arguments = "FILE...",
-    .details =
-        "Writes a detached Ed25519 signature beside each file, in the format of the minisign program: `minisign -V` "
-        "accepts it, and `ousac verify --key` accepts minisign's. The file's BLAKE2b-512 is signed, and a trusted "
-        "comment with it.\n"
-        "--generate makes the keys; keys of minisign serve as well. A secret key is written readable by its owner "
-        "only, and encrypted where --encrypt or --password-file is given.",
-    .example = "build/ousac sign --generate --key build/demo/ousac.key --public build/demo/ousac.pub --force\n"
-               "build/ousac sign --key build/demo/ousac.key build/demo/bundle.oca\n"
-               "build/ousac verify --key build/demo/ousac.pub build/demo/bundle.oca",
+    .details = "Writes a detached Ed25519 signature beside each file, in the format of the minisign program: "
+               "`minisign -V` "
+               "accepts it, and `ousac verify --key` accepts minisign's. The file's BLAKE2b-512 is signed, "
+               "and a trusted "
+               "comment with it.\n"
+               "--generate makes the keys; keys of minisign serve as well. A secret key is written readable "
+               "by its owner "
+               "only, and encrypted where --encrypt or --password-file is given.",
+    .example =
+        "build/ousac sign --generate --key build/demo/ousac.key --public build/demo/ousac.pub --force\n"
+        "build/ousac sign --key build/demo/ousac.key build/demo/bundle.oca\n"
+        "build/ousac verify --key build/demo/ousac.pub build/demo/bundle.oca",
     .run = run,
 };

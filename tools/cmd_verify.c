@@ -21,9 +21,9 @@ typedef struct verification {
     size_t heads;
     const char *key, *signature;      /* NULL: no signature asked for; FILE.minisig */
     ousac_minisign_public public_key; /* where `key` is given */
-    ousac_model *model;      /* NULL: not asked for */
-    ousac_schedule schedule; /* step_count 0: not asked for */
-    float *block;            /* BLOCK_VALUES */
+    ousac_model *model;               /* NULL: not asked for */
+    ousac_schedule schedule;          /* step_count 0: not asked for */
+    float *block;                     /* BLOCK_VALUES */
 } verification;
 
 /* What was found of one file. */
@@ -56,7 +56,8 @@ static ousac_status verify_signature(const verification *v, const char *path, fi
         status = ousac_file_read_text(&text, NULL, name, OUSAC_MINISIGN_FILE_BYTES, error);
     }
     if (status == OUSAC_STATUS_OK) {
-        status = ousac_minisign_verify(&v->public_key, view.data, view.size, text, name, found->trusted, error);
+        status =
+            ousac_minisign_verify(&v->public_key, view.data, view.size, text, name, found->trusted, error);
     }
     found->is_signed = status == OUSAC_STATUS_OK;
     ousac_free(text);
@@ -397,15 +398,17 @@ const cli_command command_verify = {
     .name = "verify",
     .summary = "check every checksum and invariant of files",
     .arguments = "FILE...",
-    .details = "Reads the whole of each file and checks it: of .oca archives every checksum and all padding, "
-               "then by their "
-               "kind the digests, shapes, ranks and spectra of profiles, plans and bundles; of safetensors "
-               "checkpoints the "
-               "structure and that every value is finite; of schedules that they parse and print as the same "
-               "schedule. "
-               "Prints one line a file. Exit code 3 where any file fails, for whatever reason.\n"
-               "With --key, nothing of a file is believed before its signature holds (of `ousac sign` or minisign); a "
-               "file that must not change under the program belongs in a directory that only its user can write.",
+    .details =
+        "Reads the whole of each file and checks it: of .oca archives every checksum and all padding, "
+        "then by their "
+        "kind the digests, shapes, ranks and spectra of profiles, plans and bundles; of safetensors "
+        "checkpoints the "
+        "structure and that every value is finite; of schedules that they parse and print as the same "
+        "schedule. "
+        "Prints one line a file. Exit code 3 where any file fails, for whatever reason.\n"
+        "With --key, nothing of a file is believed before its signature holds (of `ousac sign` or minisign); "
+        "a "
+        "file that must not change under the program belongs in a directory that only its user can write.",
     .example = "build/ousac verify data/schedules/sparse.json data/shapes-dit/model.safetensors\n"
                "build/ousac verify --model data/shapes-dit/model.safetensors build/demo/bundle.oca",
     .run = run,

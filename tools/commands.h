@@ -7,6 +7,7 @@
 
 extern const cli_command command_calibrate;
 extern const cli_command command_schedule;
+extern const cli_command command_place;
 extern const cli_command command_profile;
 extern const cli_command command_merge;
 extern const cli_command command_allocate;
@@ -20,5 +21,6 @@ extern const cli_command command_export;
 extern const cli_command command_import;
 extern const cli_command command_sign;
 extern const cli_command command_plot;
+extern const cli_command command_report;
 
 #endif

@@ -12,7 +12,7 @@ enum { KEYS = 6, LISTS = 2 * KEYS };
 
 static const struct {
     const char *key, *site;
-} LAYERS[KEYS] = {{"q", "attn.q"},       {"k", "attn.k"},   {"v", "attn.v"},
+} LAYERS[KEYS] = {{"q", "attn.q"},       {"k", "attn.k"},    {"v", "attn.v"},
                   {"proj", "attn.proj"}, {"fc1", "mlp.fc1"}, {"fc2", "mlp.fc2"}};
 
 typedef struct layer {
@@ -26,8 +26,8 @@ typedef struct job {
     ousac_bundle *bundle;
     ousac_arch arch;
     ousac_schedule schedule;
-    ousac_model *model; /* NULL: none */
-    layer *layers;      /* (block_count, KEYS) */
+    ousac_model *model;           /* NULL: none */
+    layer *layers;                /* (block_count, KEYS) */
     ousac_torch_matrix *matrices; /* (LISTS, block_count) */
     float *rows;
 } job;
@@ -42,14 +42,14 @@ static ousac_status find_layers(job *j, ousac_error *error) {
                           arch->block_count);
     if (arch->site_count != arch->block_count * KEYS)
         return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: %zu layers in %zu blocks; ICC's code takes DiT blocks of %d layers", j->request->bundle,
-                          arch->site_count, arch->block_count, KEYS);
+                          "%s: %zu layers in %zu blocks; ICC's code takes DiT blocks of %d layers",
+                          j->request->bundle, arch->site_count, arch->block_count, KEYS);
     for (size_t i = 0; i < arch->block_count * KEYS; i++) {
         (void)snprintf(name, sizeof name, "blocks.%zu.%s", i / KEYS, LAYERS[i % KEYS].site);
         j->layers[i].site = ousac_arch_find_site(arch, name);
         if (j->layers[i].site == SIZE_MAX)
-            return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "%s: no layer \"%s\"; ICC's code takes DiT blocks",
-                              j->request->bundle, name);
+            return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
+                              "%s: no layer \"%s\"; ICC's code takes DiT blocks", j->request->bundle, name);
     }
     return OUSAC_STATUS_OK;
 }
@@ -67,26 +67,32 @@ static ousac_status choose_ranks(job *j, export_icc_result *result, ousac_error 
     const ousac_plan *plan = request->uniform ? NULL : ousac_bundle_find_plan(j->bundle, request->plan);
     if (!request->uniform && !plan)
         return request->plan
-                   ? OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: no plan \"%s\"", request->bundle, request->plan)
-                   : OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: no default plan; expected --plan NAME or --rank R",
-                                request->bundle);
+                   ? OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: no plan \"%s\"", request->bundle,
+                                request->plan)
+                   : OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                                "%s: no default plan; expected --plan NAME or --rank R", request->bundle);
     const ousac_ranks ranks = {.rank = plan ? plan->rank : NULL, .dense_fallback = 1};
-    *result = (export_icc_result){.blocks = j->arch.block_count, .rank_low = SIZE_MAX};
+    *result = (export_icc_result){
+        .blocks = j->arch.block_count, .rank_low = SIZE_MAX, .forecast = plan && plan->forecast};
     for (size_t i = 0; i < j->arch.block_count * KEYS; i++) {
         layer *l = &j->layers[i];
         const ousac_site *site = &j->arch.sites[l->site];
         const ousac_path path = plan ? ousac_cost_path(&j->arch, l->site, &ranks) : OUSAC_PATH_LOW_RANK;
         const size_t most = site->m < site->n ? site->m : site->n;
         l->exact = path == OUSAC_PATH_DENSE;
-        l->rank = path == OUSAC_PATH_LOW_RANK ? (plan ? plan->rank[l->site] : request->rank) : l->exact ? most : 0;
+        l->rank = path == OUSAC_PATH_LOW_RANK ? (plan ? plan->rank[l->site] : request->rank)
+                  : l->exact                  ? most
+                                              : 0;
         if (path == OUSAC_PATH_LOW_RANK && l->rank > held(j, l->site))
-            return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: rank %zu for %s, of which %zu directions are held",
-                              request->bundle, l->rank, site->name, held(j, l->site));
+            return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                              "%s: rank %zu for %s, of which %zu directions are held", request->bundle,
+                              l->rank, site->name, held(j, l->site));
         if (l->exact && !j->model)
-            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                              "%s: the plan computes %s exactly, and ICC's code knows only factors; expected --model "
-                              "FILE, to write its weight as factors, or --rank R",
-                              request->bundle, site->name);
+            return OUSAC_FAIL(
+                error, OUSAC_STATUS_USAGE,
+                "%s: the plan computes %s exactly, and ICC's code knows only factors; expected --model "
+                "FILE, to write its weight as factors, or --rank R",
+                request->bundle, site->name);
         result->exact += l->exact != 0;
         result->frozen += l->rank == 0;
         if (l->rank && !l->exact) {
@@ -94,21 +100,23 @@ static ousac_status choose_ranks(job *j, export_icc_result *result, ousac_error 
             result->rank_high = l->rank > result->rank_high ? l->rank : result->rank_high;
         }
         j->matrices[2 * (i % KEYS) * j->arch.block_count + i / KEYS] = (ousac_torch_matrix){site->m, l->rank};
-        j->matrices[(2 * (i % KEYS) + 1) * j->arch.block_count + i / KEYS] = (ousac_torch_matrix){l->rank, site->n};
+        j->matrices[(2 * (i % KEYS) + 1) * j->arch.block_count + i / KEYS] =
+            (ousac_torch_matrix){l->rank, site->n};
     }
     if (result->rank_low == SIZE_MAX)
         result->rank_low = 0;
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status read_factor(const job *j, const ousac_site *site, const char *which, size_t rank, size_t width,
-                                float *target, ousac_error *error) {
+static ousac_status read_factor(const job *j, const ousac_site *site, const char *which, size_t rank,
+                                size_t width, float *target, ousac_error *error) {
     char name[OUSAC_TENSOR_NAME_BYTES];
     oca_tensor tensor;
     (void)snprintf(name, sizeof name, "factor/%s/%s", site->name, which);
     oca_status got = oca_tensor_find(j->archive.file, name, &tensor);
     if (got == OCA_OK)
-        got = oca_read(j->archive.file, tensor.index, 0, rank, OCA_F32, target, rank * width * sizeof *target);
+        got =
+            oca_read(j->archive.file, tensor.index, 0, rank, OCA_F32, target, rank * width * sizeof *target);
     return got == OCA_OK ? OUSAC_STATUS_OK : archive_fail(j->request->bundle, name, got, error);
 }
 
@@ -172,8 +180,8 @@ ousac_status export_icc(const export_icc_request *request, export_icc_result *re
     }
     j.rows = ousac_malloc(largest, sizeof *j.rows);
     if (!j.rows) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for a factor of %zu values", request->bundle,
-                            largest);
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for a factor of %zu values",
+                            request->bundle, largest);
         goto done;
     }
     for (size_t l = 0; l < LISTS; l++) {

@@ -26,8 +26,9 @@ static const char *script_text(const char *name) {
 /* A file without a name: what a child reads and writes through it cannot block or outlive this process. */
 static ousac_status open_scratch(FILE **file, ousac_error *error) {
     *file = tmpfile();
-    return *file != NULL ? OUSAC_STATUS_OK
-                         : OUSAC_FAIL(error, OUSAC_STATUS_IO, "cannot make a temporary file: %s", strerror(errno));
+    return *file != NULL
+               ? OUSAC_STATUS_OK
+               : OUSAC_FAIL(error, OUSAC_STATUS_IO, "cannot make a temporary file: %s", strerror(errno));
 }
 
 static ousac_status read_scratch(FILE *file, char **text, size_t *size, ousac_error *error) {
@@ -52,7 +53,8 @@ static ousac_status run_gnuplot(char *const argv[], FILE *in, FILE *out, FILE *e
     int state = 0;
     int failed = posix_spawn_file_actions_init(&actions);
     if (failed)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cannot prepare to start gnuplot: %s", strerror(failed));
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cannot prepare to start gnuplot: %s",
+                          strerror(failed));
     failed = posix_spawn_file_actions_adddup2(&actions, fileno(in), STDIN_FILENO);
     if (!failed)
         failed = posix_spawn_file_actions_adddup2(&actions, fileno(out), STDOUT_FILENO);
@@ -62,8 +64,9 @@ static ousac_status run_gnuplot(char *const argv[], FILE *in, FILE *out, FILE *e
         failed = posix_spawnp(&child, argv[0], &actions, NULL, argv, environ);
     (void)posix_spawn_file_actions_destroy(&actions);
     if (failed == ENOENT || failed == EACCES)
-        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                          "gnuplot was not found on the PATH; plots need it (Debian: apt-get install gnuplot-nox)");
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_UNSUPPORTED,
+            "gnuplot was not found on the PATH; plots need it (Debian: apt-get install gnuplot-nox)");
     if (failed)
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "cannot start gnuplot: %s", strerror(failed));
     while (waitpid(child, &state, 0) < 0)
@@ -177,10 +180,11 @@ ousac_status gnuplot_draw(const gnuplot_job *job, char **image, size_t *size, ou
         status = read_scratch(out, image, size, error);
     if (!status && (code != 0 || !is_complete(job->terminal, *image, *size))) {
         first_message(messages, message);
-        status = OUSAC_FAIL(error,
-                            strstr(messages, "unknown or ambiguous terminal") != NULL ? OUSAC_STATUS_UNSUPPORTED
-                                                                                      : OUSAC_STATUS_INTERNAL,
-                            "plot %s: gnuplot failed: %s", job->script, message);
+        status =
+            OUSAC_FAIL(error,
+                       strstr(messages, "unknown or ambiguous terminal") != NULL ? OUSAC_STATUS_UNSUPPORTED
+                                                                                 : OUSAC_STATUS_INTERNAL,
+                       "plot %s: gnuplot failed: %s", job->script, message);
     }
 done:
     if (status) {

@@ -28,6 +28,10 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error);
 ousac_status inspect_archive(inspection *in, ousac_error *error); /* metadata and tensors of any .oca */
 ousac_status inspect_tensors(inspection *in, ousac_error *error); /* the tensor table of an .oca */
 
+/* tools/inspect_storage.c: of a bundle */
+ousac_status inspect_storage(inspection *in, const oca_file *file, const ousac_arch *arch,
+                             ousac_error *error);
+
 /* tools/inspect_calibration.c */
 ousac_status inspect_profile(inspection *in, ousac_error *error);
 ousac_status inspect_plan(inspection *in, ousac_error *error);

@@ -390,6 +390,9 @@ ousac_status inspect_bundle(inspection *in, ousac_error *error) {
         }
     }
     if (status == OUSAC_STATUS_OK) {
+        status = inspect_storage(in, file, &arch, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
         status = show_plans(in, bundle, &arch, error);
     }
     if (status == OUSAC_STATUS_OK && in->tensors) {

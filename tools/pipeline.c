@@ -1,5 +1,6 @@
 #include "tools/pipeline.h"
 
+#include "formats/exchange.h"
 #include "formats/json.h"
 #include "formats/memory.h"
 #include "formats/oca.h"
@@ -80,21 +81,33 @@ ousac_status pipeline_check_range(const char *option, const cli_range *range, si
     return OUSAC_STATUS_OK;
 }
 
-ousac_status pipeline_dtype_parse(ousac_dtype *dtype, const char *name, ousac_error *error) {
-    static const ousac_dtype stored[] = {OUSAC_DTYPE_F32, OUSAC_DTYPE_BF16, OUSAC_DTYPE_F16};
-    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++)
-        if (strcmp(name, ousac_dtype_name(stored[i])) == 0) {
-            *dtype = stored[i];
-            return OUSAC_STATUS_OK;
+ousac_status pipeline_storage_parse(pipeline_storage *storage, ousac_error *error) {
+    static const ousac_dtype known[] = {OUSAC_DTYPE_F32, OUSAC_DTYPE_BF16, OUSAC_DTYPE_F16, OUSAC_DTYPE_I8};
+    const char *dtype = storage->dtype_name ? storage->dtype_name : "auto";
+    int found = 0;
+    storage->choose = strcmp(dtype, "auto") == 0;
+    storage->codec = OUSAC_OCA_CODEC_SHUFFLE_ZSTD;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(dtype, ousac_dtype_name(known[i])) == 0) {
+            storage->dtype = known[i];
+            found = 1;
         }
-    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--dtype expects f32, bf16 or f16, not '%s'", name);
+    if (!found && !storage->choose)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--dtype expects auto, f32, bf16, f16 or i8, not '%s'",
+                          dtype);
+    if (storage->codec_name && ousac_oca_codec_parse(&storage->codec, storage->codec_name))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--codec expects shuffle+zstd, zstd or raw, not '%s'",
+                          storage->codec_name);
+    storage->dtype_name = dtype;
+    storage->codec_name = ousac_oca_codec_name(storage->codec);
+    return OUSAC_STATUS_OK;
 }
 
 ousac_status pipeline_factors_parse(ousac_method *method, const char *name, ousac_error *error) {
     if (ousac_method_parse(method, name) == 0)
         return OUSAC_STATUS_OK;
-    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--factors expects delta-cov, svd, ca-svd or cd-svd, not '%s'",
-                      name);
+    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                      "--factors expects delta-cov, svd, ca-svd or cd-svd, not '%s'", name);
 }
 
 int pipeline_ranges_overlap(const cli_range *range, uint64_t first, uint64_t count) {
@@ -345,10 +358,16 @@ static ousac_status verify_bundle(void *self, const char *path, ousac_error *err
 
 ousac_status pipeline_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
                            const pipeline_ranges *pilots, const ousac_factor_set *set,
-                           const ousac_plan *const *plans, size_t plan_count, ousac_dtype dtype, int keep_all,
-                           ousac_error *error) {
+                           const ousac_plan *const *plans, size_t plan_count, const pipeline_storage *storage,
+                           int keep_all, ousac_error *error) {
     ousac_bundle_options options = {
-        .dtype = dtype, .keep_all = keep_all, .check = verify_bundle, .check_self = (void *)&model};
+        .dtype = storage->dtype,
+        .choose = storage->choose,
+        .codec = storage->codec,
+        .keep_all = keep_all,
+        .check = verify_bundle,
+        .check_self = (void *)&model,
+    };
     json_doc doc;
     char *provenance = NULL;
     ousac_status status = OUSAC_STATUS_OK;

@@ -93,8 +93,34 @@ ousac_status pipeline_check_output(const char *path, ousac_error *error);
 ousac_status pipeline_check_range(const char *option, const cli_range *range, size_t micro_batch,
                                   ousac_error *error);
 
-/* "f32", "bf16", "f16": what a bundle stores factors in. */
-ousac_status pipeline_dtype_parse(ousac_dtype *dtype, const char *name, ousac_error *error);
+/* How a bundle stores factors. */
+typedef struct pipeline_storage {
+    const char *dtype_name, *codec_name; /* as asked for: "auto", "f32", ...; "raw", ... */
+    ousac_dtype dtype;
+    int choose; /* "auto" */
+    ousac_oca_codec codec;
+} pipeline_storage;
+
+/* Rows of a command's option table. */
+#define PIPELINE_STORAGE_OPTIONS(storage)                                                                    \
+    {"dtype",                                                                                                \
+     0,                                                                                                      \
+     CLI_TEXT,                                                                                               \
+     &(storage)->dtype_name,                                                                                 \
+     0,                                                                                                      \
+     0,                                                                                                      \
+     0,                                                                                                      \
+     "NAME",                                                                                                 \
+     "of the stored factors: f32, bf16, f16, i8, or auto, the cheapest that adds below 1 % to a layer's "    \
+     "error (default auto)"},                                                                                \
+    {                                                                                                        \
+        "codec", 0, CLI_TEXT, &(storage)->codec_name, 0, 0, 0, "NAME",                                       \
+            "of the stored factors: shuffle+zstd, zstd, or raw, which a runtime can map (default "           \
+            "shuffle+zstd)"                                                                                  \
+    }
+
+/* Takes the names, NULL for the defaults. USAGE for unknown ones. */
+ousac_status pipeline_storage_parse(pipeline_storage *storage, ousac_error *error);
 
 int pipeline_ranges_overlap(const cli_range *range, uint64_t first, uint64_t count);
 
@@ -209,7 +235,7 @@ typedef struct pipeline_allocate_options {
     pipeline_forecast forecast;
     pipeline_budget budget;
     size_t granularity, rank_min; /* of the knapsack */
-    cli_range validation;         /* count 0: none; where an AUTO compares, the samples after the calibration's */
+    cli_range validation; /* count 0: none; where an AUTO compares, the samples after the calibration's */
 } pipeline_allocate_options;
 
 /* A plan that was considered. */
@@ -264,8 +290,8 @@ ousac_status pipeline_read_pilots(const char *path, pipeline_ranges *pilots, ous
 /* Writes the bundle with its provenance; opened again and verified as a whole before it gets its name. */
 ousac_status pipeline_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
                            const pipeline_ranges *pilots, const ousac_factor_set *set,
-                           const ousac_plan *const *plans, size_t plan_count, ousac_dtype dtype, int keep_all,
-                           ousac_error *error);
+                           const ousac_plan *const *plans, size_t plan_count, const pipeline_storage *storage,
+                           int keep_all, ousac_error *error);
 
 /* Which samples made a bundle. */
 typedef struct pipeline_provenance {

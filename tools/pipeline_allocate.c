@@ -120,9 +120,8 @@ static ousac_curve *make_curves(const ousac_factor_set *set) {
 }
 
 static ousac_ranks candidate_ranks(const pipeline_candidate *candidate) {
-    return (ousac_ranks){.rank = candidate->allocation.rank,
-                         .dense_fallback = 1,
-                         .forecast = candidate->forecast != NULL};
+    return (ousac_ranks){
+        .rank = candidate->allocation.rank, .dense_fallback = 1, .forecast = candidate->forecast != NULL};
 }
 
 /* What a forecast adds to a cached evaluation in which every site is corrected. */
@@ -161,8 +160,9 @@ static ousac_status solve(const ousac_arch *arch, const ousac_factor_set *set, c
 }
 
 /* Fits the forecast of a candidate's ranks on calibration samples, and counts its cost. */
-static ousac_status fit_forecast(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
-                                 const char *name, pipeline_candidate *candidate, ousac_error *error) {
+static ousac_status fit_forecast(const pipeline_runs *runs, const ousac_profile *profile,
+                                 ousac_factor_set *set, const char *name, pipeline_candidate *candidate,
+                                 ousac_error *error) {
     const ousac_model *model = runs->model;
     const ousac_ranks plain = candidate_ranks(candidate);
     ousac_calibration *calibration = NULL;
@@ -171,8 +171,8 @@ static ousac_status fit_forecast(const pipeline_runs *runs, const ousac_profile 
     ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &plain,
                                                    ousac_factor_set_source, set, NULL, error);
     if (!status)
-        status = ousac_forecast_fit_create(&fit, model, &profile->schedule, calibration, runs->common->threads,
-                                           runs->micro_batch, error);
+        status = ousac_forecast_fit_create(&fit, model, &profile->schedule, calibration,
+                                           runs->common->threads, runs->micro_batch, error);
     if (status)
         goto done;
     (void)snprintf(label, sizeof label, "fit %s", name);
@@ -307,7 +307,8 @@ static void write_note(pipeline_choice *choice) {
         (void)snprintf(note, size, "not validated end to end");
         return;
     }
-    (void)snprintf(note, size, "validated on samples %llu:%llu: relative error of the final sample", first, end);
+    (void)snprintf(note, size, "validated on samples %llu:%llu: relative error of the final sample", first,
+                   end);
     for (int i = 0; i < PIPELINE_CANDIDATES; i++)
         if (choice->candidate[i].present) {
             const size_t used = strlen(note);
@@ -322,9 +323,9 @@ static void write_note(pipeline_choice *choice) {
 }
 
 /* Every candidate that the options ask for, within the budget. */
-static ousac_status make_candidates(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
-                                    const pipeline_allocate_options *options, uint64_t macs,
-                                    pipeline_choice *choice, ousac_error *error) {
+static ousac_status make_candidates(const pipeline_runs *runs, const ousac_profile *profile,
+                                    ousac_factor_set *set, const pipeline_allocate_options *options,
+                                    uint64_t macs, pipeline_choice *choice, ousac_error *error) {
     const ousac_arch *arch = &runs->model->arch;
     const uint64_t extra = forecast_macs(arch), least = ousac_cost_reuse(arch);
     ousac_status status = OUSAC_STATUS_OK;
@@ -345,10 +346,11 @@ static ousac_status make_candidates(const pipeline_runs *runs, const ousac_profi
         if (forecast && (macs < least + extra || cost.forwards_cached == 0)) {
             if (options->forecast == PIPELINE_FORECAST_AUTO)
                 continue; /* nothing to pay it with, or nothing to forecast */
-            status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                                "--forecast on: the forecast alone costs %.6f of a full evaluation; the budget is %.6f",
-                                (double)(least + extra) / (double)ousac_cost_full(arch),
-                                (double)macs / (double)ousac_cost_full(arch));
+            status = OUSAC_FAIL(
+                error, OUSAC_STATUS_USAGE,
+                "--forecast on: the forecast alone costs %.6f of a full evaluation; the budget is %.6f",
+                (double)(least + extra) / (double)ousac_cost_full(arch),
+                (double)macs / (double)ousac_cost_full(arch));
             break;
         }
         status = solve(arch, set, curves, (pipeline_method)method, forecast ? macs - extra : macs, options,

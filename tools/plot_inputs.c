@@ -133,13 +133,23 @@ static ousac_status digest_file(const char *path, char digest[OUSAC_DIGEST_CHARS
     ousac_file_view view = {NULL, 0};
     ousac_sha256 state;
     const ousac_status status = ousac_file_map(&view, path, error);
-    if (status)
-        return status;
-    ousac_sha256_begin(&state);
-    ousac_sha256_add(&state, view.data, view.size);
-    ousac_sha256_end(&state, digest);
+    if (!status) {
+        ousac_sha256_begin(&state);
+        ousac_sha256_add(&state, view.data, view.size);
+        ousac_sha256_end(&state, digest);
+    }
     ousac_file_unmap(&view);
     return status;
+}
+
+/* Whether the provenance names a method other than delta-cov. */
+static int factors_of_weights(const oca_file *file) {
+    const char *provenance = oca_metadata(file, "provenance");
+    cJSON *root = provenance != NULL ? cJSON_Parse(provenance) : NULL;
+    const char *method = plot_json_text(root, "factors");
+    const int of_weights = method != NULL && strcmp(method, "delta-cov") != 0;
+    cJSON_Delete(root);
+    return of_weights;
 }
 
 static ousac_status load_bundle(plot_bundle *bundle, const char *path, uint64_t bytes, ousac_error *error) {
@@ -157,6 +167,8 @@ static ousac_status load_bundle(plot_bundle *bundle, const char *path, uint64_t 
         status = ousac_archive_digest(&bundle->archive, "profile_digest", 0, bundle->profile_digest, error);
     if (!status)
         status = digest_file(path, bundle->file_digest, error);
+    if (!status)
+        bundle->of_weights = factors_of_weights(bundle->archive.file);
     return status;
 }
 
@@ -217,8 +229,7 @@ static ousac_status load_json(plot_inputs *inputs, const char *path, ousac_error
     cJSON *root = NULL;
     ousac_status status = ousac_file_read_text(&text, &size, path, JSON_BYTES_MAX, error);
     if (!status)
-        status =
-            ousac_json_parse(&root, text, size, JSON_VALUES_MAX, OUSAC_JSON_NUMBERS_ANY, path, error);
+        status = ousac_json_parse(&root, text, size, JSON_VALUES_MAX, OUSAC_JSON_NUMBERS_ANY, path, error);
     if (status)
         goto done;
     const char *kind = plot_json_text(root, "kind");
@@ -275,10 +286,11 @@ static ousac_status load_file(plot_inputs *inputs, const char *path, ousac_error
         return load_archive(inputs, path, error);
     case FILE_KIND_SAFETENSORS:
     case FILE_KIND_UNKNOWN:
-        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                          "%s: expected a bundle, a profile, a plan, a schedule, an evaluation, samples, or a "
-                          "directory of them",
-                          path);
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_FORMAT,
+            "%s: expected a bundle, a profile, a plan, a schedule, an evaluation, samples, or a "
+            "directory of them",
+            path);
     }
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: more than %d files of its kind", path, PLOT_INPUTS_MAX);
 }
@@ -288,7 +300,7 @@ static ousac_status load_directory(plot_inputs *inputs, const char *path, ousac_
     static const struct {
         const char *name;
         int with_bundle;
-    } files[] = {{"bundle.oca", 1}, {"profile.oca", 1}, {"eval.json", 1},  {"samples.oca", 1},
+    } files[] = {{"bundle.oca", 1}, {"profile.oca", 1}, {"eval.json", 1},    {"samples.oca", 1},
                  {"cost.json", 1},  {"plan.oca", 0},    {"schedule.json", 0}};
     const char *slash = *path != '\0' && path[strlen(path) - 1] == '/' ? "" : "/";
     struct stat info;
@@ -377,8 +389,8 @@ static ousac_status check_evaluation(const plot_inputs *inputs, const plot_bundl
                           evaluation->path, model, bundle->path, ousac_bundle_model_digest(bundle->bundle));
     if (strcmp(schedule, digest) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
-                          "%s evaluates schedule %.12s, and %s is of schedule %.12s", evaluation->path, schedule,
-                          bundle->path, digest);
+                          "%s evaluates schedule %.12s, and %s is of schedule %.12s", evaluation->path,
+                          schedule, bundle->path, digest);
     return OUSAC_STATUS_OK;
 }
 
@@ -397,9 +409,11 @@ static ousac_status connect(plot_inputs *inputs, const char *plan, ousac_error *
     if (inputs->bundle_count == 1 && inputs->profile_count > 0 && inputs->bundle[0].profile == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "%s was made from profile %.12s, and %s is profile %.12s", inputs->bundle[0].path,
-                          inputs->bundle[0].profile_digest, inputs->profile[0].path, inputs->profile[0].digest);
+                          inputs->bundle[0].profile_digest, inputs->profile[0].path,
+                          inputs->profile[0].digest);
     if (inputs->given_plan != NULL && plot_inputs_arch(inputs) != NULL)
-        status = ousac_plan_check(inputs->given_plan, plot_inputs_arch(inputs), inputs->given_plan->name, error);
+        status =
+            ousac_plan_check(inputs->given_plan, plot_inputs_arch(inputs), inputs->given_plan->name, error);
     if (!status && inputs->given_plan != NULL && inputs->bundle_count == 1 && plan == NULL)
         inputs->bundle[0].plan = inputs->given_plan;
     if (!status && inputs->bundle_count == 1)
@@ -413,9 +427,8 @@ ousac_status plot_inputs_load(plot_inputs *inputs, char *const *paths, size_t co
     ousac_status status = OUSAC_STATUS_OK;
     memset(inputs, 0, sizeof *inputs);
     for (size_t i = 0; !status && i < count; i++)
-        status = stat(paths[i], &info) == 0 && S_ISDIR(info.st_mode)
-                     ? load_directory(inputs, paths[i], error)
-                     : load_file(inputs, paths[i], error);
+        status = stat(paths[i], &info) == 0 && S_ISDIR(info.st_mode) ? load_directory(inputs, paths[i], error)
+                                                                     : load_file(inputs, paths[i], error);
     return status ? status : connect(inputs, plan, error);
 }
 
@@ -458,9 +471,4 @@ const ousac_arch *plot_inputs_arch(const plot_inputs *inputs) {
 
 const ousac_plan *plot_inputs_plan(const plot_inputs *inputs) {
     return inputs->bundle_count > 0 ? inputs->bundle[0].plan : inputs->given_plan;
-}
-
-ousac_ranks plot_plan_ranks(const ousac_plan *plan) {
-    const ousac_ranks ranks = {.rank = plan->rank, .dense_fallback = 1};
-    return ranks;
 }

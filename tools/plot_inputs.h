@@ -1,5 +1,5 @@
-/* What plots and reports are made of: files given on the command line, told apart by their content, opened, and
- * checked to belong together. A directory stands for the files that `ousac calibrate` writes there.
+/* What plots and reports are made of: files given on the command line, told apart by their content, opened,
+ * and checked to belong together. A directory stands for the files that `ousac calibrate` writes there.
  *
  * Read-only once loaded. Nothing here runs a model.
  */
@@ -7,7 +7,6 @@
 #define OUSAC_PLOT_INPUTS_H
 
 #include "calib/arch.h"
-#include "calib/cost.h"
 #include "formats/schedule.h"
 #include "profile/archive.h"
 #include "profile/bundle.h"
@@ -29,15 +28,15 @@ typedef struct plot_profile {
     char ranges[256]; /* "FIRST+COUNT ...", as the file has it, cut where longer */
     ousac_arch arch;
     ousac_schedule schedule;
-    int *gate;                            /* (S, OUSAC_BRANCHES): effective, -1 where not evaluated */
-    int *age;                             /* (S, OUSAC_BRANCHES) */
-    double *weight;                       /* (S, OUSAC_BRANCHES, groups) */
-    double *scalar[OUSAC_SCALAR_COUNT];   /* (S, OUSAC_BRANCHES, width of the scalar) */
+    int *gate;                          /* (S, OUSAC_BRANCHES): effective, -1 where not evaluated */
+    int *age;                           /* (S, OUSAC_BRANCHES) */
+    double *weight;                     /* (S, OUSAC_BRANCHES, groups) */
+    double *scalar[OUSAC_SCALAR_COUNT]; /* (S, OUSAC_BRANCHES, width of the scalar) */
 } plot_profile;
 
 typedef struct plot_bundle {
     char *path;
-    char label[PLOT_LABEL_BYTES]; /* what tells it from the other bundles */
+    char label[PLOT_LABEL_BYTES];         /* what tells it from the other bundles */
     char file_digest[OUSAC_DIGEST_CHARS]; /* SHA-256 of the file's bytes */
     char profile_digest[OUSAC_DIGEST_CHARS];
     uint64_t bytes;
@@ -45,7 +44,9 @@ typedef struct plot_bundle {
     ousac_archive archive;
     ousac_arch arch;
     ousac_schedule schedule;
-    const ousac_plan *plan; /* the one to show; NULL where the bundle has none */
+    int of_weights; /* 1: the factors were made from the weights, and the spectra speak of those, not of
+                       deltas */
+    const ousac_plan *plan;      /* the one to show; NULL where the bundle has none */
     const plot_profile *profile; /* of which it was made; NULL where it is not among the inputs */
 } plot_bundle;
 
@@ -59,27 +60,25 @@ typedef struct plot_inputs {
     plot_profile profile[PLOT_INPUTS_MAX];
     plot_json evaluation[PLOT_INPUTS_MAX], quality[PLOT_INPUTS_MAX], cost[PLOT_INPUTS_MAX];
     size_t bundle_count, profile_count, evaluation_count, quality_count, cost_count;
-    ousac_schedule given;  /* a schedule file; step_count 0 for none */
+    ousac_schedule given;   /* a schedule file; step_count 0 for none */
     ousac_plan *given_plan; /* a plan file; NULL for none */
     char *samples;          /* path of an archive of samples; NULL for none */
     const char *site;       /* asked for; NULL: the one with the largest share left */
 } plot_inputs;
 
-/* Loads every file. `plan` names the plan to show; NULL: the one named "default", or that the evaluation names, or
- * the first. Errors: IO and FORMAT of the files; MISMATCH where a profile, a plan or an evaluation is of another model
- * or schedule than the only bundle; USAGE for a plan that a bundle lacks and for more than PLOT_INPUTS_MAX files of a
- * kind. Free with plot_inputs_free, also after a failure. */
+/* Loads every file. `plan` names the plan to show; NULL: the one named "default", or that the evaluation
+ * names, or the first. Errors: IO and FORMAT of the files; MISMATCH where a profile, a plan or an evaluation
+ * is of another model or schedule than the only bundle; USAGE for a plan that a bundle lacks and for more
+ * than PLOT_INPUTS_MAX files of a kind. Free with plot_inputs_free, also after a failure. */
 ousac_status plot_inputs_load(plot_inputs *inputs, char *const *paths, size_t count, const char *plan,
                               ousac_error *error);
 void plot_inputs_free(plot_inputs *inputs);
 
-/* From the first bundle, else the first profile, else (the schedule only) the schedule file; NULL for none. */
+/* From the first bundle, else the first profile, else (the schedule only) the schedule file; NULL for none.
+ */
 const ousac_schedule *plot_inputs_schedule(const plot_inputs *inputs);
 const ousac_arch *plot_inputs_arch(const plot_inputs *inputs);
 const ousac_plan *plot_inputs_plan(const plot_inputs *inputs);
-
-/* The ranks of a plan as the cost model takes them. */
-ousac_ranks plot_plan_ranks(const ousac_plan *plan);
 
 /* The error spectrum of a site: min(m, n) numbers into `lambda`. */
 ousac_status plot_bundle_curve(const plot_bundle *bundle, size_t site, double *lambda, ousac_error *error);

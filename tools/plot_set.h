@@ -38,7 +38,7 @@ plot_id plot_find(const char *name);
 typedef struct plot_set {
     table tables[PLOT_COUNT];
     int given[PLOT_COUNT]; /* 1: the inputs hold what the plot needs; otherwise its table is empty */
-    samples samples;       /* count 0 where there are none */
+    samples pictures;      /* count 0 where there are none */
     size_t image_columns;  /* samples shown in the image */
     samples_grid grid;     /* rows 0 before plot_set_save */
 } plot_set;
@@ -47,8 +47,8 @@ typedef struct plot_set {
 ousac_status plot_set_create(plot_set *set, const plot_inputs *inputs, ousac_error *error);
 void plot_set_free(plot_set *set);
 
-/* Writes a plot's tables (delta also reads the schedule's) into `directory`, which ends with a slash, and the grid of
- * the samples as samples.grid.png. */
+/* Writes a plot's tables (delta also reads the schedule's) into `directory`, which ends with a slash, and the
+ * grid of the samples as samples.grid.png. */
 ousac_status plot_set_save(plot_set *set, plot_id id, const char *directory, ousac_error *error);
 /* Draws from the saved tables. */
 ousac_status plot_set_draw(const plot_set *set, plot_id id, const char *directory, gnuplot_terminal terminal,

@@ -7,10 +7,10 @@
 
 #include <stddef.h>
 
-/* images[row * columns + column]: (channels, height, width) float32 in [-1, 1], clamped; NULL leaves the cell blank.
- * channels 1 or 3 as gray or RGB; of any other number (latents) the first three channels are shown, each scaled to its
- * own range over the grid. `zoom` >= 1 repeats pixels. Row labels are drawn in a left margin with a built-in bitmap font
- * where labels is not NULL. Written atomically. */
+/* images[row * columns + column]: (channels, height, width) float32 in [-1, 1], clamped; NULL leaves the cell
+ * blank. channels 1 or 3 as gray or RGB; of any other number (latents) the first three channels are shown,
+ * each scaled to its own range over the grid. `zoom` >= 1 repeats pixels. Row labels are drawn in a left
+ * margin with a built-in bitmap font where labels is not NULL. Written atomically. */
 typedef struct png_grid {
     const float *const *images;
     size_t rows, columns, channels, height, width, zoom;

@@ -17,7 +17,7 @@ typedef struct report_work {
     plot_inputs inputs;
     plot_set set;
     table evaluation, runs;
-    char *svg[PLOT_COUNT];    /* NULL where it was not drawn */
+    char *svg[PLOT_COUNT];           /* NULL where it was not drawn */
     const char *missing[PLOT_COUNT]; /* why */
     char why[OUSAC_ERROR_MESSAGE_BYTES + 64];
     html page;
@@ -66,7 +66,8 @@ static void add_tiles(html *h, const cJSON *evaluation) {
         (void)snprintf(value, sizeof value, "%.4g", plain);
         (void)snprintf(what, sizeof what, "the same with plain reuse, at %.1f %% of the MACs; %.4g to %.4g",
                        100 * plot_json_real(evaluation, "runs/reuse/macs_ratio"),
-                       plot_json_real(reuse, "relative_error/low"), plot_json_real(reuse, "relative_error/high"));
+                       plot_json_real(reuse, "relative_error/low"),
+                       plot_json_real(reuse, "relative_error/high"));
         add_tile(h, value, what);
     }
     const double wall = plot_json_real(evaluation, "runs/calibrated/wall_ratio");
@@ -101,8 +102,9 @@ static void add_head(report_work *work) {
     }
     html_raw(h, ".</p>\n");
     if (evaluation == NULL)
-        html_raw(h, "<p class=\"warn\">No evaluation was given: what this bundle is worth end to end is not in "
-                    "this report.</p>\n");
+        html_raw(h,
+                 "<p class=\"warn\">No evaluation was given: what this bundle is worth end to end is not in "
+                 "this report.</p>\n");
     else {
         add_tiles(h, evaluation);
         if (!cJSON_IsTrue(plot_json_item(evaluation, "held_out")))
@@ -134,6 +136,19 @@ static void add_image(report_work *work, const char *plots, ousac_error *error) 
     ousac_free(path);
 }
 
+/* What stands between backticks is code. */
+static void add_caption(html *h, const char *caption) {
+    int code = 0;
+    for (; *caption != '\0'; caption++)
+        if (*caption == '`') {
+            html_raw(h, code ? "</code>" : "<code>");
+            code = !code;
+        } else {
+            const char one[2] = {*caption, '\0'};
+            html_text(h, one);
+        }
+}
+
 static void add_plot(report_work *work, plot_id id, const char *plots, ousac_error *error) {
     html *h = &work->page;
     const plot_info *info = plot_info_of(id);
@@ -155,7 +170,7 @@ static void add_plot(report_work *work, plot_id id, const char *plots, ousac_err
         html_raw(h, "</p>");
     }
     html_raw(h, "</div>\n<figcaption>");
-    html_text(h, info->caption);
+    add_caption(h, info->caption);
     html_raw(h, "</figcaption>\n");
     if (work->set.given[id])
         html_table(h, &work->set.tables[id]);
@@ -179,7 +194,8 @@ static void add_interval(html *h, const cJSON *item, const char *key, const char
         else
             (void)snprintf(one, sizeof one, "%.2f", value);
         const char *percent = strstr(frames[i], "%s");
-        (void)snprintf(text, sizeof text, "%.*s%s%s", (int)(percent - frames[i]), frames[i], one, percent + 2);
+        (void)snprintf(text, sizeof text, "%.*s%s%s", (int)(percent - frames[i]), frames[i], one,
+                       percent + 2);
         html_raw(h, text);
     }
     html_raw(h, "</td>");
@@ -195,15 +211,20 @@ static void add_evaluation(report_work *work) {
         return;
     }
     const cJSON *root = work->inputs.evaluation[0].root;
-    html_raw(h, "<p>Of the final samples, the same noise and conditioning in every run. Relative error: root of the mean "
-                "over samples of ||x - y||&sup2; / ||y||&sup2;. In brackets: 95&nbsp;% bootstrap intervals over samples.");
+    html_raw(h, "<p>Of the final samples, the same noise and conditioning in every run. Relative error: root "
+                "of the mean "
+                "over samples of ||x - y||&sup2; / ||y||&sup2;. In brackets: 95&nbsp;% bootstrap intervals "
+                "over samples.");
     const cJSON *range = plot_json_item(root, "samples");
     if (cJSON_GetArraySize(range) == 2)
         html_format(h, " Samples %.0f to %.0f of seed %.0f, %s.", cJSON_GetArrayItem(range, 0)->valuedouble,
                     cJSON_GetArrayItem(range, 1)->valuedouble - 1, plot_json_real(root, "seed"),
-                    cJSON_IsTrue(plot_json_item(root, "held_out")) ? "held out" : "<b>not known to be held out</b>");
-    html_raw(h, "</p>\n<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">run</th><th scope=\"col\">against</th>"
-                "<th class=\"n\" scope=\"col\">relative error (no unit)</th><th class=\"n\" scope=\"col\">PSNR (dB)</th>"
+                    cJSON_IsTrue(plot_json_item(root, "held_out")) ? "held out"
+                                                                   : "<b>not known to be held out</b>");
+    html_raw(h, "</p>\n<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">run</th><th "
+                "scope=\"col\">against</th>"
+                "<th class=\"n\" scope=\"col\">relative error (no unit)</th><th class=\"n\" "
+                "scope=\"col\">PSNR (dB)</th>"
                 "</tr></thead>\n<tbody>");
     cJSON_ArrayForEach(item, plot_json_item(root, "errors")) {
         const char *run = plot_json_text(item, "run"), *against = plot_json_text(item, "against");
@@ -218,16 +239,22 @@ static void add_evaluation(report_work *work) {
     }
     html_raw(h, "</tbody></table></div>\n");
     html_table(h, &work->evaluation);
-    html_raw(h, "<p>Cost of the runs of all samples: MACs counted where the work was done, equal to the cost model's; one "
-                "measurement of wall time each.</p>\n<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">run</th>"
-                "<th class=\"n\" scope=\"col\">wall time (s)</th><th class=\"n\" scope=\"col\">of the reference (%)</th>"
-                "<th class=\"n\" scope=\"col\">MACs (G)</th><th class=\"n\" scope=\"col\">of the reference (%)</th>"
-                "<th class=\"n\" scope=\"col\">evaluations full / cached / reuse</th></tr></thead>\n<tbody>");
+    html_raw(
+        h,
+        "<p>Cost of the runs of all samples: MACs counted where the work was done, equal to the cost "
+        "model's; one "
+        "measurement of wall time each.</p>\n<div class=\"wide\"><table>\n<thead><tr><th "
+        "scope=\"col\">run</th>"
+        "<th class=\"n\" scope=\"col\">wall time (s)</th><th class=\"n\" scope=\"col\">of the reference "
+        "(%)</th>"
+        "<th class=\"n\" scope=\"col\">MACs (G)</th><th class=\"n\" scope=\"col\">of the reference (%)</th>"
+        "<th class=\"n\" scope=\"col\">evaluations full / cached / reuse</th></tr></thead>\n<tbody>");
     cJSON_ArrayForEach(item, plot_json_item(root, "runs")) {
         html_raw(h, "<tr><td>");
-        html_text(h, item->string);
-        html_format(h, "</td><td class=\"n\">%.2f</td><td class=\"n\">%.1f</td><td class=\"n\">%.1f</td>"
-                       "<td class=\"n\">%.2f</td><td class=\"n\">%.0f / %.0f / %.0f</td></tr>\n",
+        html_text(h, item->string != NULL ? item->string : "?");
+        html_format(h,
+                    "</td><td class=\"n\">%.2f</td><td class=\"n\">%.1f</td><td class=\"n\">%.1f</td>"
+                    "<td class=\"n\">%.2f</td><td class=\"n\">%.0f / %.0f / %.0f</td></tr>\n",
                     plot_json_real(item, "wall_s"), 100 * plot_json_real(item, "wall_ratio"),
                     plot_json_real(item, "macs") / 1e9, 100 * plot_json_real(item, "macs_ratio"),
                     plot_json_real(item, "evaluations/full"), plot_json_real(item, "evaluations/cached"),
@@ -288,12 +315,13 @@ static void add_cost(report_work *work) {
             html_pair(h, "profiling: MACs of the model", macs);
         }
     } else {
-        html_pair(h, "profiling", bundle->profile != NULL ? "the profile does not say" : "no profile was given");
+        html_pair(h, "profiling",
+                  bundle->profile != NULL ? "the profile does not say" : "no profile was given");
     }
     if (work->inputs.cost_count > 0) {
         cJSON_ArrayForEach(item, plot_json_item(work->inputs.cost[0].root, "wall_s")) {
             char name[96];
-            (void)snprintf(name, sizeof name, "wall time: %.64s", item->string);
+            (void)snprintf(name, sizeof name, "wall time: %.64s", item->string != NULL ? item->string : "?");
             for (char *at = name; *at != '\0'; at++)
                 *at = *at == '_' ? ' ' : *at;
             add_real(h, name, cJSON_IsNumber(item) ? item->valuedouble : NAN, "s");
@@ -338,8 +366,8 @@ static void add_plan(html *h, const ousac_plan *plan) {
     char text[160];
     html_pair(h, "plan", plan->name);
     html_pair(h, "chosen by", plan->method);
-    (void)snprintf(text, sizeof text, "%.2f %% of a full evaluation (budget %.2f %%)", 100 * plan->cached_step,
-                   100 * plan->budget);
+    (void)snprintf(text, sizeof text, "%.2f %% of a full evaluation (budget %.2f %%)",
+                   100 * plan->cached_step, 100 * plan->budget);
     html_pair(h, "cached evaluation", text);
     if (plan->error_model[0] != '\0') {
         (void)snprintf(text, sizeof text, "%.6g; no plan within the budget is below %.6g (gap %.2g)%s",
@@ -359,9 +387,11 @@ static void add_provenance(report_work *work) {
     cJSON *root = provenance != NULL ? cJSON_Parse(provenance) : NULL;
     char digest[OUSAC_DIGEST_CHARS];
 
-    html_raw(h, "<section>\n<h2 id=\"provenance\">Provenance and digests</h2>\n<p>Digests are SHA-256. That of the file is "
-                "what <code>sha256sum</code> prints; the others are defined in the formats' specifications.</p>\n"
-                "<table class=\"pairs\">\n");
+    html_raw(
+        h, "<section>\n<h2 id=\"provenance\">Provenance and digests</h2>\n<p>Digests are SHA-256. That of "
+           "the file is "
+           "what <code>sha256sum</code> prints; the others are defined in the formats' specifications.</p>\n"
+           "<table class=\"pairs\">\n");
     html_pair(h, "bundle", bundle->path);
     html_pair(h, "bundle file", bundle->file_digest);
     html_pair(h, "model", ousac_bundle_model_digest(bundle->bundle));
@@ -412,7 +442,8 @@ static void add_page(report_work *work, const char *plots, ousac_error *error) {
         html_text(h, plot_info_of((plot_id)id)->title);
         html_raw(h, "</a>");
     }
-    html_raw(h, "<a href=\"#cost\">Cost of the calibration</a><a href=\"#provenance\">Provenance and digests</a></nav>\n");
+    html_raw(h, "<a href=\"#cost\">Cost of the calibration</a><a href=\"#provenance\">Provenance and "
+                "digests</a></nav>\n");
     add_evaluation(work);
     for (int id = 0; id < PLOT_COUNT; id++)
         add_plot(work, (plot_id)id, plots, error);

@@ -1,5 +1,5 @@
-/* The report: one HTML file with the plots, the tables behind them, provenance, digests, costs and the evaluation.
- * A function of the files it is made from: the same files give the same bytes.
+/* The report: one HTML file with the plots, the tables behind them, provenance, digests, costs and the
+ * evaluation. A function of the files it is made from: the same files give the same bytes.
  */
 #ifndef OUSAC_REPORT_H
 #define OUSAC_REPORT_H
@@ -18,8 +18,8 @@ typedef struct report_request {
     const char *plots;  /* directory for NAME.svg, NAME.png and NAME.tsv, made where missing */
 } report_request;
 
-/* Writes the report and the plots beside it. Without gnuplot the tables and the report are written all the same, with a
- * note to standard error and 0 in *plotted, which otherwise counts the plots drawn. */
+/* Writes the report and the plots beside it. Without gnuplot the tables and the report are written all the
+ * same, with a note to standard error and 0 in *plotted, which otherwise counts the plots drawn. */
 ousac_status report_write(const cli_common *common, const report_request *request, size_t *plotted,
                           ousac_error *error);
 

@@ -91,33 +91,39 @@ static const char STYLE[] =
     "@media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa5b1;--line:#333b44;--paper:#14181d;"
     "--card:#1b2027;--link:#7cc0f5;--warn:#ffc27a;--warnbg:#33260f}}"
     "*{box-sizing:border-box}"
-    "body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,'Segoe UI',"
+    "body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,'Segoe "
+    "UI',"
     "Roboto,'Helvetica Neue',Arial,sans-serif;-webkit-text-size-adjust:100%}"
     "main{max-width:60rem;margin:0 auto;padding:1.5rem 1rem 4rem}"
     "h1{font-size:1.7rem;line-height:1.2;margin:.2rem 0 .6rem}"
     "h2{font-size:1.25rem;margin:2.4rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--line)}"
     "p{margin:.6rem 0}a{color:var(--link)}.soft{color:var(--soft)}.lead{font-size:1.1rem}"
-    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.8rem;margin:1.2rem 0}"
+    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.8rem;margin:1.2rem 0}"
     ".tile{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.7rem .9rem}"
     ".tile b{display:block;font-size:1.5rem;line-height:1.25;font-variant-numeric:tabular-nums}"
     ".tile span{color:var(--soft);font-size:.85rem;line-height:1.35;display:block}"
     ".warn{background:var(--warnbg);color:var(--warn);border-radius:.6rem;padding:.6rem .9rem}"
-    "figure{margin:1rem 0;border:1px solid var(--line);border-radius:.6rem;padding:.8rem;background:var(--card)}"
+    "figure{margin:1rem 0;border:1px solid "
+    "var(--line);border-radius:.6rem;padding:.8rem;background:var(--card)}"
     "figcaption{color:var(--soft);font-size:.9rem;margin-top:.5rem}"
     ".plot{overflow-x:auto}"
-    ".plot svg{display:block;width:100%;height:auto;min-width:36rem;max-width:60rem;margin:0 auto;color:var(--ink)}"
+    ".plot svg{display:block;width:100%;height:auto;min-width:33rem;max-width:60rem;margin:0 "
+    "auto;color:var(--ink)}"
     ".plot img{display:block;max-width:100%;height:auto;margin:0 auto;image-rendering:pixelated}"
     ".plot svg polygon{shape-rendering:crispEdges}.plot svg image{image-rendering:pixelated}"
-    ".none{border:1px dashed var(--line);border-radius:.4rem;padding:2rem 1rem;text-align:center;color:var(--soft)}"
+    ".none{border:1px dashed var(--line);border-radius:.4rem;padding:2rem "
+    "1rem;text-align:center;color:var(--soft)}"
     "details{margin-top:.6rem;font-size:.85rem}summary{cursor:pointer;color:var(--link)}"
-    ".scroll{overflow:auto;max-height:26rem;border:1px solid var(--line);border-radius:.4rem;margin-top:.4rem}"
+    ".scroll{overflow:auto;max-height:26rem;border:1px solid "
+    "var(--line);border-radius:.4rem;margin-top:.4rem}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}"
     "th,td{padding:.25rem .6rem;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}"
     "td.n,th.n{text-align:right}td.n{white-space:nowrap}td.ci{white-space:normal}"
     "td.ci span{white-space:nowrap;display:inline-block}"
     "thead th{background:var(--card);font-weight:600}.scroll thead th{position:sticky;top:0}"
     ".pairs th{font-weight:500;color:var(--soft);width:13rem}"
-    ".pairs td{overflow-wrap:anywhere;font-family:ui-monospace,'DejaVu Sans Mono',Menlo,monospace;font-size:.85rem}"
+    ".pairs td{overflow-wrap:anywhere;font-family:ui-monospace,'DejaVu Sans "
+    "Mono',Menlo,monospace;font-size:.85rem}"
     ".wide{overflow-x:auto}"
     "nav{font-size:.9rem;line-height:1.9;display:flex;flex-wrap:wrap;gap:0 .9rem}"
     "@media(max-width:34rem){.pairs th,.pairs td{display:block;width:auto;border:0;padding:.1rem 0}"
@@ -126,7 +132,9 @@ static const char STYLE[] =
     "@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--paper:#fff;--card:#fff;"
     "--link:#000;--warn:#000;--warnbg:#fff}body{font-size:10.5pt}main{max-width:none;padding:0}"
     "details,nav{display:none}figure,.tile,tr{break-inside:avoid}h2{break-after:avoid}"
-    ".plot,.wide{overflow:visible}.plot svg{min-width:0}"
+    ".plot,.wide{overflow:visible}.plot svg{min-width:0;max-height:88mm}.plot img{max-height:120mm}"
+    "#plot-samples svg,#plot-delta svg,#plot-spectra svg{max-height:130mm}.wide table{break-inside:avoid}"
+    "h2{margin:1rem 0 .3rem}figure{margin:.4rem 0;padding:.4rem}figcaption{font-size:8.5pt;line-height:1.35}"
     "*{-webkit-print-color-adjust:exact;print-color-adjust:exact}@page{margin:15mm}}";
 
 void html_begin(html *h, const char *title) {
@@ -171,8 +179,9 @@ static void add_cell(html *h, const char *cell, size_t length, int head) {
     } else if (is_number && isnan(value)) {
         html_raw(h, "<td class=\"n\">&ndash;</td>");
     } else if (is_number) {
-        html_format(h, fabs(value) < 1e6 && value == floor(value) ? "<td class=\"n\">%.0f</td>"
-                                                                  : "<td class=\"n\">%.5g</td>",
+        html_format(h,
+                    fabs(value) < 1e6 && value == floor(value) ? "<td class=\"n\">%.0f</td>"
+                                                               : "<td class=\"n\">%.5g</td>",
                     value);
     } else {
         html_raw(h, "<td>");
@@ -189,7 +198,8 @@ void html_table(html *h, const table *t) {
     html_format(h, "<details><summary>Table: %zu row%s</summary>\n<p>", t->rows, t->rows == 1 ? "" : "s");
     if (t->rows > ROWS_SHOWN)
         html_format(h, "The first %d rows. ", ROWS_SHOWN);
-    html_format(h, "<a download=\"%s.tsv\" href=\"data:text/tab-separated-values;charset=utf-8;base64,", t->name);
+    html_format(h, "<a download=\"%s.tsv\" href=\"data:text/tab-separated-values;charset=utf-8;base64,",
+                t->name);
     html_base64(h, t->text.data != NULL ? t->text.data : "", t->text.size);
     html_format(h, "\">All of %s.tsv</a></p>\n<div class=\"scroll\"><table>\n", t->name);
     while (line <= ROWS_SHOWN) {
@@ -228,6 +238,7 @@ static const replacement SVG_REPLACEMENTS[] = {
     {"id=\"gnuplot_canvas\"", "id=\"%-canvas\""},
     {" color=\"black\"", ""},
     {"stroke='black'", "stroke='currentColor'"},
+    {"stroke=\"black\"", "stroke=\"currentColor\""},
     {"fill=\"black\"", "fill=\"currentColor\""},
     {"fill = 'black'", "fill='currentColor'"},
     {"rgb(  0,   0,   0)", "currentColor"},
@@ -252,7 +263,8 @@ void html_svg(html *h, const char *name, const char *label, const char *svg) {
             if (*at == SVG_REPLACEMENTS[i].from[0] &&
                 strncmp(at, SVG_REPLACEMENTS[i].from, strlen(SVG_REPLACEMENTS[i].from)) == 0)
                 found = &SVG_REPLACEMENTS[i];
-        /* The first filled rectangle is the paper; titles would be tips that name ids; the description names a program. */
+        /* The first filled rectangle is the paper; titles would be tips that name ids; the description names
+         * a program. */
         if (background && strncmp(at, "fill=\"#ffffff\"", 14) == 0) {
             skip = at + 14;
             background = 0;

@@ -16,8 +16,9 @@ typedef struct html {
 
 void html_raw(html *h, const char *text);
 void html_bytes(html *h, const char *bytes, size_t size);
-void html_format(html *h, const char *format, ...) __attribute__((format(printf, 2, 3))); /* not escaped; 1 KiB */
-void html_text(html *h, const char *text);                                              /* escaped */
+void html_format(html *h, const char *format, ...)
+    __attribute__((format(printf, 2, 3))); /* not escaped; 1 KiB */
+void html_text(html *h, const char *text); /* escaped */
 void html_base64(html *h, const void *bytes, size_t size);
 
 /* Head and style, up to the title; and the end. */
@@ -30,8 +31,8 @@ void html_pair(html *h, const char *name, const char *value);
 /* The table as HTML, its first 400 rows where it has more, and all of it as a link that holds the data. */
 void html_table(html *h, const table *t);
 
-/* An SVG of gnuplot for a page: no XML head, ids prefixed by `name` so that plots do not meet, no background, and black
- * turned into the colour of the text. */
+/* An SVG of gnuplot for a page: no XML head, ids prefixed by `name` so that plots do not meet, no background,
+ * and black turned into the colour of the text. */
 void html_svg(html *h, const char *name, const char *label, const char *svg);
 
 #endif

@@ -79,8 +79,8 @@ ousac_status samples_load(samples *s, const char *path, ousac_error *error) {
     if (!status)
         status = ousac_archive_digest(&archive, "schedule_digest", 0, s->schedule_digest, error);
     if (!status && s->count == 0)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: holds no tensor \"samples/exact\" or another run",
-                            path);
+        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                            "%s: holds no tensor \"samples/exact\" or another run", path);
     ousac_archive_close(&archive);
     if (status)
         samples_free(s);
@@ -148,8 +148,8 @@ static void subtract(const samples *s, int run, size_t values, float *out) {
     }
 }
 
-ousac_status samples_draw(const samples *s, size_t columns, int labelled, const char *path, samples_grid *drawn,
-                          ousac_error *error) {
+ousac_status samples_draw(const samples *s, size_t columns, int labelled, const char *path,
+                          samples_grid *drawn, ousac_error *error) {
     enum { ROWS_MAX = SAMPLES_ROWS_MAX };
     const size_t size = s->channels * s->height * s->width;
     const float *row_values[ROWS_MAX];
@@ -190,7 +190,8 @@ ousac_status samples_draw(const samples *s, size_t columns, int labelled, const 
             continue;
         for (size_t i = 0; i < values; i++)
             difference[run][i] *= (float)factor;
-        (void)snprintf(drawn->label[rows], SAMPLES_LABEL_BYTES, "%s - exact, x%g", samples_run_name(run), factor);
+        (void)snprintf(drawn->label[rows], SAMPLES_LABEL_BYTES, "%s - exact, x%g", samples_run_name(run),
+                       factor);
         row_values[rows++] = difference[run];
     }
     for (size_t row = 0; row < rows; row++) {

@@ -1,6 +1,6 @@
-/* Samples of the same noise and conditioning made in up to three ways, as `ousac sample --raw` and `ousac calibrate`
- * keep them (an .oca archive of format "ousac-samples", tensors "samples/RUN"), and as an image that shows what
- * caching changed.
+/* Samples of the same noise and conditioning made in up to three ways, as `ousac sample --raw` and `ousac
+ * calibrate` keep them (an .oca archive of format "ousac-samples", tensors "samples/RUN"), and as an image
+ * that shows what caching changed.
  */
 #ifndef OUSAC_SAMPLES_H
 #define OUSAC_SAMPLES_H
@@ -36,11 +36,11 @@ typedef struct samples_grid {
     char label[SAMPLES_ROWS_MAX][SAMPLES_LABEL_BYTES];
 } samples_grid;
 
-/* A grid as PNG: a column is one sample; rows exact, calibrated, reuse, and the differences of the latter two from the
- * exact row, signed around middle gray and amplified by the power of two at which all but a hundredth of the values of
- * the larger difference stay within the range. At most `columns` samples. `labelled`: draw the
- * rows' labels into the image. `drawn` receives what the rows are. */
-ousac_status samples_draw(const samples *s, size_t columns, int labelled, const char *path, samples_grid *drawn,
-                          ousac_error *error);
+/* A grid as PNG: a column is one sample; rows exact, calibrated, reuse, and the differences of the latter two
+ * from the exact row, signed around middle gray and amplified by the power of two at which all but a
+ * hundredth of the values of the larger difference stay within the range. At most `columns` samples.
+ * `labelled`: draw the rows' labels into the image. `drawn` receives what the rows are. */
+ousac_status samples_draw(const samples *s, size_t columns, int labelled, const char *path,
+                          samples_grid *drawn, ousac_error *error);
 
 #endif

@@ -14,7 +14,8 @@ typedef struct table {
     ousac_text text;
     size_t rows;       /* without the line of names */
     int cells_in_line; /* of the row being written */
-    const char *nothing; /* static storage: why the table is empty or has nothing but zeros; NULL where it is not */
+    const char
+        *nothing; /* static storage: why the table is empty or has nothing but zeros; NULL where it is not */
 } table;
 
 /* `columns`: names separated by blanks. */
@@ -34,8 +35,8 @@ char *join_texts(const char *a, const char *b, const char *c);
 /* Writes DIRECTORY/NAME.tsv; `directory` ends with a slash. */
 ousac_status table_save(const table *t, const char *directory, ousac_error *error);
 
-/* Walks over cells: *at begins as t->text.data; returns the cell's length and its start, and says whether it ends its
- * line; 0 in *start at the end. */
+/* Walks over cells: *at begins as t->text.data; returns the cell's length and its start, and says whether it
+ * ends its line; 0 in *start at the end. */
 size_t table_next_cell(const char **at, const char **start, int *ends_line);
 
 #endif

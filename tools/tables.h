@@ -1,6 +1,6 @@
 /* The tables behind the plots, computed from files and written as tab-separated values. Columns and units:
- * plots/TABLES.md. Each function fills a table that table_free releases, also where it fails, and leaves an empty table
- * with a reason in `nothing` where its inputs hold nothing to show.
+ * plots/TABLES.md. Each function fills a table that table_free releases, also where it fails, and leaves an
+ * empty table with a reason in `nothing` where its inputs hold nothing to show.
  */
 #ifndef OUSAC_TABLES_H
 #define OUSAC_TABLES_H
@@ -20,9 +20,10 @@ ousac_status tables_delta(table *t, const plot_profile *profile, ousac_error *er
 ousac_status tables_error(table *t, const plot_inputs *inputs, ousac_error *error);
 ousac_status tables_ranks(table *t, const plot_inputs *inputs, ousac_error *error);
 ousac_status tables_spectra(table *t, const plot_bundle *bundle, ousac_error *error);
-/* Index of inputs->site, or of the site that keeps the largest share of its energy uncorrected; USAGE for a name that
- * the bundle lacks. */
-ousac_status tables_choose_site(const plot_bundle *bundle, const char *name, size_t *site, ousac_error *error);
+/* Index of inputs->site, or of the site that keeps the largest share of its energy uncorrected; USAGE for a
+ * name that the bundle lacks. */
+ousac_status tables_choose_site(const plot_bundle *bundle, const char *name, size_t *site,
+                                ousac_error *error);
 ousac_status tables_spectrum(table *t, const plot_bundle *bundle, size_t site, ousac_error *error);
 
 /* tools/tables_result.c */

@@ -1,5 +1,6 @@
-/* Tables of plans and spectra. "Share left" of a site at a rank is the root of what the rank leaves of the energy of the
- * step-weighted deltas that the factors were made from: 1 at rank 0, that is reuse; 0 for the exact product.
+/* Tables of plans and spectra. "Share left" of a site at a rank is the root of what the rank leaves of the
+ * energy of the step-weighted deltas that the factors were made from: 1 at rank 0, that is reuse; 0 for the
+ * exact product.
  */
 #include "tools/tables.h"
 
@@ -27,7 +28,7 @@ static size_t largest_spectrum(const ousac_arch *arch) {
 static ousac_status energies_left(const plot_bundle *bundle, double *energy, double *fraction,
                                   ousac_error *error) {
     const ousac_arch *arch = &bundle->arch;
-    const ousac_ranks ranks = plot_plan_ranks(bundle->plan);
+    const ousac_ranks ranks = ousac_plan_ranks(bundle->plan);
     ousac_status status = OUSAC_STATUS_OK;
     double *lambda = ousac_malloc(largest_spectrum(arch), sizeof *lambda);
     if (lambda == NULL)
@@ -44,8 +45,7 @@ static ousac_status energies_left(const plot_bundle *bundle, double *energy, dou
             fraction[s] = 0;
             break;
         case OUSAC_PATH_LOW_RANK:
-            fraction[s] =
-                energy[s] > 0 ? ousac_spectrum_tail(lambda, count, ranks.rank[s]) / energy[s] : 0;
+            fraction[s] = energy[s] > 0 ? ousac_spectrum_tail(lambda, count, ranks.rank[s]) / energy[s] : 0;
             break;
         case OUSAC_PATH_FROZEN:
         case OUSAC_PATH_SKIPPED:
@@ -56,8 +56,8 @@ static ousac_status energies_left(const plot_bundle *bundle, double *energy, dou
     return status;
 }
 
-/* Step-weighted squares of a site's output and of its delta over the evaluations that are not full; unweighted where
- * every weight is 0. */
+/* Step-weighted squares of a site's output and of its delta over the evaluations that are not full;
+ * unweighted where every weight is 0. */
 static void weigh_site(const plot_profile *profile, size_t s, double *delta2, double *output2) {
     const ousac_arch *arch = &profile->arch;
     double plain_delta2 = 0, plain_output2 = 0;
@@ -92,7 +92,7 @@ static const char *module_state(const ousac_arch *arch, size_t m, const ousac_ra
 static ousac_status add_errors(table *t, size_t index, const plot_bundle *bundle, double *most,
                                ousac_error *error) {
     const ousac_arch *arch = &bundle->arch;
-    const ousac_ranks ranks = plot_plan_ranks(bundle->plan);
+    const ousac_ranks ranks = ousac_plan_ranks(bundle->plan);
     double *energy = ousac_malloc(arch->site_count, sizeof *energy);
     double *fraction = ousac_malloc(arch->site_count, sizeof *fraction);
     ousac_status status = OUSAC_STATUS_OK;
@@ -117,6 +117,8 @@ static ousac_status add_errors(table *t, size_t index, const plot_bundle *bundle
                 output2 += y2;
             }
         }
+        if (bundle->of_weights)
+            after2 = left = NAN; /* what the ranks leave of the deltas is not known */
         const double before = output2 > 0 ? sqrt(before2 / output2) : NAN;
         table_size(t, index);
         table_text(t, bundle->label);
@@ -206,7 +208,7 @@ ousac_status tables_ranks(table *t, const plot_inputs *inputs, ousac_error *erro
         t->nothing = arch == NULL ? "no bundle or profile was given" : "no plan was given";
         return table_check(t, error);
     }
-    const ousac_ranks ranks = plot_plan_ranks(plan);
+    const ousac_ranks ranks = ousac_plan_ranks(plan);
     (void)snprintf(label, sizeof label, "plan %s (%s)", plan->name, plan->method);
     add_ranks(t, arch, 0, label, plan->rank);
     const ousac_status status =
@@ -292,8 +294,7 @@ ousac_status tables_choose_site(const plot_bundle *bundle, const char *name, siz
     else
         status = energies_left(bundle, energy, fraction, error);
     for (size_t s = 0; !status && s < arch->site_count; s++)
-        if ((energy[s] > 0) > (energy[*site] > 0) ||
-            (energy[s] > 0 && fraction[s] > fraction[*site]))
+        if ((energy[s] > 0) > (energy[*site] > 0) || (energy[s] > 0 && fraction[s] > fraction[*site]))
             *site = s;
     ousac_free(energy);
     ousac_free(fraction);

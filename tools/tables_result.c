@@ -1,4 +1,5 @@
-/* Tables of what a calibration costs and is worth, from the cost model and from evaluations (formats/EVAL.md). */
+/* Tables of what a calibration costs and is worth, from the cost model and from evaluations
+ * (formats/EVAL.md). */
 #include "tools/tables.h"
 
 #include "calib/cost.h"
@@ -11,7 +12,8 @@
 
 /* ---- MACs ---- */
 
-static void add_part(table *t, const char *group, const char *part, double from, double to, double reference) {
+static void add_part(table *t, const char *group, const char *part, double from, double to,
+                     double reference) {
     table_text(t, group);
     table_text(t, part);
     table_real(t, reference > 0 ? from / reference : NAN);
@@ -20,7 +22,8 @@ static void add_part(table *t, const char *group, const char *part, double from,
     table_end_row(t);
 }
 
-/* What a cached evaluation of one branch costs whatever the ranks: modulation, and the attention of live modules. */
+/* What a cached evaluation of one branch costs whatever the ranks: modulation, and the attention of live
+ * modules. */
 static double cached_floor(const ousac_arch *arch, const ousac_ranks *ranks) {
     double macs = (double)arch->other_macs;
     for (size_t m = 0; m < arch->module_count; m++)
@@ -40,7 +43,7 @@ ousac_status tables_macs(table *t, const plot_inputs *inputs, ousac_error *error
         t->nothing = "no bundle or profile was given";
         return table_check(t, error);
     }
-    const ousac_ranks ranks = plan != NULL ? plot_plan_ranks(plan) : (ousac_ranks){0};
+    const ousac_ranks ranks = plan != NULL ? ousac_plan_ranks(plan) : (ousac_ranks){0};
     const ousac_status status =
         ousac_cost_trajectory(arch, schedule, plan != NULL ? &ranks : NULL, &cost, error);
     if (status)
@@ -138,7 +141,8 @@ static void add_evaluation(pareto *p, const plot_json *evaluation) {
     const cJSON *reuse = find_error(root, "reuse", "exact");
     char panel[LABEL_BYTES], series[LABEL_BYTES];
 
-    (void)snprintf(panel, sizeof panel, "schedule %s", name != NULL && *name != '\0' ? name : "without a name");
+    (void)snprintf(panel, sizeof panel, "schedule %s",
+                   name != NULL && *name != '\0' ? name : "without a name");
     (void)snprintf(series, sizeof series, "calibrated, %s ranks", method != NULL ? method : "unknown");
     add_point(p, &(pareto_point){panel, "exact", "exact", NAN,
                                  plot_json_real(root, "macs_per_sample/schedule_full") / reference, 0, 0, 0});
@@ -163,7 +167,8 @@ static void add_cell(pareto *p, const cJSON *cell) {
     if (isnan(period))
         (void)snprintf(panel, sizeof panel, "schedule %s", schedule != NULL ? schedule : "?");
     else
-        (void)snprintf(panel, sizeof panel, "schedule %s, period %g", schedule != NULL ? schedule : "?", period);
+        (void)snprintf(panel, sizeof panel, "schedule %s, period %g", schedule != NULL ? schedule : "?",
+                       period);
     cJSON_ArrayForEach(row, plot_json_item(cell, "rows")) {
         const char *method = plot_json_text(row, "method"), *allocator = plot_json_text(row, "allocator");
         const char *role = cJSON_IsTrue(plot_json_item(row, "ours")) ? "ours" : "baseline";
@@ -260,11 +265,12 @@ ousac_status tables_evaluation(table *t, const plot_inputs *inputs, ousac_error 
 
 ousac_status tables_runs(table *t, const plot_inputs *inputs, ousac_error *error) {
     const cJSON *item = NULL;
-    table_begin(t, "runs",
-                "run wall_s wall_ratio macs macs_ratio full cached reuse evaluation_reuse_rate site_reuse_rate");
+    table_begin(
+        t, "runs",
+        "run wall_s wall_ratio macs macs_ratio full cached reuse evaluation_reuse_rate site_reuse_rate");
     if (inputs->evaluation_count > 0)
         cJSON_ArrayForEach(item, plot_json_item(inputs->evaluation[0].root, "runs")) {
-            table_text(t, item->string);
+            table_text(t, item->string != NULL ? item->string : "?");
             table_real(t, plot_json_real(item, "wall_s"));
             table_real(t, plot_json_real(item, "wall_ratio"));
             table_real(t, plot_json_real(item, "macs"));

@@ -186,6 +186,12 @@ holds "--gates auto" '{s["gate"] for s in json.load(open("t.json"))["steps"]} ==
 exits "--gate reuse" 0 "$OUSAC" schedule --steps 4 --scale 2 --period 2 --gate reuse -o t.json
 holds "--gate reuse" '[s["gate"] for s in json.load(open("t.json"))["steps"]] == ["full", "reuse"] * 2'
 
+exits "--solver" 0 "$OUSAC" schedule --steps 4 --scale 2 --period 2 --solver dpmpp-2m -o t.json
+says "--solver" err "4 steps, dpmpp-2m,"
+holds "--solver" 'json.load(open("t.json"))["solver"] == "dpmpp-2m"'
+exits "unknown solver" 2 "$OUSAC" schedule --steps 4 --scale 2 --period 2 --solver euler -o t.json
+says "unknown solver" err "--solver expects ddim or dpmpp-2m, not 'euler'"
+
 for spacing in linspace leading trailing; do
     exits "spacing $spacing" 0 "$OUSAC" schedule --steps 7 --train-steps 101 --spacing $spacing --cfg none --period 2 -o t.json
     holds "spacing $spacing" '[s["timestep"] for s in json.load(open("t.json"))["steps"]] == {

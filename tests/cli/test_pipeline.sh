@@ -126,6 +126,24 @@ ousac "validation on calibration samples" 2 "calibrated on samples 0:8" \
 ousac "a pilot is no profile" 4 "moment" \
     allocate --model "$MODEL" --profile "$WORK/weights.oca" -o "$WORK/never.oca"
 
+# --- placing the refreshes ---
+place=(place --model "$MODEL" --samples 8 --probe-samples 4 --horizon 6)
+ousac "placement of an undecided schedule" 0 "" \
+    "${place[@]}" --schedule "$WORK/auto.json" --period 2 --json -o "$WORK/decided.json"
+keep
+json "at the cost of the even spacing" 'r["placed"]["forwards_full"] == r["even"]["forwards_full"] == 4 and
+    r["placed"]["forwards_cached"] == r["even"]["forwards_cached"]'
+json "the better one is written" \
+    'r["written"] == ("placed" if r["placed"]["relative_error"] < r["even"]["relative_error"] else "even")'
+check "its gates are decided" sh -c "! grep -q auto '$WORK/decided.json'"
+ousac "placement of a number of full evaluations" 0 "cond +full at [0-9]+ of 10: 0" \
+    "${place[@]}" --schedule "$WORK/s.json" --full 6 --name six -o "$WORK/six.json"
+ousac "it has them" 0 "" inspect "$WORK/six.json"
+ousac "too many full evaluations" 2 "expected from [0-9]+ to 13" \
+    "${place[@]}" --schedule "$WORK/s.json" --full 15 -o "$WORK/never.json"
+ousac "too few for the horizon" 2 "expected from 3 to 13" \
+    "${place[@]}" --schedule "$WORK/s.json" --full 2 -o "$WORK/never.json"
+
 # --- packing ---
 pack=(pack --model "$MODEL" --profile "$WORK/p.oca")
 ousac "bundle of two plans" 0 "2 plans.*verified" \
@@ -139,9 +157,45 @@ keep
 json "pack --json" 'r["dtype"] == "bf16" and r["verified"] is True and r["plans"][0]["name"] == "default"'
 ousac "two plans of one name" 2 "default" "${pack[@]}" "$WORK/plan.oca" "$WORK/uniform.oca" -o "$WORK/never.oca"
 ousac "no plan" 2 "at least one plan" "${pack[@]}" -o "$WORK/never.oca"
-ousac "unknown dtype" 2 "f32, bf16 or f16" "${pack[@]}" "$WORK/plan.oca" --dtype f8 -o "$WORK/never.oca"
+ousac "unknown dtype" 2 "f32, bf16, f16 or i8" "${pack[@]}" "$WORK/plan.oca" --dtype f8 -o "$WORK/never.oca"
 ousac "a plan of another profile" 4 "not allocated from" \
     pack --model "$MODEL" --profile "$WORK/plain.oca" "$WORK/plan.oca" -o "$WORK/never.oca"
+
+# --- factors as published ---
+ousac "shards with magnitudes" 0 "" \
+    "${profile[@]}" --samples 0:4 --weights "$WORK/weights.oca" --magnitudes -o "$WORK/m0.oca"
+ousac "shards with magnitudes, in JSON" 0 '"magnitudes":[[:space:]]*true' \
+    "${profile[@]}" --samples 4:8 --weights "$WORK/weights.oca" --magnitudes --json -o "$WORK/m1.oca"
+ousac "shards with magnitudes add up" 0 "" merge "$WORK/m0.oca" "$WORK/m1.oca" -o "$WORK/magnitudes.oca"
+ousac "but not with others" 4 "magnitudes" merge "$WORK/m0.oca" "$WORK/p1.oca" -o "$WORK/never.oca"
+for factors in svd ca-svd cd-svd; do
+    ousac "plan for $factors factors" 0 "error model: .*($factors)" \
+        allocate --model "$MODEL" --profile "$WORK/magnitudes.oca" --method uniform --forecast off \
+        --factors $factors --name $factors -o "$WORK/plan-$factors.oca"
+    ousac "bundle of $factors factors" 0 "\"factors\":[[:space:]]*\"$factors\"" pack --model "$MODEL" \
+        --profile "$WORK/magnitudes.oca" --factors $factors --plan "$WORK/plan-$factors.oca" --json \
+        -o "$WORK/bundle-$factors.oca"
+done
+check "other factors are other factors" test "$(md5sum "$WORK"/bundle-*svd.oca | cut -d' ' -f1 | sort -u | wc -l)" = 3
+ousac "$factors factors are evaluated" 0 "calibrated against exact" \
+    eval --model "$MODEL" --bundle "$WORK/bundle-$factors.oca" --samples 16:20
+ousac "factors that the profile cannot make" 4 "ca-svd factors need" \
+    "${allocate[@]}" --factors ca-svd -o "$WORK/never.oca"
+ousac "unknown factors" 2 "--factors expects delta-cov, svd, ca-svd or cd-svd" \
+    "${pack[@]}" --plan "$WORK/plan.oca" --factors pca -o "$WORK/never.oca"
+ousac "calibrate records what the factors need" 0 "calibrated" calibrate --model "$MODEL" --schedule "$WORK/s.json" \
+    --samples 4 --validation 4 --test 4 --method uniform --forecast off --factors cd-svd -o "$WORK/published"
+
+# --- another solver ---
+"$OUSAC" schedule --steps 10 --scale 5 --cfg 0:9:3 --period 3 --solver dpmpp-2m -o "$WORK/2m.json" 2>/dev/null
+ousac "a schedule of another solver is another schedule" 4 "solver" \
+    eval --model "$MODEL" --bundle "$WORK/bundle.oca" --samples 16:20 --schedule "$WORK/2m.json"
+ousac "calibrate for dpmpp-2m" 0 "" calibrate --model "$MODEL" --schedule "$WORK/2m.json" --samples 8 --validation 4 \
+    --test 4 --json -o "$WORK/all-2m"
+keep
+json "calibration beats reuse under dpmpp-2m, at most half of its error" \
+    '(lambda e: e["calibrated", "exact"] < 0.5 * e["reuse", "exact"])(
+         {(c["run"], c["against"]): c["relative_error"]["mean"] for c in r["evaluation"]["errors"]})'
 
 # --- evaluating ---
 evaluate=(eval --model "$MODEL" --bundle "$WORK/bundle.oca")
@@ -198,9 +252,9 @@ keep
 json "calibrate --json: three disjoint ranges" \
     'r["profiling"]["pilot"] == [0, 8] and r["allocation"]["validation"] == [8, 12] and
      r["evaluation"]["samples"] == [12, 16] and r["evaluation"]["held_out"]'
-check "calibrate writes seven files and nothing else" \
-    test "$(files "$WORK/all/of/it")" = \
-    "bundle.oca eval.json plan.oca profile.oca samples.png schedule.json weights.oca "
+check "calibrate writes its files and nothing else" \
+    test "$(find "$WORK/all/of/it" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | tr '\n' ' ')" = \
+    "bundle.oca cost.json eval.json plan.oca plots profile.oca report.html samples.oca samples.png schedule.json weights.oca "
 ousac "its bundle verifies" 0 "" verify "$WORK/all/of/it/bundle.oca"
 check "its profile is the one that the commands make" "$OUSAC" diff --tolerance 0 "$WORK/p.oca" "$WORK/all/of/it/profile.oca"
 check "samples.png is a PNG" test "$(head -c 8 "$WORK/all/of/it/samples.png" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a

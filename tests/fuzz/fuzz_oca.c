@@ -8,12 +8,12 @@
  * tests/fuzz/replay.c runs inputs through it without the fuzzer.
  */
 #include "formats/oca.h"
+#include "tests/fuzz/seal.h"
 
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 enum { ALLOCATION_MAX = 1 << 26, READ_MAX = 1 << 22 };
 
@@ -49,21 +49,6 @@ static int run_backwards(void *context, size_t count, void (*task)(void *, size_
     while (count)
         task(argument, --count);
     return 0;
-}
-
-static void put64(unsigned char *p, uint64_t value) {
-    for (int i = 0; i < 8; i++, value >>= 8)
-        p[i] = (unsigned char)value;
-}
-
-/* Bit 0 of the last byte decides whether the input is taken as it is. */
-static void seal(unsigned char *data, size_t size) {
-    uint64_t index = 0;
-    for (size_t i = 8; i-- > 0;)
-        index = index << 8 | data[24 + i];
-    if (index <= size - 64)
-        put64(data + 48, XXH64(data + 64, (size_t)index, 0));
-    put64(data + 56, XXH64(data, 56, 0));
 }
 
 static void read_rows(const oca_file *file, const oca_tensor *t, uint64_t first, uint64_t rows,
@@ -113,7 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size)
         memcpy(copy, data, size);
     if (size > 64 && !(copy[size - 1] & 1))
-        seal(copy, size);
+        seal_archive(copy, size);
     memset(&options, 0, sizeof options);
     options.allocate = allocate;
     options.release = release;

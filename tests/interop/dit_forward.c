@@ -44,7 +44,8 @@ int main(int argc, char **argv) {
     ousac_model_options options = {.heads = strtoul(argv[2], NULL, 10)};
     if (ousac_model_load(&model, argv[1], &options, ousac_backend_cpu(), &error) ||
         ousac_file_map(&x, argv[3], &error) || ousac_file_map(&t, argv[4], &error) ||
-        ousac_file_map(&labels, argv[5], &error) || ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = 1}, &error) ||
+        ousac_file_map(&labels, argv[5], &error) ||
+        ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = 1}, &error) ||
         model->family->workspace_create(model, 1, &workspace, &error))
         return fail(&error);
     const size_t size = ousac_model_sample_size(model), count = t.size / sizeof(float);
@@ -61,9 +62,10 @@ int main(int argc, char **argv) {
         const uint64_t sample = branch == OUSAC_BRANCH_COND ? sample_with_label(model, label) : 0;
         if (model->family->draw_inputs(model, workspace, 0, sample, 1, &error) ||
             ousac_executor_begin(executor, 0, branch, OUSAC_GATE_FULL, 1, NULL, &effective, &error) ||
-            model->family->forward(model, workspace, branch, 1, (const float *)(const void *)x.data + i * size,
-                                   (double)((const float *)(const void *)t.data)[i], ousac_executor_linears(executor),
-                                   out + i * size, &error))
+            model->family->forward(model, workspace, branch, 1,
+                                   (const float *)(const void *)x.data + i * size,
+                                   (double)((const float *)(const void *)t.data)[i],
+                                   ousac_executor_linears(executor), out + i * size, &error))
             return fail(&error);
         ousac_executor_end(executor);
     }

@@ -10,7 +10,8 @@ typedef struct counting {
     size_t next_site, next_module;
 } counting;
 
-static void on_site(void *self, const char *name, size_t rows, size_t m, size_t n, const double *x, double *y) {
+static void on_site(void *self, const char *name, size_t rows, size_t m, size_t n, const double *x,
+                    double *y) {
     counting *c = self;
     (void)name;
     if (c->hooks->site)
@@ -34,12 +35,31 @@ static double alpha_bar(int t) {
     return bar;
 }
 
-ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedule, uint64_t seed, uint64_t sample,
-                              size_t classes, const naive_hooks *hooks, float *x, ousac_error *error) {
-    size_t edge = net->side * net->patch, size = net->channels * edge * edge, all = net->out_channels * edge * edge;
+/* One step of DPM-Solver++ 2M for one value, as in algorithm 2 of arXiv 2211.01095: in lambda = log(alpha /
+ * sigma), from s to t with q the step before; the first step, and the one to lambda = infinity, of first
+ * order. */
+static double dpmpp_2m(double x, double data, double data_before, int first, double bar_before, double bar,
+                       double next) {
+    double lambda_q = log(sqrt(bar_before) / sqrt(1 - bar_before)), lambda_s = log(sqrt(bar) / sqrt(1 - bar));
+    if (next == 1)
+        return data;
+    double lambda_t = log(sqrt(next) / sqrt(1 - next)), h = lambda_t - lambda_s,
+           r = (lambda_s - lambda_q) / h;
+    double d = first ? data : (1 + 1 / (2 * r)) * data - 1 / (2 * r) * data_before;
+    return sqrt(1 - next) / sqrt(1 - bar) * x - sqrt(next) * expm1(-h) * d;
+}
+
+ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedule, uint64_t seed,
+                              uint64_t sample, size_t classes, const naive_hooks *hooks, float *x,
+                              ousac_error *error) {
+    size_t edge = net->side * net->patch, size = net->channels * edge * edge,
+           all = net->out_channels * edge * edge;
     size_t label = ousac_philox_below(seed, OUSAC_STREAM_LABEL, sample, 0, (uint32_t)classes);
     double *eps[2] = {calloc(all, sizeof(double)), calloc(all, sizeof(double))};
-    ousac_status status = eps[0] && eps[1] ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory");
+    double *data = calloc(size, sizeof *data); /* of the step before */
+    double before = 0.5;
+    ousac_status status =
+        eps[0] && eps[1] && data ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory");
     ousac_philox_normals(seed, OUSAC_STREAM_NOISE, sample, size, x);
     for (size_t i = 0; i < schedule->step_count && !status; i++) {
         const ousac_step *s = &schedule->steps[i];
@@ -50,7 +70,8 @@ ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedu
             naive_observer observer = {&count, on_site, on_module};
             if (hooks->begin)
                 hooks->begin(hooks->self, i, b);
-            status = naive_dit_forward_observed(net, x, s->timestep, b ? classes : label, eps[b], &observer, error);
+            status = naive_dit_forward_observed(net, x, s->timestep, b ? classes : label, eps[b], &observer,
+                                                error);
         }
         double bar = alpha_bar((int)s->timestep);
         double next = i + 1 < schedule->step_count ? alpha_bar((int)schedule->steps[i + 1].timestep) : 1;
@@ -58,11 +79,16 @@ ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedu
             double e = s->mode == OUSAC_MODE_CFG ? (1 - s->scale) * eps[1][j] + s->scale * eps[0][j]
                                                  : eps[s->mode == OUSAC_MODE_UNCOND][j];
             double clean = ((double)x[j] - sqrt(1 - bar) * e) / sqrt(bar);
-            x[j] = (float)(sqrt(next) * clean + sqrt(1 - next) * e);
+            x[j] = (float)(schedule->solver == OUSAC_SOLVER_DPMPP_2M
+                               ? dpmpp_2m((double)x[j], clean, data[j], i == 0, before, bar, next)
+                               : sqrt(next) * clean + sqrt(1 - next) * e);
+            data[j] = clean;
         }
+        before = bar;
     }
     free(eps[0]);
     free(eps[1]);
+    free(data);
     return status;
 }
 

@@ -1,5 +1,5 @@
-/* A whole denoising trajectory in double precision: the naive forward and DDIM from its textbook form, one sample at a
- * time, with hooks that see and may replace what every site and module computes.
+/* A whole denoising trajectory in double precision: the naive forward and the solvers from their textbook
+ * forms, one sample at a time, with hooks that see and may replace what every site and module computes.
  */
 #ifndef OUSAC_TESTS_NAIVE_TRAJECTORY_H
 #define OUSAC_TESTS_NAIVE_TRAJECTORY_H
@@ -18,10 +18,12 @@ typedef struct naive_hooks {
     void (*module)(void *self, size_t module, size_t rows, size_t d, double *out);
 } naive_hooks;
 
-/* Noise and label as ousac draws them for (seed, sample), `classes` labels; betas linear from 1e-4 to 0.02 over 1000
- * steps. The final state into x (channels, H, W). Gates are the hooks' business: the forward itself is exact. */
-ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedule, uint64_t seed, uint64_t sample,
-                              size_t classes, const naive_hooks *hooks, float *x, ousac_error *error);
+/* Noise and label as ousac draws them for (seed, sample), `classes` labels; betas linear from 1e-4 to 0.02
+ * over 1000 steps. The final state into x (channels, H, W). Gates are the hooks' business: the forward itself
+ * is exact. */
+ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedule, uint64_t seed,
+                              uint64_t sample, size_t classes, const naive_hooks *hooks, float *x,
+                              ousac_error *error);
 
 /* sqrt(sum (a - b)^2 / sum b^2) */
 double naive_relative_error(const float *a, const float *b, size_t count);

@@ -1,5 +1,5 @@
-/* Carrying archives to safetensors and back: nothing is lost, what cannot be carried is refused by name, and the files
- * are deterministic. What other programs make of the files: tests/interop/test_exchange.py.
+/* Carrying archives to safetensors and back: nothing is lost, what cannot be carried is refused by name, and
+ * the files are deterministic. What other programs make of the files: tests/interop/test_exchange.py.
  */
 #include "formats/exchange.h"
 #include "formats/memory.h"
@@ -83,7 +83,8 @@ static void test_archive_returns_byte_for_byte(void **state) {
     scratch_remove(&dir);
 }
 
-static void put_safetensors(const scratch *dir, const char *name, const char *header, const void *data, size_t size) {
+static void put_safetensors(const scratch *dir, const char *name, const char *header, const void *data,
+                            size_t size) {
     const size_t length = strlen(header);
     unsigned char *bytes = calloc(1, 8 + length + size + 1);
     for (int i = 0; i < 8; i++)
@@ -114,7 +115,8 @@ static void test_scalars_and_text_return(void **state) {
     assert_int_equal(ousac_safetensors_count(file), 3);
     assert_string_equal(ousac_safetensors_metadata(file, "\xc3\xa9\"\\\n"), "\x01 \xf0\x9f\x8e\xb2");
     assert_null(ousac_safetensors_metadata(file, OUSAC_EXCHANGE_SCALAR_KEY));
-    const ousac_safetensors_tensor *s = ousac_safetensors_find(file, "s"), *v = ousac_safetensors_find(file, "v");
+    const ousac_safetensors_tensor *s = ousac_safetensors_find(file, "s"),
+                                   *v = ousac_safetensors_find(file, "v");
     assert_int_equal(s->dims, 0);
     assert_memory_equal(s->data, "0123", 4);
     assert_int_equal(v->dims, 1);
@@ -129,22 +131,28 @@ static void test_what_an_archive_cannot_hold_is_named(void **state) {
         const char *header, *said;
         ousac_status status;
     } cases[] = {
-        {"{\"t\":{\"dtype\":\"BOOL\",\"shape\":[4],\"data_offsets\":[0,4]}}", "\"t\" (BOOL)", OUSAC_STATUS_UNSUPPORTED},
-        {"{\"t\":{\"dtype\":\"F8_E4M3\",\"shape\":[4],\"data_offsets\":[0,4]}}", "F8_E4M3", OUSAC_STATUS_UNSUPPORTED},
+        {"{\"t\":{\"dtype\":\"BOOL\",\"shape\":[4],\"data_offsets\":[0,4]}}", "\"t\" (BOOL)",
+         OUSAC_STATUS_UNSUPPORTED},
+        {"{\"t\":{\"dtype\":\"F8_E4M3\",\"shape\":[4],\"data_offsets\":[0,4]}}", "F8_E4M3",
+         OUSAC_STATUS_UNSUPPORTED},
         {"{\"t\":{\"dtype\":\"U16\",\"shape\":[2],\"data_offsets\":[0,4]}}", "U16", OUSAC_STATUS_UNSUPPORTED},
         {"{\"t\":{\"dtype\":\"U8\",\"shape\":[1,1,2,2,1],\"data_offsets\":[0,4]}}", "4 dimensions",
          OUSAC_STATUS_UNSUPPORTED},
         {"{\"e\":{\"dtype\":\"U8\",\"shape\":[0,3],\"data_offsets\":[0,0]},"
          "\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
          "dimension of 0", OUSAC_STATUS_UNSUPPORTED},
-        {"{\"\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", "an empty name", OUSAC_STATUS_UNSUPPORTED},
-        {"{\"__metadata__\":{\"\":\"x\"},\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", "metadata",
+        {"{\"\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", "an empty name",
          OUSAC_STATUS_UNSUPPORTED},
-        {"{\"__metadata__\":{\"safetensors.scalar\":\"[]\"},\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
+        {"{\"__metadata__\":{\"\":\"x\"},\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
+         "metadata", OUSAC_STATUS_UNSUPPORTED},
+        {"{\"__metadata__\":{\"safetensors.scalar\":\"[]\"},\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_"
+         "offsets\":[0,4]}}",
          "safetensors.scalar", OUSAC_STATUS_UNSUPPORTED},
-        {"{\"__metadata__\":{\"oca.codec\":\"no JSON\"},\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
+        {"{\"__metadata__\":{\"oca.codec\":\"no "
+         "JSON\"},\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
          "", OUSAC_STATUS_FORMAT},
-        {"{\"__metadata__\":{\"oca.codec\":\"[]\"},\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
+        {"{\"__metadata__\":{\"oca.codec\":\"[]\"},\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,"
+         "4]}}",
          "JSON object", OUSAC_STATUS_FORMAT},
         {"{\"__metadata__\":{\"oca.codec\":\"{\\\"t\\\":\\\"lzma\\\"}\"},"
          "\"t\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
@@ -189,7 +197,8 @@ static void test_what_safetensors_cannot_hold_is_named(void **state) {
         scratch dir;
         scratch_create(&dir);
         assert_int_equal(ousac_oca_writer_create(&writer, NULL), OUSAC_STATUS_OK);
-        assert_int_equal(ousac_oca_writer_metadata(writer, cases[i].key, cases[i].value, NULL), OUSAC_STATUS_OK);
+        assert_int_equal(ousac_oca_writer_metadata(writer, cases[i].key, cases[i].value, NULL),
+                         OUSAC_STATUS_OK);
         assert_int_equal(ousac_oca_writer_tensor(writer, cases[i].tensor, OUSAC_DTYPE_U8, 1, shape,
                                                  OUSAC_OCA_CODEC_RAW, "ab", NULL),
                          OUSAC_STATUS_OK);
@@ -214,8 +223,8 @@ static void test_a_damaged_chunk_is_not_exported(void **state) {
     scratch_put(&dir, "damaged", file.data, file.size);
     char from[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
-    assert_int_equal(ousac_export_safetensors(scratch_path(&dir, "damaged", from), scratch_path(&dir, "to", to), NULL,
-                                              &error),
+    assert_int_equal(ousac_export_safetensors(scratch_path(&dir, "damaged", from),
+                                              scratch_path(&dir, "to", to), NULL, &error),
                      OUSAC_STATUS_FORMAT);
     assert_non_null(strstr(error.message, "tensor"));
     assert_int_equal(scratch_entries(&dir), 1);
@@ -271,7 +280,8 @@ static void test_torch_files_are_deterministic_and_survive_failures(void **state
     scratch_create(&dir);
     scratch_path(&dir, "one", one);
     scratch_path(&dir, "two", two);
-    assert_int_equal(ousac_torch_save(one, "decomp_weight", lists, 2, count_up, lists, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_torch_save(one, "decomp_weight", lists, 2, count_up, lists, NULL),
+                     OUSAC_STATUS_OK);
     for (allowed = 0; status == OUSAC_STATUS_MEMORY; allowed++) {
         (void)ousac_memory_fail_after(allowed);
         status = ousac_torch_save(two, "decomp_weight", lists, 2, count_up, lists, NULL);

@@ -119,6 +119,39 @@ static void discard_leaves_the_old_file(void **state) {
     assert_int_equal(scratch_entries(&dir), 1);
 }
 
+/* Sees the whole new file while the old one is still in its place; `self` is the verdict. */
+static ousac_status look(void *self, const char *path, ousac_error *error) {
+    ousac_file_view view;
+    assert_int_equal(ousac_file_map(&view, path, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(view.size, BIG);
+    assert_memory_equal(view.data, big, BIG);
+    ousac_file_unmap(&view);
+    assert_true(scratch_holds(&dir, "x", "old", 3));
+    if (*(const ousac_status *)self)
+        return OUSAC_FAIL(error, *(const ousac_status *)self, "not liked");
+    return OUSAC_STATUS_OK;
+}
+
+static void what_a_check_refuses_never_gets_the_name(void **state) {
+    ousac_status verdict = OUSAC_STATUS_FORMAT;
+    ousac_file_writer *writer;
+    ousac_error error = {0};
+    (void)state;
+    scratch_put(&dir, "x", "old", 3);
+    assert_int_equal(ousac_file_create(&writer, at("x"), NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_file_write(writer, big, BIG, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_file_commit_checked(writer, look, &verdict, &error), OUSAC_STATUS_FORMAT);
+    assert_non_null(strstr(error.message, "not liked"));
+    assert_true(scratch_holds(&dir, "x", "old", 3));
+    assert_int_equal(scratch_entries(&dir), 1);
+    verdict = OUSAC_STATUS_OK;
+    assert_int_equal(ousac_file_create(&writer, at("x"), NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_file_write(writer, big, BIG, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_file_commit_checked(writer, look, &verdict, NULL), OUSAC_STATUS_OK);
+    assert_true(scratch_holds(&dir, "x", big, BIG));
+    assert_int_equal(scratch_entries(&dir), 1);
+}
+
 static void two_writers_of_one_name_do_not_meet(void **state) {
     ousac_file_writer *first, *second;
     (void)state;
@@ -534,6 +567,7 @@ int main(void) {
         TEST(parts_of_every_size_join_in_order),
         TEST(nothing_appears_before_the_commit),
         TEST(discard_leaves_the_old_file),
+        TEST(what_a_check_refuses_never_gets_the_name),
         TEST(two_writers_of_one_name_do_not_meet),
         TEST(rewrite_changes_written_bytes_only),
         TEST(mode_follows_the_umask),

@@ -1,5 +1,6 @@
 /* Signatures in minisign's files: what the program minisign 0.11 wrote is read, verified and, Ed25519 being
- * deterministic, written again byte for byte. The pair of keys below was made for this test and signs nothing else.
+ * deterministic, written again byte for byte. The pair of keys below was made for this test and signs nothing
+ * else.
  */
 #include "formats/memory.h"
 #include "formats/minisign.h"
@@ -14,12 +15,12 @@
 #include <cmocka.h>
 
 /* minisign -G -W */
-static const char SECRET[] =
-    "untrusted comment: minisign encrypted secret key\n"
-    "RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAHiWiVBhzU5NaJrfwBfAyOG4/Ys/Zhel6TQVvEa/soU99qZp/EROdd1iNu2H4y9GqpOpe9qw8Rsr/Gb34ooiJinYObc+xyDaaAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
-static const char PUBLIC[] =
-    "untrusted comment: minisign public key 9353731854A2251E\n"
-    "RWQeJaJUGHNTk1iNu2H4y9GqpOpe9qw8Rsr/Gb34ooiJinYObc+xyDaa\n";
+static const char SECRET[] = "untrusted comment: minisign encrypted secret key\n"
+                             "RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAHiWiVBh"
+                             "zU5NaJrfwBfAyOG4/Ys/Zhel6TQVvEa/soU99qZp/EROdd1iNu2H4y9GqpOpe9qw8Rsr/"
+                             "Gb34ooiJinYObc+xyDaaAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+static const char PUBLIC[] = "untrusted comment: minisign public key 9353731854A2251E\n"
+                             "RWQeJaJUGHNTk1iNu2H4y9GqpOpe9qw8Rsr/Gb34ooiJinYObc+xyDaa\n";
 /* of the file "hello\n": minisign -S, and minisign -Sl -t 'my comment' */
 static const char DATA[] = "hello\n";
 static const char HASHED[] =
@@ -40,7 +41,8 @@ static ousac_minisign_public the_public_key(void) {
     char path[SCRATCH_PATH_BYTES];
     scratch_create(&dir);
     scratch_put(&dir, "k.pub", PUBLIC, strlen(PUBLIC));
-    assert_int_equal(ousac_minisign_public_load(&key, scratch_path(&dir, "k.pub", path), NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_minisign_public_load(&key, scratch_path(&dir, "k.pub", path), NULL),
+                     OUSAC_STATUS_OK);
     scratch_remove(&dir);
     return key;
 }
@@ -132,7 +134,8 @@ static void test_any_altered_byte_is_noticed(void **state) {
         }
         assert_int_equal(ousac_minisign_verify(&key, DATA, DATA_BYTES - 1, texts[k], "s", NULL, NULL),
                          OUSAC_STATUS_MISMATCH);
-        assert_int_equal(ousac_minisign_verify(&key, NULL, 0, texts[k], "s", NULL, NULL), OUSAC_STATUS_MISMATCH);
+        assert_int_equal(ousac_minisign_verify(&key, NULL, 0, texts[k], "s", NULL, NULL),
+                         OUSAC_STATUS_MISMATCH);
     }
 }
 
@@ -159,7 +162,8 @@ static void test_malformed_signatures_are_refused_by_name(void **state) {
         assert_ptr_equal(strstr(error.message, "s.minisig: "), error.message);
     }
     (void)snprintf(text, sizeof text, "%sone line more\n", HASHED);
-    assert_int_equal(ousac_minisign_verify(&key, DATA, DATA_BYTES, text, "s", NULL, NULL), OUSAC_STATUS_FORMAT);
+    assert_int_equal(ousac_minisign_verify(&key, DATA, DATA_BYTES, text, "s", NULL, NULL),
+                     OUSAC_STATUS_FORMAT);
     (void)snprintf(text, sizeof text, "%s\n \n", HASHED);
     assert_int_equal(ousac_minisign_verify(&key, DATA, DATA_BYTES, text, "s", NULL, NULL), OUSAC_STATUS_OK);
 }
@@ -198,7 +202,8 @@ static void test_new_keys_survive_their_files(void **state) {
     assert_int_equal(encrypted, 0);
     assert_int_equal(ousac_minisign_secret_load(&again, path, NULL, NULL), OUSAC_STATUS_OK);
     assert_memory_equal(&again, &secret, sizeof again);
-    assert_int_equal(ousac_minisign_public_save(&public_key, scratch_path(&dir, "p", path), NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_minisign_public_save(&public_key, scratch_path(&dir, "p", path), NULL),
+                     OUSAC_STATUS_OK);
     assert_int_equal(ousac_minisign_public_load(&read, path, NULL), OUSAC_STATUS_OK);
     assert_memory_equal(&read, &public_key, sizeof read);
     assert_int_equal(ousac_minisign_sign(&again, "", 0, 0, &comments, &text, NULL), OUSAC_STATUS_OK);
@@ -223,9 +228,10 @@ static ousac_status load_altered(size_t at, char with) {
 static void test_damaged_secret_keys_are_refused(void **state) {
     (void)state;
     assert_int_equal(load_altered(0, 'R'), OUSAC_STATUS_OK);
-    assert_int_equal(load_altered(0, 'S'), OUSAC_STATUS_FORMAT);  /* algorithm */
-    assert_int_equal(load_altered(4, 'B'), OUSAC_STATUS_FORMAT);  /* key derivation */
-    assert_int_equal(load_altered(100, 'z'), OUSAC_STATUS_FORMAT); /* seed, which no longer makes the public half */
+    assert_int_equal(load_altered(0, 'S'), OUSAC_STATUS_FORMAT); /* algorithm */
+    assert_int_equal(load_altered(4, 'B'), OUSAC_STATUS_FORMAT); /* key derivation */
+    assert_int_equal(load_altered(100, 'z'),
+                     OUSAC_STATUS_FORMAT); /* seed, which no longer makes the public half */
     assert_int_equal(load_altered(150, 'z'), OUSAC_STATUS_FORMAT); /* public half */
     assert_int_equal(load_altered(190, 'z'), OUSAC_STATUS_FORMAT); /* checksum */
     assert_int_equal(load_altered(20, '!'), OUSAC_STATUS_FORMAT);
@@ -237,9 +243,11 @@ static void test_comments_are_one_line(void **state) {
     (void)state;
     memset(longest, 'x', OUSAC_MINISIGN_TRUSTED_BYTES);
     longest[OUSAC_MINISIGN_TRUSTED_BYTES] = '\0';
-    const ousac_minisign_comments bad[] = {{"a\nb", "t"}, {"a", "t\nu"}, {"a", "t\x1b[m"}, {"a", longest}, {longest, "t"}};
+    const ousac_minisign_comments bad[] = {
+        {"a\nb", "t"}, {"a", "t\nu"}, {"a", "t\x1b[m"}, {"a", longest}, {longest, "t"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_int_equal(ousac_minisign_sign(&key, DATA, DATA_BYTES, 0, &bad[i], &text, NULL), OUSAC_STATUS_USAGE);
+        assert_int_equal(ousac_minisign_sign(&key, DATA, DATA_BYTES, 0, &bad[i], &text, NULL),
+                         OUSAC_STATUS_USAGE);
         assert_null(text);
     }
     free(longest);

@@ -637,7 +637,7 @@ static void test_unsealed_changes_of_the_payload_are_seen(void **state) {
         oca_close(file);
         free(im.data);
     }
-    assert_true(missed < 10);
+    assert_true(missed < 20); /* of the bytes of small frames, which can say the same in several ways */
     free(good.data);
 }
 

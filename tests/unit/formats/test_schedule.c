@@ -98,6 +98,22 @@ static void the_example_prints_byte_for_byte(void **state) {
     ousac_schedule_free(&schedule);
 }
 
+/* The digest's text as above, with solver=dpmpp-2m. */
+static void the_solver_is_part_of_the_identity(void **state) {
+    static const char digest_2m[] = "20b52eecdedb3b301b08a20e1bab9e529e240879a68e429d963ef28bb54b3512";
+    ousac_schedule schedule;
+    char digest[OUSAC_DIGEST_CHARS], *text;
+    (void)state;
+    assert_int_equal(parse(&schedule, example, NULL), OUSAC_STATUS_OK);
+    schedule.solver = OUSAC_SOLVER_DPMPP_2M;
+    ousac_schedule_digest(&schedule, digest);
+    assert_string_equal(digest, digest_2m);
+    assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+    assert_non_null(strstr(text, "\"solver\": \"dpmpp-2m\""));
+    ousac_free(text);
+    ousac_schedule_free(&schedule);
+}
+
 static void the_digest_is_the_documented_one(void **state) {
     ousac_schedule schedule;
     char digest[OUSAC_DIGEST_CHARS];
@@ -388,7 +404,8 @@ static void printing_and_parsing_give_the_same(void **state) {
     for (size_t round = 0; round < 25; round++) {
         ousac_step steps[STEPS];
         double times[STEPS];
-        ousac_schedule schedule = {.solver = OUSAC_SOLVER_DDIM, .step_count = STEPS, .steps = steps}, back;
+        ousac_schedule schedule = {.step_count = STEPS, .steps = steps}, back;
+        schedule.solver = round % 3 ? OUSAC_SOLVER_DDIM : OUSAC_SOLVER_DPMPP_2M;
         char *text, *again, one[OUSAC_DIGEST_CHARS], other[OUSAC_DIGEST_CHARS];
         strcpy(schedule.name, names[round % 5]);
         for (size_t i = 0; i < STEPS; i++)
@@ -654,7 +671,8 @@ static void spacings_follow_their_formulas(void **state) {
         scales[i] = 1.5;
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         ousac_schedule_options options = {
-            NULL, cases[c].steps, cases[c].train_steps, cases[c].spacing, OUSAC_MODE_COND, scales, gates};
+            NULL,   cases[c].steps, cases[c].train_steps, cases[c].spacing, OUSAC_MODE_COND,
+            scales, gates,          OUSAC_SOLVER_DDIM};
         ousac_schedule schedule;
         assert_int_equal(ousac_schedule_build(&schedule, &options, NULL), OUSAC_STATUS_OK);
         assert_int_equal(ousac_schedule_validate(&schedule, "built", NULL), OUSAC_STATUS_OK);
@@ -675,8 +693,14 @@ static void every_length_builds(void **state) {
     for (size_t train = 1; train <= 64; train++)
         for (size_t steps = 1; steps <= train; steps++)
             for (int spacing = 0; spacing < 3; spacing++) {
-                ousac_schedule_options options = {
-                    "x", steps, train, (ousac_spacing)spacing, OUSAC_MODE_COND, scales, gates};
+                ousac_schedule_options options = {"x",
+                                                  steps,
+                                                  train,
+                                                  (ousac_spacing)spacing,
+                                                  OUSAC_MODE_COND,
+                                                  scales,
+                                                  gates,
+                                                  OUSAC_SOLVER_DDIM};
                 ousac_schedule schedule;
                 assert_int_equal(ousac_schedule_build(&schedule, &options, NULL), OUSAC_STATUS_OK);
                 assert_int_equal(ousac_schedule_validate(&schedule, "built", NULL), OUSAC_STATUS_OK);
@@ -688,8 +712,8 @@ static void every_length_builds(void **state) {
 static void build_takes_modes_scales_and_gates(void **state) {
     const double scales[3] = {4, NAN, -0.5};
     const ousac_gate gates[3] = {OUSAC_GATE_FULL, OUSAC_GATE_CACHED, OUSAC_GATE_AUTO};
-    ousac_schedule_options options = {"built",           3,      10,   OUSAC_SPACING_LEADING,
-                                      OUSAC_MODE_UNCOND, scales, gates};
+    ousac_schedule_options options = {"built",           3,      10,    OUSAC_SPACING_LEADING,
+                                      OUSAC_MODE_UNCOND, scales, gates, OUSAC_SOLVER_DDIM};
     ousac_schedule schedule;
     (void)state;
     assert_int_equal(ousac_schedule_build(&schedule, &options, NULL), OUSAC_STATUS_OK);
@@ -707,7 +731,7 @@ static void build_takes_modes_scales_and_gates(void **state) {
 }
 
 static void bad_options_are_refused(void **state) {
-    enum { BREAKS = 13 };
+    enum { BREAKS = 14 };
     static const char *const expected[BREAKS] = {"",
                                                  "0 steps",
                                                  "11 steps, expected 1 to 10",
@@ -720,7 +744,8 @@ static void bad_options_are_refused(void **state) {
                                                  "scale and a gate",
                                                  "step 2: guidance scale",
                                                  "step 1: gate 4",
-                                                 "name must"};
+                                                 "name must",
+                                                 "solver 2"};
     char name[OUSAC_SCHEDULE_NAME_BYTES + 1];
     (void)state;
     memset(name, 'n', sizeof name);
@@ -728,8 +753,8 @@ static void bad_options_are_refused(void **state) {
     for (int which = 0; which < BREAKS; which++) {
         double scales[3] = {4, NAN, 1};
         ousac_gate gates[3] = {OUSAC_GATE_FULL, OUSAC_GATE_CACHED, OUSAC_GATE_AUTO};
-        ousac_schedule_options options = {"built",         3,      10,   OUSAC_SPACING_LEADING,
-                                          OUSAC_MODE_COND, scales, gates};
+        ousac_schedule_options options = {"built",         3,      10,    OUSAC_SPACING_LEADING,
+                                          OUSAC_MODE_COND, scales, gates, OUSAC_SOLVER_DDIM};
         ousac_schedule schedule;
         ousac_error error = {0};
         ousac_status status;
@@ -759,6 +784,8 @@ static void bad_options_are_refused(void **state) {
             gates[1] = (ousac_gate)4;
         if (which == 12)
             options.name = name;
+        if (which == 13)
+            options.solver = (ousac_solver)2;
         status = ousac_schedule_build(&schedule, &options, &error);
         assert_int_equal(status, which ? OUSAC_STATUS_USAGE : OUSAC_STATUS_OK);
         if (status && !strstr(error.message, expected[which]))
@@ -796,7 +823,11 @@ static void names_map_both_ways(void **state) {
     assert_int_equal(ousac_solver_parse(&solver, "ddim "), -1);
     assert_string_equal(ousac_mode_name((ousac_mode)3), "?");
     assert_string_equal(ousac_gate_name((ousac_gate)-1), "?");
-    assert_string_equal(ousac_solver_name((ousac_solver)1), "?");
+    assert_string_equal(ousac_solver_name(OUSAC_SOLVER_DPMPP_2M), "dpmpp-2m");
+    assert_int_equal(ousac_solver_parse(&solver, "dpmpp-2m"), 0);
+    assert_int_equal(solver, OUSAC_SOLVER_DPMPP_2M);
+    assert_string_equal(ousac_solver_name((ousac_solver)2), "?");
+    assert_string_equal(ousac_solver_name((ousac_solver)-1), "?");
     assert_string_equal(ousac_branch_name(2), "?");
 }
 
@@ -836,6 +867,7 @@ int main(void) {
         cmocka_unit_test(the_example_is_read_as_written),
         cmocka_unit_test(the_example_prints_byte_for_byte),
         cmocka_unit_test(the_digest_is_the_documented_one),
+        cmocka_unit_test(the_solver_is_part_of_the_identity),
         cmocka_unit_test(everything_that_runs_moves_the_digest),
         cmocka_unit_test(malformed_texts_are_refused),
         cmocka_unit_test(names_have_a_limit),

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "formats/memory.h"
@@ -93,13 +94,21 @@ static float rounded(float value, ousac_dtype dtype) {
                                       : value;
 }
 
-static void assert_rounded(const float *is, const float *of, size_t count, ousac_dtype dtype) {
-    for (size_t i = 0; i < count; i++)
-        assert_true(is[i] == rounded(of[i], dtype));
+static void assert_rounded(const float *is, const float *of, size_t rows, size_t cols, ousac_dtype dtype) {
+    for (size_t r = 0; r < rows; r++, is += cols, of += cols) {
+        float scale = 0; /* of i8: a row's largest value is 127 steps */
+        for (size_t j = 0; j < cols; j++)
+            scale = fabsf(of[j]) > scale * 127 ? fabsf(of[j]) / 127 : scale;
+        for (size_t j = 0; j < cols; j++)
+            if (dtype == OUSAC_DTYPE_I8)
+                assert_true(fabsf(is[j] - of[j]) <= 0.5001F * scale);
+            else
+                assert_true(is[j] == rounded(of[j], dtype));
+    }
 }
 
 static void factors_come_back_truncated_to_the_plan(void **state) {
-    static const ousac_dtype dtypes[] = {OUSAC_DTYPE_F32, OUSAC_DTYPE_BF16, OUSAC_DTYPE_F16};
+    static const ousac_dtype dtypes[] = {OUSAC_DTYPE_F32, OUSAC_DTYPE_BF16, OUSAC_DTYPE_F16, OUSAC_DTYPE_I8};
     const fixture *f = *state;
     const ousac_arch *arch = &f->model->arch;
     ousac_error error = {0};
@@ -118,8 +127,8 @@ static void factors_come_back_truncated_to_the_plan(void **state) {
                     assert_int_equal(c->rank[s], plan_ranks[p][s]);
                     if (c->path[s] != OUSAC_PATH_LOW_RANK)
                         continue;
-                    assert_rounded(c->a[s], f->set->site[s].a, c->rank[s] * arch->sites[s].m, dtypes[i]);
-                    assert_rounded(b, f->set->site[s].b, c->rank[s] * arch->sites[s].n, dtypes[i]);
+                    assert_rounded(c->a[s], f->set->site[s].a, c->rank[s], arch->sites[s].m, dtypes[i]);
+                    assert_rounded(b, f->set->site[s].b, c->rank[s], arch->sites[s].n, dtypes[i]);
                     b += c->rank[s] * arch->sites[s].n;
                     low_rank++;
                 }
@@ -129,6 +138,38 @@ static void factors_come_back_truncated_to_the_plan(void **state) {
         }
         ousac_bundle_close(bundle);
     }
+}
+
+/* Types that differ from factor to factor, and what they add, are in the file. */
+static void chosen_types_add_little_and_say_so(void **state) {
+    const fixture *f = *state;
+    const ousac_bundle_options options = {.choose = 1, .codec = OUSAC_OCA_CODEC_SHUFFLE_ZSTD};
+    ousac_bundle *bundle = NULL;
+    oca_file *file = NULL;
+    ousac_error error = {0};
+    size_t small = 0;
+    must_succeed(ousac_bundle_save(f->path, f->model, f->profile, f->set, (const ousac_plan *const *)f->plan,
+                                   PLANS, &options, &error),
+                 &error);
+    must_succeed(ousac_bundle_open(&bundle, f->path, &error), &error);
+    must_succeed(ousac_bundle_verify(bundle, &error), &error);
+    assert_int_equal(oca_open_path(&file, f->path, NULL), OCA_OK);
+    for (size_t s = 0; s < SITES; s++) {
+        const char *site = f->model->arch.sites[s].name;
+        char key[128];
+        oca_tensor a;
+        (void)snprintf(key, sizeof key, "factor/%s/A", site);
+        if (oca_tensor_find(file, key, &a) != OCA_OK)
+            continue;
+        small += a.dtype != OCA_F32;
+        (void)snprintf(key, sizeof key, "added.%s", site);
+        const char *added = oca_metadata(file, key);
+        assert_non_null(added);
+        assert_true(strtod(added, NULL) < 0.01);
+    }
+    assert_true(small > 0);
+    oca_close(file);
+    ousac_bundle_close(bundle);
 }
 
 static void plans_schedule_and_identity_come_back(void **state) {
@@ -328,7 +369,8 @@ static void another_schedule_is_refused_with_the_step_that_differs(void **state)
 static void parts_that_do_not_fit_are_not_written(void **state) {
     fixture *f = *state;
     ousac_error error = {0};
-    must_fail(save(f, f->path, OUSAC_DTYPE_F64, 0, &error), OUSAC_STATUS_USAGE, &error, "f32, bf16 or f16");
+    must_fail(save(f, f->path, OUSAC_DTYPE_F64, 0, &error), OUSAC_STATUS_USAGE, &error,
+              "f32, bf16, f16 or i8");
     f->plan[0]->rank[3] = 3; /* site 3 (8, 8) holds 3 directions, and is dense from 4 */
     must_succeed(save(f, f->path, OUSAC_DTYPE_F32, 0, &error), &error);
     assert_int_equal(remove(f->path), 0);
@@ -418,13 +460,13 @@ static void a_file_that_contradicts_itself_is_refused(void **state) {
           .dims = 2,
           .shape = {2, 9},
           .data = ones}},
-        {"expected f32",
-         {.tensor = "factor/blocks.0.attn.q/A",
-          .dtype = OUSAC_DTYPE_F32,
+        {"no tensor \"factor/blocks.0.attn.q/B.scale\"",
+         {.tensor = "factor/blocks.0.attn.q/B",
+          .dtype = OUSAC_DTYPE_I8,
           .dims = 2,
           .shape = {2, 8},
           .data = ones}},
-        {"expected f32, bf16 or f16",
+        {"expected f32, bf16, f16 or i8",
          {.tensor = "factor/blocks.0.attn.q/A",
           .dtype = OUSAC_DTYPE_F64,
           .dims = 2,
@@ -628,6 +670,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(factors_come_back_truncated_to_the_plan),
         TEST(plans_schedule_and_identity_come_back),
+        TEST(chosen_types_add_little_and_say_so),
         TEST(the_only_plan_needs_no_name),
         TEST(only_what_the_plans_need_is_stored),
         TEST(the_same_parts_give_the_same_bytes),

@@ -1,5 +1,5 @@
-/* Calibration of the shipped model, measured: the spectra predict what truncation really loses, full-rank corrections
- * reproduce the exact step, and every site's factors matter. */
+/* Calibration of the shipped model, measured: the spectra predict what truncation really loses, full-rank
+ * corrections reproduce the exact step, and every site's factors matter. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,8 +34,14 @@ static ousac_profile *record(const double *weight, int with_moments) {
     memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
     must(ousac_profile_create(&p, &model->arch, &schedule, &identity, weight, with_moments, &error), &error);
     must(ousac_recorder_create(&recorder, p, model->backend, 2, BATCH, &error), &error);
-    ousac_run run = {.model = model, .schedule = &schedule, .seed = SEED, .count = SAMPLES, .micro_batch = BATCH,
-                     .threads = 2, .exact = 1, .observers = ousac_recorder_observers(recorder)};
+    ousac_run run = {.model = model,
+                     .schedule = &schedule,
+                     .seed = SEED,
+                     .count = SAMPLES,
+                     .micro_batch = BATCH,
+                     .threads = 2,
+                     .exact = 1,
+                     .observers = ousac_recorder_observers(recorder)};
     must(ousac_run_samples(&run, &error), &error);
     ousac_recorder_free(recorder);
     return p;
@@ -51,7 +57,8 @@ static int set_up(void **state) {
         scale[i] = i % 2 == 0 ? 4.0 - 0.2 * i : (double)NAN;
         gate[i] = i % 3 == 0 ? OUSAC_GATE_FULL : OUSAC_GATE_CACHED;
     }
-    ousac_schedule_options options = {"sparse", STEPS, 1000, OUSAC_SPACING_LINSPACE, OUSAC_MODE_COND, scale, gate};
+    ousac_schedule_options options = {"sparse",        STEPS, 1000, OUSAC_SPACING_LINSPACE,
+                                      OUSAC_MODE_COND, scale, gate, OUSAC_SOLVER_DDIM};
     if (ousac_model_load(&model, "data/shapes-dit/model.safetensors", NULL, ousac_backend_cpu(), &error) ||
         ousac_schedule_build(&schedule, &options, &error)) {
         print_error("%s\n", error.message);
@@ -67,7 +74,8 @@ static int set_up(void **state) {
     free(weight);
     size_t full[SITES];
     for (size_t s = 0; s < SITES; s++)
-        full[s] = model->arch.sites[s].m < model->arch.sites[s].n ? model->arch.sites[s].m : model->arch.sites[s].n;
+        full[s] =
+            model->arch.sites[s].m < model->arch.sites[s].n ? model->arch.sites[s].m : model->arch.sites[s].n;
     ousac_factorise_options factorise = {.rank_max = full, .threads = 2};
     return ousac_factor_set_create(&set, model, profile, &factorise, &error);
 }
@@ -97,8 +105,8 @@ typedef struct loss {
     double *delta, *lost; /* scratch */
 } loss;
 
-static ousac_status on_begin(void *self, size_t step, int branch, ousac_gate gate, uint64_t first, size_t count,
-                             ousac_error *error) {
+static ousac_status on_begin(void *self, size_t step, int branch, ousac_gate gate, uint64_t first,
+                             size_t count, ousac_error *error) {
     loss *l = self;
     (void)gate, (void)count, (void)error;
     if (first != l->first || !l->any) /* another micro-batch: caches start empty */
@@ -120,8 +128,8 @@ static double lost_energy(loss *l, const double *map, size_t rows, size_t m, siz
     return sum;
 }
 
-static ousac_status on_linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
-                              size_t ldy, ousac_error *error) {
+static ousac_status on_linear(void *self, size_t group, size_t rows, const float *x, size_t ldx,
+                              const float *y, size_t ldy, ousac_error *error) {
     loss *l = self;
     const ousac_group *g = &model->arch.groups[group];
     size_t n = model->arch.sites[g->first_site].n;
@@ -172,7 +180,8 @@ static void spectra_predict_what_truncation_loses(void **state) {
         const ousac_factors *f = &set->site[s];
         double total = ousac_spectrum_tail(f->lambda, f->lambda_count, 0);
         for (int r = 0; r < RANKS; r++) {
-            if (try_rank[r] > f->rank || ousac_spectrum_tail(f->lambda, f->lambda_count, try_rank[r]) < 1e-4 * total)
+            if (try_rank[r] > f->rank ||
+                ousac_spectrum_tail(f->lambda, f->lambda_count, try_rank[r]) < 1e-4 * total)
                 continue;
             double *map = l->residual[s][r] = malloc(f->m * f->n * sizeof *map);
             for (size_t i = 0; i < f->m; i++)
@@ -185,17 +194,24 @@ static void spectra_predict_what_truncation_loses(void **state) {
         }
     }
     ousac_run_observers observers = {l, attach, NULL};
-    ousac_run run = {.model = model, .schedule = &schedule, .seed = SEED, .count = SAMPLES, .micro_batch = BATCH,
-                     .threads = 1, .exact = 1, .observers = &observers};
+    ousac_run run = {.model = model,
+                     .schedule = &schedule,
+                     .seed = SEED,
+                     .count = SAMPLES,
+                     .micro_batch = BATCH,
+                     .threads = 1,
+                     .exact = 1,
+                     .observers = &observers};
     must(ousac_run_samples(&run, &error), &error);
     for (size_t s = 0; s < SITES; s++)
         for (int r = 0; r < RANKS; r++)
             if (l->residual[s][r]) {
-                double predicted = ousac_spectrum_tail(set->site[s].lambda, set->site[s].lambda_count, try_rank[r]);
+                double predicted =
+                    ousac_spectrum_tail(set->site[s].lambda, set->site[s].lambda_count, try_rank[r]);
                 double off = fabs(l->sum[s][r] / predicted - 1);
                 if (off > 1e-3 && off > worst)
-                    print_error("%s rank %zu: predicted %.6e, measured %.6e\n", model->arch.sites[s].name, try_rank[r],
-                                predicted, l->sum[s][r]);
+                    print_error("%s rank %zu: predicted %.6e, measured %.6e\n", model->arch.sites[s].name,
+                                try_rank[r], predicted, l->sum[s][r]);
                 worst = fmax(worst, off);
                 compared++;
                 free(l->residual[s][r]);
@@ -214,7 +230,8 @@ static void spectra_predict_what_truncation_loses(void **state) {
 static void evaluate(ousac_executor *executor, void *workspace, size_t step, const float *x, float *eps) {
     ousac_gate effective;
     ousac_error error = {0};
-    must(ousac_executor_begin(executor, step, 0, schedule.steps[step].gate[0], 1, NULL, &effective, &error), &error);
+    must(ousac_executor_begin(executor, step, 0, schedule.steps[step].gate[0], 1, NULL, &effective, &error),
+         &error);
     must(model->family->forward(model, workspace, 0, 1, x, schedule.steps[step].timestep,
                                 ousac_executor_linears(executor), eps, &error),
          &error);
@@ -237,8 +254,8 @@ static ousac_calibration *full_rank(void) {
     for (size_t s = 0; s < SITES; s++)
         rank[s] = set->site[s].rank;
     ousac_ranks ranks = {.rank = rank, .dense_fallback = 0};
-    must(ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks, ousac_factor_set_source, set,
-                                  NULL, &error),
+    must(ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks, ousac_factor_set_source,
+                                  set, NULL, &error),
          &error);
     return calibration;
 }
@@ -269,7 +286,8 @@ static void full_rank_reproduces_the_exact_step_and_every_site_matters(void **st
             double a = model->alpha_bar[(size_t)schedule.steps[i].timestep];
             double b = model->alpha_bar[(size_t)schedule.steps[i + 1].timestep];
             for (size_t j = 0; j < size; j++) {
-                double e = (double)exact[i * size + j], clean = ((double)x[i * size + j] - sqrt(1 - a) * e) / sqrt(a);
+                double e = (double)exact[i * size + j],
+                       clean = ((double)x[i * size + j] - sqrt(1 - a) * e) / sqrt(a);
                 x[(i + 1) * size + j] = (float)(sqrt(b) * clean + sqrt(1 - b) * e);
             }
         }
@@ -278,14 +296,17 @@ static void full_rank_reproduces_the_exact_step_and_every_site_matters(void **st
 
     ousac_calibration *calibration = full_rank();
     must(ousac_executor_create(&executor, model,
-                               &(ousac_executor_options){.calibration = calibration, .batch = 1, .keep = 1}, &error), &error);
+                               &(ousac_executor_options){.calibration = calibration, .batch = 1, .keep = 1},
+                               &error),
+         &error);
     double worst = 0;
     for (size_t i = 0; i < STEPS; i++) {
         evaluate(executor, workspace, i, x + i * size, eps);
         worst = fmax(worst, relative(eps, exact + i * size, size));
     }
     const ousac_counters *counters = ousac_executor_counters(executor);
-    print_message("full rank: worst step %.2e, %llu corrections\n", worst, (unsigned long long)counters->site_low_rank);
+    print_message("full rank: worst step %.2e, %llu corrections\n", worst,
+                  (unsigned long long)counters->site_low_rank);
     assert_true(worst <= 1e-4);
     assert_int_equal(counters->site_low_rank, 6 * SITES); /* six cached steps, every site */
     assert_int_equal(counters->site_dense + counters->site_frozen + counters->site_skipped, 0);
@@ -297,14 +318,17 @@ static void full_rank_reproduces_the_exact_step_and_every_site_matters(void **st
         double change = 0;
         calibration = full_rank();
         must(ousac_calibration_zero_site(calibration, &model->arch, s, &error), &error);
-        must(ousac_executor_create(&executor, model,
-                               &(ousac_executor_options){.calibration = calibration, .batch = 1, .keep = 1}, &error), &error);
+        must(ousac_executor_create(
+                 &executor, model,
+                 &(ousac_executor_options){.calibration = calibration, .batch = 1, .keep = 1}, &error),
+             &error);
         for (size_t i = 0; i < STEPS; i++) {
             evaluate(executor, workspace, i, x + i * size, eps);
             change = fmax(change, relative(eps, exact + i * size, size));
         }
         if (change <= 1e-3)
-            print_error("%s: zeroing its factors changes the output by %.2e only\n", model->arch.sites[s].name, change);
+            print_error("%s: zeroing its factors changes the output by %.2e only\n",
+                        model->arch.sites[s].name, change);
         weakest = fmin(weakest, change);
         ousac_executor_free(executor);
         ousac_calibration_free(calibration);

@@ -60,15 +60,17 @@ static double engine_error(const ousac_model *model, naive_dit *net, size_t coun
     ousac_model_draw_noise(model, 5, 40, count, x);
     for (size_t t = 0; t < sizeof timesteps / sizeof *timesteps; t++)
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
-            must(ousac_executor_begin(executor, 0, branch, OUSAC_GATE_FULL, count, NULL, &effective, &error), &error);
+            must(ousac_executor_begin(executor, 0, branch, OUSAC_GATE_FULL, count, NULL, &effective, &error),
+                 &error);
             must(model->family->forward(model, workspace, branch, count, x, timesteps[t],
                                         ousac_executor_linears(executor), out, &error),
                  &error);
             ousac_executor_end(executor);
             for (size_t i = 0; i < count; i++) {
-                size_t label = branch == OUSAC_BRANCH_UNCOND
-                                   ? dit->classes
-                                   : ousac_philox_below(5, OUSAC_STREAM_LABEL, 40 + i, 0, (uint32_t)dit->classes);
+                size_t label =
+                    branch == OUSAC_BRANCH_UNCOND
+                        ? dit->classes
+                        : ousac_philox_below(5, OUSAC_STREAM_LABEL, 40 + i, 0, (uint32_t)dit->classes);
                 double difference = 0, norm = 0;
                 must(naive_dit_forward(net, x + i * size, timesteps[t], label, expected, &error), &error);
                 for (size_t j = 0; j < size; j++) { /* the noise channels come first */
@@ -128,7 +130,8 @@ static void random_models_match_naive_forward(void **state) {
         random_dit_options options = random_dit_defaults();
         options.seed = 100 + c;
         options.depth = cases[c].depth, options.width = cases[c].width, options.heads = cases[c].heads;
-        options.hidden = cases[c].hidden, options.patch = cases[c].patch, options.channels = cases[c].channels;
+        options.hidden = cases[c].hidden, options.patch = cases[c].patch,
+        options.channels = cases[c].channels;
         options.input_size = cases[c].input_size, options.classes = cases[c].classes;
         options.learn_sigma = cases[c].learn_sigma, options.dtype = cases[c].dtype;
         (void)snprintf(name, sizeof name, "plain%zu", c);
@@ -145,7 +148,8 @@ static void random_models_match_naive_forward(void **state) {
             scratch_join(file, other, random_dit_file(RANDOM_DIT_DIFFUSERS));
             net->frequency_denominator -= 1;
             net->mlp_norm_eps = 1e-3;
-            /* the public file holds the embedding in the file's dtype, the other file none: both computed here */
+            /* the public file holds the embedding in the file's dtype, the other file none: both computed
+             * here */
             must(naive_dit_set_sincos(net, options.input_size / options.patch, &error), &error);
         }
         must(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), &error);
@@ -197,7 +201,8 @@ static void missing_heads_is_an_error(void **state) {
     assert_int_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
     assert_non_null(strstr(error.message, "--heads"));
     ousac_model_options wrong = {.heads = 5};
-    assert_int_equal(ousac_model_load(&model, file, &wrong, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
+    assert_int_equal(ousac_model_load(&model, file, &wrong, ousac_backend_cpu(), &error),
+                     OUSAC_STATUS_FORMAT);
     assert_non_null(strstr(error.message, "do not divide"));
     ousac_model_options right = {.heads = options.heads};
     must(ousac_model_load(&model, file, &right, ousac_backend_cpu(), &error), &error);
@@ -227,7 +232,8 @@ static void a_config_that_contradicts_the_tensors_is_refused(void **state) {
         assert_non_null(out);
         (void)fputs(texts[i], out);
         (void)fclose(out);
-        assert_int_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
+        assert_int_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error),
+                         OUSAC_STATUS_FORMAT);
         assert_null(model);
         assert_non_null(strstr(error.message, "config.json"));
     }

@@ -1,5 +1,5 @@
-/* The fitted coefficients of the residual forecast against the same least squares along the naive trajectory, and their
- * way through plan files. */
+/* The fitted coefficients of the residual forecast against the same least squares along the naive trajectory,
+ * and their way through plan files. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,12 +25,13 @@ static scratch directory;
 static ousac_model *model;
 static naive_dit *net;
 
-#define GATES(c, u) {OUSAC_GATE_##c, OUSAC_GATE_##u}
+#define GATES(c, u)                                                                                          \
+    { OUSAC_GATE_##c, OUSAC_GATE_##u }
 static ousac_step steps[] = {
-    {960, OUSAC_MODE_CFG, 2, GATES(FULL, FULL)},      {840, OUSAC_MODE_CFG, 4, GATES(CACHED, CACHED)},
-    {720, OUSAC_MODE_CFG, 2, GATES(FULL, CACHED)},    {600, OUSAC_MODE_CFG, 2, GATES(CACHED, FULL)},
-    {480, OUSAC_MODE_CFG, 3, GATES(CACHED, CACHED)},  {360, OUSAC_MODE_COND, 1, GATES(FULL, FULL)},
-    {240, OUSAC_MODE_COND, 1, GATES(REUSE, REUSE)},   {120, OUSAC_MODE_CFG, 3, GATES(CACHED, CACHED)},
+    {960, OUSAC_MODE_CFG, 2, GATES(FULL, FULL)},     {840, OUSAC_MODE_CFG, 4, GATES(CACHED, CACHED)},
+    {720, OUSAC_MODE_CFG, 2, GATES(FULL, CACHED)},   {600, OUSAC_MODE_CFG, 2, GATES(CACHED, FULL)},
+    {480, OUSAC_MODE_CFG, 3, GATES(CACHED, CACHED)}, {360, OUSAC_MODE_COND, 1, GATES(FULL, FULL)},
+    {240, OUSAC_MODE_COND, 1, GATES(REUSE, REUSE)},  {120, OUSAC_MODE_CFG, 3, GATES(CACHED, CACHED)},
 };
 enum { STEPS = sizeof steps / sizeof *steps };
 static ousac_schedule schedule = {.name = "mixed", .step_count = STEPS, .steps = steps};
@@ -69,7 +70,8 @@ static float factor_value(size_t site, size_t row, size_t column, int which) {
     return 0.1f * ((float)words[0] / 4294967296.0f - 0.5f);
 }
 
-static ousac_status random_factors(void *self, size_t site, size_t rank, float *a, float *b, ousac_error *error) {
+static ousac_status random_factors(void *self, size_t site, size_t rank, float *a, float *b,
+                                   ousac_error *error) {
     const ousac_site *s = &model->arch.sites[site];
     (void)self, (void)error;
     for (size_t r = 0; r < rank; r++) {
@@ -114,7 +116,8 @@ static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, co
     sums *s = self;
     int b = s->branch, gate = s->filled[b] ? (int)steps[s->step].gate[b] : OUSAC_GATE_FULL;
     size_t g = model->arch.sites[site].group;
-    double **xc = &s->x[b][0][site], **xcc = &s->x[b][1][site], **yc = &s->y[b][0][site], **ycc = &s->y[b][1][site];
+    double **xc = &s->x[b][0][site], **xcc = &s->x[b][1][site], **yc = &s->y[b][0][site],
+           **ycc = &s->y[b][1][site];
     if (gate == OUSAC_GATE_CACHED && s->filled[b] > 1)
         for (size_t row = 0; row < rows; row++)
             for (size_t i = 0; i < m; i++) {
@@ -146,12 +149,18 @@ static ousac_forecast *fit(int corrected, double least_gain, size_t threads) {
         rank[s] = RANK;
     const ousac_ranks ranks = {.rank = rank};
     if (corrected)
-        must(ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks, random_factors, NULL, NULL,
-                                      &error),
+        must(ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks, random_factors,
+                                      NULL, NULL, &error),
              &error);
     must(ousac_forecast_fit_create(&fitted, model, &schedule, calibration, threads, 1, &error), &error);
-    ousac_run run = {.model = model, .schedule = &schedule, .seed = SEED, .count = SAMPLES, .micro_batch = 1,
-                     .threads = threads, .exact = 1, .observers = ousac_forecast_fit_observers(fitted)};
+    ousac_run run = {.model = model,
+                     .schedule = &schedule,
+                     .seed = SEED,
+                     .count = SAMPLES,
+                     .micro_batch = 1,
+                     .threads = threads,
+                     .exact = 1,
+                     .observers = ousac_forecast_fit_observers(fitted)};
     must(ousac_run_samples(&run, &error), &error);
     must(ousac_forecast_fit_solve(fitted, least_gain, &forecast, &error), &error);
     ousac_forecast_fit_free(fitted);
@@ -172,8 +181,8 @@ static void coefficients_match_naive_least_squares(void **state) {
         for (uint64_t sample = 0; sample < SAMPLES; sample++) {
             naive_hooks hooks = {s, on_begin, on_site, NULL};
             s->filled[0] = s->filled[1] = 0;
-            must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes, &hooks, x,
-                                  &error),
+            must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes,
+                                  &hooks, x, &error),
                  &error);
         }
         ousac_forecast *forecast = fit(corrected, 0, 2);
@@ -190,7 +199,7 @@ static void coefficients_match_naive_least_squares(void **state) {
                     assert_true(fabs(got - expected) <= 1e-4 * scale);
                     compared++;
                 }
-        assert_int_equal(compared, 5 * GROUPS); /* cond at 3, 4, 7; uncond at 4, 7 */
+        assert_int_equal(compared, 5 * GROUPS);          /* cond at 3, 4, 7; uncond at 4, 7 */
         ousac_forecast *strict = fit(corrected, 1.1, 1); /* no fit gains more than everything */
         for (size_t i = 0; i < STEPS * 2 * GROUPS; i++)
             assert_true(strict->coefficient[i] == 0);
@@ -220,7 +229,8 @@ static void a_plan_keeps_its_forecast(void **state) {
     assert_non_null(loaded->forecast);
     assert_int_equal(loaded->forecast->step_count, STEPS);
     assert_int_equal(loaded->forecast->group_count, GROUPS);
-    assert_memory_equal(loaded->forecast->coefficient, plan->forecast->coefficient, STEPS * 2 * GROUPS * sizeof(float));
+    assert_memory_equal(loaded->forecast->coefficient, plan->forecast->coefficient,
+                        STEPS * 2 * GROUPS * sizeof(float));
     assert_int_equal(ousac_plan_ranks(loaded).forecast, 1);
     plan->forecast->coefficient[3] = NAN;
     assert_int_equal(ousac_plan_save(plan, file, &error), OUSAC_STATUS_NUMBER);

@@ -154,6 +154,14 @@ static void digests_are_those_of_the_specification(void **state) {
     ousac_profile_digest(profile, digest);
     assert_string_equal(digest, "f8071e757c5671ed74313ece8845f0a942972e8826cddca7a07e82e09e9e3cd8");
     ousac_profile_free(profile);
+
+    synthetic_profile_with_magnitudes(&profile, 0, 0);
+    must_succeed(ousac_profile_add_range(profile, 8, 5, &error), &error);
+    profile->magnitude[OUSAC_MAGNITUDE_Y][17] = 0.25;
+    profile->magnitude[OUSAC_MAGNITUDE_ADX][2] = 4.5;
+    ousac_profile_digest(profile, digest);
+    assert_string_equal(digest, "29c8b412d2ee94866e0781d19ba2d89508dfc24ca42481cb4bf62a018851bdf2");
+    ousac_profile_free(profile);
 }
 
 static int magnitudes_differ(const ousac_profile *a, const ousac_profile *b, double tolerance) {
@@ -167,8 +175,7 @@ static int magnitudes_differ(const ousac_profile *a, const ousac_profile *b, dou
 static void magnitudes_survive_files_and_merging(void **state) {
     /* 2 blocks of groups with n 8, 8, 8, 32 and sites with m 8, 8, 8, 8, 32, 8 */
     static const size_t sizes[OUSAC_MAGNITUDE_COUNT] = {112, 144, 112, 144};
-    char a[SCRATCH_PATH_BYTES], b[SCRATCH_PATH_BYTES], before[OUSAC_DIGEST_CHARS],
-        after[OUSAC_DIGEST_CHARS];
+    char a[SCRATCH_PATH_BYTES], b[SCRATCH_PATH_BYTES], before[OUSAC_DIGEST_CHARS], after[OUSAC_DIGEST_CHARS];
     ousac_profile *whole = NULL, *part = NULL, *loaded = NULL, *plain = NULL;
     ousac_error error = {0};
     (void)state;

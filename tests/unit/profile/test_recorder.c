@@ -1,5 +1,5 @@
-/* What the recorder sums, against the same sums taken along the naive double-precision trajectory; shards, threads,
- * token sampling and refusals. */
+/* What the recorder sums, against the same sums taken along the naive double-precision trajectory; shards,
+ * threads, token sampling and refusals. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,11 +23,12 @@ static scratch directory;
 static ousac_model *model;
 static naive_dit *net;
 
-#define GATES(c, u) {OUSAC_GATE_##c, OUSAC_GATE_##u}
+#define GATES(c, u)                                                                                          \
+    { OUSAC_GATE_##c, OUSAC_GATE_##u }
 static ousac_step steps[] = {
-    {960, OUSAC_MODE_COND, 1, GATES(FULL, FULL)},      {800, OUSAC_MODE_CFG, 4, GATES(CACHED, CACHED)},
-    {640, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)},  {480, OUSAC_MODE_CFG, 2, GATES(FULL, CACHED)},
-    {320, OUSAC_MODE_UNCOND, 1, GATES(REUSE, REUSE)},  {160, OUSAC_MODE_CFG, 3, GATES(CACHED, FULL)},
+    {960, OUSAC_MODE_COND, 1, GATES(FULL, FULL)},     {800, OUSAC_MODE_CFG, 4, GATES(CACHED, CACHED)},
+    {640, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)}, {480, OUSAC_MODE_CFG, 2, GATES(FULL, CACHED)},
+    {320, OUSAC_MODE_UNCOND, 1, GATES(REUSE, REUSE)}, {160, OUSAC_MODE_CFG, 3, GATES(CACHED, FULL)},
     {20, OUSAC_MODE_CFG, 3, GATES(CACHED, CACHED)},
 };
 enum { STEPS = sizeof steps / sizeof *steps };
@@ -65,8 +66,11 @@ static int with_magnitudes; /* of the profiles made by new_profile */
 static ousac_profile *new_profile(size_t tokens_used, size_t segments, const double *weight) {
     ousac_profile *profile = NULL;
     ousac_error error = {0};
-    ousac_profile_identity identity = {.seed = SEED, .micro_batch = 2, .tokens_used = tokens_used,
-                                       .segments = segments, .magnitudes = with_magnitudes};
+    ousac_profile_identity identity = {.seed = SEED,
+                                       .micro_batch = 2,
+                                       .tokens_used = tokens_used,
+                                       .segments = segments,
+                                       .magnitudes = with_magnitudes};
     memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
     must(ousac_profile_create(&profile, &model->arch, &schedule, &identity, weight, 1, &error), &error);
     return profile;
@@ -76,8 +80,14 @@ static ousac_status record_into(ousac_profile *profile, uint64_t first, uint64_t
                                 ousac_error *error) {
     ousac_recorder *recorder = NULL;
     ousac_status status = ousac_recorder_create(&recorder, profile, model->backend, threads, 2, error);
-    ousac_run run = {.model = model, .schedule = &schedule, .seed = SEED, .first = first, .count = count,
-                     .micro_batch = 2, .threads = threads, .exact = 1,
+    ousac_run run = {.model = model,
+                     .schedule = &schedule,
+                     .seed = SEED,
+                     .first = first,
+                     .count = count,
+                     .micro_batch = 2,
+                     .threads = threads,
+                     .exact = 1,
                      .observers = recorder ? ousac_recorder_observers(recorder) : NULL};
     if (!status)
         status = ousac_run_samples(&run, error);
@@ -85,8 +95,8 @@ static ousac_status record_into(ousac_profile *profile, uint64_t first, uint64_t
     return status;
 }
 
-static ousac_profile *record(size_t tokens_used, size_t segments, const double *weight, uint64_t first, uint64_t count,
-                             size_t threads) {
+static ousac_profile *record(size_t tokens_used, size_t segments, const double *weight, uint64_t first,
+                             uint64_t count, size_t threads) {
     ousac_profile *profile = new_profile(tokens_used, segments, weight);
     ousac_error error = {0};
     must(record_into(profile, first, count, threads, &error), &error);
@@ -155,8 +165,9 @@ static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, co
             for (size_t row = 0; row < rows; row++)
                 for (size_t i = 0; i < group->dim; i++)
                     for (size_t j = 0; j < group->dim; j++)
-                        moment[i * group->dim + j] += w * (now[row * group->dim + i] - then[row * group->dim + i]) *
-                                                      (now[row * group->dim + j] - then[row * group->dim + j]);
+                        moment[i * group->dim + j] +=
+                            w * (now[row * group->dim + i] - then[row * group->dim + i]) *
+                            (now[row * group->dim + j] - then[row * group->dim + j]);
         }
     }
     if (effective(s) == OUSAC_GATE_FULL) {
@@ -208,8 +219,8 @@ static void sums_match_naive_trajectory(void **state) {
     for (uint64_t sample = 0; sample < 3; sample++) {
         naive_hooks hooks = {s, on_begin, on_site, on_module};
         s->filled[0] = s->filled[1] = 0;
-        must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes, &hooks, x,
-                              &error),
+        must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes,
+                              &hooks, x, &error),
              &error);
     }
     size_t nonzero = 0;
@@ -228,7 +239,8 @@ static void sums_match_naive_trajectory(void **state) {
     for (size_t segment = 0; segment < 2; segment++)
         for (size_t g = 0; g < model->arch.group_count; g++) {
             size_t dim = model->arch.groups[g].dim;
-            const double *expected = s->moment[segment][g], *got = profile->moment[segment * model->arch.group_count + g];
+            const double *expected = s->moment[segment][g],
+                         *got = profile->moment[segment * model->arch.group_count + g];
             double difference = 0, norm = 0;
             for (size_t i = 0; i < dim; i++)
                 for (size_t j = 0; j <= i; j++) {
@@ -250,7 +262,7 @@ enum { EVALUATIONS = 6 + 5, PAIRS = 5 + 4 }; /* cond at steps 0 1 2 3 5 6, uncon
 typedef struct magnitudes {
     int branch, seen[2]; /* evaluations of the branch so far */
     double *x[2][SITES], *y[2][SITES];
-    double *y_now[SITES], *dy_now[SITES];     /* of the group under way */
+    double *y_now[SITES], *dy_now[SITES];      /* of the group under way */
     double *sum[OUSAC_MAGNITUDE_COUNT][SITES]; /* x and adx at the group's first site */
 } magnitudes;
 
@@ -271,7 +283,8 @@ static void column_means(double *mean, const double *a, const double *b, size_t 
 }
 
 /* Adds the arrays min-max normalised together, over `parts` of them side by side. */
-static void add_normalised(double **sum, double *const *mean, size_t parts, const size_t *columns, double share) {
+static void add_normalised(double **sum, double *const *mean, size_t parts, const size_t *columns,
+                           double share) {
     double least = mean[0][0], most = mean[0][0];
     for (size_t p = 0; p < parts; p++)
         for (size_t j = 0; j < columns[p]; j++) {
@@ -286,7 +299,8 @@ static void add_normalised(double **sum, double *const *mean, size_t parts, cons
     }
 }
 
-static void site_magnitudes(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x, double *y) {
+static void site_magnitudes(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x,
+                            double *y) {
     magnitudes *g = self;
     const ousac_group *group = &model->arch.groups[model->arch.sites[site].group];
     const int b = g->branch, again = g->seen[b] > 1;
@@ -331,8 +345,8 @@ static void magnitudes_match_naive_trajectory(void **state) {
     for (uint64_t sample = 0; sample < 3; sample++) {
         naive_hooks hooks = {g, begin_magnitudes, site_magnitudes, NULL};
         g->seen[0] = g->seen[1] = 0;
-        must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes, &hooks, x,
-                              &error),
+        must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes,
+                              &hooks, x, &error),
              &error);
     }
     double worst = 0;
@@ -351,7 +365,8 @@ static void magnitudes_match_naive_trajectory(void **state) {
             assert_true(largest > 0.3 && largest < 3.0001); /* three samples, each at most 1 */
             got += channels;
         }
-        assert_int_equal(got - profile->magnitude[k], ousac_profile_magnitude_size(&model->arch, (ousac_magnitude)k));
+        assert_int_equal(got - profile->magnitude[k],
+                         ousac_profile_magnitude_size(&model->arch, (ousac_magnitude)k));
     }
     print_message("magnitudes: %.2e\n", worst);
     assert_true(worst < 1e-4);
@@ -450,7 +465,8 @@ static void non_finite_activations_name_site_step_and_branch(void **state) {
     ousac_error error = {0};
     ousac_profile *profile = new_profile(model->arch.tokens, 1, NULL);
     size_t site = ousac_arch_find_site(&model->arch, "blocks.1.mlp.fc1");
-    float *w = ((ousac_dit *)model->state)->weights + (model->weight[site] - ((ousac_dit *)model->state)->weights);
+    float *w =
+        ((ousac_dit *)model->state)->weights + (model->weight[site] - ((ousac_dit *)model->state)->weights);
     float before = *w;
     *w = INFINITY;
     assert_int_equal(record_into(profile, 0, 2, 1, &error), OUSAC_STATUS_NUMBER);

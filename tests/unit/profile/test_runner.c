@@ -1,5 +1,6 @@
-/* Whole trajectories against an independent one: the naive double-precision forward, a cache written here site by site
- * from the definition, and DDIM from its textbook form. Every mode and gate, both branches, every path of a site. */
+/* Whole trajectories against an independent one: the naive double-precision forward, a cache written here
+ * site by site from the definition, and DDIM from its textbook form. Every mode and gate, both branches,
+ * every path of a site. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,7 +55,8 @@ static int tear_down(void **state) {
 
 /* --- the schedule: all modes, gates per branch, the unconditional branch late, rare and unevenly aged --- */
 
-#define GATES(c, u) {OUSAC_GATE_##c, OUSAC_GATE_##u}
+#define GATES(c, u)                                                                                          \
+    { OUSAC_GATE_##c, OUSAC_GATE_##u }
 static ousac_step steps[] = {
     {999, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)}, /* no cache yet: effectively full */
     {880, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)},
@@ -66,7 +68,8 @@ static ousac_step steps[] = {
     {160, OUSAC_MODE_CFG, 3, GATES(CACHED, CACHED)},
     {40, OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)},
 };
-static ousac_schedule schedule = {.name = "every kind", .step_count = sizeof steps / sizeof *steps, .steps = steps};
+static const ousac_schedule every_kind = {
+    .name = "every kind", .step_count = sizeof steps / sizeof *steps, .steps = steps};
 
 /* --- random factors, and ranks that take every path --- */
 
@@ -75,7 +78,7 @@ static size_t rank_of(size_t site, int low_rank_only) {
     if (low_rank_only)
         return 3 + site % 4;
     static const size_t table[3][SITES_PER_BLOCK] = {
-        {5, 0, 2, 4, 7, 1},   /* k frozen */
+        {5, 0, 2, 4, 7, 1},    /* k frozen */
         {0, 0, 0, 6, 3, 1000}, /* attention dead by q = k = v = 0; fc2 dense */
         {1000, 2, 0, 3, 0, 4}, /* q dense, v frozen; MLP dead by fc1 = 0 */
     };
@@ -94,7 +97,8 @@ static float coefficient_at(size_t step, int branch, size_t group) {
     return group == 2 ? 0 : 0.5f + 2 * factor_value(50 + group, step, (size_t)branch, 0);
 }
 
-static ousac_status random_factors(void *self, size_t site, size_t rank, float *a, float *b, ousac_error *error) {
+static ousac_status random_factors(void *self, size_t site, size_t rank, float *a, float *b,
+                                   ousac_error *error) {
     const ousac_site *s = &model->arch.sites[site];
     (void)self, (void)error;
     for (size_t r = 0; r < rank; r++) {
@@ -109,7 +113,7 @@ static ousac_status random_factors(void *self, size_t site, size_t rank, float *
 /* --- the independent cache --- */
 
 typedef struct naive_cache {
-    int filled; /* full evaluations so far */
+    int filled;               /* full evaluations so far */
     size_t step, step_before; /* of the last two */
     double *x[64], *y[64], *out[32];
     double *x_before[64], *y_before[64], *out_before[32];
@@ -155,7 +159,8 @@ static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, co
         run->current->y[site] = keep(y_older, y, rows * m);
         return;
     }
-    if (run->gate != OUSAC_GATE_CACHED || !run->calibrated || (run->dense_fallback && rank * (m + n) >= m * n))
+    if (run->gate != OUSAC_GATE_CACHED || !run->calibrated ||
+        (run->dense_fallback && rank * (m + n) >= m * n))
         return; /* exact, or its module is replaced anyway */
     const double *xc = run->current->x[site], *yc = run->current->y[site];
     const double *xcc = run->current->x_before[site], *ycc = run->current->y_before[site];
@@ -169,7 +174,8 @@ static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, co
             double z = 0;
             for (size_t j = 0; j < n; j++) {
                 size_t e = row * n + j;
-                z += (double)factor_value(site, r, j, 1) * (x[e] - xc[e] - (s != 0 ? s * (xc[e] - xcc[e]) : 0));
+                z += (double)factor_value(site, r, j, 1) *
+                     (x[e] - xc[e] - (s != 0 ? s * (xc[e] - xcc[e]) : 0));
             }
             for (size_t i = 0; i < m; i++)
                 y[row * m + i] += (double)factor_value(site, r, i, 0) * z;
@@ -214,9 +220,12 @@ typedef struct outcome {
 typedef struct setting {
     int exact, calibrated, low_rank_only, dense_fallback, forecast, extrapolate;
     size_t micro_batch, threads;
+    ousac_solver solver;
 } setting;
 
 static outcome compare(setting how) {
+    ousac_schedule schedule = every_kind;
+    schedule.solver = how.solver;
     size_t size = ousac_model_sample_size(model);
     outcome o = {.samples = calloc(SAMPLES * size, sizeof(float))};
     float *expected = calloc(size, sizeof *expected);
@@ -226,33 +235,49 @@ static outcome compare(setting how) {
     assert_true(o.samples && expected && rank);
     for (size_t s = 0; s < model->arch.site_count; s++)
         rank[s] = rank_of(s, how.low_rank_only);
-    ousac_ranks ranks = {.rank = rank, .dense_fallback = how.dense_fallback, .forecast = how.forecast,
+    ousac_ranks ranks = {.rank = rank,
+                         .dense_fallback = how.dense_fallback,
+                         .forecast = how.forecast,
                          .extrapolate_modules = how.extrapolate};
     ousac_forecast *coefficients = NULL;
     if (how.forecast) {
-        must(ousac_forecast_create(&coefficients, schedule.step_count, model->arch.group_count, &error), &error);
+        must(ousac_forecast_create(&coefficients, schedule.step_count, model->arch.group_count, &error),
+             &error);
         for (size_t i = 0; i < schedule.step_count; i++)
             for (int b = 0; b < OUSAC_BRANCHES; b++)
                 for (size_t g = 0; g < model->arch.group_count; g++)
-                    coefficients->coefficient[(i * OUSAC_BRANCHES + (size_t)b) * model->arch.group_count + g] =
+                    coefficients
+                        ->coefficient[(i * OUSAC_BRANCHES + (size_t)b) * model->arch.group_count + g] =
                         coefficient_at(i, b, g);
     }
     if (how.calibrated)
-        must(ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks, random_factors, NULL,
-                                      coefficients, &error),
+        must(ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks, random_factors,
+                                      NULL, coefficients, &error),
              &error);
     ousac_forecast_free(coefficients);
-    ousac_run run = {.model = model, .schedule = &schedule, .seed = SEED, .first = 0, .count = SAMPLES,
-                     .micro_batch = how.micro_batch, .threads = how.threads, .exact = how.exact,
-                     .calibration = calibration, .extrapolate_modules = how.extrapolate, .samples = o.samples, .counters = &o.counters};
+    ousac_run run = {.model = model,
+                     .schedule = &schedule,
+                     .seed = SEED,
+                     .first = 0,
+                     .count = SAMPLES,
+                     .micro_batch = how.micro_batch,
+                     .threads = how.threads,
+                     .exact = how.exact,
+                     .calibration = calibration,
+                     .extrapolate_modules = how.extrapolate,
+                     .samples = o.samples,
+                     .counters = &o.counters};
     must(ousac_run_samples(&run, &error), &error);
     for (uint64_t i = 0; i < SAMPLES; i++) {
-        naive_run naive = {.exact = how.exact, .low_rank_only = how.low_rank_only,
-                           .dense_fallback = how.dense_fallback, .calibrated = how.calibrated,
-                           .forecast = how.forecast, .extrapolate = how.extrapolate};
+        naive_run naive = {.exact = how.exact,
+                           .low_rank_only = how.low_rank_only,
+                           .dense_fallback = how.dense_fallback,
+                           .calibrated = how.calibrated,
+                           .forecast = how.forecast,
+                           .extrapolate = how.extrapolate};
         naive_hooks hooks = {&naive, on_begin, on_site, on_module};
-        must(naive_trajectory(net, &schedule, SEED, i, ((const ousac_dit *)model->state)->classes, &hooks, expected,
-                              &error),
+        must(naive_trajectory(net, &schedule, SEED, i, ((const ousac_dit *)model->state)->classes, &hooks,
+                              expected, &error),
              &error);
         o.error = fmax(o.error, naive_relative_error(o.samples + i * size, expected, size));
         naive_cache_free(&naive.cache[0]);
@@ -285,7 +310,8 @@ static void every_path_of_a_cached_run_matches(void **state) {
     outcome o = compare((setting){.calibrated = 1, .dense_fallback = 1, .micro_batch = 2, .threads = 1});
     print_message("calibrated, every path: %.2e\n", o.error);
     assert_true(o.error < 1e-4);
-    assert_true(o.counters.site_low_rank && o.counters.site_dense && o.counters.site_frozen && o.counters.site_skipped);
+    assert_true(o.counters.site_low_rank && o.counters.site_dense && o.counters.site_frozen &&
+                o.counters.site_skipped);
     free(o.samples);
     o = compare((setting){.calibrated = 1, .low_rank_only = 1, .micro_batch = 3, .threads = 1});
     print_message("calibrated, low rank everywhere: %.2e\n", o.error);
@@ -296,10 +322,12 @@ static void every_path_of_a_cached_run_matches(void **state) {
 
 static void forecasts_match(void **state) {
     (void)state;
-    outcome o = compare((setting){.calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 2, .threads = 1});
+    outcome o = compare(
+        (setting){.calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 2, .threads = 1});
     print_message("forecast, every path: %.2e\n", o.error);
     assert_true(o.error < 1e-4);
-    outcome without = compare((setting){.calibrated = 1, .dense_fallback = 1, .micro_batch = 2, .threads = 1});
+    outcome without =
+        compare((setting){.calibrated = 1, .dense_fallback = 1, .micro_batch = 2, .threads = 1});
     double moved = naive_relative_error(o.samples, without.samples, SAMPLES * ousac_model_sample_size(model));
     print_message("the forecast moves the samples by %.2e\n", moved);
     assert_true(moved > 1e-5);
@@ -316,20 +344,47 @@ static void reuse_without_correction_matches(void **state) {
     free(o.samples);
 }
 
+static void the_multistep_solver_matches(void **state) {
+    (void)state;
+    outcome o =
+        compare((setting){.exact = 1, .micro_batch = 2, .threads = 1, .solver = OUSAC_SOLVER_DPMPP_2M});
+    outcome ddim = compare((setting){.exact = 1, .micro_batch = 2, .threads = 1});
+    double moved = naive_relative_error(o.samples, ddim.samples, SAMPLES * ousac_model_sample_size(model));
+    print_message("dpmpp-2m: %.2e; it moves the samples by %.2e\n", o.error, moved);
+    assert_true(o.error < 1e-5);
+    assert_true(moved > 1e-3);
+    free(o.samples);
+    free(ddim.samples);
+    /* the state that it looks back at is each sample's own, and each trajectory's */
+    o = compare((setting){.calibrated = 1,
+                          .dense_fallback = 1,
+                          .forecast = 1,
+                          .micro_batch = 1,
+                          .threads = 2,
+                          .solver = OUSAC_SOLVER_DPMPP_2M});
+    print_message("dpmpp-2m, calibrated: %.2e\n", o.error);
+    assert_true(o.error < 1e-5);
+    free(o.samples);
+}
+
 /* Reuse, and the reused modules of a calibrated run, along the line of the last two full evaluations. */
 static void extrapolated_modules_match(void **state) {
     (void)state;
     const size_t size = SAMPLES * ousac_model_sample_size(model);
     for (int calibrated = 0; calibrated < 2; calibrated++)
         for (int forecast = 0; forecast <= calibrated; forecast++) {
-            setting how = {.calibrated = calibrated, .forecast = forecast, .dense_fallback = 1, .extrapolate = 1,
-                           .micro_batch = 2, .threads = 1};
+            setting how = {.calibrated = calibrated,
+                           .forecast = forecast,
+                           .dense_fallback = 1,
+                           .extrapolate = 1,
+                           .micro_batch = 2,
+                           .threads = 1};
             outcome o = compare(how);
             how.extrapolate = 0;
             outcome without = compare(how);
             const double moved = naive_relative_error(o.samples, without.samples, size);
-            print_message("extrapolated%s%s: %.2e; it moves the samples by %.2e\n", calibrated ? ", calibrated" : "",
-                          forecast ? " with forecast" : "", o.error, moved);
+            print_message("extrapolated%s%s: %.2e; it moves the samples by %.2e\n",
+                          calibrated ? ", calibrated" : "", forecast ? " with forecast" : "", o.error, moved);
             assert_true(o.error < 1e-4);
             assert_true(moved > 20 * o.error);
             assert_true(o.counters.macs > without.counters.macs);
@@ -340,16 +395,26 @@ static void extrapolated_modules_match(void **state) {
 
 static void threads_do_not_change_a_bit(void **state) {
     (void)state;
-    outcome one = compare((setting){.calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 1, .threads = 1}), three = compare((setting){.calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 1, .threads = 3});
+    outcome one = compare((setting){
+                .calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 1, .threads = 1}),
+            three = compare((setting){
+                .calibrated = 1, .dense_fallback = 1, .forecast = 1, .micro_batch = 1, .threads = 3});
     assert_memory_equal(one.samples, three.samples, SAMPLES * ousac_model_sample_size(model) * sizeof(float));
     assert_memory_equal(&one.counters, &three.counters, sizeof one.counters);
     free(one.samples);
     free(three.samples);
 }
 
-static ousac_status run_with(ousac_schedule *s, uint64_t first, const volatile int *stop, ousac_error *error) {
-    ousac_run run = {.model = model, .schedule = s, .seed = SEED, .first = first, .count = 4, .micro_batch = 2,
-                     .threads = 2, .stop = stop};
+static ousac_status run_with(ousac_schedule *s, uint64_t first, const volatile int *stop,
+                             ousac_error *error) {
+    ousac_run run = {.model = model,
+                     .schedule = s,
+                     .seed = SEED,
+                     .first = first,
+                     .count = 4,
+                     .micro_batch = 2,
+                     .threads = 2,
+                     .stop = stop};
     return ousac_run_samples(&run, error);
 }
 
@@ -382,6 +447,7 @@ int main(void) {
         cmocka_unit_test(every_path_of_a_cached_run_matches),
         cmocka_unit_test(forecasts_match),
         cmocka_unit_test(reuse_without_correction_matches),
+        cmocka_unit_test(the_multistep_solver_matches),
         cmocka_unit_test(extrapolated_modules_match),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(bad_runs_are_refused),
