@@ -242,12 +242,18 @@ fuzz-%: ## run one fuzz target
 	$(BUILD)-fuzz/fuzz_$* -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
 	  -artifact_prefix=$(BUILD)-fuzz/ $(BUILD)-fuzz/corpus/$* tests/fuzz/corpus/$*
 
+# The same targets under AFL++ (Debian's afl++): coverage by its own instrumentation, in build-afl.
+afl-%: ## run one fuzz target under AFL++
+	+$(MAKE) --no-print-directory $(BUILD)-afl/fuzz_$* CC=afl-clang-fast BUILD=$(BUILD)-afl WERROR=
+	AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_NO_UI=1 afl-fuzz -i tests/fuzz/corpus/$* \
+	  -o $(BUILD)-afl/out-$* -V $(FUZZ_SECONDS) -- $(BUILD)-afl/fuzz_$*
+
 $(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
 
 .PHONY: clean
 clean: ## remove the build directories
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-fuzz
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-fuzz $(BUILD)-afl
 
 .PHONY: help
 help: ## this list
