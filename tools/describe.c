@@ -180,29 +180,9 @@ const char *file_kind_name(file_kind kind) {
     return "unknown";
 }
 
-static ousac_status status_of(oca_status got) {
-    switch (got) {
-    case OCA_OK:
-        return OUSAC_STATUS_OK;
-    case OCA_ERR_IO:
-        return OUSAC_STATUS_IO;
-    case OCA_ERR_MEMORY:
-        return OUSAC_STATUS_MEMORY;
-    case OCA_ERR_LIMIT:
-    case OCA_ERR_UNSUPPORTED:
-    case OCA_ERR_VERSION:
-        return OUSAC_STATUS_UNSUPPORTED;
-    case OCA_ERR_ARGUMENT:
-    case OCA_ERR_RANGE:
-    case OCA_ERR_TASK:
-        return OUSAC_STATUS_INTERNAL;
-    default:
-        return OUSAC_STATUS_FORMAT;
-    }
-}
-
 ousac_status archive_fail(const char *path, const char *name, oca_status got, ousac_error *error) {
-    return OUSAC_FAIL(error, status_of(got), "%s: tensor %s: %s", path, name, oca_status_string(got));
+    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor %s: %s", path, name,
+                      oca_status_string(got));
 }
 
 ousac_status archive_open_any(oca_file **file, const char *path, ousac_error *error) {
@@ -219,10 +199,10 @@ ousac_status archive_open_any(oca_file **file, const char *path, ousac_error *er
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot be read: %s", path, strerror(errno));
     }
     if (fault.what != NULL) {
-        return OUSAC_FAIL(error, status_of(got), "%s: %s (%s, record %" PRIu64 ")", path,
+        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
                           oca_status_string(got), fault.what, fault.item);
     }
-    return OUSAC_FAIL(error, status_of(got), "%s: %s", path, oca_status_string(got));
+    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
 }
 
 static file_kind archive_kind(const oca_file *file) {

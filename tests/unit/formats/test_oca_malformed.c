@@ -617,13 +617,30 @@ static void test_unsealed_changes_of_header_and_index_are_seen(void **state) {
     free(good.data);
 }
 
+/* Every tensor of `file` reads as in `whole`, byte for byte. */
+static void assert_same_tensors(const oca_file *whole, const oca_file *file) {
+    assert_int_equal(oca_tensor_count(file), oca_tensor_count(whole));
+    for (size_t i = 0; i < oca_tensor_count(whole); i++) {
+        oca_tensor tensor;
+        assert_int_equal(oca_tensor_at(whole, i, &tensor), OCA_OK);
+        const size_t bytes = (size_t)tensor.bytes;
+        unsigned char *expected = malloc(bytes), *found = malloc(bytes);
+        assert_true(expected && found);
+        assert_int_equal(oca_read(whole, i, 0, tensor.shape[0], tensor.dtype, expected, bytes), OCA_OK);
+        assert_int_equal(oca_read(file, i, 0, tensor.shape[0], tensor.dtype, found, bytes), OCA_OK);
+        assert_memory_equal(found, expected, bytes);
+        free(expected);
+        free(found);
+    }
+}
+
 /* A changed payload is either seen, or a zstd frame that still decodes to the same bytes. */
 static void test_unsealed_changes_of_the_payload_are_seen(void **state) {
     (void)state;
     image good = build(1);
-    unsigned char expected[LAST_BYTES], found[LAST_BYTES];
-    last_bytes(expected);
+    oca_file *whole = NULL;
     size_t missed = 0;
+    assert_int_equal(oca_open_memory(&whole, good.data, good.size, NULL), OCA_OK);
     for (size_t i = (size_t)get(good.data + 32, 8); i < good.size; i++) {
         image im = copy(&good, 0);
         oca_file *file = NULL;
@@ -631,13 +648,14 @@ static void test_unsealed_changes_of_the_payload_are_seen(void **state) {
         assert_int_equal(oca_open_memory(&file, im.data, im.size, NULL), OCA_OK);
         if (oca_verify(file, NULL) == OCA_OK) {
             missed++;
-            assert_int_equal(oca_read(file, LAST, 0, LAST_BYTES, OCA_U8, found, LAST_BYTES), OCA_OK);
-            assert_memory_equal(found, expected, LAST_BYTES);
+            assert_same_tensors(whole, file);
         }
         oca_close(file);
         free(im.data);
     }
-    assert_true(missed < 20); /* of the bytes of small frames, which can say the same in several ways */
+    /* zstd can say the same in several ways; the writer makes a small frame of every byte plane */
+    assert_true(missed < 20);
+    oca_close(whole);
     free(good.data);
 }
 
