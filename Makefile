@@ -135,6 +135,15 @@ $(BUILD)/tests/bench/bench_archive: $(BUILD)/obj/tests/bench/bench_archive.o $(P
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
+.PHONY: bench-quality bench-quality-full
+QUALITY = $(PYTHON) tests/bench/bench_quality.py $(PROGRAM) $(MODEL) $(BUILD)/bench
+MODEL ?= data/shapes-dit/model.safetensors
+
+bench-quality: $(PROGRAM) ## every method at equal cost in 9 cells, resumable: build/bench/quality.json
+	$(QUALITY)
+bench-quality-full: $(PROGRAM) ## the same in all 27 cells
+	$(QUALITY) --full
+
 .PHONY: bench-archive
 bench-archive: $(BUILD)/tests/bench/bench_archive ## the archive against safetensors, torch.save and zstd: size and speed
 	@mkdir -p $(BUILD)/bench

@@ -249,6 +249,16 @@ static void grade(ousac_allocation *allocation, const model *m, const ousac_curv
     allocation->gap = allocation->error > 0 ? (allocation->error - allocation->bound) / allocation->error : 0;
 }
 
+ousac_status ousac_allocate_grade(const ousac_arch *arch, const ousac_curve *curves,
+                                  ousac_allocation *allocation, ousac_error *error) {
+    model m = {0};
+    const ousac_status status = model_create(&m, arch, curves, error);
+    if (status == OUSAC_STATUS_OK)
+        grade(allocation, &m, curves);
+    model_free(&m);
+    return status;
+}
+
 /* --- uniform --- */
 
 static void set_uniform(const ousac_arch *arch, size_t rank, size_t *target) {
@@ -329,8 +339,20 @@ typedef struct site_options {
     size_t count;
 } site_options;
 
+/* The ranks from low to high: the bounds, and the multiples of the granularity between them. */
+static void list_bounded(site_options *options, const site_curve *curve, size_t step, size_t low,
+                         size_t high) {
+    const size_t last = high < curve->dense ? high : curve->dense;
+    options->rank[options->count++] = low < last ? low : last;
+    for (size_t r = (low / step + 1) * step;
+         r < last && tail_at(curve, options->rank[options->count - 1]) > 0; r += step)
+        options->rank[options->count++] = r;
+    if (low < last)
+        options->rank[options->count++] = last;
+}
+
 static ousac_status list_options(site_options *options, const ousac_site *site, const site_curve *curve,
-                                 const ousac_knapsack_options *how, ousac_error *error) {
+                                 const ousac_knapsack_options *how, size_t index, ousac_error *error) {
     const size_t step = how->granularity;
     size_t first = 0;
     memset(options, 0, sizeof *options);
@@ -342,6 +364,10 @@ static ousac_status list_options(site_options *options, const ousac_site *site, 
     options->rank = ousac_malloc(curve->dense / step + 3, sizeof *options->rank);
     if (options->rank == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the ranks of site %s", site->name);
+    if (how->low != NULL) {
+        list_bounded(options, curve, step, how->low[index], how->high[index]);
+        return OUSAC_STATUS_OK;
+    }
     /* What lies beyond an error of 0 costs more for nothing. */
     size_t last = SIZE_MAX;
     for (size_t r = first; r < curve->dense && (last == SIZE_MAX || last == 0 || tail_at(curve, last) > 0);
@@ -488,7 +514,7 @@ static ousac_status build_frontier(frontier *out, const model *m, size_t index,
             g.zero = g.live;
             memset(&g.live, 0, sizeof g.live);
         }
-        status = list_options(&options, &m->arch->sites[s], &m->sites[s], how, error);
+        status = list_options(&options, &m->arch->sites[s], &m->sites[s], how, s, error);
         if (status == OUSAC_STATUS_OK)
             status = grow(&g, &m->sites[s], &options, module->site_count, i, error);
         ousac_free(options.rank);
@@ -522,6 +548,10 @@ ousac_status ousac_allocate_knapsack(const ousac_arch *arch, const ousac_curve *
     memset(allocation, 0, sizeof *allocation);
     if (options->granularity == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "granularity 0: expected at least 1");
+    for (size_t s = 0; options->low != NULL && s < arch->site_count; s++)
+        if (options->high == NULL || options->low[s] > options->high[s])
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "site %s: expected bounds of its rank, low <= high",
+                              arch->sites[s].name);
     status = model_create(&m, arch, curves, error);
     if (status != OUSAC_STATUS_OK)
         goto done;

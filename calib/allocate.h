@@ -49,13 +49,20 @@ typedef struct ousac_knapsack_options {
     size_t granularity;   /* ranks are multiples of this (or the dense rank), for instance 8; at least 1 */
     size_t rank_min;      /* of every site of a live module, rounded up to the granularity; 0 for none */
     int modules_may_stop; /* 1: a module may be switched off (reused) */
-    uint64_t node_limit;  /* of the exact finish; 0 for a default of ten million */
+    const size_t *low, *high; /* (site_count) bounds of each rank, low <= high, or both NULL; `low` itself may
+                                 be taken whatever the granularity. The bound of the allocation does not know
+                                 them */
+    uint64_t node_limit;      /* of the exact finish; 0 for a default of ten million */
 } ousac_knapsack_options;
 
 /* The multiple-choice knapsack with the module as the class: Lagrangian relaxation, then an exact finish. */
 ousac_status ousac_allocate_knapsack(const ousac_arch *arch, const ousac_curve *curves, uint64_t budget,
                                      const ousac_knapsack_options *options, ousac_allocation *allocation,
                                      ousac_error *error);
+
+/* Sets error, bound and gap of an allocation whose ranks, cost and budget are known. */
+ousac_status ousac_allocate_grade(const ousac_arch *arch, const ousac_curve *curves,
+                                  ousac_allocation *allocation, ousac_error *error);
 
 /* Modelled error of any plan. */
 double ousac_allocate_error(const ousac_arch *arch, const ousac_curve *curves, const ousac_ranks *ranks);

@@ -71,8 +71,11 @@ static int run(const cli_command *command, int argc, char **argv) {
         PIPELINE_MODEL_OPTIONS(&request.model),
         {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE", "profile (.oca)"},
         PIPELINE_BUDGET_OPTIONS(&request.options.budget),
-        {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "NAME",
-         "uniform, knapsack, or auto: both, compared end to end (default auto)"},
+        {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "LIST",
+         "some of uniform,knapsack,regions,descent, compared end to end; auto: uniform,knapsack (default "
+         "auto)"},
+        {"evaluations", 0, CLI_SIZE, &request.options.evaluations, 1, RANK_MAX, 0, "N",
+         "end-to-end runs of 16 calibration samples that regions or descent may spend (default 40)"},
         {"forecast", 0, CLI_TEXT, &request.forecast, 0, 0, 0, "WHEN",
          "extrapolate what the factors leave: off, on, or auto: where better end to end (default auto)"},
         PIPELINE_FACTORS_OPTION(&request.factors),
@@ -93,7 +96,7 @@ static int run(const cli_command *command, int argc, char **argv) {
 
     ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
     if (!status && !done)
-        status = pipeline_method_parse(&request.options.method, request.method, &error);
+        status = pipeline_methods_parse(&request.options.methods, request.method, &error);
     if (!status && !done)
         status = pipeline_factors_parse(&request.made_of, request.factors, &error);
     if (!status && !done)
@@ -118,11 +121,18 @@ const cli_command command_allocate = {
         "  knapsack  the least sum over layers of the relative local error; printed with a dual "
         "bound, below\n"
         "            which no plan within the budget can be\n"
-        "  auto      both, each run on validation samples against the exact run; the knapsack's plan "
-        "ships only\n"
-        "            where its error of the final sample is no worse, since a smaller sum of local "
-        "errors does\n"
-        "            not promise better samples\n"
+        "  regions   four regions of blocks with one rank each, by coordinate descent on the end-to-end "
+        "error\n"
+        "            (the allocation of OUSAC, arXiv 2512.14096)\n"
+        "  descent   probes what ranks are worth end to end, in sixteen classes of layers around the present "
+        "plan,\n"
+        "            solves the knapsack under that within a trust region, and repeats\n"
+        "\n"
+        "Of several, each is run on validation samples against the exact run and the best one ships: a "
+        "smaller "
+        "sum\n"
+        "of local errors does not promise better samples. A search begins from the uniform plan, which takes "
+        "part.\n"
         "\n"
         "With a forecast, a corrected layer follows the line through its last two exact results and "
         "corrects\n"

@@ -1,5 +1,6 @@
 #include "tools/commands.h"
 #include "tools/evaluation.h"
+#include "tools/place.h"
 #include "tools/report.h"
 #include "tools/samples.h"
 #include "tools/table.h"
@@ -17,7 +18,7 @@
 typedef struct calibrate_request {
     pipeline_model_options model;
     const char *schedule, *reference, *method, *factors, *forecast, *directory;
-    size_t samples, validation, test, micro_batch, tokens;
+    size_t samples, validation, test, micro_batch, tokens, period;
     uint64_t seed;
     double reference_scale;
     pipeline_storage storage;
@@ -34,8 +35,9 @@ static const char *const file_keys[FILES] = {"schedule", "weights",     "profile
                                              "eval",     "raw_samples", "samples", "cost", "report"};
 
 /* Wall time of the steps, in the order of cost.json. */
-enum { TIME_PROFILING, TIME_ALLOCATION, TIME_EVALUATION, TIMES };
-static const char *const time_keys[TIMES] = {"profiling", "allocation_and_packing", "evaluation"};
+enum { TIME_PLACEMENT, TIME_PROFILING, TIME_ALLOCATION, TIME_EVALUATION, TIMES };
+static const char *const time_keys[TIMES] = {"placement", "profiling", "allocation_and_packing",
+                                             "evaluation"};
 
 /* Everything that the command holds, freed in one place. */
 typedef struct calibration_work {
@@ -49,6 +51,8 @@ typedef struct calibration_work {
     ousac_calibration *calibration;
     evaluation result;
     cli_range samples, validation, test;
+    int undecided; /* 1: the schedule's gates were left to a plan; 0 again once they are decided */
+    pipeline_budget budget;
     pipeline_cost cost;
     double seconds[TIMES], start; /* of the monotonic clock */
 } calibration_work;
@@ -120,21 +124,64 @@ static void split_samples(calibration_work *work, const calibrate_request *reque
 static ousac_status prepare(calibration_work *work, const calibrate_request *request, ousac_error *error) {
     uint64_t macs = 0;
     double step = 0;
-    ousac_status status = pipeline_load_schedule(&work->schedule, request->schedule, error);
+    ousac_status status = ousac_schedule_load(&work->schedule, request->schedule, error);
+    if (!status && (work->undecided = place_undecided(&work->schedule)))
+        place_evenly(&work->schedule, request->period);
+    if (!status && work->undecided && request->samples < PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "--samples %zu: %s leaves its gates to a plan, whose search takes %d samples",
+                            request->samples, request->schedule, PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES);
     if (!status && request->reference)
         status = ousac_schedule_load(&work->reference, request->reference, error);
     if (!status)
         status = pipeline_load_model(&work->model, &request->model, error);
+    work->budget = request->allocate.budget;
     if (!status) /* a wrong budget is told before the directory is touched */
-        status = pipeline_budget_solve(&work->model->arch, &work->schedule, &request->allocate.budget, &macs,
-                                       &step, error);
+        status =
+            pipeline_budget_solve(&work->model->arch, &work->schedule, &work->budget, &macs, &step, error);
     if (!status)
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, error);
-    if (!status)
-        status = ousac_schedule_save(&work->schedule, work->path[SCHEDULE], error);
     return status;
+}
+
+/* Decides gates that the schedule leaves open, at the cost of a refresh at every period-th step. */
+static ousac_status decide_gates(calibration_work *work, const pipeline_runs *runs, size_t evaluations,
+                                 ousac_error *error) {
+    const ousac_arch *arch = &work->model->arch;
+    place_options options = {.even = &work->schedule,
+                             .samples = PLACE_SAMPLES,
+                             .probe_samples = PLACE_PROBE_SAMPLES,
+                             .horizon = PLACE_HORIZON,
+                             .stride = PLACE_STRIDE,
+                             .evaluations = evaluations ? evaluations : PLACE_EVALUATIONS};
+    place_result found = {0};
+    uint64_t step_macs = 0;
+    size_t rank = 0;
+    double step = 0;
+    ousac_status status =
+        pipeline_budget_solve(arch, &work->schedule, &work->budget, &step_macs, &step, error);
+    if (!status)
+        status = place_budget(arch, &work->schedule, step_macs, &options.macs, &rank, error);
+    if (!status)
+        status = place_search(runs, &options, &found, error);
+    if (status)
+        return status;
+    if (!runs->common->json && !runs->common->quiet)
+        printf(
+            "placed %zu full evaluations in %zu end-to-end runs, %.0f s: relative error %.4g, evenly spaced "
+            "%.4g\n",
+            found.cost.forwards_full, found.step_count, found.seconds, found.error, found.even_error);
+    ousac_schedule_free(&work->schedule);
+    work->schedule = found.schedule;
+    memset(&found.schedule, 0, sizeof found.schedule);
+    work->undecided = 0;
+    /* From here on the budget is that of the trajectory: half a MAC more, so that rounding loses no rank. */
+    work->budget =
+        (pipeline_budget){NAN, ((double)options.macs + 0.5) / (double)found.cost.constant_guidance};
+    place_result_free(&found);
+    return OUSAC_STATUS_OK;
 }
 
 static ousac_status record(calibration_work *work, const calibrate_request *request,
@@ -163,6 +210,7 @@ static ousac_status plan_and_pack(calibration_work *work, const calibrate_reques
     pipeline_allocate_options options = request->allocate;
     ousac_status status = pipeline_factors(runs, work->profile, request->made_of, &work->set, error);
     options.validation = work->validation;
+    options.budget = work->budget;
     if (!status)
         status = pipeline_allocate(runs, work->profile, work->set, &options, &work->choice, error);
     if (!status)
@@ -313,7 +361,14 @@ static ousac_status execute(const cli_common *common, const calibrate_request *r
     const pipeline_runs runs = {common, work.model, request->seed, request->micro_batch};
     split_samples(&work, request);
     double since = cli_seconds();
-    status = record(&work, request, &runs, error);
+    if (work.undecided)
+        status = decide_gates(&work, &runs, request->allocate.evaluations, error);
+    if (!status)
+        status = ousac_schedule_save(&work.schedule, work.path[SCHEDULE], error);
+    work.seconds[TIME_PLACEMENT] = cli_seconds() - since;
+    since = cli_seconds();
+    if (!status)
+        status = record(&work, request, &runs, error);
     work.seconds[TIME_PROFILING] = cli_seconds() - since;
     since = cli_seconds();
     if (!status)
@@ -345,6 +400,7 @@ static int run(const cli_command *command, int argc, char **argv) {
         .validation = PIPELINE_VALIDATION_SAMPLES,
         .test = PIPELINE_TEST_SAMPLES,
         .micro_batch = PIPELINE_MICRO_BATCH,
+        .period = PLACE_PERIOD,
         .reference_scale = NAN,
         .allocate = {.name = "default",
                      .budget = {NAN, NAN},
@@ -354,6 +410,9 @@ static int run(const cli_command *command, int argc, char **argv) {
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
         {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE", "schedule to calibrate for"},
+        {"period", 0, CLI_SIZE, &request.period, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "P",
+         "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step "
+         "(default 3)"},
         PIPELINE_BUDGET_OPTIONS(&request.allocate.budget),
         {"samples", 0, CLI_SIZE, &request.samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
          "calibration samples, from 0 (default 48)"},
@@ -362,7 +421,11 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"test", 0, CLI_SIZE, &request.test, 1, PIPELINE_SAMPLES_MAX, 0, "N",
          "test samples, behind those (default 24)"},
         {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default 0)"},
-        {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "NAME", "uniform, knapsack or auto (default auto)"},
+        {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "LIST",
+         "some of uniform,knapsack,regions,descent, compared end to end; auto: uniform,knapsack (default "
+         "auto)"},
+        {"evaluations", 0, CLI_SIZE, &request.allocate.evaluations, 2, PIPELINE_SAMPLES_MAX, 0, "N",
+         "end-to-end runs that a search may spend (default 24 on gates, 40 on ranks)"},
         {"forecast", 0, CLI_TEXT, &request.forecast, 0, 0, 0, "WHEN", "off, on or auto (default auto)"},
         PIPELINE_FACTORS_OPTION(&request.factors),
         PIPELINE_STORAGE_OPTIONS(&request.storage),
@@ -384,7 +447,7 @@ static int run(const cli_command *command, int argc, char **argv) {
 
     ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
     if (!status && !done)
-        status = pipeline_method_parse(&request.allocate.method, request.method, &error);
+        status = pipeline_methods_parse(&request.allocate.methods, request.method, &error);
     if (!status && !done)
         status = pipeline_forecast_parse(&request.allocate.forecast, request.forecast, &error);
     if (!status && !done)
@@ -406,7 +469,8 @@ const cli_command command_calibrate = {
     .summary = "the whole pipeline: model + schedule + budget -> bundle, evaluation, plots, report",
     .arguments = "",
     .details =
-        "Runs every step in one go: a pilot for the step weights, the profile, the allocation (both "
+        "Runs every step in one go: for a schedule whose gates are auto the placement of the refreshes (as "
+        "`ousac place`), a pilot for the step weights, the profile, the allocation (both "
         "methods, compared "
         "on validation samples), the bundle, its verification, and the evaluation on test samples. "
         "Calibration, "

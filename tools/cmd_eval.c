@@ -117,6 +117,9 @@ static ousac_status check(const eval_request *request, ousac_error *error) {
 }
 
 static int run(const cli_command *command, int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--compare") == 0)
+            return command_compare.run(&command_compare, argc, argv);
     eval_request request = {.reference_scale = NAN, .seed = UINT64_MAX, .micro_batch = PIPELINE_MICRO_BATCH};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
@@ -165,6 +168,10 @@ const cli_command command_eval = {
         "count\n"
         "          of the executor must equal the cost model's\n"
         "  time    wall time of each run, and the share of evaluations and of layers that ran cached\n"
+        "\n"
+        "With --compare it makes no use of a bundle: it calibrates every method at equal cost and compares "
+        "them; see\n"
+        "`ousac eval --compare --help`.\n"
         "\n"
         "Samples that the bundle's calibration or validation used are refused unless --force is given. The "
         "keys of "

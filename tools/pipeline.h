@@ -32,7 +32,8 @@ enum {
     PIPELINE_TEST_SAMPLES = 24,
     PIPELINE_GRANULARITY = 8,
     PIPELINE_RANK_MIN = 8,
-    PIPELINE_FORECAST_SAMPLES = 16
+    PIPELINE_FORECAST_SAMPLES = 16,
+    PIPELINE_SEARCH_SAMPLES = 16
 };
 enum { PIPELINE_SAMPLES_MAX = 1 << 30, PIPELINE_MICRO_BATCH_MAX = 4096 };
 #define PIPELINE_BUDGET_STEP 0.25
@@ -213,13 +214,18 @@ ousac_status pipeline_factors_parse(ousac_method *method, const char *name, ousa
 ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
                               ousac_factor_set **set, ousac_error *error);
 
+/* How ranks are chosen. */
 typedef enum pipeline_method {
-    PIPELINE_UNIFORM = 0,
-    PIPELINE_KNAPSACK = 1,
-    PIPELINE_METHODS = 2,
-    PIPELINE_AUTO = 2 /* both, compared end to end */
+    PIPELINE_UNIFORM = 0,  /* one rank for all sites */
+    PIPELINE_KNAPSACK = 1, /* least sum of relative local errors */
+    PIPELINE_REGIONS = 2,  /* calib/regions.h, on the end-to-end error */
+    PIPELINE_DESCENT = 3,  /* calib/descent.h, on the end-to-end error */
+    PIPELINE_METHODS = 4
 } pipeline_method;
-ousac_status pipeline_method_parse(pipeline_method *method, const char *name, ousac_error *error);
+/* What "auto" compares: bits, 1 << method. */
+enum { PIPELINE_METHODS_AUTO = 1 << PIPELINE_UNIFORM | 1 << PIPELINE_KNAPSACK };
+/* A comma-separated list of names, or "auto", as bits. */
+ousac_status pipeline_methods_parse(unsigned *methods, const char *text, ousac_error *error);
 
 /* Whether a plan forecasts what its factors leave: never, always, or where it is better end to end. */
 typedef enum pipeline_forecast {
@@ -231,25 +237,31 @@ ousac_status pipeline_forecast_parse(pipeline_forecast *forecast, const char *na
 
 typedef struct pipeline_allocate_options {
     const char *name; /* of the plan */
-    pipeline_method method;
+    unsigned methods; /* bits, 1 << pipeline_method */
     pipeline_forecast forecast;
     pipeline_budget budget;
     size_t granularity, rank_min; /* of the knapsack */
-    cli_range validation; /* count 0: none; where an AUTO compares, the samples after the calibration's */
+    size_t evaluations;           /* of a search on the end-to-end error, which runs on the first
+                                     PIPELINE_SEARCH_SAMPLES           calibration samples; 0 for
+                                     OUSAC_REGIONS_EVALUATIONS */
+    cli_range validation; /* count 0: none; where plans are compared, the samples after the calibration's */
 } pipeline_allocate_options;
 
 /* A plan that was considered. */
 typedef struct pipeline_candidate {
     int present;
+    int probed; /* 1: the certificate is of a descent's own error model, see calib/descent.h */
     ousac_allocation allocation;
     ousac_forecast *forecast; /* NULL for none */
     double cached_step;       /* forecast included */
-    double
-        measured; /* relative error of the final sample on the validation samples; NAN where not measured */
+    double measured;    /* relative error of the final sample on the validation samples; NAN: not measured */
+    size_t evaluations; /* of its search; 0 where there was none */
+    double seconds;     /* of making it */
 } pipeline_candidate;
 
 /* Candidate i allocates by method i % PIPELINE_METHODS; from PIPELINE_METHODS on with a forecast. */
 enum { PIPELINE_CANDIDATES = 2 * PIPELINE_METHODS };
+const char *pipeline_candidate_name(int candidate); /* "uniform+forecast" */
 
 typedef struct pipeline_choice {
     pipeline_candidate candidate[PIPELINE_CANDIDATES];
@@ -260,6 +272,13 @@ typedef struct pipeline_choice {
     ousac_cost_total cost; /* of its trajectory */
     double budget_step;    /* as solved */
 } pipeline_choice;
+
+/* The residual forecast of ranks, fitted along the exact trajectory of `range`. */
+ousac_status pipeline_fit_forecast(const pipeline_runs *runs, const ousac_schedule *schedule,
+                                   const cli_range *range, ousac_factor_set *set, const size_t *rank,
+                                   const char *label, ousac_forecast **forecast, ousac_error *error);
+/* MACs that a forecast adds to a cached evaluation in which every site is corrected. */
+uint64_t pipeline_forecast_macs(const ousac_arch *arch);
 
 /* `runs` carries the profile's own seed and micro-batch. Free with pipeline_choice_free. */
 ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,

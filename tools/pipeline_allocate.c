@@ -1,18 +1,25 @@
 #include "tools/pipeline.h"
 
+#include "calib/descent.h"
+#include "calib/regions.h"
 #include "formats/memory.h"
-#include "profile/evaluate.h"
 #include "profile/forecast_fit.h"
+#include "tools/gauge.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char *const method_names[] = {"uniform", "knapsack", "auto"};
+static const char *const method_names[] = {"uniform", "knapsack", "regions", "descent"};
 static const char *const forecast_names[] = {"off", "on", "auto"};
-static const char *const candidate_names[PIPELINE_CANDIDATES] = {"uniform", "knapsack", "uniform+forecast",
-                                                                 "knapsack+forecast"};
+
+const char *pipeline_candidate_name(int candidate) {
+    static const char *const names[PIPELINE_CANDIDATES] = {
+        "uniform",          "knapsack",          "regions",          "descent",
+        "uniform+forecast", "knapsack+forecast", "regions+forecast", "descent+forecast"};
+    return names[candidate];
+}
 
 /* What the curves of a set of factors speak of. */
 static const char *error_model(ousac_method method) {
@@ -30,13 +37,27 @@ static const char *error_model(ousac_method method) {
     return "relative local error, summed over sites";
 }
 
-ousac_status pipeline_method_parse(pipeline_method *method, const char *name, ousac_error *error) {
-    for (int i = 0; i <= PIPELINE_AUTO; i++)
-        if (strcmp(name, method_names[i]) == 0) {
-            *method = (pipeline_method)i;
+ousac_status pipeline_methods_parse(unsigned *methods, const char *text, ousac_error *error) {
+    *methods = 0;
+    if (strcmp(text, "auto") == 0) {
+        *methods = PIPELINE_METHODS_AUTO;
+        return OUSAC_STATUS_OK;
+    }
+    for (const char *at = text;; at++) {
+        const size_t length = strcspn(at, ",");
+        int method = 0;
+        while (method < PIPELINE_METHODS &&
+               (strlen(method_names[method]) != length || strncmp(at, method_names[method], length) != 0))
+            method++;
+        if (method == PIPELINE_METHODS)
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "--method %s: expected auto, or some of uniform,knapsack,regions,descent",
+                              text);
+        *methods |= 1U << method;
+        at += length;
+        if (*at == '\0')
             return OUSAC_STATUS_OK;
-        }
-    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--method %s: expected uniform, knapsack or auto", name);
+    }
 }
 
 ousac_status pipeline_forecast_parse(pipeline_forecast *forecast, const char *name, ousac_error *error) {
@@ -124,149 +145,169 @@ static ousac_ranks candidate_ranks(const pipeline_candidate *candidate) {
         .rank = candidate->allocation.rank, .dense_fallback = 1, .forecast = candidate->forecast != NULL};
 }
 
-/* What a forecast adds to a cached evaluation in which every site is corrected. */
-static uint64_t forecast_macs(const ousac_arch *arch) {
+uint64_t pipeline_forecast_macs(const ousac_arch *arch) {
     uint64_t macs = 0;
     for (size_t s = 0; s < arch->site_count; s++)
         macs += (uint64_t)arch->tokens * (arch->sites[s].m + arch->sites[s].n);
     return macs;
 }
 
-static ousac_status solve(const ousac_arch *arch, const ousac_factor_set *set, const ousac_curve *curves,
-                          pipeline_method method, uint64_t macs, const pipeline_allocate_options *options,
-                          pipeline_candidate *candidate, ousac_error *error) {
+/* What all candidates of one choice share. */
+typedef struct workshop {
+    const pipeline_runs *runs;
+    const ousac_profile *profile;
+    ousac_factor_set *set;
+    const pipeline_allocate_options *options;
+    const ousac_curve *curves;
+    gauge search; /* made where a candidate first needs it */
+} workshop;
+
+static cli_range calibration_head(const ousac_profile *profile, uint64_t most) {
+    const uint64_t count = profile->ranges[0].count;
+    return (cli_range){profile->ranges[0].first, count < most ? count : most};
+}
+
+/* A plan under search, and the forecast it is run with. */
+typedef struct contest {
+    workshop *shop;
+    const char *label;
+    const ousac_forecast *forecast;
+} contest;
+
+static ousac_status run_contest(void *self, const size_t *rank, double *value, ousac_error *error) {
+    const contest *c = self;
+    return gauge_measure_ranks(&c->shop->search, c->label, &c->shop->profile->schedule, c->shop->set, rank,
+                               c->forecast, value, error);
+}
+
+/* Regions or descent, from the uniform ranks of `start`, which also lends its forecast. */
+static ousac_status search(workshop *shop, pipeline_method method, uint64_t macs,
+                           const pipeline_candidate *start, const char *name, pipeline_candidate *candidate,
+                           ousac_error *error) {
+    const ousac_arch *arch = &shop->runs->model->arch;
+    const cli_range range = calibration_head(shop->profile, PIPELINE_SEARCH_SAMPLES);
+    char label[64];
+    contest c = {.shop = shop, .label = label, .forecast = start->forecast};
+    ousac_status status = OUSAC_STATUS_OK;
+    (void)snprintf(label, sizeof label, "search %s", name);
+    if (!shop->search.exact)
+        status = gauge_create(&shop->search, shop->runs, &shop->profile->schedule, &range, error);
+    if (status)
+        return status;
+    if (method == PIPELINE_REGIONS) {
+        ousac_regions_report report;
+        const ousac_regions_options options = {.rank_min = 1,
+                                               .evaluations_max = shop->options->evaluations,
+                                               .evaluate = run_contest,
+                                               .self = &c};
+        status = ousac_allocate_regions(arch, macs, &options, &candidate->allocation, &report, error);
+        candidate->evaluations = report.evaluations;
+    } else {
+        ousac_descent_report report;
+        const ousac_descent_options options = {.curves = shop->curves,
+                                               .start = start->allocation.rank,
+                                               .granularity = 1,
+                                               .evaluations_max = shop->options->evaluations,
+                                               .evaluate = run_contest,
+                                               .self = &c};
+        status = ousac_allocate_descent(arch, macs, &options, &candidate->allocation, &report, error);
+        candidate->evaluations = status ? 0 : report.evaluations;
+    }
+    return status;
+}
+
+static ousac_status solve(workshop *shop, pipeline_method method, uint64_t macs, const char *name,
+                          const pipeline_candidate *start, pipeline_candidate *candidate,
+                          ousac_error *error) {
+    const ousac_arch *arch = &shop->runs->model->arch;
     ousac_allocation *allocation = &candidate->allocation;
-    const ousac_knapsack_options knapsack = {
-        .granularity = options->granularity, .rank_min = options->rank_min, .modules_may_stop = 1};
-    ousac_status status = method == PIPELINE_UNIFORM
-                              ? ousac_allocate_uniform(arch, curves, macs, allocation, error)
-                              : ousac_allocate_knapsack(arch, curves, macs, &knapsack, allocation, error);
+    const ousac_knapsack_options knapsack = {.granularity = shop->options->granularity,
+                                             .rank_min = shop->options->rank_min,
+                                             .modules_may_stop = 1};
+    ousac_status status = OUSAC_STATUS_OK;
+    if (method == PIPELINE_UNIFORM)
+        status = ousac_allocate_uniform(arch, shop->curves, macs, allocation, error);
+    else if (method == PIPELINE_KNAPSACK)
+        status = ousac_allocate_knapsack(arch, shop->curves, macs, &knapsack, allocation, error);
+    else
+        status = search(shop, method, macs, start, name, candidate, error);
     if (status)
         return status;
     candidate->present = 1;
     candidate->measured = NAN;
     /* A direction that the spectrum does not hold corrects nothing, so its cost is not spent. */
-    ousac_factor_set_clip(set, arch, allocation->rank);
+    ousac_factor_set_clip(shop->set, arch, allocation->rank);
     const ousac_ranks ranks = {.rank = allocation->rank, .dense_fallback = 1};
-    const uint64_t cost = ousac_cost_cached(arch, &ranks);
-    if (cost != allocation->cost) {
-        allocation->cost = cost;
-        allocation->error = ousac_allocate_error(arch, curves, &ranks);
-        allocation->gap =
-            allocation->error > 0 ? (allocation->error - allocation->bound) / allocation->error : 0.0;
-    }
-    candidate->cached_step = (double)cost / (double)ousac_cost_full(arch);
+    allocation->cost = ousac_cost_cached(arch, &ranks);
+    /* A descent that moved brings the certificate of its own model. */
+    candidate->probed = method == PIPELINE_DESCENT && allocation->error > 0;
+    if (!candidate->probed && (status = ousac_allocate_grade(arch, shop->curves, allocation, error)))
+        return status;
+    candidate->cached_step = (double)allocation->cost / (double)ousac_cost_full(arch);
     return OUSAC_STATUS_OK;
 }
 
-/* Fits the forecast of a candidate's ranks on calibration samples, and counts its cost. */
-static ousac_status fit_forecast(const pipeline_runs *runs, const ousac_profile *profile,
-                                 ousac_factor_set *set, const char *name, pipeline_candidate *candidate,
-                                 ousac_error *error) {
+ousac_status pipeline_fit_forecast(const pipeline_runs *runs, const ousac_schedule *schedule,
+                                   const cli_range *range, ousac_factor_set *set, const size_t *rank,
+                                   const char *label, ousac_forecast **forecast, ousac_error *error) {
     const ousac_model *model = runs->model;
-    const ousac_ranks plain = candidate_ranks(candidate);
+    const ousac_ranks plain = {.rank = rank, .dense_fallback = 1};
     ousac_calibration *calibration = NULL;
     ousac_forecast_fit *fit = NULL;
-    char label[64];
     ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &plain,
                                                    ousac_factor_set_source, set, NULL, error);
     if (!status)
-        status = ousac_forecast_fit_create(&fit, model, &profile->schedule, calibration,
-                                           runs->common->threads, runs->micro_batch, error);
+        status = ousac_forecast_fit_create(&fit, model, schedule, calibration, runs->common->threads,
+                                           runs->micro_batch, error);
     if (status)
         goto done;
-    (void)snprintf(label, sizeof label, "fit %s", name);
-    pipeline_run run = {.label = label,
-                        .schedule = &profile->schedule,
-                        .range = {profile->ranges[0].first, profile->ranges[0].count},
-                        .exact = 1,
-                        .observers = ousac_forecast_fit_observers(fit)};
-    if (run.range.count > PIPELINE_FORECAST_SAMPLES)
-        run.range.count = PIPELINE_FORECAST_SAMPLES;
+    const pipeline_run run = {.label = label,
+                              .schedule = schedule,
+                              .range = *range,
+                              .exact = 1,
+                              .observers = ousac_forecast_fit_observers(fit)};
     status = pipeline_run_samples(runs, &run, error);
     if (!status)
-        status = ousac_forecast_fit_solve(fit, PIPELINE_FORECAST_LEAST_GAIN, &candidate->forecast, error);
-    if (status)
-        goto done;
-    const ousac_ranks ranks = candidate_ranks(candidate);
-    candidate->allocation.cost = ousac_cost_cached(&model->arch, &ranks);
-    candidate->cached_step = (double)candidate->allocation.cost / (double)ousac_cost_full(&model->arch);
+        status = ousac_forecast_fit_solve(fit, PIPELINE_FORECAST_LEAST_GAIN, forecast, error);
 done:
     ousac_forecast_fit_free(fit);
     ousac_calibration_free(calibration);
     return status;
 }
 
-/* Runs a candidate on the validation samples and compares it with the exact run. */
-static ousac_status measure(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
-                            const char *label, const cli_range *range, const float *exact, float *samples,
-                            pipeline_candidate *candidate, ousac_error *error) {
+/* Fits the forecast of a candidate's ranks on calibration samples, and counts its cost. */
+static ousac_status add_forecast(workshop *shop, const char *name, pipeline_candidate *candidate,
+                                 ousac_error *error) {
+    const ousac_arch *arch = &shop->runs->model->arch;
+    const cli_range range = calibration_head(shop->profile, PIPELINE_FORECAST_SAMPLES);
+    char label[64];
+    (void)snprintf(label, sizeof label, "fit %s", name);
+    const ousac_status status =
+        pipeline_fit_forecast(shop->runs, &shop->profile->schedule, &range, shop->set,
+                              candidate->allocation.rank, label, &candidate->forecast, error);
+    if (status)
+        return status;
     const ousac_ranks ranks = candidate_ranks(candidate);
-    const ousac_model *model = runs->model;
-    ousac_calibration *calibration = NULL;
-    double *squares = NULL, sum = 0;
-    ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks,
-                                                   ousac_factor_set_source, set, candidate->forecast, error);
-    if (status)
-        goto done;
-    const pipeline_run run = {.label = label,
-                              .schedule = &profile->schedule,
-                              .range = *range,
-                              .calibration = calibration,
-                              .samples = samples};
-    status = pipeline_run_samples(runs, &run, error);
-    if (status)
-        goto done;
-    squares = ousac_malloc(range->count, sizeof *squares);
-    if (!squares) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the validation");
-        goto done;
-    }
-    status = ousac_evaluate_samples(samples, exact, range->count, ousac_model_sample_size(model), squares,
-                                    NULL, error);
-    if (status)
-        goto done;
-    for (uint64_t i = 0; i < range->count; i++)
-        sum += squares[i];
-    candidate->measured = sqrt(sum / (double)range->count);
-done:
-    ousac_free(squares);
-    ousac_calibration_free(calibration);
-    return status;
+    candidate->allocation.cost = ousac_cost_cached(arch, &ranks);
+    candidate->cached_step = (double)candidate->allocation.cost / (double)ousac_cost_full(arch);
+    return OUSAC_STATUS_OK;
 }
 
-static ousac_status validate(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
-                             pipeline_choice *choice, ousac_error *error) {
-    const size_t size = ousac_model_sample_size(runs->model), count = choice->validation.count;
-    float *samples = NULL, *exact = NULL;
-    ousac_status status = OUSAC_STATUS_OK;
-
-    if (count <= SIZE_MAX / size) {
-        samples = ousac_malloc(count * size, sizeof *samples);
-        exact = ousac_malloc(count * size, sizeof *exact);
-    }
-    if (!samples || !exact) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu validation samples", count);
-        goto done;
-    }
-    const pipeline_run run = {.label = "validate exact",
-                              .schedule = &profile->schedule,
-                              .range = choice->validation,
-                              .exact = 1,
-                              .samples = exact};
-    status = pipeline_run_samples(runs, &run, error);
+static ousac_status validate(const workshop *shop, pipeline_choice *choice, ousac_error *error) {
+    const ousac_schedule *schedule = &shop->profile->schedule;
+    gauge validation = {0};
+    ousac_status status = gauge_create(&validation, shop->runs, schedule, &choice->validation, error);
     for (int i = 0; !status && i < PIPELINE_CANDIDATES; i++) {
+        pipeline_candidate *candidate = &choice->candidate[i];
         char label[64];
-        if (!choice->candidate[i].present)
+        if (!candidate->present)
             continue;
-        (void)snprintf(label, sizeof label, "validate %s", candidate_names[i]);
-        status = measure(runs, profile, set, label, &choice->validation, exact, samples,
-                         &choice->candidate[i], error);
+        (void)snprintf(label, sizeof label, "validate %s", pipeline_candidate_name(i));
+        status = gauge_measure_ranks(&validation, label, schedule, shop->set, candidate->allocation.rank,
+                                     candidate->forecast, &candidate->measured, error);
     }
     choice->validated = !status;
-done:
-    ousac_free(exact);
-    ousac_free(samples);
+    gauge_free(&validation);
     return status;
 }
 
@@ -313,37 +354,45 @@ static void write_note(pipeline_choice *choice) {
         if (choice->candidate[i].present) {
             const size_t used = strlen(note);
             (void)snprintf(note + used, size - used, "%s %.4g %s", compared ? "," : "",
-                           choice->candidate[i].measured, candidate_names[i]);
+                           choice->candidate[i].measured, pipeline_candidate_name(i));
             compared++;
         }
     if (compared > 1) {
         const size_t used = strlen(note);
-        (void)snprintf(note + used, size - used, "; the %s plan ships", candidate_names[choice->chosen]);
+        (void)snprintf(note + used, size - used, "; the %s plan ships",
+                       pipeline_candidate_name(choice->chosen));
     }
 }
 
-/* Every candidate that the options ask for, within the budget. */
-static ousac_status make_candidates(const pipeline_runs *runs, const ousac_profile *profile,
-                                    ousac_factor_set *set, const pipeline_allocate_options *options,
-                                    uint64_t macs, pipeline_choice *choice, ousac_error *error) {
-    const ousac_arch *arch = &runs->model->arch;
-    const uint64_t extra = forecast_macs(arch), least = ousac_cost_reuse(arch);
-    ousac_status status = OUSAC_STATUS_OK;
+/* One candidate; `start`: the uniform one of the same kind, which searches begin from. */
+static ousac_status make_candidate(workshop *shop, int index, uint64_t macs, const pipeline_candidate *start,
+                                   pipeline_candidate *candidate, ousac_error *error) {
+    const double since = cli_seconds();
+    const char *name = pipeline_candidate_name(index);
+    ousac_status status =
+        solve(shop, (pipeline_method)(index % PIPELINE_METHODS), macs, name, start, candidate, error);
+    if (!status && index >= PIPELINE_METHODS)
+        status = add_forecast(shop, name, candidate, error);
+    candidate->seconds = cli_seconds() - since;
+    return status;
+}
+
+/* Every candidate that the options ask for, within the budget. A search begins from the uniform candidate,
+ * which is therefore made as well and takes part. */
+static ousac_status make_candidates(workshop *shop, uint64_t macs, pipeline_choice *choice,
+                                    ousac_error *error) {
+    const ousac_arch *arch = &shop->runs->model->arch;
+    const pipeline_allocate_options *options = shop->options;
+    const uint64_t extra = pipeline_forecast_macs(arch), least = ousac_cost_reuse(arch);
+    const unsigned searches = 1U << PIPELINE_REGIONS | 1U << PIPELINE_DESCENT;
+    const unsigned methods = options->methods | (options->methods & searches ? 1U << PIPELINE_UNIFORM : 0);
     ousac_cost_total cost;
-    ousac_curve *curves = make_curves(set);
-    if (!curves) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the error curves");
-        goto done;
-    }
-    status = ousac_cost_trajectory(arch, &profile->schedule, NULL, &cost, error);
-    for (int i = 0; !status && i < PIPELINE_CANDIDATES; i++) {
-        const int method = i % PIPELINE_METHODS, forecast = i / PIPELINE_METHODS;
-        pipeline_candidate *candidate = &choice->candidate[i];
-        if (options->method != PIPELINE_AUTO && (int)options->method != method)
-            continue;
+    ousac_status status = ousac_cost_trajectory(arch, &shop->profile->schedule, NULL, &cost, error);
+    for (int forecast = 0; forecast < 2; forecast++) {
+        pipeline_candidate *row = &choice->candidate[forecast * PIPELINE_METHODS];
         if (options->forecast != PIPELINE_FORECAST_AUTO && (int)options->forecast != forecast)
             continue;
-        if (forecast && (macs < least + extra || cost.forwards_cached == 0)) {
+        if (!status && forecast && (macs < least + extra || cost.forwards_cached == 0)) {
             if (options->forecast == PIPELINE_FORECAST_AUTO)
                 continue; /* nothing to pay it with, or nothing to forecast */
             status = OUSAC_FAIL(
@@ -351,15 +400,12 @@ static ousac_status make_candidates(const pipeline_runs *runs, const ousac_profi
                 "--forecast on: the forecast alone costs %.6f of a full evaluation; the budget is %.6f",
                 (double)(least + extra) / (double)ousac_cost_full(arch),
                 (double)macs / (double)ousac_cost_full(arch));
-            break;
         }
-        status = solve(arch, set, curves, (pipeline_method)method, forecast ? macs - extra : macs, options,
-                       candidate, error);
-        if (!status && forecast)
-            status = fit_forecast(runs, profile, set, candidate_names[i], candidate, error);
+        for (int method = 0; !status && method < PIPELINE_METHODS; method++)
+            if (methods & 1U << method)
+                status = make_candidate(shop, forecast * PIPELINE_METHODS + method,
+                                        forecast ? macs - extra : macs, row, &row[method], error);
     }
-done:
-    ousac_free(curves);
     return status;
 }
 
@@ -377,11 +423,18 @@ ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *p
                                const pipeline_allocate_options *options, pipeline_choice *choice,
                                ousac_error *error) {
     const ousac_arch *arch = &runs->model->arch;
-    const int compared = options->method == PIPELINE_AUTO || options->forecast == PIPELINE_FORECAST_AUTO;
+    const int compared =
+        (options->methods & (options->methods - 1)) != 0 || options->forecast == PIPELINE_FORECAST_AUTO;
+    ousac_curve *curves = make_curves(set);
+    workshop shop = {.runs = runs, .profile = profile, .set = set, .options = options, .curves = curves};
     uint64_t macs = 0;
     ousac_status status = OUSAC_STATUS_OK;
 
     memset(choice, 0, sizeof *choice);
+    if (!curves) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the error curves");
+        goto done;
+    }
     status =
         pipeline_budget_solve(arch, &profile->schedule, &options->budget, &macs, &choice->budget_step, error);
     if (status)
@@ -392,15 +445,15 @@ ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *p
     if (choice->validation.count > 0)
         status = check_validation(&choice->validation, profile, runs->micro_batch, error);
     if (!status)
-        status = make_candidates(runs, profile, set, options, macs, choice, error);
+        status = make_candidates(&shop, macs, choice, error);
     if (!status && choice->validation.count > 0)
-        status = validate(runs, profile, set, choice, error);
+        status = validate(&shop, choice, error);
     if (status)
         goto done;
 
     choice->chosen = best_candidate(choice);
     const pipeline_candidate *chosen = &choice->candidate[choice->chosen];
-    status = ousac_plan_create(&choice->plan, arch, options->name, candidate_names[choice->chosen],
+    status = ousac_plan_create(&choice->plan, arch, options->name, pipeline_candidate_name(choice->chosen),
                                &chosen->allocation, error);
     if (!status && chosen->forecast)
         status = ousac_forecast_copy(&choice->plan->forecast, chosen->forecast, error);
@@ -411,11 +464,13 @@ ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *p
     choice->plan->cached_step = chosen->cached_step;
     choice->plan->budget = choice->budget_step;
     (void)snprintf(choice->plan->error_model, sizeof choice->plan->error_model, "%s",
-                   error_model(set->method));
+                   chosen->probed ? "squared end-to-end error, probed in context" : error_model(set->method));
     write_note(choice);
     const ousac_ranks ranks = ousac_plan_ranks(choice->plan);
     status = ousac_cost_trajectory(arch, &profile->schedule, &ranks, &choice->cost, error);
 done:
+    gauge_free(&shop.search);
+    ousac_free(curves);
     if (status)
         pipeline_choice_free(choice);
     return status;
@@ -428,86 +483,4 @@ void pipeline_choice_free(pipeline_choice *choice) {
     }
     ousac_plan_free(choice->plan);
     memset(choice, 0, sizeof *choice);
-}
-
-/* --- telling --- */
-
-/* How many sites take each path. */
-static void count_paths(const ousac_arch *arch, const size_t *rank, size_t count[4]) {
-    const ousac_ranks ranks = {.rank = rank, .dense_fallback = 1};
-    memset(count, 0, 4 * sizeof *count);
-    for (size_t s = 0; s < arch->site_count; s++)
-        count[ousac_cost_path(arch, s, &ranks)]++;
-}
-
-void pipeline_choice_print(const pipeline_choice *choice, const ousac_arch *arch) {
-    size_t paths[4], least = SIZE_MAX, most = 0;
-    printf("%-17s %12s %16s %14s %8s %12s\n", "method", "cached step", "modelled error", "dual bound", "gap",
-           choice->validated ? "end to end" : "");
-    for (int i = 0; i < PIPELINE_CANDIDATES; i++) {
-        const pipeline_candidate *candidate = &choice->candidate[i];
-        if (!candidate->present)
-            continue;
-        printf("%-17s %10.3f %% %16.6g %14.6g %6.2f %%", candidate_names[i], 100 * candidate->cached_step,
-               candidate->allocation.error, candidate->allocation.bound, 100 * candidate->allocation.gap);
-        if (choice->validated)
-            printf(" %12.4g", candidate->measured);
-        printf("%s\n", i == choice->chosen ? "  <- chosen" : "");
-    }
-    count_paths(arch, choice->plan->rank, paths);
-    for (size_t s = 0; s < arch->site_count; s++) {
-        least = choice->plan->rank[s] < least ? choice->plan->rank[s] : least;
-        most = choice->plan->rank[s] > most ? choice->plan->rank[s] : most;
-    }
-    printf("error model: %s%s\n", choice->plan->error_model,
-           choice->plan->exact ? "; the chosen plan is optimal under it at this granularity" : "");
-    printf("ranks %zu to %zu; sites: %zu low rank, %zu exact products, %zu frozen, %zu in reused modules\n",
-           least, most, paths[OUSAC_PATH_LOW_RANK], paths[OUSAC_PATH_DENSE], paths[OUSAC_PATH_FROZEN],
-           paths[OUSAC_PATH_SKIPPED]);
-    printf("budget: %.3f %% of a full evaluation; the plan: %.3f %% of one, %.3f %% of constant guidance "
-           "uncached\n",
-           100 * choice->budget_step, 100 * choice->cost.cached_step, 100 * choice->cost.total);
-    if (choice->cost.forwards_cached == 0)
-        printf("the schedule has no cached evaluation: there is nothing to correct\n");
-    printf("%s\n", choice->plan->note);
-}
-
-static void put_candidate(json_doc *doc, cJSON *item, const pipeline_candidate *candidate, int validated) {
-    json_put_real(doc, item, "cached_step", candidate->cached_step);
-    json_put_real(doc, item, "modelled_error", candidate->allocation.error);
-    json_put_real(doc, item, "bound", candidate->allocation.bound);
-    json_put_real(doc, item, "gap", candidate->allocation.gap);
-    json_put_bool(doc, item, "exact", candidate->allocation.exact);
-    json_put_u64(doc, item, "nodes", candidate->allocation.nodes);
-    if (validated)
-        json_put_real(doc, item, "relative_error", candidate->measured);
-}
-
-void pipeline_choice_put(json_doc *doc, cJSON *object, const pipeline_choice *choice,
-                         const ousac_arch *arch) {
-    static const char *const path_names[] = {"frozen", "low_rank", "dense", "skipped"};
-    cJSON *list = NULL;
-    size_t paths[4];
-
-    json_put_text(doc, object, "plan", choice->plan->name);
-    json_put_text(doc, object, "method", choice->plan->method);
-    json_put_text(doc, object, "note", choice->plan->note);
-    json_put_real(doc, object, "budget_step", choice->budget_step);
-    json_put_real(doc, object, "cached_step", choice->cost.cached_step);
-    json_put_real(doc, object, "total", choice->cost.total);
-    json_put_text(doc, object, "error_model", choice->plan->error_model);
-    if (choice->validated)
-        pipeline_json_range(doc, object, "validation", choice->validation.first, choice->validation.count);
-    list = json_put_array(doc, object, "candidates");
-    for (int i = 0; i < PIPELINE_CANDIDATES; i++)
-        if (choice->candidate[i].present) {
-            cJSON *item = json_put_object(doc, list, NULL);
-            json_put_text(doc, item, "method", candidate_names[i]);
-            json_put_bool(doc, item, "forecast", choice->candidate[i].forecast != NULL);
-            put_candidate(doc, item, &choice->candidate[i], choice->validated);
-        }
-    count_paths(arch, choice->plan->rank, paths);
-    list = json_put_object(doc, object, "sites");
-    for (int i = 0; i < 4; i++)
-        json_put_u64(doc, list, path_names[i], paths[i]);
 }

@@ -179,7 +179,8 @@ static void add_cell(pareto *p, const cJSON *cell) {
         if (allocator == NULL || *allocator == '\0' || role == method)
             (void)snprintf(series, sizeof series, "%s", method);
         else
-            (void)snprintf(series, sizeof series, "%s, %s", method, allocator);
+            (void)snprintf(series, sizeof series, "%s, %s%s", method, allocator,
+                           cJSON_IsTrue(plot_json_item(row, "placed")) ? ", placed" : "");
         add_point(p, &(pareto_point){panel, series, role, plot_json_real(cell, "budget"),
                                      plot_json_real(row, "macs_total"), plot_json_real(row, "error"),
                                      plot_json_real(row, "low"), plot_json_real(row, "high")});

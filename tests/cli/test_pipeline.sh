@@ -120,21 +120,24 @@ ousac "budget below the floor" 2 "--budget-step 0.0001: expected from" \
 ousac "total budget below the floor" 2 "--budget-total 0.1: .*expected from 0\.3[0-9]+ .* to 0\.6[0-9]+ " \
     "${allocate[@]}" --budget-total 0.1 -o "$WORK/never.oca"
 ousac "both budgets" 2 "not both" "${allocate[@]}" --budget-step 0.2 --budget-total 0.5 -o "$WORK/never.oca"
-ousac "unknown method" 2 "uniform, knapsack or auto" "${allocate[@]}" --method best -o "$WORK/never.oca"
+ousac "unknown method" 2 "expected auto, or some of uniform,knapsack,regions,descent" "${allocate[@]}" --method best -o "$WORK/never.oca"
 ousac "validation on calibration samples" 2 "calibrated on samples 0:8" \
     "${allocate[@]}" --validate 4:12 -o "$WORK/never.oca"
 ousac "a pilot is no profile" 4 "moment" \
     allocate --model "$MODEL" --profile "$WORK/weights.oca" -o "$WORK/never.oca"
 
 # --- placing the refreshes ---
-place=(place --model "$MODEL" --samples 8 --probe-samples 4 --horizon 6)
+place=(place --model "$MODEL" --samples 8 --probe-samples 4 --horizon 6 --evaluations 6)
 ousac "placement of an undecided schedule" 0 "" \
     "${place[@]}" --schedule "$WORK/auto.json" --period 2 --json -o "$WORK/decided.json"
 keep
-json "at the cost of the even spacing" 'r["placed"]["forwards_full"] == r["even"]["forwards_full"] == 4 and
-    r["placed"]["forwards_cached"] == r["even"]["forwards_cached"]'
-json "the better one is written" \
-    'r["written"] == ("placed" if r["placed"]["relative_error"] < r["even"]["relative_error"] else "even")'
+json "as many evaluations as the even spacing" 'r["even"]["forwards_full"] == 4 and
+    sum(r["placed"][k] for k in ("forwards_full", "forwards_cached")) ==
+    sum(r["even"][k] for k in ("forwards_full", "forwards_cached"))'
+json "the best one measured is written" \
+    'r["placed"]["relative_error"] == min(e["relative_error"] for e in r["evaluations"]) and
+    (r["written"] == "placed") == (r["placed"]["relative_error"] < r["even"]["relative_error"])'
+json "no more runs than allowed" '1 < len(r["evaluations"]) <= 6'
 check "its gates are decided" sh -c "! grep -q auto '$WORK/decided.json'"
 ousac "placement of a number of full evaluations" 0 "cond +full at [0-9]+ of 10: 0" \
     "${place[@]}" --schedule "$WORK/s.json" --full 6 --name six -o "$WORK/six.json"
@@ -260,9 +263,15 @@ check "its profile is the one that the commands make" "$OUSAC" diff --tolerance 
 check "samples.png is a PNG" test "$(head -c 8 "$WORK/all/of/it/samples.png" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a
 ousac "a schedule without cached evaluations has nothing to budget" 2 "no cached evaluation" \
     calibrate --model "$MODEL" --schedule "$WORK/none.json" --budget-total 0.5 -o "$WORK/nothing"
-ousac "gates left to a plan are refused" 2 "auto.json: step 0: gate" \
-    calibrate --model "$MODEL" --schedule "$WORK/auto.json" -o "$WORK/nothing"
+ousac "gates left to a plan take samples to decide" 2 "auto.json leaves its gates to a plan.* takes 24 samples" \
+    calibrate --model "$MODEL" --schedule "$WORK/auto.json" --samples 20 -o "$WORK/nothing"
 check "what is refused leaves no directory" absent "$WORK/nothing"
+ousac "calibrate decides gates, within the cost of even spacing" 0 "" calibrate --model "$MODEL" \
+    --schedule "$WORK/auto.json" --period 2 --evaluations 4 --samples 24 --validation 4 --test 4 --json -o "$WORK/decided"
+keep
+json "the plan costs no more than even spacing at the uniform rank of the budget" \
+    '0.5 < r["allocation"]["total"] <= (4 + 4 * 0.25) / 8'
+check "and its schedule has none left" sh -c "! grep -q auto '$WORK/decided/schedule.json'"
 
 # --- outputs that cannot be, interruption ---
 ousac "no such directory" 1 "cannot write into" "${profile[@]}" --samples 0:4 -o "$WORK/none/p.oca"
