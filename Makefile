@@ -33,7 +33,7 @@ ISA_FLAGS_base :=
 ISA_FLAGS_avx2 := -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512
 
-sources = $(sort $(filter-out calib/kernels.c,$(wildcard $(1)/*.c)))
+sources = $(sort $(filter-out calib/kernels.c calib/products.c,$(wildcard $(1)/*.c)))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(call sources,$(1)))
 
 FORMATS_LIB := $(BUILD)/lib/libousac_formats.a
@@ -58,8 +58,13 @@ $(BUILD)/obj/calib/kernels_%.o: calib/kernels.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -O3 $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
 
+# Products may be contracted to fused multiply-adds.
+$(BUILD)/obj/calib/products_%.o: calib/products.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -O3 -ffp-contract=fast $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
+
 $(FORMATS_LIB): $(call objects,formats)
-$(CALIB_LIB): $(call objects,calib) $(foreach i,$(ISAS),$(BUILD)/obj/calib/kernels_$(i).o)
+$(CALIB_LIB): $(call objects,calib) $(foreach i,$(ISAS),$(BUILD)/obj/calib/kernels_$(i).o $(BUILD)/obj/calib/products_$(i).o)
 $(PROFILE_LIB): $(call objects,profile)
 $(BUILD)/lib/%.a:
 	@mkdir -p $(@D)

@@ -131,6 +131,21 @@ struct ousac_backend {
     /* *finite = 1 where every element is finite, else 0. */
     ousac_status (*all_finite)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
                                size_t ldx, int *finite, ousac_error *error);
+
+    /* --- the two halves of a cached linear, each in one pass over the caches --- */
+    /* Z (rows, r) = (X - X0 - s (X0 - X1)) B^T, B (r, n): X, X0 = last and X1 = before (rows, n), the latter
+     * two with leading dimension ld_past; before may be NULL where s is 0 (USAGE elsewhere) and is not read
+     * there. work: rows * n floats, contents undefined afterwards. */
+    ousac_status (*project_change)(const ousac_backend *backend, size_t rows, size_t r, size_t n, float s,
+                                   const float *x, size_t ldx, const float *last, const float *before,
+                                   size_t ld_past, const float *b, size_t ldb, float *z, size_t ldz,
+                                   float *work, ousac_error *error);
+    /* Y (rows, m) = Y0 + s (Y0 - Y1) + Z (rows, r) A (r, m): Y0 = last and Y1 = before (rows, m), with
+     * leading dimension ld_past; before as above. Y is not read; r may be 0. */
+    ousac_status (*expand_onto)(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
+                                size_t ldz, const float *a, size_t lda, float s, const float *last,
+                                const float *before, size_t ld_past, float *y, size_t ldy,
+                                ousac_error *error);
 };
 
 /* The CPU backend: OpenBLAS, LAPACKE and kernels built for several instruction sets, chosen at run time

@@ -1,5 +1,7 @@
 #include "calib/kernels.h"
 
+#include "calib/products.h"
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -153,9 +155,10 @@ static inline float row_max(size_t count, const float *x) {
     for (; i + LANES <= count; i += LANES)
         for (size_t l = 0; l < LANES; l++)
             lanes[l] = most(x[i + l], lanes[l]);
+    for (size_t width = LANES / 2; width > 0; width /= 2)
+        for (size_t l = 0; l < width; l++)
+            lanes[l] = most(lanes[l + width], lanes[l]);
     float result = lanes[0];
-    for (size_t l = 1; l < LANES; l++)
-        result = most(lanes[l], result);
     for (; i < count; i++)
         result = most(x[i], result);
     return result;
@@ -337,6 +340,7 @@ static int all_finite(size_t rows, size_t cols, const float *x, size_t ldx) {
 
 const ousac_kernels JOIN(ousac_kernels_, OUSAC_ISA) = {
     .isa = TEXT(OUSAC_ISA),
+    .products = &JOIN(ousac_products_, OUSAC_ISA),
     .exponential = exponential,
     .gelu_tanh = gelu_tanh,
     .silu = silu,

@@ -18,7 +18,8 @@ extern "C" {
 #endif
 
 typedef struct ousac_kernels {
-    const char *isa; /* "base", "avx2", "avx512" */
+    const char *isa;                       /* "base", "avx2", "avx512" */
+    const struct ousac_products *products; /* of the same instruction set */
 
     /* y = exp(x), relative error below 2e-7 where the result is a normal number, at most one unit in the last
      * place where it is subnormal; +inf above 88.73, 0 below -103.98. y may be x. */

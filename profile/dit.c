@@ -134,6 +134,10 @@ static ousac_status embed_condition(const ousac_model *model, workspace *ws, int
     return be->silu(be, count * d, ws->condition, ws->condition, error);
 }
 
+static float *place(const ousac_linears *linears, size_t group, int output, float *own) {
+    return linears->place ? linears->place(linears->self, group, output, own) : own;
+}
+
 static ousac_status run_attention(const ousac_model *model, workspace *ws, size_t block, size_t count,
                                   const ousac_linears *linears, ousac_error *error) {
     const ousac_dit *dit = model->state;
@@ -142,18 +146,21 @@ static ousac_status run_attention(const ousac_model *model, workspace *ws, size_
     const float *mod = ws->modulation;
     int live = 1;
     ousac_status status = linears->module_begin(linears->self, module, rows, ws->out, d, &live, error);
+    const float *out = ws->out;
     if (!status && live) {
+        float *x = place(linears, group, 0, ws->normed), *qkv = place(linears, group, 1, ws->wide);
+        float *mixed = place(linears, group + 1, 0, ws->mixed), *y = place(linears, group + 1, 1, ws->out);
         if ((status = be->norm_modulate(be, rows, d, ws->hidden, dit->attn_norm_eps, mod, mod + d, dit->N,
-                                        6 * d, ws->normed, error)) ||
-            (status = linears->linear(linears->self, group, rows, ws->normed, d, ws->wide, 3 * d, error)) ||
-            (status = be->attention(be, count, dit->N, dit->heads, d / dit->heads, ws->wide, ws->wide + d,
-                                    ws->wide + 2 * d, 3 * d, ws->mixed, d, ws->scores, error)) ||
-            (status = linears->linear(linears->self, group + 1, rows, ws->mixed, d, ws->out, d, error)) ||
-            (status = linears->module_end(linears->self, module, rows, ws->out, d, error)))
+                                        6 * d, x, error)) ||
+            (status = linears->linear(linears->self, group, rows, x, d, qkv, 3 * d, error)) ||
+            (status = be->attention(be, count, dit->N, dit->heads, d / dit->heads, qkv, qkv + d, qkv + 2 * d,
+                                    3 * d, mixed, d, ws->scores, error)) ||
+            (status = linears->linear(linears->self, group + 1, rows, mixed, d, y, d, error)) ||
+            (status = linears->module_end(linears->self, module, rows, y, d, error)))
             return status;
+        out = y;
     }
-    return status ? status
-                  : be->add_gated(be, rows, d, ws->hidden, ws->out, mod + 2 * d, dit->N, 6 * d, error);
+    return status ? status : be->add_gated(be, rows, d, ws->hidden, out, mod + 2 * d, dit->N, 6 * d, error);
 }
 
 static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t block, size_t count,
@@ -164,17 +171,20 @@ static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t bloc
     const float *mod = ws->modulation + 3 * d;
     int live = 1;
     ousac_status status = linears->module_begin(linears->self, module, rows, ws->out, d, &live, error);
+    const float *out = ws->out;
     if (!status && live) {
+        float *x = place(linears, group, 0, ws->normed), *wide = place(linears, group, 1, ws->wide);
+        float *bent = place(linears, group + 1, 0, ws->wide), *y = place(linears, group + 1, 1, ws->out);
         if ((status = be->norm_modulate(be, rows, d, ws->hidden, dit->mlp_norm_eps, mod, mod + d, dit->N,
-                                        6 * d, ws->normed, error)) ||
-            (status = linears->linear(linears->self, group, rows, ws->normed, d, ws->wide, h, error)) ||
-            (status = be->gelu_tanh(be, rows * h, ws->wide, ws->wide, error)) ||
-            (status = linears->linear(linears->self, group + 1, rows, ws->wide, h, ws->out, d, error)) ||
-            (status = linears->module_end(linears->self, module, rows, ws->out, d, error)))
+                                        6 * d, x, error)) ||
+            (status = linears->linear(linears->self, group, rows, x, d, wide, h, error)) ||
+            (status = be->gelu_tanh(be, rows * h, wide, bent, error)) ||
+            (status = linears->linear(linears->self, group + 1, rows, bent, h, y, d, error)) ||
+            (status = linears->module_end(linears->self, module, rows, y, d, error)))
             return status;
+        out = y;
     }
-    return status ? status
-                  : be->add_gated(be, rows, d, ws->hidden, ws->out, mod + 2 * d, dit->N, 6 * d, error);
+    return status ? status : be->add_gated(be, rows, d, ws->hidden, out, mod + 2 * d, dit->N, 6 * d, error);
 }
 
 static ousac_status forward(const ousac_model *model, void *pointer, int branch, size_t count, const float *x,

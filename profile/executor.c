@@ -13,7 +13,6 @@ struct ousac_executor {
     ousac_history cache[OUSAC_BRANCHES];
     size_t full_step[OUSAC_BRANCHES][2]; /* of the cache's last full evaluation, and of the one before */
     float *delta;                        /* (rows, largest n) */
-    float *expected;                     /* (rows, largest n): where the forecast puts x; NULL without one */
     float *z;                            /* (rows, largest group rank) */
     size_t *group_m;                     /* per group: sum of m */
     ousac_counters counters;
@@ -62,6 +61,13 @@ static ousac_status module_begin(void *self, size_t module, size_t rows, float *
     return be->copy(be, rows, m->width, ex->current->out[0][module], m->width, out, ld_out, error);
 }
 
+static float *place(void *self, size_t group, int output, float *own) {
+    const ousac_executor *ex = self;
+    float *lent =
+        ex->gate == OUSAC_GATE_FULL && ex->keep ? ousac_history_place(ex->current, group, output) : NULL;
+    return lent ? lent : own;
+}
+
 static ousac_status module_end(void *self, size_t module, size_t rows, const float *out, size_t ld_out,
                                ousac_error *error) {
     ousac_executor *ex = self;
@@ -101,18 +107,10 @@ static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows,
     const float s_forecast =
         c->forecast && h->filled == 2 ? ousac_forecast_at(c->forecast, ex->step, ex->branch, group) : 0;
     ousac_status status = OUSAC_STATUS_OK;
-    if (r) { /* z = (x - where it was expected) B^T for all sites of the group at once */
-        const float *expected = h->x[0][group];
-        if (s_forecast != 0) {
-            status = be->extrapolate(be, rows, n, s_forecast, h->x[0][group], n, h->x[1][group], n,
-                                     ex->expected, n, error);
-            expected = ex->expected;
-        }
-        if (!status)
-            status = be->subtract(be, rows, n, x, ldx, expected, n, ex->delta, n, error);
-        if (!status)
-            status = be->linear(be, rows, r, n, ex->delta, n, c->b[group], n, NULL, 0, ex->z, r, error);
-    }
+    const float *x_before = s_forecast != 0 ? h->x[1][group] : NULL;
+    if (r) /* z = (x - where it was expected) B^T for all sites of the group at once */
+        status = be->project_change(be, rows, r, n, s_forecast, x, ldx, h->x[0][group], x_before, n,
+                                    c->b[group], n, ex->z, r, ex->delta, error);
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         const ousac_site *site = &arch->sites[s];
         const float *y_cached = h->y[0][group] ? h->y[0][group] + column : NULL;
@@ -124,12 +122,9 @@ static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows,
             ex->counters.macs += (uint64_t)rows * site->m * n;
             break;
         case OUSAC_PATH_LOW_RANK:
-            status = s_forecast != 0 ? be->extrapolate(be, rows, site->m, s_forecast, y_cached, sum_m,
-                                                       h->y[1][group] + column, sum_m, y + column, ldy, error)
-                                     : be->copy(be, rows, site->m, y_cached, sum_m, y + column, ldy, error);
-            if (!status)
-                status = be->expand(be, rows, site->m, c->rank[s], ex->z + z_column, r, c->a[s], site->m, 1,
-                                    y + column, ldy, error);
+            status = be->expand_onto(be, rows, site->m, c->rank[s], ex->z + z_column, r, c->a[s], site->m,
+                                     s_forecast, y_cached, s_forecast != 0 ? h->y[1][group] + column : NULL,
+                                     sum_m, y + column, ldy, error);
             z_column += c->rank[s];
             ex->counters.site_low_rank += ex->count;
             ex->counters.macs += (uint64_t)rows * (c->rank[s] + (c->forecast ? 1 : 0)) * (site->m + n);
@@ -167,7 +162,6 @@ void ousac_executor_free(ousac_executor *ex) {
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_history_free(&ex->cache[b]);
     be->release(be, ex->delta);
-    be->release(be, ex->expected);
     be->release(be, ex->z);
     ousac_free(ex->group_m);
     ousac_free(ex);
@@ -212,7 +206,7 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     ex->rows_max = options->batch * arch->tokens;
     ex->keep = options->keep;
     ex->extrapolate = options->extrapolate_modules;
-    ex->linears = (ousac_linears){ex, module_begin, linear, module_end};
+    ex->linears = (ousac_linears){ex, module_begin, linear, place, module_end};
     ex->group_m = ousac_calloc(arch->group_count, sizeof *ex->group_m);
     if (!ex->group_m) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for an executor");
@@ -228,9 +222,7 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     if (ex->keep && calibration && calibration->rank_max) {
         ex->delta = be->alloc(be, ex->rows_max * widest, sizeof(float));
         ex->z = be->alloc(be, ex->rows_max * calibration->rank_max, sizeof(float));
-        if (calibration->forecast)
-            ex->expected = be->alloc(be, ex->rows_max * widest, sizeof(float));
-        if (!ex->delta || !ex->z || (calibration->forecast && !ex->expected)) {
+        if (!ex->delta || !ex->z) {
             status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the corrections of %zu samples",
                                 options->batch);
             goto done;

@@ -22,7 +22,8 @@ void ousac_history_free(ousac_history *h) {
     for (size_t k = 0; h->arch && k < 2; k++) {
         release_all(h->backend, h->x[k], h->arch->group_count);
         release_all(h->backend, h->y[k], h->arch->group_count);
-        release_all(h->backend, h->out[k], h->arch->module_count);
+        release_all(h->backend, h->room[k], h->arch->module_count);
+        ousac_free(h->out[k]);
     }
     memset(h, 0, sizeof *h);
 }
@@ -33,7 +34,8 @@ static int create_slot(ousac_history *h, size_t k, size_t rows, const ousac_hist
     h->x[k] = ousac_calloc(arch->group_count, sizeof *h->x[k]);
     h->y[k] = ousac_calloc(arch->group_count, sizeof *h->y[k]);
     h->out[k] = ousac_calloc(arch->module_count, sizeof *h->out[k]);
-    if (!h->x[k] || !h->y[k] || !h->out[k])
+    h->room[k] = ousac_calloc(arch->module_count, sizeof *h->room[k]);
+    if (!h->x[k] || !h->y[k] || !h->out[k] || !h->room[k])
         return 0;
     for (size_t g = 0; g < arch->group_count; g++) {
         size_t n = arch->sites[arch->groups[g].first_site].n;
@@ -44,7 +46,7 @@ static int create_slot(ousac_history *h, size_t k, size_t rows, const ousac_hist
             return 0;
     }
     for (size_t m = 0; m < arch->module_count; m++)
-        if (!(h->out[k][m] = be->alloc(be, rows * arch->modules[m].width, sizeof(float))))
+        if (!(h->room[k][m] = be->alloc(be, rows * arch->modules[m].width, sizeof(float))))
             return 0;
     return 1;
 }
@@ -68,15 +70,24 @@ void ousac_history_reset(ousac_history *h) {
     h->filled = 0;
 }
 
+float *ousac_history_place(const ousac_history *h, size_t group, int output) {
+    return (output ? h->y : h->x)[h->depth - 1][group];
+}
+
+static void swap(float **a, float **b) {
+    float *held = *a;
+    *a = *b;
+    *b = held;
+}
+
 static ousac_status keep(const ousac_history *h, float **last, float **before, size_t index, size_t rows,
                          size_t columns, const float *values, size_t ld, ousac_error *error) {
     if (!last[index])
         return OUSAC_STATUS_OK;
-    if (h->depth == 2) {
-        float *swap = last[index];
-        last[index] = before[index];
-        before[index] = swap;
-    }
+    if (h->depth == 2)
+        swap(&last[index], &before[index]);
+    if (last[index] == values)
+        return OUSAC_STATUS_OK;
     return h->backend->copy(h->backend, rows, columns, values, ld, last[index], columns, error);
 }
 
@@ -91,7 +102,18 @@ ousac_status ousac_history_keep_linear(ousac_history *h, size_t group, size_t ro
 
 ousac_status ousac_history_keep_module(ousac_history *h, size_t module, size_t rows, const float *out,
                                        size_t ld_out, ousac_error *error) {
-    return keep(h, h->out[0], h->out[1], module, rows, h->arch->modules[module].width, out, ld_out, error);
+    const ousac_module *m = &h->arch->modules[module];
+    size_t group = h->arch->sites[m->first_site + m->site_count - 1].group;
+    if (h->depth == 2) {
+        h->out[1][module] = h->out[0][module];
+        swap(&h->room[0][module], &h->room[1][module]);
+    }
+    if (out == h->y[0][group] && ld_out == m->width) {
+        h->out[0][module] = h->y[0][group];
+        return OUSAC_STATUS_OK;
+    }
+    h->out[0][module] = h->room[0][module];
+    return h->backend->copy(h->backend, rows, m->width, out, ld_out, h->room[0][module], m->width, error);
 }
 
 void ousac_history_end(ousac_history *h) {

@@ -32,6 +32,10 @@ typedef struct ousac_linears {
     /* All sites of a group on their shared input: x (rows, n) -> y (rows, sum of m), sites side by side. */
     ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, float *y,
                            size_t ldy, ousac_error *error);
+    /* Where the forward should write the input (output 0) or have the output (1) of a group, contiguous:
+     * `own`, or memory that spares a copy. What lies there may be read until the forward ends and, once
+     * linear has been called, must not be changed. NULL: `own`. */
+    float *(*place)(void *self, size_t group, int output, float *own);
     /* After a live module, with its output before the gate of the residual sum. */
     ousac_status (*module_end)(void *self, size_t module, size_t rows, const float *out, size_t ld_out,
                                ousac_error *error);
