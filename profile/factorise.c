@@ -1,6 +1,7 @@
 #include "profile/factorise.h"
 
 #include "calib/cost.h"
+#include "calib/leading.h"
 #include "calib/scaled_svd.h"
 #include "formats/memory.h"
 #include "profile/arch_text.h"
@@ -99,9 +100,32 @@ static ousac_status factorise_scaled(const factor_job *job, size_t s, const floa
     return status;
 }
 
-/* `root` or `moment` of the site's group; neither where the method needs none. */
-static ousac_status factorise_site(const factor_job *job, size_t s, const ousac_root *root,
-                                   const double *moment, ousac_error *error) {
+/* By the group's moment: the leading directions where few are wanted and that works out, else all. `root` is
+ * made when the first site needs it. */
+static ousac_status factorise_delta(const factor_job *job, size_t s, ousac_root *root, const double *moment,
+                                    const float *w, ousac_error *error) {
+    const ousac_backend *backend = job->model->backend;
+    const ousac_site *site = &job->model->arch.sites[s];
+    const ousac_group *group = &job->model->arch.groups[site->group];
+    ousac_factors *factors = &job->set->site[s];
+    int done = 0;
+    ousac_status status = ousac_leading_create(factors, backend, group->side, site->m, site->n, moment, w,
+                                               rank_wanted(job, s), &done, error);
+    if (status || done)
+        return status;
+    if (group->side == OUSAC_SIDE_OUTPUT)
+        return ousac_factors_create_output(factors, backend, site->m, site->n, moment, w, rank_wanted(job, s),
+                                           error);
+    if (root->n == 0)
+        status = ousac_root_create(root, backend, group->dim, moment, error);
+    return status
+               ? status
+               : ousac_factors_create_input(factors, backend, root, site->m, w, rank_wanted(job, s), error);
+}
+
+/* `moment` of the site's group; NULL where the method needs none. */
+static ousac_status factorise_site(const factor_job *job, size_t s, ousac_root *root, const double *moment,
+                                   ousac_error *error) {
     const ousac_backend *backend = job->model->backend;
     const ousac_site *site = &job->model->arch.sites[s];
     ousac_status status = OUSAC_STATUS_OK;
@@ -114,14 +138,7 @@ static ousac_status factorise_site(const factor_job *job, size_t s, const ousac_
     status = backend->download(backend, w, job->model->weight[s], site->m * site->n * sizeof *w, error);
     if (status)
         goto done;
-    if (job->options->method != OUSAC_METHOD_DELTA_COV)
-        status = factorise_scaled(job, s, w, error);
-    else if (root)
-        status = ousac_factors_create_input(&job->set->site[s], backend, root, site->m, w,
-                                            rank_wanted(job, s), error);
-    else
-        status = ousac_factors_create_output(&job->set->site[s], backend, site->m, site->n, moment, w,
-                                             rank_wanted(job, s), error);
+    status = moment ? factorise_delta(job, s, root, moment, w, error) : factorise_scaled(job, s, w, error);
 done:
     if (status)
         (void)ousac_error_prefix(error, "site %s", site->name);
@@ -134,17 +151,14 @@ static ousac_status factorise_group(const factor_job *job, size_t g, ousac_error
     ousac_status status = OUSAC_STATUS_OK;
     ousac_root root = {0};
     double *moment = NULL;
-    const int by_moment = job->options->method == OUSAC_METHOD_DELTA_COV;
-    if (by_moment)
+    if (job->options->method == OUSAC_METHOD_DELTA_COV)
         status = sum_segments(job->profile, g, &moment, error);
-    if (!status && by_moment && group->side == OUSAC_SIDE_INPUT)
-        status = ousac_root_create(&root, job->model->backend, group->dim, moment, error);
     if (status) {
         (void)ousac_error_prefix(error, "group %s", group->name);
         goto done;
     }
     for (size_t s = group->first_site; !status && s < group->first_site + group->site_count; s++)
-        status = factorise_site(job, s, group->side == OUSAC_SIDE_INPUT ? &root : NULL, moment, error);
+        status = factorise_site(job, s, &root, moment, error);
 done:
     ousac_root_free(&root);
     ousac_free(moment);
