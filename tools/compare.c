@@ -270,10 +270,12 @@ static ousac_status prepare(comparison *c, ousac_error *error) {
     (void)snprintf(cell->solver, sizeof cell->solver, "%s", ousac_solver_name(o->schedule->solver));
     cell->period = o->period;
     cell->calibration = (cli_range){0, o->calibration};
-    cell->search =
-        (cli_range){0, o->calibration < PIPELINE_SEARCH_SAMPLES ? o->calibration : PIPELINE_SEARCH_SAMPLES};
     cell->validation = (cli_range){(o->calibration + batch - 1) / batch * batch, VALIDATION_SAMPLES};
     cell->test = o->test;
+    if (o->calibration < PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--calibration %" PRIu64 ": expected at least %d samples, which a search takes",
+                          o->calibration, PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES);
     if (pipeline_ranges_overlap(&o->test, 0, cell->validation.first + cell->validation.count))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "--samples %" PRIu64 ":%" PRIu64 ": expected test samples from %" PRIu64

@@ -24,8 +24,7 @@ typedef struct compare_options {
     size_t period;
     double budget_step;   /* MACs of a cached evaluation over a full one */
     size_t evaluations;   /* end-to-end runs that a method may search with; at least 4 */
-    uint64_t calibration; /* samples, from 0; a multiple of the micro-batch. Searches and validation run
-                             behind them */
+    uint64_t calibration; /* samples, from 0, searches included; validation runs on 16 behind them */
     cli_range test;
 } compare_options;
 
@@ -47,7 +46,7 @@ typedef struct compare_cell {
     char solver[OUSAC_SCHEDULE_NAME_BYTES];
     size_t period, rank; /* the uniform rank of the budget */
     double budget_step, budget_total;
-    cli_range calibration, search, validation, test;
+    cli_range calibration, validation, test;
     compare_row row[COMPARE_ROWS_MAX];
     size_t row_count;
     ousac_schedule placed; /* the schedule that our search wrote */

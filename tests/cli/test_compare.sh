@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Methods at equal cost on the shipped model: `ousac eval --compare` against the same figures made step by step by the
+# other commands, and what it refuses.
+#
+#     OUSAC=build/ousac DATA=data bash tests/cli/test_compare.sh
+#
+# Each check prints one line; the last line counts them.
+set -u
+
+OUSAC=${OUSAC:-build/ousac}
+DATA=${DATA:-data}
+PYTHON=${PYTHON:-python3}
+MODEL=$DATA/shapes-dit/model.safetensors
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+passed=0
+failed=0
+
+pass() {
+    passed=$((passed + 1))
+    echo "ok      $1"
+}
+
+fail() {
+    failed=$((failed + 1))
+    echo "FAILED  $1"
+    sed 's/^/        /' "$WORK/out" "$WORK/err" 2>/dev/null | head -20
+}
+
+# check NAME COMMAND...: the command succeeds.
+check() {
+    local name=$1
+    shift
+    if "$@" >"$WORK/out" 2>"$WORK/err"; then pass "$name"; else fail "$name"; fi
+}
+
+# ousac NAME CODE PATTERN ARGUMENT...: exit code and, on standard output or error, a pattern.
+ousac() {
+    local name=$1 code=$2 pattern=$3
+    shift 3
+    "$OUSAC" "$@" >"$WORK/out" 2>"$WORK/err"
+    local got=$?
+    if [ $got -eq "$code" ] && cat "$WORK/out" "$WORK/err" | grep -qE -- "$pattern"; then
+        pass "$name"
+    else
+        echo "exit code $got, expected $code; expected to find: $pattern" >>"$WORK/err"
+        fail "$name"
+    fi
+}
+
+# json NAME EXPRESSION: standard output of the last command is one JSON object, and the expression on it (as `r`) holds.
+json() {
+    check "$1" "$PYTHON" -c 'import json, sys
+r = json.load(open(sys.argv[1]))
+assert isinstance(r, dict) and eval("(" + sys.argv[2] + ")"), r' "$WORK/stdout" "$2"
+}
+
+keep() {
+    cp "$WORK/out" "$WORK/stdout"
+}
+
+
+"$OUSAC" schedule --steps 6 --scale 4 --cfg 0:6:2 --period 2 --name short -o "$WORK/s.json" 2>/dev/null
+compare=(eval --compare --model "$MODEL" --schedule "$WORK/s.json" --period 2 --budget-step 0.3 --evaluations 20
+    --calibration 24)
+
+ousac "a cell" 0 "" "${compare[@]}" --samples 40:48 --placed "$WORK/placed.json" --json -o "$WORK/cell.json"
+keep
+check "the file says what was printed" cmp "$WORK/out" "$WORK/cell.json"
+json "nothing but the exact run costs more than the cell" \
+    'all(q["macs_total"] <= r["budget_total"] * (1 + 1e-12) for q in r["rows"] if q["method"] != "exact") and
+     r["rows"][0]["method"] == "exact" and r["rows"][0]["error"] == 0'
+# 9 evaluations over 12 of constant guidance; full at steps 0, 2, 4 of both branches (the unconditional one is
+# evaluated there alone), so 6 full and 3 cached ones at no more than 0.3 of a full one.
+json "its budget is that of even spacing" '6 / 12 < r["budget_total"] <= (6 + 3 * 0.3) / 12'
+json "every published method is there" \
+    '{(q["method"], q["asked"]) for q in r["rows"] if not q["ours"] and not q["placed"]} >=
+     {("reuse", ""), ("extrapolation", ""), ("svd", "uniform"), ("ca-svd", "uniform"), ("ca-svd", "regions"),
+      ("cd-svd", "uniform")}'
+json "searches keep to their runs" 'all(q["evaluations"] <= 20 for q in r["rows"])'
+json "of ours the one that validation prefers is shipped" \
+    'sum(q["shipped"] for q in r["rows"]) == 1 and
+     min((q for q in r["rows"] if q["ours"]), key=lambda q: q["validation"])["shipped"]'
+json "regions never ship what validation finds worse than uniform ranks" \
+    'next(q for q in r["rows"] if q["asked"] == "regions")["validation"] <=
+     next(q for q in r["rows"] if q["method"] == "ca-svd" and q["asked"] == "uniform")["validation"]'
+json "intervals hold their figures" 'all(q["low"] <= q["error"] <= q["high"] for q in r["rows"])'
+check "the schedule that was searched loads" "$OUSAC" inspect "$WORK/placed.json"
+
+# The same figures by hand: profile, plan, bundle in float32, evaluation.
+for method in ca-svd delta-cov; do
+    ousac "calibrate by $method" 0 "" calibrate --model "$MODEL" --schedule "$WORK/s.json" --factors $method \
+        --method uniform --forecast off --budget-step 0.3 --samples 24 --validation 16 --test 8 --dtype f32 -o "$WORK/$method"
+    check "$method: the comparison's figures are those of calibrate" "$PYTHON" -c 'import json, sys
+cell, evaluation = (json.load(open(p)) for p in sys.argv[1:3])
+row = next(q for q in cell["rows"] if q["method"] == sys.argv[3] and q["asked"] == "uniform" and not q["placed"])
+assert evaluation["samples"] == cell["test"], evaluation["samples"]
+errors = {(e["run"], e["against"]): e["relative_error"] for e in evaluation["errors"]}
+for mine, other in ((row, errors["calibrated", "exact"]),
+                    (next(q for q in cell["rows"] if q["method"] == "reuse"), errors["reuse", "exact"])):
+    assert abs(mine["error"] / other["mean"] - 1) < 1e-4, (mine, other)
+assert abs(row["macs_total"] / (evaluation["macs_per_sample"]["schedule_cached"] /
+           evaluation["macs_per_sample"]["constant_guidance"]) - 1) < 1e-12' \
+        "$WORK/cell.json" "$WORK/$method/eval.json" $method
+done
+
+# --- ranks searched on the end-to-end error ---
+ousac "regions and descent, compared with uniform ranks" 0 "descent .*" allocate --model "$MODEL" \
+    --profile "$WORK/delta-cov/profile.oca" --method regions,descent --forecast off --evaluations 20 --budget-step 0.3 \
+    --json -o "$WORK/plan.oca"
+keep
+json "all three were made and measured" \
+    '[c["method"] for c in r["candidates"]] == ["uniform", "regions", "descent"] and
+     all(c["relative_error"] > 0 for c in r["candidates"])'
+json "they kept to their runs" 'all(c["evaluations"] <= 20 for c in r["candidates"]) and r["candidates"][1]["evaluations"] > 1'
+json "and to the budget" 'all(c["cached_step"] <= 0.3 for c in r["candidates"])'
+
+# --- what is refused ---
+ousac "test samples that calibrated" 2 "expected test samples from 40 on" "${compare[@]}" --samples 36:44
+ousac "too few calibration samples" 2 "expected at least 24 samples" "${compare[@]}" --calibration 8 --samples 40:48
+ousac "a budget without a rank" 2 "budget-step" "${compare[@]}" --budget-step 0.001 --samples 40:48
+ousac "no such schedule" 1 "missing.json" "${compare[@]}" --schedule "$WORK/missing.json" --samples 40:48
+ousac "help" 0 "equal cost" eval --compare --help
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
