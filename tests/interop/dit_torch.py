@@ -2,10 +2,10 @@
 
     dit_torch.py DIR --x x.f32 --t t.f32 --labels labels.i32 --out out.f32
 
-DIR holds model.safetensors and config.json in the format of data/shapes-dit, whose model.py computes, or a checkpoint
-in the diffusers layout (a config.json with "_class_name"), which the diffusers package computes. Files are raw,
-little-endian, row-major: x (B, C, H, W) float32, t (B) float32, labels (B) int32, out (B, C_out, H, W) float32; B is
-the length of t. Exit status 77: skipped, PyTorch or diffusers is not installed.
+DIR holds model.safetensors and config.json in the format of data/shapes-dit, which data/dit/model.py computes, or a
+checkpoint in the diffusers layout (a config.json with "_class_name"), which the diffusers package computes. Files are
+raw, little-endian, row-major: x (B, C, H, W) float32, t (B) float32, labels (B) int32, out (B, C_out, H, W) float32; B
+is the length of t. Exit status 77: skipped, PyTorch or diffusers is not installed.
 """
 import argparse
 import array
@@ -58,20 +58,18 @@ def read_safetensors(path, torch):
 
 
 def public_model(directory, config):
-    """The shipped model.py, resized where the checkpoint has another MLP width or learns sigma."""
-    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../data/shapes-dit"))
+    """The model of data/dit, resized where the checkpoint has another MLP width."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../data/dit"))
     import torch
     import model
 
     tensors = read_safetensors(os.path.join(directory, "model.safetensors"), torch)
-    keys = ("input_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "num_classes")
+    keys = ("input_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "num_classes",
+            "learn_sigma")
     net = model.DiT(**{key: config[key] for key in keys})
     d, hidden = config["hidden_size"], tensors["blocks.0.mlp.fc1.weight"].shape[0]
     for block in net.blocks:
         block.mlp = model.Mlp(d, hidden)
-    if config["learn_sigma"]:
-        net.channels = 2 * config["in_channels"]
-        net.final_layer = model.FinalLayer(d, config["patch_size"], net.channels)
     tensors.setdefault("pos_embed", model.sincos_2d(d, net.side))
     net.load_state_dict(tensors)
     return net.eval()
