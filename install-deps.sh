@@ -8,7 +8,7 @@ set -eu
 
 build="gcc libc6-dev make libopenblas-dev liblapacke-dev libzstd-dev libcjson-dev libxxhash-dev libpng-dev
        libsodium-dev gnuplot-nox"
-test="$build g++ libcmocka-dev python3 python3-zstandard python3-numpy minisign strace"
+test="$build g++ libcmocka-dev python3 python3-zstandard python3-numpy minisign strace libdnnl2"
 check="$test clang clang-format cppcheck shellcheck libclang-rt-14-dev valgrind"
 
 case "${1:-}" in

@@ -1,6 +1,6 @@
 /* The compute backend: one small table of operations, implemented once for the CPU and once for CUDA.
  * Everything that multiplies matrices or walks activations goes through it; BLAS and LAPACK appear in
- * backend_cpu.c alone.
+ * backend_cpu.c alone, oneDNN in backend_bf16.c.
  *
  * Matrices are row-major: element (i, j) at data[i * ld + j], ld >= columns. `float *` and `double *`
  * arguments are memory of the backend (`alloc`), which for the CPU is ordinary memory. Every operation
@@ -146,6 +146,10 @@ struct ousac_backend {
                                 size_t ldz, const float *a, size_t lda, float s, const float *last,
                                 const float *before, size_t ld_past, float *y, size_t ldy,
                                 ousac_error *error);
+
+    /* Says that w (count), a whole block of `alloc`, holds weights that do not change before its release: a
+     * backend may keep them in another form for `linear`. Nothing on the CPU backend. */
+    ousac_status (*prepare)(const ousac_backend *backend, size_t count, const float *w, ousac_error *error);
 };
 
 /* The CPU backend: OpenBLAS, LAPACKE and kernels built for several instruction sets, chosen at run time

@@ -229,6 +229,12 @@ static ousac_status cpu_project_change(const ousac_backend *backend, size_t rows
     return status;
 }
 
+static ousac_status cpu_prepare(const ousac_backend *backend, size_t count, const float *w,
+                                ousac_error *error) {
+    (void)backend, (void)count, (void)w, (void)error;
+    return OUSAC_STATUS_OK;
+}
+
 static ousac_status cpu_expand_onto(const ousac_backend *backend, size_t rows, size_t m, size_t r,
                                     const float *z, size_t ldz, const float *a, size_t lda, float s,
                                     const float *last, const float *before, size_t ld_past, float *y,
@@ -695,6 +701,7 @@ static ousac_backend cpu_backend = {
     .all_finite = cpu_all_finite,
     .project_change = cpu_project_change,
     .expand_onto = cpu_expand_onto,
+    .prepare = cpu_prepare,
 };
 static pthread_once_t cpu_once = PTHREAD_ONCE_INIT;
 

@@ -316,6 +316,18 @@ static void sum_abs_columns_diff(size_t rows, size_t cols, const float *a, size_
     }
 }
 
+static void round_bf16(size_t count, const float *x, uint16_t *y) {
+    const float *restrict source = x;
+    uint16_t *restrict target = y;
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t bits = bits_of(source[i]);
+        /* Of a NaN only the quiet bit is set: rounding could carry it into infinity. */
+        const uint32_t nan = 0U - (uint32_t)((bits & 0x7fffffffU) > 0x7f800000U);
+        const uint32_t rounded = bits + 0x7fffU + (bits >> 16 & 1U);
+        target[i] = (uint16_t)(((rounded & ~nan) | ((bits | 0x400000U) & nan)) >> 16);
+    }
+}
+
 static void accumulate_packed(size_t n, double weight, const float *g, size_t ldg, double *packed) {
     for (size_t i = 0; i < n; i++) {
         const float *restrict row = g + i * ldg;
@@ -354,6 +366,7 @@ const ousac_kernels JOIN(ousac_kernels_, OUSAC_ISA) = {
     .sum_squares_diff = sum_squares_diff,
     .sum_abs_columns = sum_abs_columns,
     .sum_abs_columns_diff = sum_abs_columns_diff,
+    .round_bf16 = round_bf16,
     .accumulate_packed = accumulate_packed,
     .all_finite = all_finite,
 };

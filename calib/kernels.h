@@ -12,6 +12,7 @@
 #define OUSAC_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,6 +51,8 @@ typedef struct ousac_kernels {
     void (*sum_abs_columns)(size_t rows, size_t cols, const float *x, size_t ldx, double *sum);
     void (*sum_abs_columns_diff)(size_t rows, size_t cols, const float *a, size_t lda, const float *b,
                                  size_t ldb, double *sum);
+    /* y[i] = x[i] rounded to bfloat16, ties to even, overflow to infinity; NaN stays NaN. */
+    void (*round_bf16)(size_t count, const float *x, uint16_t *y);
     void (*accumulate_packed)(size_t n, double weight, const float *g, size_t ldg, double *packed);
     /* 1 where every element is finite. */
     int (*all_finite)(size_t rows, size_t cols, const float *x, size_t ldx);

@@ -550,7 +550,7 @@ static ousac_status load_weights(loader *l) {
                 l->error, OUSAC_STATUS_UNSUPPORTED,
                 "%s: unknown tensor %s: a DiT has none of that name, so this model cannot be run",
                 l->model->path, ousac_safetensors_at(l->file, i)->name);
-    return OUSAC_STATUS_OK;
+    return be->prepare(be, l->total, dit->weights, l->error);
 }
 
 static ousac_status build_indices(loader *l) {

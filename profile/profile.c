@@ -348,6 +348,9 @@ static ousac_status check_mergeable(const ousac_profile *profile, const ousac_pr
     if (!profile->moment != !more->moment)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "one profile holds moments and the other, a pilot, does not");
+    if (a->bf16 != b->bf16)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "one profile was computed in float32 and the other in bfloat16");
     if (a->magnitudes != b->magnitudes)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "one profile holds channel magnitudes and the other does not");
@@ -448,6 +451,8 @@ void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST
     for (size_t i = 0; profile->moment && i < identity->segments * groups; i++)
         ousac_sha256_add(&state, profile->moment[i],
                          ousac_profile_moment_size(&profile->arch.groups[i % groups]) * sizeof(double));
+    if (identity->bf16) /* nothing for float32, as for magnitudes below */
+        ousac_sha256_add_text(&state, "bf16");
     if (identity->magnitudes) { /* nothing where there are none: the digests of plain profiles stay */
         ousac_sha256_add_u64(&state, 1);
         for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)

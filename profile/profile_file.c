@@ -78,6 +78,8 @@ static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *
         status = ousac_archive_put_u64(writer, numbers[i].key, numbers[i].value, error);
     if (!status && identity->magnitudes)
         status = ousac_archive_put_u64(writer, "magnitudes", 1, error);
+    if (!status && identity->bf16)
+        status = ousac_oca_writer_metadata(writer, "compute", "bf16", error);
     if (!status)
         status = put_ranges(writer, profile, error);
     return status;
@@ -217,6 +219,14 @@ static ousac_status take_head(const ousac_archive *archive, ousac_arch *arch, ou
         status = ousac_archive_u64(archive, "moments", 0, 1, &moments, error);
     if (!status && oca_metadata(archive->file, "magnitudes"))
         status = ousac_archive_u64(archive, "magnitudes", 1, 1, &magnitudes, error);
+    if (!status && oca_metadata(archive->file, "compute")) {
+        const char *compute = NULL;
+        status = ousac_archive_text(archive, "compute", &compute, error);
+        identity->bf16 = 1;
+        if (!status && strcmp(compute, "bf16") != 0)
+            status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                                "%s: compute \"%s\": expected bf16, or no such key", archive->path, compute);
+    }
     identity->magnitudes = (int)magnitudes;
     identity->micro_batch = (size_t)micro_batch;
     identity->tokens_used = (size_t)tokens;

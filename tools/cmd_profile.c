@@ -1,4 +1,5 @@
 #include "tools/commands.h"
+#include "tools/compute_effect.h"
 #include "tools/pipeline.h"
 
 #include <inttypes.h>
@@ -26,6 +27,21 @@ static ousac_status check(const profile_request *request, ousac_error *error) {
     return pipeline_check_output(request->output, error);
 }
 
+static void report_effect(const cli_common *common, const compute_effect *effect, json_doc *doc) {
+    if (common->json) {
+        cJSON *object = json_put_object(doc, doc->root, "bf16_effect");
+        pipeline_json_range(doc, object, "samples", 0, effect->samples);
+        json_put_real(doc, object, "delta_energy", effect->energy);
+        json_put_real(doc, object, "worst_delta_energy", effect->worst);
+        json_put_text(doc, object, "worst_group", effect->group);
+        json_put_real(doc, object, "output", effect->output);
+        return;
+    }
+    printf("bf16 against f32 on samples 0:%" PRIu64
+           ": delta energy %+.2g, at most %.2g (%s); final samples %.2g\n",
+           effect->samples, effect->energy, effect->worst, effect->group, effect->output);
+}
+
 static void report(const cli_common *common, const profile_request *request, const pipeline_runs *runs,
                    const ousac_profile *profile, const pipeline_cost *cost, json_doc *doc) {
     const char *weights = request->pilot_only || (!request->weights && !request->weights_plain) ? "pilot"
@@ -47,6 +63,7 @@ static void report(const cli_common *common, const profile_request *request, con
         json_put_u64(doc, doc->root, "tokens", profile->identity.tokens_used);
         json_put_u64(doc, doc->root, "segments", profile->identity.segments);
         json_put_bool(doc, doc->root, "magnitudes", profile->identity.magnitudes);
+        json_put_text(doc, doc->root, "compute", profile->identity.bf16 ? "bf16" : "f32");
         json_put_text(doc, doc->root, "weights", weights);
         json_put_text(doc, doc->root, "weights_digest", profile->identity.weights_digest);
         json_put_text(doc, doc->root, "digest", digest);
@@ -65,6 +82,7 @@ static ousac_status execute(const cli_common *common, const profile_request *req
     ousac_schedule schedule = {0};
     ousac_profile *pilot = NULL, *profile = NULL;
     pipeline_cost cost = {0};
+    compute_effect effect = {0};
     json_doc doc;
     ousac_status status = OUSAC_STATUS_OK;
 
@@ -92,10 +110,19 @@ static ousac_status execute(const cli_common *common, const profile_request *req
             goto done;
     }
     const ousac_profile *result = request->pilot_only ? pilot : profile;
+    if (result->identity.bf16) {
+        const int own_pilot = !request->weights && !request->weights_plain;
+        status = compute_effect_measure(&runs, &request->model, &schedule, request->pilot_samples,
+                                        own_pilot ? pilot : NULL, &effect, error);
+        if (status)
+            goto done;
+    }
     status = pipeline_save_profile(&runs, result, request->output, &cost, error);
     if (status)
         goto done;
     report(common, request, &runs, result, &cost, &doc);
+    if (result->identity.bf16)
+        report_effect(common, &effect, &doc);
     if (common->json)
         status = json_print(&doc, error);
 done:

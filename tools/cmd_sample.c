@@ -8,6 +8,7 @@
 #include "profile/evaluate.h"
 #include "profile/runner.h"
 #include "tools/json_text.h"
+#include "tools/pipeline.h"
 #include "tools/png_grid.h"
 
 #include <inttypes.h>
@@ -29,7 +30,7 @@ typedef struct row {
 } row;
 
 typedef struct sample_request {
-    const char *model, *schedule, *bundle, *plan, *rows, *output, *raw, *config;
+    const char *model, *schedule, *bundle, *plan, *rows, *output, *raw, *config, *compute;
     size_t heads, micro_batch, zoom;
     uint64_t seed;
     cli_range samples;
@@ -154,7 +155,11 @@ static ousac_status open_inputs(const sample_request *request, const cli_common 
         work->schedule = &work->loaded;
     }
     if (status == OUSAC_STATUS_OK) {
-        status = ousac_model_load(&work->model, request->model, &options, ousac_backend_cpu(), error);
+        const ousac_backend *backend = NULL;
+        status = pipeline_backend(&backend, request->compute, error);
+        if (status == OUSAC_STATUS_OK) {
+            status = ousac_model_load(&work->model, request->model, &options, backend, error);
+        }
     }
     if (status == OUSAC_STATUS_OK && request->bundle != NULL) {
         status = open_bundle(request, common, work, error);
@@ -420,6 +425,8 @@ static int run(const cli_command *command, int argc, char **argv) {
          "attention heads, where config.json lacks them"},
         {"config", 0, CLI_TEXT, &request.config, 0, 0, 0, "FILE",
          "the model's config.json (default: beside the checkpoint)"},
+        {"compute", 0, CLI_TEXT, &request.compute, 0, 0, 0, "f32|bf16",
+         "how the model's linears run; bf16 needs matrix units and oneDNN (default f32)"},
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
          "use a bundle made for another model or schedule, with a warning"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};

@@ -1,5 +1,6 @@
 #include "tools/pipeline.h"
 
+#include "calib/backend_bf16.h"
 #include "formats/exchange.h"
 #include "formats/json.h"
 #include "formats/memory.h"
@@ -16,10 +17,21 @@
 
 /* --- options, files, output --- */
 
+ousac_status pipeline_backend(const ousac_backend **backend, const char *compute, ousac_error *error) {
+    *backend = ousac_backend_cpu();
+    if (!compute || strcmp(compute, "f32") == 0)
+        return OUSAC_STATUS_OK;
+    if (strcmp(compute, "bf16") == 0)
+        return ousac_backend_bf16(backend, error);
+    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--compute %s: expected f32 or bf16", compute);
+}
+
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error) {
     const ousac_model_options load = {.config_path = options->config, .heads = options->heads};
-    return ousac_model_load(model, options->path, &load, ousac_backend_cpu(), error);
+    const ousac_backend *backend = NULL;
+    const ousac_status status = pipeline_backend(&backend, options->compute, error);
+    return status ? status : ousac_model_load(model, options->path, &load, backend, error);
 }
 
 ousac_status pipeline_load_schedule(ousac_schedule *schedule, const char *path, ousac_error *error) {
@@ -193,6 +205,7 @@ static ousac_profile_identity identity_of(const pipeline_runs *runs, size_t toke
         .micro_batch = runs->micro_batch,
         .tokens_used = tokens,
         .segments = segments,
+        .bf16 = ousac_backend_is_bf16(runs->model->backend),
     };
     memcpy(identity.model_digest, runs->model->digest, sizeof identity.model_digest);
     return identity;
@@ -244,6 +257,8 @@ ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedu
         what = "another schedule";
     else if ((*weights)->identity.seed != runs->seed)
         what = "another seed";
+    else if ((*weights)->identity.bf16 != ousac_backend_is_bf16(runs->model->backend))
+        what = "another --compute";
     else if ((*weights)->arch.group_count != runs->model->arch.group_count)
         what = "a model with other sites";
     if (what) {

@@ -46,6 +46,7 @@ typedef struct pipeline_model_options {
     const char *path;
     const char *config;
     size_t heads;
+    const char *compute; /* "f32", "bf16"; NULL: f32 */
 } pipeline_model_options;
 
 /* Rows of a command's option table. */
@@ -60,6 +61,15 @@ typedef struct pipeline_model_options {
          0,                                                                                                  \
          "FILE",                                                                                             \
          "the model's config.json (default: beside the checkpoint)"},                                        \
+        {"compute",                                                                                          \
+         0,                                                                                                  \
+         CLI_TEXT,                                                                                           \
+         &(options)->compute,                                                                                \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         "f32|bf16",                                                                                         \
+         "how the model's linears run; bf16 needs matrix units and oneDNN (default f32)"},                   \
     {                                                                                                        \
         "heads", 0, CLI_SIZE, &(options)->heads, 1, 4096, 0, "N",                                            \
             "attention heads (default: from the config)"                                                     \
@@ -80,6 +90,9 @@ typedef struct pipeline_model_options {
             "instead: MACs of the trajectory over constant guidance uncached"                                \
     }
 
+/* The backend of --compute: NULL or "f32", "bf16"; USAGE for another name, UNSUPPORTED where it is missing.
+ */
+ousac_status pipeline_backend(const ousac_backend **backend, const char *compute, ousac_error *error);
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error);
 

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# --compute: bfloat16 linears change the statistics a little, say by how much, and are part of a profile's identity.
+#
+#   OUSAC=build/ousac BUILD=build bash tests/cli/test_compute.sh
+#
+# Exit status 77: skipped, this machine has no bfloat16 matrix units or no oneDNN.
+set -u
+OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
+WORK=$(mktemp -d) || exit 2
+trap 'rm -rf "$WORK"' EXIT
+cd "$WORK" || exit 2
+passed=0 failed=0
+
+check() { # NAME COMMAND...: the command succeeds
+    local name=$1
+    shift
+    if "$@" >/dev/null 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $name: $(head -c 300 err)" >&2
+    fi
+}
+profile() { # OUTPUT OPTION...
+    local output=$1
+    shift
+    "$OUSAC" profile -m dit/model.safetensors -s s.json --pilot-samples 4 -o "$output" "$@" >out 2>err
+}
+
+"$MAKE_DIT" dit && "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o s.json -q || exit 1
+
+profile bad.oca --samples 0:4 --compute f64
+check "an unknown name is refused by its name" grep -q -- '--compute f64: expected f32 or bf16' err
+check "and leaves nothing" test ! -e bad.oca
+
+profile b.oca --samples 0:4 --compute bf16
+status=$?
+if grep -q 'compute bf16: ' err; then
+    check "unsupported leaves nothing" test ! -e b.oca -a "$status" != 0
+    tail -n 1 err
+    [ "$failed" = 0 ] && exit 77
+    exit 1
+fi
+check "a bfloat16 profile is made" test "$status" = 0 -a -s b.oca
+check "it says what bfloat16 changed" grep -qE '^bf16 against f32 on samples 0:4: delta energy [-+0-9.e]+, at most' out
+profile f.oca --samples 4:8 --weights b.oca
+check "weights of the other precision are refused" grep -q 'step weights of another --compute' err
+profile f.oca --samples 4:8 --weights-plain
+profile g.oca --samples 0:4 --weights-plain --compute bf16
+"$OUSAC" merge f.oca g.oca -o m.oca >out 2>err
+check "a mixed merge is refused" grep -q 'one profile was computed in float32 and the other in bfloat16' err
+check "and leaves nothing" test ! -e m.oca
+profile h.oca --samples 4:8 --weights-plain --compute bf16
+check "profiles of one precision merge" "$OUSAC" merge g.oca h.oca -o m.oca
+check "and verify" "$OUSAC" verify m.oca
+profile one.oca --samples 0:8 --weights-plain --compute bf16 --threads 1 --json
+cp out one.json
+profile two.oca --samples 0:8 --weights-plain --compute bf16 --threads 2 --json
+digest() { grep -oE '"digest":[[:space:]]*"[0-9a-f]*"' "$1"; }
+check "threads do not change a digest" test -n "$(digest one.json)" -a "$(digest one.json)" = "$(digest out)"
+check "JSON names the effect" grep -q '"bf16_effect"' out
+check "sampling takes it too" "$OUSAC" sample -m dit/model.safetensors -s s.json --samples 0:2 --compute bf16 -o s.png -q
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
