@@ -219,7 +219,9 @@ static origin origin_of(const ousac_product *p, size_t k, size_t row, size_t col
         return (origin){p->base + row * p->ld_base + column,
                         p->before != NULL ? p->before + row * p->ld_base + column : NULL, p->ld_base, p->s,
                         0};
-    return p->beta == 0.0F ? (origin){0} : (origin){y, NULL, p->ldy, 0, 0};
+    if (p->beta == 0.0F)
+        return (origin){NULL, NULL, 0, 0, 0};
+    return (origin){y, NULL, p->ldy, 0, 0};
 }
 
 /* A tile narrower than a vector passes through one. */

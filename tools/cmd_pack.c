@@ -1,3 +1,4 @@
+#include "calib/cost.h"
 #include "tools/commands.h"
 #include "tools/pipeline.h"
 
@@ -44,6 +45,16 @@ static ousac_status load_plans(const cli_common *common, const pack_request *req
     return status;
 }
 
+/* Per site the largest rank of the plans below the dense one: the directions that the bundle stores. */
+static size_t *ranks_stored(const ousac_arch *arch, ousac_plan *const *plans, size_t count) {
+    size_t *rank = ousac_calloc(arch->site_count, sizeof *rank);
+    for (size_t i = 0; rank && i < count; i++)
+        for (size_t s = 0; s < arch->site_count; s++)
+            if (plans[i]->rank[s] > rank[s] && plans[i]->rank[s] < ousac_cost_dense_rank(&arch->sites[s]))
+                rank[s] = plans[i]->rank[s];
+    return rank;
+}
+
 static ousac_status report(const cli_common *common, const pack_request *request, ousac_plan *const *plans,
                            size_t count, json_doc *doc, ousac_error *error) {
     struct stat info;
@@ -83,6 +94,7 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
     ousac_profile *profile = NULL;
     ousac_factor_set *set = NULL;
     ousac_plan **plans = NULL;
+    size_t *rank = NULL;
     pipeline_ranges pilots;
     json_doc doc;
     ousac_status status = OUSAC_STATUS_OK;
@@ -103,7 +115,10 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
-    status = pipeline_factors(&runs, profile, request->made_of, &set, error);
+    if (!request->keep_all && !(rank = ranks_stored(&model->arch, plans, count)))
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu plans", count);
+    if (!status)
+        status = pipeline_factors_within(&runs, profile, request->made_of, rank, &set, error);
     if (!status)
         status =
             pipeline_pack(request->output, model, profile, &pilots, set, (const ousac_plan *const *)plans,
@@ -115,6 +130,7 @@ done:
     for (size_t i = 0; plans && i < count; i++)
         ousac_plan_free(plans[i]);
     ousac_free(plans);
+    ousac_free(rank);
     ousac_factor_set_free(set);
     ousac_profile_free(profile);
     ousac_model_free(model);

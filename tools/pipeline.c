@@ -318,9 +318,16 @@ ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profil
 
 ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
                               ousac_factor_set **set, ousac_error *error) {
+    return pipeline_factors_within(runs, profile, method, NULL, set, error);
+}
+
+ousac_status pipeline_factors_within(const pipeline_runs *runs, const ousac_profile *profile,
+                                     ousac_method method, const size_t *rank_max, ousac_factor_set **set,
+                                     ousac_error *error) {
     cli_progress *progress = cli_progress_start(runs->common, "factors");
     const ousac_factorise_options options = {
         .method = method,
+        .rank_max = rank_max,
         .threads = runs->common->threads,
         .progress = progress ? cli_progress_update : NULL,
         .progress_self = progress,

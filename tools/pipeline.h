@@ -223,7 +223,11 @@ ousac_status pipeline_factors_parse(ousac_method *method, const char *name, ousa
             "what factors are made of: delta-cov, or as published: svd, ca-svd, cd-svd (default delta-cov)"  \
     }
 
-/* Factors of every site, with progress. */
+/* Factors of every site, with progress. `within`: at most rank_max[site] directions, which is faster where
+ * few are wanted of a wide layer (calib/leading.h). */
+ousac_status pipeline_factors_within(const pipeline_runs *runs, const ousac_profile *profile,
+                                     ousac_method method, const size_t *rank_max, ousac_factor_set **set,
+                                     ousac_error *error);
 ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
                               ousac_factor_set **set, ousac_error *error);
 
