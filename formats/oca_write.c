@@ -40,7 +40,10 @@ typedef struct tensor {
     uint64_t shape[OUSAC_OCA_DIMS];
     size_t bytes;
     const unsigned char *data;
-    void *owned; /* NULL where the data is borrowed */
+    void *owned;             /* NULL where the data is borrowed */
+    ousac_oca_source source; /* where data is NULL */
+    void *source_self;
+    size_t source_index;
 } tensor;
 
 struct ousac_oca_writer {
@@ -180,10 +183,13 @@ static size_t data_bytes(size_t dims, const uint64_t *shape, size_t element) {
     return bytes;
 }
 
-static ousac_status add_tensor(ousac_oca_writer *writer, const char *name, ousac_dtype dtype, size_t dims,
-                               const uint64_t *shape, ousac_oca_codec codec, const void *data, void *owned,
-                               ousac_error *error) {
-    tensor t = {.dtype = dtype, .codec = codec, .dims = dims, .data = data};
+/* Takes dtype, codec, dims and where the data is from `given`. */
+static ousac_status add_tensor(ousac_oca_writer *writer, const char *name, const tensor *given,
+                               const uint64_t *shape, ousac_error *error) {
+    tensor t = *given;
+    const ousac_dtype dtype = t.dtype;
+    const ousac_oca_codec codec = t.codec;
+    const size_t dims = t.dims;
     void *items = writer->tensors;
     size_t element = ousac_dtype_bytes(dtype);
     int present;
@@ -202,7 +208,7 @@ static ousac_status add_tensor(ousac_oca_writer *writer, const char *name, ousac
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "tensor '%s': expected dimensions of at least 1 whose product fits in memory",
                           name);
-    if (!data)
+    if (!t.data && !t.source)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "tensor '%s': expected data", name);
     size_t at = position_of(writer->tensors, writer->tensor_count, sizeof t, name, &present);
     if (present)
@@ -213,7 +219,6 @@ static ousac_status add_tensor(ousac_oca_writer *writer, const char *name, ousac
         ousac_free(t.name);
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for tensor '%s'", name);
     }
-    t.owned = owned;
     writer->tensors = items;
     memmove(writer->tensors + at + 1, writer->tensors + at, (writer->tensor_count - at) * sizeof t);
     writer->tensors[at] = t;
@@ -224,13 +229,28 @@ static ousac_status add_tensor(ousac_oca_writer *writer, const char *name, ousac
 ousac_status ousac_oca_writer_tensor(ousac_oca_writer *writer, const char *name, ousac_dtype dtype,
                                      size_t dims, const uint64_t *shape, ousac_oca_codec codec,
                                      const void *data, ousac_error *error) {
-    return add_tensor(writer, name, dtype, dims, shape, codec, data, NULL, error);
+    const tensor given = {.dtype = dtype, .codec = codec, .dims = dims, .data = data};
+    return add_tensor(writer, name, &given, shape, error);
 }
 
 ousac_status ousac_oca_writer_tensor_take(ousac_oca_writer *writer, const char *name, ousac_dtype dtype,
                                           size_t dims, const uint64_t *shape, ousac_oca_codec codec,
                                           void *data, ousac_error *error) {
-    return add_tensor(writer, name, dtype, dims, shape, codec, data, data, error);
+    const tensor given = {.dtype = dtype, .codec = codec, .dims = dims, .data = data, .owned = data};
+    return add_tensor(writer, name, &given, shape, error);
+}
+
+ousac_status ousac_oca_writer_tensor_stream(ousac_oca_writer *writer, const char *name, ousac_dtype dtype,
+                                            size_t dims, const uint64_t *shape, ousac_oca_codec codec,
+                                            ousac_oca_source source, void *self, size_t index,
+                                            ousac_error *error) {
+    const tensor given = {.dtype = dtype,
+                          .codec = codec,
+                          .dims = dims,
+                          .source = source,
+                          .source_self = self,
+                          .source_index = index};
+    return add_tensor(writer, name, &given, shape, error);
 }
 
 /* Where an i8 tensor has a companion "<name>.scale", that must be f32, one for each innermost row. */
@@ -412,8 +432,12 @@ static ousac_status compress_chunk(save *s, const tensor *t, const unsigned char
 }
 
 static ousac_status write_tensor(save *s, const tensor *t, unsigned char *chunk, ousac_error *error) {
+    const void *all = t->data;
+    ousac_status lent = all ? OUSAC_STATUS_OK : t->source(t->source_self, t->source_index, &all, error);
+    if (lent)
+        return lent;
     for (size_t begin = 0; begin < t->bytes; begin += CHUNK_DECODED_BYTES, chunk += CHUNK_BYTES) {
-        const unsigned char *data = t->data + begin;
+        const unsigned char *data = (const unsigned char *)all + begin;
         size_t bytes = t->bytes - begin < CHUNK_DECODED_BYTES ? t->bytes - begin : CHUNK_DECODED_BYTES;
         size_t stored = 0;
         ousac_status status = pad(s, error);

@@ -43,6 +43,14 @@ ousac_status ousac_oca_writer_tensor_take(ousac_oca_writer *writer, const char *
                                           size_t dims, const uint64_t *shape, ousac_oca_codec codec,
                                           void *data, ousac_error *error);
 
+/* As above, for data that does not fit in memory beside the rest: every save asks `source` for the bytes of
+ * tensor `index` once, in the order of the names, and is done with them at the next call. */
+typedef ousac_status (*ousac_oca_source)(void *self, size_t index, const void **data, ousac_error *error);
+ousac_status ousac_oca_writer_tensor_stream(ousac_oca_writer *writer, const char *name, ousac_dtype dtype,
+                                            size_t dims, const uint64_t *shape, ousac_oca_codec codec,
+                                            ousac_oca_source source, void *self, size_t index,
+                                            ousac_error *error);
+
 /* Writes the file: temporary file, sync, rename. The writer stays usable and must still be freed. USAGE where
  * an i8 tensor's companion "<name>.scale" is not f32, one for each row, or names and metadata exceed 256 MiB.
  */

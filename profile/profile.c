@@ -420,6 +420,12 @@ void ousac_profile_weights_digest(const ousac_profile *profile, char digest[OUSA
 }
 
 void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST_CHARS]) {
+    (void)ousac_profile_digest_streamed(profile, NULL, NULL, digest, NULL); /* nothing in it can fail */
+}
+
+ousac_status ousac_profile_digest_streamed(const ousac_profile *profile, ousac_oca_source source, void *self,
+                                           char digest[OUSAC_DIGEST_CHARS], ousac_error *error) {
+    const int with_moments = source || profile->moment;
     const ousac_profile_identity *identity = &profile->identity;
     const size_t evaluations = steps_size(profile, 1), groups = profile->arch.group_count;
     char schedule[OUSAC_DIGEST_CHARS];
@@ -447,10 +453,15 @@ void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST
         ousac_sha256_add(&state, profile->scalar[k],
                          evaluations * ousac_profile_scalar_width(&profile->arch, (ousac_scalar)k) *
                              sizeof(double));
-    ousac_sha256_add_u64(&state, profile->moment != NULL);
-    for (size_t i = 0; profile->moment && i < identity->segments * groups; i++)
-        ousac_sha256_add(&state, profile->moment[i],
+    ousac_sha256_add_u64(&state, with_moments != 0);
+    for (size_t i = 0; with_moments && i < identity->segments * groups; i++) {
+        const void *packed = source ? NULL : profile->moment[i];
+        const ousac_status status = source ? source(self, i, &packed, error) : OUSAC_STATUS_OK;
+        if (status)
+            return status;
+        ousac_sha256_add(&state, packed,
                          ousac_profile_moment_size(&profile->arch.groups[i % groups]) * sizeof(double));
+    }
     if (identity->bf16) /* nothing for float32, as for magnitudes below */
         ousac_sha256_add_text(&state, "bf16");
     if (identity->magnitudes) { /* nothing where there are none: the digests of plain profiles stay */
@@ -461,4 +472,5 @@ void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST
                                  sizeof(double));
     }
     ousac_sha256_end(&state, digest);
+    return OUSAC_STATUS_OK;
 }

@@ -7,6 +7,7 @@
 #define OUSAC_PROFILE_H
 
 #include "calib/arch.h"
+#include "formats/oca_write.h"
 #include "formats/schedule.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
@@ -118,10 +119,18 @@ void ousac_profile_weights_digest(const ousac_profile *profile, char digest[OUSA
  */
 ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, const char *run_text,
                                 ousac_error *error);
+/* The same of a profile without moments of its own (with_moments 0), whose moments `source` lends: moment
+ * [segment * group_count + group] packed, each twice, so that no two need be in memory at once. What the
+ * source fails with is passed on. */
+ousac_status ousac_profile_save_streamed(const ousac_profile *profile, ousac_oca_source source, void *self,
+                                         const char *path, const char *run_text, ousac_error *error);
 ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac_error *error);
 
 /* SHA-256 of everything but what the run cost. */
 void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST_CHARS]);
+/* The same with moments that `source` lends, one after another; NULL for those of the profile. */
+ousac_status ousac_profile_digest_streamed(const ousac_profile *profile, ousac_oca_source source, void *self,
+                                           char digest[OUSAC_DIGEST_CHARS], ousac_error *error);
 
 #ifdef __cplusplus
 }

@@ -46,7 +46,8 @@ static ousac_status put_ranges(ousac_oca_writer *writer, const ousac_profile *pr
     return status;
 }
 
-static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *profile, const char *run_text,
+static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *profile,
+                                 ousac_oca_source source, void *self, const char *run_text,
                                  ousac_error *error) {
     const ousac_profile_identity *identity = &profile->identity;
     ousac_status status = OUSAC_STATUS_OK;
@@ -55,8 +56,9 @@ static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *
     if (strcmp(weights_digest, identity->weights_digest) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL,
                           "the step weights changed after their digest was taken");
-    ousac_profile_digest(profile, digest);
-    status = ousac_archive_put_subject(writer, &profile->arch, &profile->schedule, error);
+    status = ousac_profile_digest_streamed(profile, source, self, digest, error);
+    if (!status)
+        status = ousac_archive_put_subject(writer, &profile->arch, &profile->schedule, error);
     const struct {
         const char *key, *value;
     } texts[] = {{"model_digest", identity->model_digest},
@@ -73,7 +75,7 @@ static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *
                    {"micro_batch", identity->micro_batch},
                    {"tokens_used", identity->tokens_used},
                    {"segments", identity->segments},
-                   {"moments", profile->moment != NULL}};
+                   {"moments", source || profile->moment}};
     for (size_t i = 0; !status && i < sizeof numbers / sizeof *numbers; i++)
         status = ousac_archive_put_u64(writer, numbers[i].key, numbers[i].value, error);
     if (!status && identity->magnitudes)
@@ -106,6 +108,11 @@ static ousac_status put_magnitudes(ousac_oca_writer *writer, const ousac_profile
 
 ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, const char *run_text,
                                 ousac_error *error) {
+    return ousac_profile_save_streamed(profile, NULL, NULL, path, run_text, error);
+}
+
+ousac_status ousac_profile_save_streamed(const ousac_profile *profile, ousac_oca_source source, void *self,
+                                         const char *path, const char *run_text, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     ousac_oca_writer *writer = NULL;
     char name[OUSAC_TENSOR_NAME_BYTES];
@@ -113,7 +120,7 @@ ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, 
     uint64_t shape[STEP_DIMS] = {profile->schedule.step_count, OUSAC_BRANCHES, arch->group_count};
     status = ousac_archive_begin(&writer, OUSAC_FORMAT_PROFILE, error);
     if (!status)
-        status = put_metadata(writer, profile, run_text, error);
+        status = put_metadata(writer, profile, source, self, run_text, error);
     if (!status)
         status = ousac_oca_writer_tensor(writer, "step/gate", OUSAC_DTYPE_I32, 2, shape, OUSAC_OCA_CODEC_RAW,
                                          profile->gate, error);
@@ -129,12 +136,14 @@ ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, 
         status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, STEP_DIMS, shape,
                                          OUSAC_OCA_CODEC_SHUFFLE_ZSTD, profile->scalar[k], error);
     }
-    for (size_t i = 0; !status && profile->moment && i < profile->identity.segments * arch->group_count;
-         i++) {
+    const size_t moments = source || profile->moment ? profile->identity.segments * arch->group_count : 0;
+    for (size_t i = 0; !status && i < moments; i++) {
         const uint64_t size = ousac_profile_moment_size(&arch->groups[i % arch->group_count]);
         name_moment(name, arch, i);
-        status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, 1, &size,
-                                         OUSAC_OCA_CODEC_SHUFFLE_ZSTD, profile->moment[i], error);
+        status = source ? ousac_oca_writer_tensor_stream(writer, name, OUSAC_DTYPE_F64, 1, &size,
+                                                         OUSAC_OCA_CODEC_SHUFFLE_ZSTD, source, self, i, error)
+                        : ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, 1, &size,
+                                                  OUSAC_OCA_CODEC_SHUFFLE_ZSTD, profile->moment[i], error);
     }
     if (!status && profile->identity.magnitudes)
         status = put_magnitudes(writer, profile, error);
