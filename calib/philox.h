@@ -21,7 +21,8 @@ enum {
     OUSAC_STREAM_LABEL = 1,
     OUSAC_STREAM_TOKENS = 2,
     OUSAC_STREAM_BOOTSTRAP = 3,
-    OUSAC_STREAM_PROJECTION = 4
+    OUSAC_STREAM_PROJECTION = 4,
+    OUSAC_STREAM_MATRIX = 5 /* synthetic weights and moments */
 };
 
 void ousac_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
