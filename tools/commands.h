@@ -21,6 +21,7 @@ extern const cli_command command_diff;
 extern const cli_command command_export;
 extern const cli_command command_import;
 extern const cli_command command_sign;
+extern const cli_command command_synth;
 extern const cli_command command_plot;
 extern const cli_command command_report;
 
