@@ -139,7 +139,7 @@ reader: $(READER_LIB) $(EXAMPLES) ## build the shared reader library build/lib/l
 
 tests: $(READER_LIB) $(EXAMPLES) $(TEST_TOOLS)
 
-$(BUILD)/tests/bench/bench_archive: $(BUILD)/obj/tests/bench/bench_archive.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
@@ -157,6 +157,13 @@ bench-archive: $(BUILD)/tests/bench/bench_archive ## the archive against safeten
 	@mkdir -p $(BUILD)/bench
 	$(BUILD)/tests/bench/bench_archive $(BUILD)/bench
 	$(TORCH_PYTHON) tests/bench/bench_archive.py $(BUILD)/bench
+
+# Quick by default: synthetic models are shortened to BENCH_DEPTH blocks; BENCH_DEPTH=0 takes them whole, for the record.
+BENCH_DEPTH ?= 2
+.PHONY: bench
+bench: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/dit_forward ## time and memory of every stage against its baselines: build/bench/speed.json
+	@mkdir -p $(BUILD)/bench
+	$(TORCH_PYTHON) tests/bench/bench_speed.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/speed.json
 
 # --- what the tests run ---
 # The first Python that has torch, for the comparison with PyTorch; without one that comparison is skipped and counted.
@@ -186,7 +193,7 @@ test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehav
 test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan
 	+$(MAKE) --no-print-directory threaded-tests BUILD=$(BUILD)-tsan SANITIZE=thread
 
-THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend %/test_probe %/test_forecast_fit,$(UNIT_TESTS))
+THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend %/test_probe %/test_forecast_fit %/test_prescribed,$(UNIT_TESTS))
 .PHONY: threaded-tests
 threaded-tests: $(THREADED_TESTS)
 	$(TEST_ENV) TSAN_OPTIONS=halt_on_error=1 bash tests/run.sh $(THREADED_TESTS)
@@ -195,7 +202,7 @@ threaded-tests: $(THREADED_TESTS)
 .PHONY: test-valgrind
 test-valgrind: tests ## the small unit tests under valgrind
 	$(TEST_ENV) OPENBLAS_CORETYPE=Prescott OUSAC_ISA=base WRAP='valgrind -q --error-exitcode=9 --leak-check=full' \
-	bash tests/run.sh $(filter-out %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype,$(UNIT_TESTS))
+	bash tests/run.sh $(filter-out %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype %/test_synth,$(UNIT_TESTS))
 
 # --- the demo ---
 DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --schedule data/schedules/sparse_placed.json \
