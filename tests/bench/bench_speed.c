@@ -13,6 +13,7 @@
 #include "calib/backend.h"
 #include "calib/cost.h"
 #include "calib/factors.h"
+#include "calib/leading.h"
 #include "calib/philox.h"
 #include "calib/prescribed.h"
 #include "formats/file.h"
@@ -423,6 +424,27 @@ static void make_factors(bench *b, size_t site, int checked, result *r) {
     ousac_factors_free(&factors);
 }
 
+/* The leading directions alone, at the rank of the plan; no seconds where the full solver has to decide. */
+static void make_leading(bench *b, size_t site, int checked, result *r) {
+    const ousac_site *s = &b->model->arch.sites[site];
+    const size_t g = group_of(b, site);
+    ousac_factors factors = {0};
+    ousac_error error = {0};
+    int done = 0;
+    const double start = now();
+    must(ousac_leading_create(&factors, b->be, b->model->arch.groups[g].side, s->m, s->n, b->packed[g],
+                              b->model->weight[site], b->rank[site], &done, &error),
+         &error);
+    r->seconds = done ? now() - start : 0;
+    if (checked && done) {
+        size_t k = 0;
+        double *energy = energy_root(b, site, &k);
+        r->left = energy_left(b, &factors, b->rank[site], energy, k);
+        ousac_free(energy);
+    }
+    ousac_factors_free(&factors);
+}
+
 /* The full decomposition of G by LAPACK, from G. */
 static void gesdd(bench *b, size_t site, int checked, result *r) {
     const size_t m = b->model->arch.sites[site].m;
@@ -597,6 +619,10 @@ static void answer(bench *b, const char *stage, size_t threads) {
         make_factors(b, site, 0, &r);
     else if (strncmp(stage, "checked-factors:", 16) == 0)
         make_factors(b, site, 1, &r);
+    else if (strncmp(stage, "leading:", 8) == 0)
+        make_leading(b, site, 0, &r);
+    else if (strncmp(stage, "checked-leading:", 16) == 0)
+        make_leading(b, site, 1, &r);
     else if (strncmp(stage, "gesdd:", 6) == 0)
         gesdd(b, site, 0, &r);
     else if (strncmp(stage, "checked-gesdd:", 14) == 0)

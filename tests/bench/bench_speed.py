@@ -32,6 +32,7 @@ except ImportError:
 
 FORWARD_TOLERANCE = 1e-4  # of the noise predicted, in float32, relative
 FACTOR_TOLERANCE = 1e-4  # of the energy left over the least possible, beyond 1
+LEADING_TOLERANCE = 0.01  # the same of the leading directions alone (calib/leading.h)
 KINDS = ("q", "proj", "fc1", "fc2")
 
 
@@ -187,6 +188,12 @@ def measure(args, name, directory, work, batch, threads):
         result["checks"][f"energy_left_{kind}"] = left / least
         if not left <= (1 + FACTOR_TOLERANCE) * least:
             sys.exit(f"bench_speed.py: {name}: factors of {kind} leave {left / least:.6f} of the least possible")
+        leading = server.ask(f"checked-leading:{kind}")
+        if leading["seconds"]:
+            result["checks"][f"leading_left_{kind}"] = leading["left"] / least
+            if not leading["left"] <= (1 + LEADING_TOLERANCE) * least:
+                sys.exit(f"bench_speed.py: {name}: leading directions of {kind} leave "
+                         f"{leading['left'] / least:.6f} of the least possible")
     print("  factors leave at most {:.7f} of the least possible energy".format(
         max(v for k, v in result["checks"].items() if k.startswith("energy"))))
 
@@ -217,6 +224,8 @@ def measure(args, name, directory, work, batch, threads):
         if torch:
             contenders["torch svd"] = torch_svd(server, work, kind)
         add(f"factors of {kind}", contenders)
+        if f"leading_left_{kind}" in result["checks"]:
+            add(f"leading factors of {kind}", {"ousac": ask(f"leading:{kind}"), "dgesdd": ask(f"gesdd:{kind}")})
     add("pack", {"ousac": ask("pack"), "write": ask("plain-write")})
     add("bundle read", {"ousac": ask("read"), "memcpy": ask("copy-factors")})
     server.close()
