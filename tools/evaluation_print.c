@@ -1,12 +1,8 @@
 #include "tools/evaluation.h"
 
-#include "formats/file.h"
-#include "formats/memory.h"
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 /* Signed difference of two costs over the reference. */
 static double saving(const evaluation *result, uint64_t from, uint64_t to) {
@@ -205,18 +201,9 @@ void evaluation_put(json_doc *doc, cJSON *root, const evaluation *result) {
 
 ousac_status evaluation_save(const evaluation *result, const char *path, ousac_error *error) {
     json_doc doc;
-    char *text = NULL;
-    ousac_status status = OUSAC_STATUS_OK;
-
     json_begin(&doc);
     evaluation_put(&doc, doc.root, result);
-    status = json_text(&doc, 1, &text, error);
-    if (!status) {
-        const size_t length = strlen(text);
-        text[length] = '\n'; /* a text file ends with a line feed; the NUL is not written */
-        status = ousac_file_replace(path, text, length + 1, error);
-    }
-    ousac_free(text);
+    const ousac_status status = json_save(&doc, path, error);
     json_end(&doc);
     return status;
 }

@@ -1,10 +1,12 @@
 #include "tools/json_text.h"
 
+#include "formats/file.h"
 #include "formats/memory.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 void json_begin(json_doc *doc) {
     doc->root = cJSON_CreateObject();
@@ -88,6 +90,18 @@ ousac_status json_print(const json_doc *doc, ousac_error *error) {
 
     if (status == OUSAC_STATUS_OK) {
         puts(text);
+    }
+    ousac_free(text);
+    return status;
+}
+
+ousac_status json_save(const json_doc *doc, const char *path, ousac_error *error) {
+    char *text = NULL;
+    ousac_status status = json_text(doc, 1, &text, error);
+    if (!status) {
+        const size_t length = strlen(text);
+        text[length] = '\n'; /* a text file ends with a line feed; the NUL is not written */
+        status = ousac_file_replace(path, text, length + 1, error);
     }
     ousac_free(text);
     return status;

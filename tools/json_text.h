@@ -34,6 +34,8 @@ void json_put_parsed(json_doc *doc, cJSON *object, const char *key, const char *
 /* The document's text, in one line or indented, to be released with ousac_free. MEMORY where anything failed.
  */
 ousac_status json_text(const json_doc *doc, int indented, char **text, ousac_error *error);
+/* The indented text, with a final newline, as a file that replaces what was there. */
+ousac_status json_save(const json_doc *doc, const char *path, ousac_error *error);
 /* Prints the document, indented and with a final newline, to standard output; errors of the stream are found
  * when the program ends. */
 ousac_status json_print(const json_doc *doc, ousac_error *error);

@@ -70,6 +70,8 @@ absent() {
 # --- schedules: sparse guidance, another one, one without any cached evaluation, one that is not decided ---
 "$OUSAC" schedule --steps 10 --scale 5 --cfg 0:9:3 --period 3 --name sparse -o "$WORK/s.json" 2>/dev/null
 "$OUSAC" schedule --steps 10 --scale 3 --period 3 --name constant -o "$WORK/constant.json" 2>/dev/null
+"$OUSAC" schedule --steps 10 --scale 5 --cfg 0:9:3 --period 3 --name renamed -o "$WORK/renamed.json" 2>/dev/null
+"$OUSAC" schedule --steps 7 --scale 5 --cfg 0:6:3 --period 3 --name seven -o "$WORK/seven.json" 2>/dev/null
 "$OUSAC" schedule --steps 4 --scale 3 --uncached --name none -o "$WORK/none.json" 2>/dev/null
 "$OUSAC" schedule --steps 4 --scale 3 --gates auto -o "$WORK/auto.json" 2>/dev/null
 
@@ -191,8 +193,8 @@ ousac "calibrate records what the factors need" 0 "calibrated" calibrate --model
 
 # --- another solver ---
 "$OUSAC" schedule --steps 10 --scale 5 --cfg 0:9:3 --period 3 --solver dpmpp-2m -o "$WORK/2m.json" 2>/dev/null
-ousac "a schedule of another solver is another schedule" 4 "solver" \
-    eval --model "$MODEL" --bundle "$WORK/bundle.oca" --samples 16:20 --schedule "$WORK/2m.json"
+ousac "a schedule of another solver is another schedule" 0 "transfer: the bundle was made for schedule \"sparse\"" \
+    eval --model "$MODEL" --bundle "$WORK/bundle.oca" --samples 16:20 --schedule "$WORK/2m.json" --recalibrate-samples 0
 ousac "calibrate for dpmpp-2m" 0 "" calibrate --model "$MODEL" --schedule "$WORK/2m.json" --samples 8 --validation 4 \
     --test 4 --json -o "$WORK/all-2m"
 keep
@@ -224,9 +226,49 @@ ousac "a reference schedule" 0 "reference: constant, uncached" \
 ousac "calibration samples are refused" 2 "calibration used samples 0:8" "${evaluate[@]}" --samples 4:8
 ousac "validation samples are refused" 2 "validation used samples 8:16" "${evaluate[@]}" --samples 12:20
 ousac "unless forced" 0 "NOT known to be held out" "${evaluate[@]}" --samples 4:8 --force
-ousac "another schedule is refused" 4 "schedule" "${evaluate[@]}" --samples 16:20 --schedule "$WORK/constant.json"
-ousac "unless that is forced" 0 "steps of \"constant\"" \
-    "${evaluate[@]}" --samples 16:20 --schedule "$WORK/constant.json" --force
+ousac "the same schedule under another name is no transfer" 0 "calibrated against exact" \
+    "${evaluate[@]}" --samples 16:20 --schedule "$WORK/renamed.json"
+check "and is not reported as one" sh -c "! grep -q transfer '$WORK/out'"
+
+# --- under a schedule that the bundle was not made for ---
+evaluate=(eval --model "$MODEL" --bundle "$WORK/with-forecast.oca")
+ousac "a bundle with a forecast" 0 "" "${pack[@]}" --plan "$WORK/forecast.oca" -o "$WORK/with-forecast.oca"
+ousac "another scale, another period, other guided steps" 0 \
+    "transferred / recalibrated: .*threshold 1.1: (recalibrat|undecided)" \
+    "${evaluate[@]}" --samples 16:24 --schedule "$WORK/constant.json" -o "$WORK/moved.json"
+cp "$WORK/moved.json" "$WORK/stdout"
+json "every run is there, and either calibration beats reuse" \
+    '(lambda e: 0 < e["recalibrated"] < 0.5 * e["reuse"] and 0 < e["transferred"] < 0.5 * e["reuse"])(
+         {k: v["relative_error"]["mean"] for k, v in r["transfer"]["runs"].items()})'
+json "the ratio is that of the errors, in its interval" \
+    '(lambda t: t["ratio"]["low"] <= t["ratio"]["mean"] <= t["ratio"]["high"] and
+         abs(t["ratio"]["mean"] * t["runs"]["recalibrated"]["relative_error"]["mean"] /
+             t["runs"]["transferred"]["relative_error"]["mean"] - 1) < 1e-9)(r["transfer"])'
+json "the verdict is what the interval says" \
+    '(lambda t: t["verdict"] == ("recalibrate" if t["ratio"]["low"] > t["threshold"] else
+         "not needed" if t["ratio"]["high"] < t["threshold"] else "undecided") and
+         (t["more_samples"] is None or t["verdict"] == "undecided"))(r["transfer"])'
+json "it says what was moved and what was recorded" \
+    '(lambda t: t["from"]["name"] == "sparse" and t["forecast"] == "mapped" and t["calibration"] == [0, 16] and
+         t["forwards"] == (8 + 16) * 20)(r["transfer"]) and r["schedule"]["name"] == "constant" and
+     {c["run"]: c["relative_error"] for c in r["errors"] if c["against"] == "exact"}["calibrated"] ==
+         r["transfer"]["runs"]["transferred"]["relative_error"]'
+ousac "another number of steps, without a recalibration" 0 "" \
+    "${evaluate[@]}" --samples 16:20 --schedule "$WORK/seven.json" --recalibrate-samples 0 --json
+keep
+json "has no verdict" 'r["transfer"]["verdict"] == "not measured" and "ratio" not in r["transfer"] and
+    r["schedule"]["steps"] == 7'
+ousac "a threshold far away is decided" 0 "threshold 100: recalibration is not needed" \
+    "${evaluate[@]}" --samples 16:20 --schedule "$WORK/constant.json" --recalibrate-samples 4 --threshold 100
+ousac "an uncached schedule corrects nothing" 0 "nothing is corrected, so recalibration is not needed" \
+    "${evaluate[@]}" --samples 16:20 --schedule "$WORK/none.json"
+ousac "the recalibration's samples are not evaluated" 2 "recalibration would use samples 0:16; expected samples from 16" \
+    "${evaluate[@]}" --samples 8:24 --seed 7 --schedule "$WORK/constant.json"
+ousac "a bundle is sampled under no other schedule" 4 "schedule" sample --model "$MODEL" \
+    --bundle "$WORK/with-forecast.oca" --schedule "$WORK/constant.json" --samples 4 -o "$WORK/never.png"
+
+# --- what eval refuses ---
+evaluate=(eval --model "$MODEL" --bundle "$WORK/bundle.oca")
 ousac "an unknown plan" 2 "no plan named.*default, knapsack" "${evaluate[@]}" --samples 16:20 --plan other
 ousac "samples off the micro-batch" 2 "multiple of the micro-batch" "${evaluate[@]}" --samples 17:20
 "$PYTHON" - "$MODEL" "$WORK/other.safetensors" <<'PYTHON'
