@@ -137,6 +137,12 @@ static ousac_status set_value(const cli_option *option, const char *text, ousac_
         }
         *(const char **)option->value = text;
         return OUSAC_STATUS_OK;
+    case CLI_SIZE_OR_AUTO:
+        if (strcmp(text, "auto") == 0) {
+            *(size_t *)option->value = 0;
+            return OUSAC_STATUS_OK;
+        }
+        /* fall through */
     case CLI_SIZE:
     case CLI_U64:
         if (parse_u64(text, &whole) != 0 || !within(option, (double)whole) ||
@@ -155,12 +161,18 @@ static ousac_status set_value(const cli_option *option, const char *text, ousac_
         }
         *(double *)option->value = real;
         return OUSAC_STATUS_OK;
+    case CLI_RANGE_OR_AUTO:
+        if (strcmp(text, "auto") == 0) {
+            *(cli_range *)option->value = (cli_range){0, 0};
+            return OUSAC_STATUS_OK;
+        }
+        /* fall through */
     case CLI_RANGE:
         if (parse_range(text, option->value) != 0) {
             return OUSAC_FAIL(
                 error, OUSAC_STATUS_USAGE,
-                "--%s expects FIRST:END with END above FIRST, or a COUNT of at least 1, not '%s'",
-                option->name, text);
+                "--%s expects FIRST:END with END above FIRST, or a COUNT of at least 1%s, not '%s'",
+                option->name, option->kind == CLI_RANGE_OR_AUTO ? ", or auto" : "", text);
         }
         return OUSAC_STATUS_OK;
     }

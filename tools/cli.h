@@ -26,12 +26,14 @@ enum {
 int cli_exit_code(ousac_status status);
 
 typedef enum cli_kind {
-    CLI_FLAG, /* value: int *, set to 1 */
-    CLI_TEXT, /* const char **; points into argv */
-    CLI_SIZE, /* size_t *, decimal, within [low, high] */
-    CLI_U64,  /* uint64_t * */
-    CLI_REAL, /* double *, finite, within [low, high] */
-    CLI_RANGE /* cli_range *: FIRST:END (END excluded) or COUNT, meaning 0:COUNT */
+    CLI_FLAG,         /* value: int *, set to 1 */
+    CLI_TEXT,         /* const char **; points into argv */
+    CLI_SIZE,         /* size_t *, decimal, within [low, high] */
+    CLI_U64,          /* uint64_t * */
+    CLI_REAL,         /* double *, finite, within [low, high] */
+    CLI_RANGE,        /* cli_range *: FIRST:END (END excluded) or COUNT, meaning 0:COUNT */
+    CLI_SIZE_OR_AUTO, /* as SIZE, with low above 0; the word auto gives 0 */
+    CLI_RANGE_OR_AUTO /* as RANGE; the word auto gives a count of 0 */
 } cli_kind;
 
 typedef struct cli_range {

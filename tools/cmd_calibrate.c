@@ -24,6 +24,7 @@ typedef struct calibrate_request {
     pipeline_storage storage;
     ousac_method made_of;
     pipeline_allocate_options allocate;
+    pipeline_auto automatic; /* where samples is 0; its budget is the allocation's */
 } calibrate_request;
 
 /* What the command writes. */
@@ -112,10 +113,10 @@ static uint64_t round_up(uint64_t value, uint64_t unit) {
 }
 
 /* Calibration from 0, validation behind it, test behind that, each from a multiple of the micro-batch. */
-static void split_samples(calibration_work *work, const calibrate_request *request) {
+static void split_samples(calibration_work *work, const calibrate_request *request, uint64_t count) {
     const size_t unit = request->micro_batch;
-    work->samples = (cli_range){0, request->samples};
-    work->validation = (cli_range){round_up(request->samples, unit), request->validation};
+    work->samples = (cli_range){0, count};
+    work->validation = (cli_range){round_up(count, unit), request->validation};
     work->test = (cli_range){round_up(work->validation.first + request->validation, unit), request->test};
 }
 
@@ -186,8 +187,9 @@ static ousac_status decide_gates(calibration_work *work, const pipeline_runs *ru
 
 static ousac_status record(calibration_work *work, const calibrate_request *request,
                            const pipeline_runs *runs, ousac_error *error) {
+    const int automatic = request->samples == 0;
     const size_t pilot =
-        request->samples < PIPELINE_PILOT_SAMPLES ? request->samples : PIPELINE_PILOT_SAMPLES;
+        request->samples < PIPELINE_PILOT_SAMPLES && !automatic ? request->samples : PIPELINE_PILOT_SAMPLES;
     ousac_status status = pipeline_pilot(runs, &work->schedule, pilot, &work->pilot, &work->cost, error);
     if (!status)
         status = pipeline_save_profile(runs, work->pilot, work->path[WEIGHTS], &work->cost, error);
@@ -199,7 +201,13 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
                                               .tokens = request->tokens,
                                               .segments = 1,
                                               .weights = work->pilot};
-    status = pipeline_profile(runs, &work->schedule, &options, &work->profile, &work->cost, error);
+    if (automatic)
+        status = pipeline_profile_auto(runs, &work->schedule, &options, &request->automatic, &work->profile,
+                                       &work->cost, error);
+    else
+        status = pipeline_profile(runs, &work->schedule, &options, &work->profile, &work->cost, error);
+    if (!status)
+        split_samples(work, request, ousac_profile_samples(work->profile));
     if (!status)
         status = pipeline_save_profile(runs, work->profile, work->path[PROFILE], &work->cost, error);
     return status;
@@ -320,16 +328,18 @@ static ousac_status write_report(const cli_common *common, const calibrate_reque
     return status;
 }
 
-static ousac_status report(const cli_common *common, const calibrate_request *request,
-                           const calibration_work *work, const pipeline_runs *runs, double seconds,
-                           ousac_error *error) {
+static ousac_status report(const cli_common *common, const calibration_work *work, const pipeline_runs *runs,
+                           double seconds, ousac_error *error) {
     json_doc doc;
     cJSON *files = NULL;
     ousac_status status = OUSAC_STATUS_OK;
 
     if (!common->json) {
-        printf("calibrated on samples 0:%zu: %" PRIu64 " forwards in %.1f s\n\n", request->samples,
+        printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n", work->samples.count,
                work->cost.forwards, work->cost.seconds);
+        if (work->cost.convergence.rounds > 0)
+            pipeline_convergence_print(&work->cost.convergence);
+        printf("\n");
         pipeline_choice_print(&work->choice, &work->model->arch);
         printf("\n");
         evaluation_print(&work->result);
@@ -359,7 +369,7 @@ static ousac_status execute(const cli_common *common, const calibrate_request *r
     if (status)
         goto done;
     const pipeline_runs runs = {common, work.model, request->seed, request->micro_batch};
-    split_samples(&work, request);
+    split_samples(&work, request, request->samples);
     double since = cli_seconds();
     if (work.undecided)
         status = decide_gates(&work, &runs, request->allocate.evaluations, error);
@@ -385,7 +395,7 @@ static ousac_status execute(const cli_common *common, const calibrate_request *r
     if (!status)
         status = write_report(common, request, &work, error);
     if (!status)
-        status = report(common, request, &work, &runs, cli_seconds() - work.start, error);
+        status = report(common, &work, &runs, cli_seconds() - work.start, error);
 done:
     free_work(&work);
     return status;
@@ -406,6 +416,7 @@ static int run(const cli_command *command, int argc, char **argv) {
                      .budget = {NAN, NAN},
                      .granularity = PIPELINE_GRANULARITY,
                      .rank_min = PIPELINE_RANK_MIN},
+        .automatic = {PIPELINE_TOLERANCE, PIPELINE_AUTO_MOST, {NAN, NAN}},
     };
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
@@ -414,8 +425,9 @@ static int run(const cli_command *command, int argc, char **argv) {
          "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step "
          "(default 3)"},
         PIPELINE_BUDGET_OPTIONS(&request.allocate.budget),
-        {"samples", 0, CLI_SIZE, &request.samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
-         "calibration samples, from 0 (default 48)"},
+        {"samples", 0, CLI_SIZE_OR_AUTO, &request.samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
+         "calibration samples, from 0, or auto: enough of them (default 48)"},
+        PIPELINE_AUTO_OPTIONS(&request.automatic),
         {"validation", 0, CLI_SIZE, &request.validation, 1, PIPELINE_SAMPLES_MAX, 0, "N",
          "validation samples, behind those (default 8)"},
         {"test", 0, CLI_SIZE, &request.test, 1, PIPELINE_SAMPLES_MAX, 0, "N",
@@ -457,6 +469,9 @@ static int run(const cli_command *command, int argc, char **argv) {
     if (!status && !done && request.reference && !isnan(request.reference_scale))
         status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
                             "expected one of --reference and --reference-scale, not both");
+    if (!status && !done && request.samples == 0)
+        status = pipeline_auto_check(&request.automatic, request.micro_batch, &error);
+    request.automatic.budget = request.allocate.budget;
     if (!status && !done) {
         cli_catch_signals();
         status = execute(&common, &request, &error);
@@ -475,6 +490,10 @@ const cli_command command_calibrate = {
         "on validation samples), the bundle, its verification, and the evaluation on test samples. "
         "Calibration, "
         "validation and test samples are disjoint.\n"
+        "\n"
+        "With --samples auto the profile takes as many samples as it needs (`ousac profile --help`), judged "
+        "at "
+        "the budget's uniform ranks.\n"
         "\n"
         "Writes into DIR: schedule.json, weights.oca, profile.oca, plan.oca, bundle.oca, eval.json, "
         "samples.oca and samples.png (exact, calibrated, reuse and the differences; a column is one sample), "

@@ -3,6 +3,7 @@
 #include "tools/pipeline.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,14 +16,18 @@ typedef struct profile_request {
     uint64_t seed;
     size_t micro_batch, tokens, segments, pilot_samples;
     int weights_plain, pilot_only, magnitudes;
+    pipeline_auto automatic;
 } profile_request;
 
 static ousac_status check(const profile_request *request, ousac_error *error) {
     if ((request->weights != NULL) + request->weights_plain + request->pilot_only > 1)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "expected at most one of --weights, --weights-plain and --pilot");
-    if (!request->pilot_only &&
-        pipeline_check_range("samples", &request->samples, request->micro_batch, error))
+    if (request->pilot_only)
+        return pipeline_check_output(request->output, error);
+    if (request->samples.count == 0
+            ? pipeline_auto_check(&request->automatic, request->micro_batch, error)
+            : pipeline_check_range("samples", &request->samples, request->micro_batch, error))
         return error->status;
     return pipeline_check_output(request->output, error);
 }
@@ -75,6 +80,8 @@ static void report(const cli_common *common, const profile_request *request, con
            profile->schedule.step_count, cached, weights);
     printf("%" PRIu64 " forwards in %.1f s on %zu thread%s, at most %.0f MB\n", cost->forwards, cost->seconds,
            common->threads, common->threads == 1 ? "" : "s", 1e-6 * (double)cli_peak_bytes());
+    if (cost->convergence.rounds > 0)
+        pipeline_convergence_print(&cost->convergence);
 }
 
 static ousac_status execute(const cli_common *common, const profile_request *request, ousac_error *error) {
@@ -105,7 +112,10 @@ static ousac_status execute(const cli_common *common, const profile_request *req
                                                   .tokens = request->tokens,
                                                   .segments = request->segments,
                                                   .weights = pilot};
-        status = pipeline_profile(&runs, &schedule, &options, &profile, &cost, error);
+        status = request->samples.count == 0
+                     ? pipeline_profile_auto(&runs, &schedule, &options, &request->automatic, &profile, &cost,
+                                             error)
+                     : pipeline_profile(&runs, &schedule, &options, &profile, &cost, error);
         if (status)
             goto done;
     }
@@ -138,12 +148,16 @@ static int run(const cli_command *command, int argc, char **argv) {
     profile_request request = {.samples = {0, PIPELINE_CALIBRATION_SAMPLES},
                                .micro_batch = PIPELINE_MICRO_BATCH,
                                .segments = 1,
-                               .pilot_samples = PIPELINE_PILOT_SAMPLES};
+                               .pilot_samples = PIPELINE_PILOT_SAMPLES,
+                               .automatic = {PIPELINE_TOLERANCE, PIPELINE_AUTO_MOST, {NAN, NAN}}};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
         {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE", "schedule whose deltas are recorded"},
-        {"samples", 0, CLI_RANGE, &request.samples, 0, 0, 0, "FIRST:END",
-         "samples to record, FIRST a multiple of the micro-batch (default 0:48)"},
+        {"samples", 0, CLI_RANGE_OR_AUTO, &request.samples, 0, 0, 0, "FIRST:END",
+         "samples to record, FIRST a multiple of the micro-batch, or auto: enough of them (default 0:48)"},
+        PIPELINE_AUTO_OPTIONS(&request.automatic),
+        {"budget-step", 0, CLI_REAL, &request.automatic.budget.step, 0, 0, 0, "X",
+         "of --samples auto: MACs of a cached evaluation over a full one, for the ranks (default 0.25)"},
         {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default 0)"},
         {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
          "samples computed together; part of the profile's identity (default 4)"},
@@ -181,21 +195,28 @@ const cli_command command_profile = {
     .name = "profile",
     .summary = "record the deltas that a schedule's cache makes",
     .arguments = "",
-    .details = "Runs the model exactly on the samples and records, for every linear layer, branch and step, "
-               "the change of "
-               "its input since the branch's last refresh under the schedule: second moments (what the "
-               "factors are made "
-               "of) and the energies of every step.\n"
-               "\n"
-               "Steps are weighted so that a few with large deltas do not decide alone. The weights come "
-               "from a pilot on "
-               "samples 0:8, run first; they count as calibration. Profiles of disjoint sample "
-               "ranges add up "
-               "(`ousac merge`) where their weights are the same: to be sure of that across machines, write "
-               "the weights "
-               "once with --pilot and give them to every shard with --weights.\n"
-               "\n"
-               "The file appears under its name when it is complete; an interrupted run leaves nothing.",
+    .details =
+        "Runs the model exactly on the samples and records, for every linear layer, branch and step, "
+        "the change of "
+        "its input since the branch's last refresh under the schedule: second moments (what the "
+        "factors are made "
+        "of) and the energies of every step.\n"
+        "\n"
+        "Steps are weighted so that a few with large deltas do not decide alone. The weights come "
+        "from a pilot on "
+        "samples 0:8, run first; they count as calibration. Profiles of disjoint sample "
+        "ranges add up "
+        "(`ousac merge`) where their weights are the same: to be sure of that across machines, write "
+        "the weights "
+        "once with --pilot and give them to every shard with --weights.\n"
+        "\n"
+        "With --samples auto it records in rounds until more samples would change little: dealt into "
+        "four parts, paired into halves in three ways, the factors of one half are tried on the moments "
+        "of the other. From that follows by how much all samples' factors leave more than the best "
+        "factors of these ranks would (in squared local error); it stops where the upper 95 % limit is "
+        "within --tolerance. The profile is that of the same fixed range.\n"
+        "\n"
+        "The file appears under its name when it is complete; an interrupted run leaves nothing.",
     .example = "build/ousac profile --model data/shapes-dit/model.safetensors \\\n"
                "    --schedule data/schedules/sparse.json --samples 80:96 \\\n"
                "    --weights build/demo/weights.oca -o build/demo/shard.oca\n"

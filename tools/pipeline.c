@@ -298,6 +298,8 @@ void pipeline_put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, c
     json_put_text(doc, object, "backend", runs->model->backend->detail);
     if (cost->pilot.count > 0)
         pipeline_json_range(doc, object, "pilot", cost->pilot.first, cost->pilot.count);
+    if (cost->convergence.rounds > 0)
+        pipeline_convergence_put(doc, object, &cost->convergence);
 }
 
 ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profile *profile, const char *path,

@@ -33,10 +33,13 @@ enum {
     PIPELINE_GRANULARITY = 8,
     PIPELINE_RANK_MIN = 8,
     PIPELINE_FORECAST_SAMPLES = 16,
-    PIPELINE_SEARCH_SAMPLES = 16
+    PIPELINE_SEARCH_SAMPLES = 16,
+    PIPELINE_AUTO_FIRST = 16,
+    PIPELINE_AUTO_MOST = 256
 };
 enum { PIPELINE_SAMPLES_MAX = 1 << 30, PIPELINE_MICRO_BATCH_MAX = 4096 };
 #define PIPELINE_BUDGET_STEP 0.25
+#define PIPELINE_TOLERANCE 0.02
 /* A forecast that takes a smaller fraction off the squared residual of a step is left out. */
 #define PIPELINE_FORECAST_LEAST_GAIN 0.02
 
@@ -143,6 +146,12 @@ void pipeline_json_range(json_doc *doc, cJSON *object, const char *key, uint64_t
 
 /* --- running and profiling --- */
 
+/* Asked for: one of the two, the other NAN. Both NAN: PIPELINE_BUDGET_STEP. */
+typedef struct pipeline_budget {
+    double step;  /* MACs of a cached evaluation over a full one */
+    double total; /* MACs of the trajectory over the constant-guidance, uncached one */
+} pipeline_budget;
+
 /* What every run of a command has in common. */
 typedef struct pipeline_runs {
     const cli_common *common;
@@ -166,11 +175,29 @@ typedef struct pipeline_run {
 } pipeline_run;
 ousac_status pipeline_run_samples(const pipeline_runs *runs, const pipeline_run *run, ousac_error *error);
 
+/* How samples converged where their number was left to the recording: after every round, by how much the
+ * factors at uniform ranks leave more than the best of these ranks would (calib/convergence.h). */
+enum { PIPELINE_ROUNDS_MAX = 96 };
+typedef struct pipeline_round {
+    uint64_t samples;
+    double excess, upper; /* averaged over layers: estimate and one-sided 95 % limit */
+    double worst;         /* of a single layer */
+    char worst_site[OUSAC_NAME_BYTES];
+} pipeline_round;
+typedef struct pipeline_convergence {
+    size_t rounds; /* 0: the number of samples was given */
+    int converged; /* the last limit is within the tolerance */
+    double tolerance;
+    double budget_step; /* the ranks at which it was judged, as MACs of a cached evaluation over a full one */
+    pipeline_round round[PIPELINE_ROUNDS_MAX];
+} pipeline_convergence;
+
 /* What profiling cost. */
 typedef struct pipeline_cost {
     double seconds;
     uint64_t forwards; /* branch evaluations, summed over samples */
     cli_range pilot;   /* samples behind the step weights; count 0 for plain weights */
+    pipeline_convergence convergence;
 } pipeline_cost;
 
 /* An exact run of samples [0, samples), recorded without moments; its step weights are set. */
@@ -194,18 +221,43 @@ ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *s
                               const pipeline_profile_options *options, ousac_profile **profile,
                               pipeline_cost *cost, ousac_error *error);
 
+/* As many samples from 0 as it takes until the upper limit of the excess is within the tolerance, at the
+ * uniform ranks of a budget, or until there are `most`. The profile is that of pipeline_profile on as many
+ * samples, byte for byte; five more of its size are held meanwhile. What was found is left in
+ * cost->convergence. options->range is not looked at. USAGE where no layer is corrected. */
+typedef struct pipeline_auto {
+    double tolerance;
+    size_t most; /* samples; used in full micro-batches, four at a time */
+    pipeline_budget budget;
+} pipeline_auto;
+ousac_status pipeline_auto_check(const pipeline_auto *automatic, size_t micro_batch, ousac_error *error);
+ousac_status pipeline_profile_auto(const pipeline_runs *runs, const ousac_schedule *schedule,
+                                   const pipeline_profile_options *options, const pipeline_auto *automatic,
+                                   ousac_profile **profile, pipeline_cost *cost, ousac_error *error);
+void pipeline_convergence_print(const pipeline_convergence *found);
+void pipeline_convergence_put(json_doc *doc, cJSON *object, const pipeline_convergence *found);
+
+#define PIPELINE_AUTO_OPTIONS(automatic)                                                                     \
+    {"tolerance",                                                                                            \
+     0,                                                                                                      \
+     CLI_REAL,                                                                                               \
+     &(automatic)->tolerance,                                                                                \
+     1e-6,                                                                                                   \
+     10,                                                                                                     \
+     0,                                                                                                      \
+     "X",                                                                                                    \
+     "of --samples auto: what the factors may leave above the best, squared (default 0.02)"},                \
+    {                                                                                                        \
+        "samples-max", 0, CLI_SIZE, &(automatic)->most, 1, PIPELINE_SAMPLES_MAX, 0, "N",                     \
+            "of --samples auto: stop there in any case (default 256)"                                        \
+    }
+
 /* Adds a cost and what is known of this process, for a profile's metadata and for --json. */
 void pipeline_put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, const pipeline_cost *cost);
 ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profile *profile, const char *path,
                                    const pipeline_cost *cost, ousac_error *error);
 
 /* --- allocating --- */
-
-/* Asked for: one of the two, the other NAN. Both NAN: PIPELINE_BUDGET_STEP. */
-typedef struct pipeline_budget {
-    double step;  /* MACs of a cached evaluation over a full one */
-    double total; /* MACs of the trajectory over the constant-guidance, uncached one */
-} pipeline_budget;
 
 /* The budget in MACs of one cached forward, and as a fraction of a full one. USAGE where both are given,
  * where the schedule has no cached evaluation, or where the budget lies outside what ranks can reach: floor

@@ -95,6 +95,30 @@ json "profile --json is JSON with the cost of the run" \
     'r["run"]["forwards"] == 4 * 13 and r["samples"] == [0, 4] and r["run"]["pilot"] == [0, 8]'
 check "profiling is reproducible" "$OUSAC" diff --tolerance 0 "$WORK/p0.oca" "$WORK/p0b.oca"
 
+# --- as many samples as it takes ---
+ousac "samples are recorded until the factors settle" 0 \
+    "^converged at the tolerance, 500 %, of what uniform ranks at a step of 25.00 % leave" \
+    "${profile[@]}" --samples auto --tolerance 5 --weights "$WORK/weights.oca" -o "$WORK/auto16.oca"
+ousac "the fixed range" 0 "" "${profile[@]}" --samples 0:16 --weights "$WORK/weights.oca" --threads 1 -o "$WORK/fixed16.oca"
+check "makes the very same profile" "$OUSAC" diff --tolerance 0 "$WORK/auto16.oca" "$WORK/fixed16.oca"
+digest() { "$OUSAC" inspect --json "$1" | "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["digest"])'; }
+check "by its digest too" test -n "$(digest "$WORK/fixed16.oca")" -a \
+    "$(digest "$WORK/auto16.oca")" = "$(digest "$WORK/fixed16.oca")"
+ousac "rounds until there are no more samples" 0 "" "${profile[@]}" --samples auto --tolerance 1e-6 --samples-max 35 \
+    --weights "$WORK/weights.oca" --json -o "$WORK/auto32.oca"
+keep
+json "are told, and the excess falls with the samples" '(lambda c: c["converged"] is False and c["tolerance"] == 1e-6 and
+    [x["samples"] for x in c["rounds"]] == [16, 32] and r["samples"] == [0, 32] and
+    all(0 < x["excess"] <= x["upper"] and x["excess"] <= x["worst"] for x in c["rounds"]) and
+    0.3 < c["rounds"][1]["excess"] / c["rounds"][0]["excess"] < 0.8)(r["run"]["convergence"])'
+ousac "what was found is kept in the file" 0 "converge" inspect --json "$WORK/auto32.oca"
+ousac "too few to judge by" 2 "at least 4 micro-batches, 16 samples" \
+    "${profile[@]}" --samples auto --samples-max 15 -o "$WORK/never.oca"
+ousac "nothing to judge" 2 "no layer is corrected" profile --model "$MODEL" --schedule "$WORK/none.json" --samples auto \
+    -o "$WORK/never.oca"
+ousac "neither a range nor auto" 2 "FIRST:END .* or auto, not .automatic." \
+    "${profile[@]}" --samples automatic -o "$WORK/never.oca"
+
 # --- allocating ---
 allocate=(allocate --model "$MODEL" --profile "$WORK/p.oca")
 ousac "uniform plan" 0 "^uniform .*<- chosen" "${allocate[@]}" --method uniform --forecast off -o "$WORK/uniform.oca"
@@ -228,7 +252,8 @@ ousac "validation samples are refused" 2 "validation used samples 8:16" "${evalu
 ousac "unless forced" 0 "NOT known to be held out" "${evaluate[@]}" --samples 4:8 --force
 ousac "the same schedule under another name is no transfer" 0 "calibrated against exact" \
     "${evaluate[@]}" --samples 16:20 --schedule "$WORK/renamed.json"
-check "and is not reported as one" sh -c "! grep -q transfer '$WORK/out'"
+keep
+check "and is not reported as one" sh -c "grep -q 'calibrated against exact' '$WORK/stdout' && ! grep -q transfer '$WORK/stdout'"
 
 # --- under a schedule that the bundle was not made for ---
 evaluate=(eval --model "$MODEL" --bundle "$WORK/with-forecast.oca")
@@ -303,6 +328,12 @@ check "calibrate writes its files and nothing else" \
 ousac "its bundle verifies" 0 "" verify "$WORK/all/of/it/bundle.oca"
 check "its profile is the one that the commands make" "$OUSAC" diff --tolerance 0 "$WORK/p.oca" "$WORK/all/of/it/profile.oca"
 check "samples.png is a PNG" test "$(head -c 8 "$WORK/all/of/it/samples.png" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a
+ousac "calibrate with as many samples as it takes" 0 "" calibrate --model "$MODEL" --schedule "$WORK/s.json" \
+    --samples auto --tolerance 5 --validation 4 --test 4 --method uniform --forecast off --json -o "$WORK/settled"
+keep
+json "puts the other ranges behind them" 'r["profiling"]["convergence"]["converged"] and
+     r["profiling"]["convergence"]["rounds"][-1]["samples"] == 16 and
+     r["allocation"]["validation"] == [16, 20] and r["evaluation"]["samples"] == [20, 24]'
 ousac "a schedule without cached evaluations has nothing to budget" 2 "no cached evaluation" \
     calibrate --model "$MODEL" --schedule "$WORK/none.json" --budget-total 0.5 -o "$WORK/nothing"
 ousac "gates left to a plan take samples to decide" 2 "auto.json leaves its gates to a plan.* takes 24 samples" \
