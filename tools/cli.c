@@ -146,13 +146,13 @@ static ousac_status set_value(const cli_option *option, const char *text, ousac_
     case CLI_SIZE:
     case CLI_U64:
         if (parse_u64(text, &whole) != 0 || !within(option, (double)whole) ||
-            (option->kind == CLI_SIZE && whole > SIZE_MAX)) {
+            (option->kind != CLI_U64 && whole > SIZE_MAX)) {
             return bad_number(option, "a whole number", text, error);
         }
-        if (option->kind == CLI_SIZE) {
-            *(size_t *)option->value = (size_t)whole;
-        } else {
+        if (option->kind == CLI_U64) {
             *(uint64_t *)option->value = whole;
+        } else {
+            *(size_t *)option->value = (size_t)whole;
         }
         return OUSAC_STATUS_OK;
     case CLI_REAL:
