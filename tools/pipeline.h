@@ -39,6 +39,7 @@ enum {
 };
 enum { PIPELINE_SAMPLES_MAX = 1 << 30, PIPELINE_MICRO_BATCH_MAX = 4096 };
 #define PIPELINE_BUDGET_STEP 0.25
+/* On the shipped model 32 samples exceed it (2.4 %) and 64 do not (1.2 %). */
 #define PIPELINE_TOLERANCE 0.02
 /* A forecast that takes a smaller fraction off the squared residual of a step is left out. */
 #define PIPELINE_FORECAST_LEAST_GAIN 0.02
