@@ -121,10 +121,9 @@ static ousac_status judge_split(auto_work *work, const pipeline_runs *runs, cons
                                 size_t split, ousac_error *error) {
     const ousac_profile *all = work->profile, *half = work->half[split];
     const ousac_arch *arch = &all->arch;
-    const ousac_factorise_options options = {.method = OUSAC_METHOD_DELTA_COV,
-                                             .rank_max = rank,
-                                             .threads = runs->common->threads,
-                                             .stop = &cli_stop};
+    /* All directions below the dense rank: their solver gives exact spectra (calib/leading.h does not). */
+    const ousac_factorise_options options = {
+        .method = OUSAC_METHOD_DELTA_COV, .threads = runs->common->threads, .stop = &cli_stop};
     double *e = work->e + split * arch->site_count;
     ousac_factor_set *first = NULL, *second = NULL;
     ousac_status status = OUSAC_STATUS_OK;

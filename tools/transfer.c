@@ -1,7 +1,6 @@
 #include "tools/transfer.h"
 
 #include "formats/memory.h"
-#include "profile/forecast_fit.h"
 #include "profile/forecast_map.h"
 
 #include <inttypes.h>
@@ -13,13 +12,12 @@
 typedef struct recalibration {
     ousac_profile *pilot, *profile;
     ousac_factor_set *set;
-    ousac_calibration *plain, *calibration; /* without the forecast, and with it where the plan has one */
-    ousac_forecast *forecast;
+    ousac_forecast *forecast; /* NULL where the plan has none */
+    ousac_calibration *calibration;
 } recalibration;
 
 static void free_recalibration(recalibration *r) {
     ousac_calibration_free(r->calibration);
-    ousac_calibration_free(r->plain);
     ousac_forecast_free(r->forecast);
     ousac_factor_set_free(r->set);
     ousac_profile_free(r->profile);
@@ -56,28 +54,6 @@ ousac_status transfer_plan(ousac_plan **mapped, const ousac_plan *plan, const ou
 
 /* --- recalibrating --- */
 
-static ousac_status fit_forecast(transfer *t, const pipeline_runs *runs, const transfer_options *options,
-                                 recalibration *r, ousac_error *error) {
-    const ousac_model *model = runs->model;
-    ousac_forecast_fit *fit = NULL;
-    ousac_status status = ousac_forecast_fit_create(&fit, model, options->to, r->plain, runs->common->threads,
-                                                    runs->micro_batch, error);
-    if (status)
-        return status;
-    pipeline_run run = {.label = "fit forecast",
-                        .schedule = options->to,
-                        .range = t->calibration,
-                        .exact = 1,
-                        .observers = ousac_forecast_fit_observers(fit)};
-    if (run.range.count > PIPELINE_FORECAST_SAMPLES)
-        run.range.count = PIPELINE_FORECAST_SAMPLES;
-    status = pipeline_run_samples(runs, &run, error);
-    if (!status)
-        status = ousac_forecast_fit_solve(fit, PIPELINE_FORECAST_LEAST_GAIN, &r->forecast, error);
-    ousac_forecast_fit_free(fit);
-    return status;
-}
-
 /* The way of `ousac calibrate`, at the plan's ranks. */
 static ousac_status recalibrate(transfer *t, const pipeline_runs *runs, const transfer_options *options,
                                 recalibration *r, ousac_error *error) {
@@ -101,16 +77,16 @@ static ousac_status recalibrate(transfer *t, const pipeline_runs *runs, const tr
     memcpy(clipped, ranks.rank, model->arch.site_count * sizeof *clipped);
     ousac_factor_set_clip(r->set, &model->arch, clipped);
     ranks.rank = clipped;
-    ranks.forecast = 0;
-    status = ousac_calibration_create(&r->plain, model->backend, &model->arch, &ranks,
-                                      ousac_factor_set_source, r->set, NULL, error);
-    if (!status && options->plan->forecast) {
-        status = fit_forecast(t, runs, options, r, error);
-        ranks.forecast = 1;
-        if (!status)
-            status = ousac_calibration_create(&r->calibration, model->backend, &model->arch, &ranks,
-                                              ousac_factor_set_source, r->set, r->forecast, error);
+    if (options->plan->forecast) {
+        cli_range range = t->calibration;
+        if (range.count > PIPELINE_FORECAST_SAMPLES)
+            range.count = PIPELINE_FORECAST_SAMPLES;
+        status = pipeline_fit_forecast(runs, options->to, &range, r->set, clipped, "fit forecast",
+                                       &r->forecast, error);
     }
+    if (!status)
+        status = ousac_calibration_create(&r->calibration, model->backend, &model->arch, &ranks,
+                                          ousac_factor_set_source, r->set, r->forecast, error);
     ousac_free(clipped);
     return status;
 }
@@ -172,7 +148,7 @@ ousac_status transfer_create(transfer *t, const pipeline_runs *runs, const trans
     const pipeline_run run = {.label = "recalibrated",
                               .schedule = options->to,
                               .range = result->range,
-                              .calibration = made.calibration ? made.calibration : made.plain,
+                              .calibration = made.calibration,
                               .samples = t->run.samples,
                               .counters = &t->run.counters,
                               .seconds = &t->run.seconds};
