@@ -10,8 +10,10 @@
 #include <string.h>
 
 enum { CHOICES = 6, VALIDATION_SAMPLES = 16 };
-/* How the evaluations are split between the placement and the ranks. */
-#define PLACE_PART 0.4
+/* How the evaluations are split between the placement and the ranks; a descent takes one round of probes and
+ * a few proposals, or is left out. */
+#define PLACE_PART 0.45
+enum { DESCENT_LEAST = 24 };
 
 /* What a schedule was calibrated with. */
 typedef struct calibrated {
@@ -222,11 +224,12 @@ static ousac_status ours_placed(comparison *c, ousac_error *error) {
         status = ousac_schedule_copy(&c->placed.schedule, &found.schedule, error);
     if (!status)
         status = calibrate(c, &c->placed, 1U << OUSAC_METHOD_DELTA_COV | 1U << OUSAC_METHOD_CA_SVD, error);
+    const size_t left = c->options->evaluations - found.step_count;
     if (!status)
         status =
-            allocate(c, &c->placed, OUSAC_METHOD_DELTA_COV, 1U << PIPELINE_UNIFORM | 1U << PIPELINE_DESCENT,
-                     found.forecast ? PIPELINE_FORECAST_ON : PIPELINE_FORECAST_OFF,
-                     c->options->evaluations - found.step_count, &choice, error);
+            allocate(c, &c->placed, OUSAC_METHOD_DELTA_COV,
+                     1U << PIPELINE_UNIFORM | (left >= DESCENT_LEAST ? 1U << PIPELINE_DESCENT : 0),
+                     found.forecast ? PIPELINE_FORECAST_ON : PIPELINE_FORECAST_OFF, left, &choice, error);
     for (int i = 0; i < PIPELINE_CANDIDATES && !status; i++) {
         const pipeline_candidate *candidate = &choice->candidate[i];
         if (!candidate->present || (i % PIPELINE_METHODS && same_ranks(c, choice, i)))

@@ -22,8 +22,9 @@ enum { COMPARE_ROWS_MAX = 16, COMPARE_CALIBRATION = 32, COMPARE_TEST = 64, COMPA
 typedef struct compare_options {
     const ousac_schedule *schedule; /* its gates are not looked at */
     size_t period;
-    double budget_step;   /* MACs of a cached evaluation over a full one */
-    size_t evaluations;   /* end-to-end runs that a method may search with; at least 4 */
+    double budget_step; /* MACs of a cached evaluation over a full one */
+    size_t evaluations; /* end-to-end runs that a method may search with; at least 4. From 44 on ours descends
+                           on the ranks as well */
     uint64_t calibration; /* samples, from 0, searches included; validation runs on 16 behind them */
     cli_range test;
 } compare_options;
