@@ -216,7 +216,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 
 # --- static checks ---
 SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]')
-SHELL_SCRIPTS = install-deps.sh .ci/run $(shell find tests -name '*.sh')
+SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
 
 .PHONY: check
 check: ## format, lint, layers, headers and all tests

@@ -1,5 +1,6 @@
 #include "tools/commands.h"
 #include "tools/evaluation.h"
+#include "tools/pipeline_partial.h"
 #include "tools/place.h"
 #include "tools/report.h"
 #include "tools/samples.h"
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct calibrate_request {
     pipeline_model_options model;
@@ -25,6 +27,7 @@ typedef struct calibrate_request {
     ousac_method made_of;
     pipeline_allocate_options allocate;
     pipeline_auto automatic; /* where samples is 0; its budget is the allocation's */
+    pipeline_partial_options partial;
 } calibrate_request;
 
 /* What the command writes. */
@@ -43,6 +46,8 @@ static const char *const time_keys[TIMES] = {"placement", "profiling", "allocati
 /* Everything that the command holds, freed in one place. */
 typedef struct calibration_work {
     char *path[FILES];
+    char *marker; /* a file that stands from the moment at which the profile is complete until the end */
+    pipeline_partial partial;
     ousac_model *model;
     ousac_schedule schedule, reference;
     ousac_profile *pilot, *profile;
@@ -69,6 +74,8 @@ static void free_work(calibration_work *work) {
     ousac_schedule_free(&work->schedule);
     ousac_schedule_free(&work->reference);
     ousac_model_free(work->model);
+    pipeline_partial_free(&work->partial);
+    ousac_free(work->marker);
     for (int i = 0; i < FILES; i++)
         ousac_free(work->path[i]);
 }
@@ -105,6 +112,9 @@ static ousac_status make_paths(calibration_work *work, const char *directory, ou
             return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
         (void)snprintf(work->path[i], size, "%s%s%s", directory, slash, file_names[i]);
     }
+    work->marker = join_texts(directory, slash, "calibrate.part");
+    if (!work->marker)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
     return pipeline_check_output(work->path[SCHEDULE], error);
 }
 
@@ -185,14 +195,31 @@ static ousac_status decide_gates(calibration_work *work, const pipeline_runs *ru
     return OUSAC_STATUS_OK;
 }
 
+/* What an interrupted run left: a partial profile, or, where it got further, the whole one. */
+static ousac_status take_up(calibration_work *work, const calibrate_request *request, ousac_error *error) {
+    const int further = access(work->marker, F_OK) == 0;
+    if (request->partial.restart)
+        (void)unlink(work->marker);
+    return pipeline_partial_open(&work->partial, work->path[PROFILE], &request->partial,
+                                 PIPELINE_WEIGHTS_PILOT, further ? work->path[PROFILE] : NULL, error);
+}
+
 static ousac_status record(calibration_work *work, const calibrate_request *request,
                            const pipeline_runs *runs, ousac_error *error) {
-    const int automatic = request->samples == 0;
+    static const char mark[] = "profile.oca is complete; the same command goes on from it\n";
+    const int automatic = request->samples == 0; /* its rounds cannot be taken up in the middle */
     const size_t pilot =
         request->samples < PIPELINE_PILOT_SAMPLES && !automatic ? request->samples : PIPELINE_PILOT_SAMPLES;
-    ousac_status status = pipeline_pilot(runs, &work->schedule, pilot, &work->pilot, &work->cost, error);
+    ousac_status status = automatic ? OUSAC_STATUS_OK : take_up(work, request, error);
+    /* The pilot's own sums are in its file alone: without that it is run again. */
+    const int have_weights =
+        pipeline_partial_has_weights(&work->partial) && access(work->path[WEIGHTS], R_OK) == 0;
+    const int again = automatic || (pipeline_partial_has_weights(&work->partial) && !have_weights);
     if (!status)
-        status = pipeline_save_profile(runs, work->pilot, work->path[WEIGHTS], &work->cost, error);
+        status = pipeline_pilot(runs, &work->schedule, pilot, again ? NULL : &work->partial, &work->pilot,
+                                &work->cost, error);
+    if (!status && !have_weights)
+        status = pipeline_save_profile(runs, work->pilot, work->path[WEIGHTS], &work->cost, 0, error);
     if (status)
         return status;
     const pipeline_profile_options options = {.range = work->samples,
@@ -200,7 +227,8 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
                                                             request->made_of == OUSAC_METHOD_CD_SVD,
                                               .tokens = request->tokens,
                                               .segments = 1,
-                                              .weights = work->pilot};
+                                              .weights = work->pilot,
+                                              .partial = automatic ? NULL : &work->partial};
     if (automatic)
         status = pipeline_profile_auto(runs, &work->schedule, &options, &request->automatic, &work->profile,
                                        &work->cost, error);
@@ -209,7 +237,11 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
     if (!status)
         split_samples(work, request, ousac_profile_samples(work->profile));
     if (!status)
-        status = pipeline_save_profile(runs, work->profile, work->path[PROFILE], &work->cost, error);
+        status = ousac_file_replace(work->marker, mark, sizeof mark - 1, error);
+    if (!status)
+        status = pipeline_save_profile(runs, work->profile, work->path[PROFILE], &work->cost, 0, error);
+    if (!status)
+        pipeline_partial_remove(&work->partial);
     return status;
 }
 
@@ -395,6 +427,8 @@ static ousac_status execute(const cli_common *common, const calibrate_request *r
     if (!status)
         status = write_report(common, request, &work, error);
     if (!status)
+        (void)unlink(work.marker);
+    if (!status)
         status = report(common, &work, &runs, cli_seconds() - work.start, error);
 done:
     free_work(&work);
@@ -412,6 +446,7 @@ static int run(const cli_command *command, int argc, char **argv) {
         .micro_batch = PIPELINE_MICRO_BATCH,
         .period = PLACE_PERIOD,
         .reference_scale = NAN,
+        .partial = {.every_s = PIPELINE_CHECKPOINT_S},
         .allocate = {.name = "default",
                      .budget = {NAN, NAN},
                      .granularity = PIPELINE_GRANULARITY,
@@ -449,6 +484,7 @@ static int run(const cli_command *command, int argc, char **argv) {
          "schedule of the reference run, uncached (default: constant guidance)"},
         {"reference-scale", 0, CLI_REAL, &request.reference_scale, 0, 0, 0, "W",
          "scale of the constant guidance (default: the median of the guided scales)"},
+        PIPELINE_PARTIAL_OPTIONS(&request.partial),
         {"output", 'o', CLI_TEXT, &request.directory, 0, 0, 1, "DIR",
          "directory to write into; made where missing"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
@@ -499,9 +535,11 @@ const cli_command command_calibrate = {
         "samples.oca and samples.png (exact, calibrated, reuse and the differences; a column is one sample), "
         "cost.json, the plots and their tables in plots/, and report.html, one page about it all. Each "
         "appears "
-        "when it is complete; an interrupted run leaves those that were finished. Without gnuplot there are "
-        "no "
-        "plots, and the report has the tables.",
+        "when it is complete. An interrupted run leaves those that were finished, and what its profile has "
+        "of "
+        "samples in profile.oca.part; the same command goes on from there, and --restart begins anew. "
+        "Without "
+        "gnuplot there are no plots, and the report has the tables.",
     .example = "build/ousac calibrate --model data/shapes-dit/model.safetensors \\\n"
                "    --schedule data/schedules/constant.json --budget-step 0.3 -o build/demo/constant",
     .run = run,

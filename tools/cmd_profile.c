@@ -1,6 +1,8 @@
 #include "tools/commands.h"
 #include "tools/compute_effect.h"
 #include "tools/pipeline.h"
+#include "tools/pipeline_partial.h"
+#include "tools/shard.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -15,19 +17,32 @@ typedef struct profile_request {
     cli_range samples;
     uint64_t seed;
     size_t micro_batch, tokens, segments, pilot_samples;
-    int weights_plain, pilot_only, magnitudes;
+    int weights_plain, pilot_only, magnitudes, reproducible;
+    const char *shard;
+    pipeline_partial_options partial;
     pipeline_auto automatic;
 } profile_request;
 
-static ousac_status check(const profile_request *request, ousac_error *error) {
+static const char *weights_of(const profile_request *request) {
+    return request->weights         ? PIPELINE_WEIGHTS_FILE
+           : request->weights_plain ? PIPELINE_WEIGHTS_PLAIN
+                                    : PIPELINE_WEIGHTS_PILOT;
+}
+
+static ousac_status check(profile_request *request, ousac_error *error) {
     if ((request->weights != NULL) + request->weights_plain + request->pilot_only > 1)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "expected at most one of --weights, --weights-plain and --pilot");
-    if (request->pilot_only)
-        return pipeline_check_output(request->output, error);
-    if (request->samples.count == 0
-            ? pipeline_auto_check(&request->automatic, request->micro_batch, error)
-            : pipeline_check_range("samples", &request->samples, request->micro_batch, error))
+    const int automatic = !request->pilot_only && request->samples.count == 0;
+    if (request->shard && (request->pilot_only || automatic))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "%s no shards; expected --samples FIRST:END with --shard",
+                          automatic ? "--samples auto has" : "a --pilot has");
+    if (!request->pilot_only &&
+        (automatic ? pipeline_auto_check(&request->automatic, request->micro_batch, error)
+                   : pipeline_check_range("samples", &request->samples, request->micro_batch, error)))
+        return error->status;
+    if (request->shard && shard_parse(request->shard, &request->samples, request->micro_batch, error))
         return error->status;
     return pipeline_check_output(request->output, error);
 }
@@ -49,9 +64,7 @@ static void report_effect(const cli_common *common, const compute_effect *effect
 
 static void report(const cli_common *common, const profile_request *request, const pipeline_runs *runs,
                    const ousac_profile *profile, const pipeline_cost *cost, json_doc *doc) {
-    const char *weights = request->pilot_only || (!request->weights && !request->weights_plain) ? "pilot"
-                          : request->weights                                                    ? "file"
-                                                                                                : "plain";
+    const char *weights = weights_of(request);
     char digest[OUSAC_DIGEST_CHARS];
     size_t cached = 0;
     for (size_t i = 0; i < profile->schedule.step_count * OUSAC_BRANCHES; i++)
@@ -88,13 +101,19 @@ static ousac_status execute(const cli_common *common, const profile_request *req
     ousac_model *model = NULL;
     ousac_schedule schedule = {0};
     ousac_profile *pilot = NULL, *profile = NULL;
+    pipeline_partial partial = {0};
     pipeline_cost cost = {0};
     compute_effect effect = {0};
+    /* Rounds of --samples auto cannot be taken up in the middle. */
+    pipeline_partial *kept = request->pilot_only || request->samples.count ? &partial : NULL;
     json_doc doc;
     ousac_status status = OUSAC_STATUS_OK;
 
     json_begin(&doc);
     status = pipeline_load_schedule(&schedule, request->schedule, error);
+    if (!status && kept)
+        status = pipeline_partial_open(kept, request->output, &request->partial,
+                                       request->pilot_only ? NULL : weights_of(request), NULL, error);
     if (!status)
         status = pipeline_load_model(&model, &request->model, error);
     if (status)
@@ -103,7 +122,7 @@ static ousac_status execute(const cli_common *common, const profile_request *req
     if (request->weights)
         status = pipeline_load_weights(&runs, &schedule, request->weights, &pilot, &cost, error);
     else if (!request->weights_plain)
-        status = pipeline_pilot(&runs, &schedule, request->pilot_samples, &pilot, &cost, error);
+        status = pipeline_pilot(&runs, &schedule, request->pilot_samples, kept, &pilot, &cost, error);
     if (status)
         goto done;
     if (!request->pilot_only) {
@@ -111,7 +130,8 @@ static ousac_status execute(const cli_common *common, const profile_request *req
                                                   .magnitudes = request->magnitudes,
                                                   .tokens = request->tokens,
                                                   .segments = request->segments,
-                                                  .weights = pilot};
+                                                  .weights = pilot,
+                                                  .partial = kept};
         status = request->samples.count == 0
                      ? pipeline_profile_auto(&runs, &schedule, &options, &request->automatic, &profile, &cost,
                                              error)
@@ -127,9 +147,10 @@ static ousac_status execute(const cli_common *common, const profile_request *req
         if (status)
             goto done;
     }
-    status = pipeline_save_profile(&runs, result, request->output, &cost, error);
+    status = pipeline_save_profile(&runs, result, request->output, &cost, request->reproducible, error);
     if (status)
         goto done;
+    pipeline_partial_remove(&partial);
     report(common, request, &runs, result, &cost, &doc);
     if (result->identity.bf16)
         report_effect(common, &effect, &doc);
@@ -137,6 +158,7 @@ static ousac_status execute(const cli_common *common, const profile_request *req
         status = json_print(&doc, error);
 done:
     json_end(&doc);
+    pipeline_partial_free(&partial);
     ousac_profile_free(profile);
     ousac_profile_free(pilot);
     ousac_schedule_free(&schedule);
@@ -149,7 +171,8 @@ static int run(const cli_command *command, int argc, char **argv) {
                                .micro_batch = PIPELINE_MICRO_BATCH,
                                .segments = 1,
                                .pilot_samples = PIPELINE_PILOT_SAMPLES,
-                               .automatic = {PIPELINE_TOLERANCE, PIPELINE_AUTO_MOST, {NAN, NAN}}};
+                               .automatic = {PIPELINE_TOLERANCE, PIPELINE_AUTO_MOST, {NAN, NAN}},
+                               .partial = {.every_s = PIPELINE_CHECKPOINT_S}};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
         {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE", "schedule whose deltas are recorded"},
@@ -174,6 +197,12 @@ static int run(const cli_command *command, int argc, char **argv) {
          "write the pilot, which carries the step weights, and stop"},
         {"pilot-samples", 0, CLI_SIZE, &request.pilot_samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
          "samples 0:N of the pilot (default 8)"},
+        {"shard", 0, CLI_TEXT, &request.shard, 0, 0, 0, "K/N",
+         "record part K, from 1 to N, of the samples only: N parts of whole micro-batches, as equal as can "
+         "be"},
+        PIPELINE_PARTIAL_OPTIONS(&request.partial),
+        {"reproducible", 0, CLI_FLAG, &request.reproducible, 0, 0, 0, NULL,
+         "leave time, memory and threads out of the file, so that the same samples give the same bytes"},
         {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "profile to write (.oca)"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;
@@ -206,17 +235,21 @@ const cli_command command_profile = {
         "from a pilot on "
         "samples 0:8, run first; they count as calibration. Profiles of disjoint sample "
         "ranges add up "
-        "(`ousac merge`) where their weights are the same: to be sure of that across machines, write "
-        "the weights "
-        "once with --pilot and give them to every shard with --weights.\n"
-        "\n"
+        "(`ousac merge`) where their weights are the same. A --shard without --weights runs that same "
+        "pilot itself, so N shards spend N pilots, and get the same weights only on like processors; "
+        "better is to write the weights once with --pilot and give them to every shard with --weights."
+        "\n\n"
         "With --samples auto it records in rounds until more samples would change little: dealt into "
         "four parts, paired into halves in three ways, the factors of one half are tried on the moments "
         "of the other. From that follows by how much all samples' factors leave more than the best "
         "factors of these ranks would (in squared local error); it stops where the upper 95 % limit is "
         "within --tolerance. The profile is that of the same fixed range.\n"
         "\n"
-        "The file appears under its name when it is complete; an interrupted run leaves nothing.",
+        "FILE appears when it is complete. Until then, but for --samples auto, FILE.part keeps what is done, "
+        "saved at most every "
+        "--checkpoint-every seconds and upon SIGINT and SIGTERM; the same command goes on from it and "
+        "ends, on the same processor, with the same sums to the last bit, whatever the threads. It is "
+        "an ordinary profile of the samples done so far.",
     .example = "build/ousac profile --model data/shapes-dit/model.safetensors \\\n"
                "    --schedule data/schedules/sparse.json --samples 80:96 \\\n"
                "    --weights build/demo/weights.oca -o build/demo/shard.oca\n"

@@ -52,7 +52,7 @@ static ousac_status calibrate(comparison *c, calibrated *on, unsigned methods, o
     const double since = cli_seconds();
     pipeline_cost cost = {0};
     ousac_status status =
-        pipeline_pilot(c->runs, &on->schedule, PIPELINE_PILOT_SAMPLES, &on->pilot, &cost, error);
+        pipeline_pilot(c->runs, &on->schedule, PIPELINE_PILOT_SAMPLES, NULL, &on->pilot, &cost, error);
     const pipeline_profile_options options = {
         .range = c->cell->calibration, .magnitudes = 1, .segments = 1, .weights = on->pilot};
     if (!status)

@@ -63,9 +63,9 @@ ousac_status compute_effect_measure(const pipeline_runs *runs, const pipeline_mo
     pipeline_runs plain_runs = *runs;
     plain_runs.model = model;
     const size_t size = ousac_model_sample_size(model);
-    status = pipeline_pilot(&plain_runs, schedule, samples, &plain, &uncounted, error);
+    status = pipeline_pilot(&plain_runs, schedule, samples, NULL, &plain, &uncounted, error);
     if (!status && !pilot)
-        status = pipeline_pilot(runs, schedule, samples, &rounded, &uncounted, error);
+        status = pipeline_pilot(runs, schedule, samples, NULL, &rounded, &uncounted, error);
     if (status)
         goto done;
     compare_energies(pilot ? pilot : rounded, plain, effect);

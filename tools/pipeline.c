@@ -6,6 +6,7 @@
 #include "formats/memory.h"
 #include "formats/oca.h"
 #include "profile/recorder.h"
+#include "tools/pipeline_partial.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -165,28 +166,35 @@ ousac_status pipeline_run_samples(const pipeline_runs *runs, const pipeline_run 
 /* Runs the samples exactly and records them into a new profile. */
 static ousac_status record(const pipeline_runs *runs, const ousac_schedule *schedule, const char *label,
                            const cli_range *range, const ousac_profile_identity *identity,
-                           const double *weight, int with_moments, ousac_profile **profile,
-                           pipeline_cost *cost, ousac_error *error) {
+                           const double *weight, int with_moments, pipeline_partial *partial,
+                           ousac_profile **profile, pipeline_cost *cost, ousac_error *error) {
     ousac_recorder *recorder = NULL;
     ousac_counters counters = {0};
+    cli_range left = *range;
     const double start = cli_seconds();
     ousac_status status =
         ousac_profile_create(profile, &runs->model->arch, schedule, identity, weight, with_moments, error);
-    if (status)
+    if (!status && partial)
+        status = pipeline_partial_resume(partial, *profile, &left, cost, error);
+    if (status || left.count == 0)
         goto done;
     status = ousac_recorder_create(&recorder, *profile, runs->model->backend, runs->common->threads,
                                    runs->micro_batch, error);
     if (status)
         goto done;
+    const ousac_run_observers *observers = ousac_recorder_observers(recorder);
     const pipeline_run run = {
         .label = label,
         .schedule = schedule,
-        .range = *range,
+        .range = left,
         .exact = 1,
-        .observers = ousac_recorder_observers(recorder),
+        .observers =
+            partial ? pipeline_partial_begin(partial, runs, range, *profile, cost, observers) : observers,
         .counters = &counters,
     };
     status = pipeline_run_samples(runs, &run, error);
+    if (partial)
+        status = pipeline_partial_end(partial, status, error);
     cost->seconds += cli_seconds() - start;
     for (int gate = 0; gate < 3; gate++)
         cost->forwards += counters.forwards[gate];
@@ -216,12 +224,24 @@ static size_t default_tokens(const ousac_model *model) {
 }
 
 ousac_status pipeline_pilot(const pipeline_runs *runs, const ousac_schedule *schedule, uint64_t samples,
-                            ousac_profile **pilot, pipeline_cost *cost, ousac_error *error) {
+                            pipeline_partial *partial, ousac_profile **pilot, pipeline_cost *cost,
+                            ousac_error *error) {
     const ousac_profile_identity identity = identity_of(runs, default_tokens(runs->model), 1);
     const cli_range range = {0, samples};
     double *weight = NULL;
     size_t count = 0;
-    ousac_status status = record(runs, schedule, "pilot", &range, &identity, NULL, 0, pilot, cost, error);
+    ousac_status status = OUSAC_STATUS_OK;
+    if (partial && pipeline_partial_has_weights(partial)) {
+        status = ousac_profile_create(pilot, &runs->model->arch, schedule, &identity, NULL, 0, error);
+        if (!status)
+            status = pipeline_partial_pilot(partial, samples, *pilot, cost, error);
+        if (status) {
+            ousac_profile_free(*pilot);
+            *pilot = NULL;
+        }
+        return status;
+    }
+    status = record(runs, schedule, "pilot", &range, &identity, NULL, 0, partial, pilot, cost, error);
     if (status)
         return status;
     cost->pilot = range;
@@ -287,14 +307,19 @@ ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *s
     ousac_profile_identity identity = identity_of(runs, tokens, options->segments);
     identity.magnitudes = options->magnitudes != 0;
     return record(runs, schedule, "profile", &options->range, &identity,
-                  options->weights ? options->weights->weight : NULL, 1, profile, cost, error);
+                  options->weights ? options->weights->weight : NULL, 1, options->partial, profile, cost,
+                  error);
 }
 
-void pipeline_put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, const pipeline_cost *cost) {
-    json_put_real(doc, object, "wall_s", cost->seconds);
+static void put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, const pipeline_cost *cost,
+                    int reproducible) {
+    if (!reproducible)
+        json_put_real(doc, object, "wall_s", cost->seconds);
     json_put_u64(doc, object, "forwards", cost->forwards);
-    json_put_u64(doc, object, "peak_bytes", cli_peak_bytes());
-    json_put_u64(doc, object, "threads", runs->common->threads);
+    if (!reproducible) {
+        json_put_u64(doc, object, "peak_bytes", cli_peak_bytes());
+        json_put_u64(doc, object, "threads", runs->common->threads);
+    }
     json_put_text(doc, object, "backend", runs->model->backend->detail);
     if (cost->pilot.count > 0)
         pipeline_json_range(doc, object, "pilot", cost->pilot.first, cost->pilot.count);
@@ -302,14 +327,18 @@ void pipeline_put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, c
         pipeline_convergence_put(doc, object, &cost->convergence);
 }
 
+void pipeline_put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, const pipeline_cost *cost) {
+    put_run(doc, object, runs, cost, 0);
+}
+
 ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profile *profile, const char *path,
-                                   const pipeline_cost *cost, ousac_error *error) {
+                                   const pipeline_cost *cost, int reproducible, ousac_error *error) {
     json_doc doc;
     char *text = NULL;
     ousac_status status = OUSAC_STATUS_OK;
 
     json_begin(&doc);
-    pipeline_put_run(&doc, doc.root, runs, cost);
+    put_run(&doc, doc.root, runs, cost, reproducible);
     status = json_text(&doc, 0, &text, error);
     if (!status)
         status = ousac_profile_save(profile, path, text, error);

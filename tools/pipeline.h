@@ -195,15 +195,21 @@ typedef struct pipeline_convergence {
 
 /* What profiling cost. */
 typedef struct pipeline_cost {
-    double seconds;
+    double seconds;    /* over all the runs that it was interrupted into */
     uint64_t forwards; /* branch evaluations, summed over samples */
     cli_range pilot;   /* samples behind the step weights; count 0 for plain weights */
     pipeline_convergence convergence;
 } pipeline_cost;
 
-/* An exact run of samples [0, samples), recorded without moments; its step weights are set. */
+/* The state that an interrupted recording leaves and goes on from: tools/pipeline_partial.h. */
+typedef struct pipeline_partial pipeline_partial;
+
+/* An exact run of samples [0, samples), recorded without moments; its step weights are set. Where `partial`
+ * (may be NULL) holds the weights of an earlier run, nothing is run, and the pilot has weights but no sums.
+ */
 ousac_status pipeline_pilot(const pipeline_runs *runs, const ousac_schedule *schedule, uint64_t samples,
-                            ousac_profile **pilot, pipeline_cost *cost, ousac_error *error);
+                            pipeline_partial *partial, ousac_profile **pilot, pipeline_cost *cost,
+                            ousac_error *error);
 
 /* Step weights of a pilot (or of any profile) in a file, and its samples as cost->pilot: MISMATCH where it is
  * of another model, schedule or seed. */
@@ -217,6 +223,7 @@ typedef struct pipeline_profile_options {
     size_t tokens;                /* per sample and step; 0: min(N, PIPELINE_TOKENS) */
     size_t segments;              /* at least 1 */
     const ousac_profile *weights; /* NULL: every step weighs 1 */
+    pipeline_partial *partial;    /* NULL: an interrupted recording leaves nothing */
 } pipeline_profile_options;
 ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *schedule,
                               const pipeline_profile_options *options, ousac_profile **profile,
@@ -255,8 +262,10 @@ void pipeline_convergence_put(json_doc *doc, cJSON *object, const pipeline_conve
 
 /* Adds a cost and what is known of this process, for a profile's metadata and for --json. */
 void pipeline_put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, const pipeline_cost *cost);
+/* `reproducible` 1: without what differs from run to run (time, memory, threads), so that the same samples
+ * give the same bytes. */
 ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profile *profile, const char *path,
-                                   const pipeline_cost *cost, ousac_error *error);
+                                   const pipeline_cost *cost, int reproducible, ousac_error *error);
 
 /* --- allocating --- */
 

@@ -141,7 +141,7 @@ static ousac_status make_factors(search *s, contender *c, ousac_error *error) {
     ousac_profile *pilot = NULL, *profile = NULL;
     const size_t samples = s->options->samples;
     ousac_status status = pipeline_pilot(
-        s->runs, &c->schedule, samples < PILOT_SAMPLES ? samples : PILOT_SAMPLES, &pilot, &cost, error);
+        s->runs, &c->schedule, samples < PILOT_SAMPLES ? samples : PILOT_SAMPLES, NULL, &pilot, &cost, error);
     const pipeline_profile_options options = {.range = {0, samples}, .segments = 1, .weights = pilot};
     if (!status)
         status = pipeline_profile(s->runs, &c->schedule, &options, &profile, &cost, error);

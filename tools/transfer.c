@@ -61,7 +61,7 @@ static ousac_status recalibrate(transfer *t, const pipeline_runs *runs, const tr
     const size_t pilot =
         options->samples < PIPELINE_PILOT_SAMPLES ? options->samples : PIPELINE_PILOT_SAMPLES;
     ousac_ranks ranks = ousac_plan_ranks(options->plan);
-    ousac_status status = pipeline_pilot(runs, options->to, pilot, &r->pilot, &t->cost, error);
+    ousac_status status = pipeline_pilot(runs, options->to, pilot, NULL, &r->pilot, &t->cost, error);
     const pipeline_profile_options profile = {.range = t->calibration, .segments = 1, .weights = r->pilot};
     if (!status)
         status = pipeline_profile(runs, options->to, &profile, &r->profile, &t->cost, error);

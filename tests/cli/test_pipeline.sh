@@ -354,19 +354,25 @@ check "nothing was written where a command failed" absent "$WORK/never.oca"
 
 mkdir "$WORK/stop"
 # A shell script's background jobs ignore SIGINT, so a small program sends it.
-"$PYTHON" - "$OUSAC" "${profile[@]}" --samples 0:4000 --weights-plain -o "$WORK/stop/p.oca" >"$WORK/out" 2>"$WORK/err" <<'PYTHON'
-import signal, subprocess, sys, time
+"$PYTHON" - "$OUSAC" "${profile[@]}" --samples 0:4000 --weights-plain --checkpoint-every 0 -o "$WORK/stop/p.oca" \
+    >"$WORK/out" 2>"$WORK/err" <<'PYTHON'
+import os, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 job = subprocess.Popen(sys.argv[1:])
-time.sleep(1)
+end = time.time() + 60
+while not os.path.exists(sys.argv[-1] + ".part") and time.time() < end:
+    time.sleep(0.1)
 job.send_signal(signal.SIGINT)
 sys.exit(job.wait() % 256)
 PYTHON
 code=$?
 check "a profile interrupted by SIGINT exits with 130" test $code -eq 130
-check "and leaves no file" test -z "$(files "$WORK/stop")"
+check "and leaves its state alone" test "$(files "$WORK/stop")" = "p.oca.part "
+check "which is a profile of what was done" "$OUSAC" verify "$WORK/stop/p.oca.part"
+rm "$WORK/stop/p.oca.part"
 
-"$OUSAC" calibrate --model "$MODEL" --schedule "$WORK/s.json" --samples 4000 -o "$WORK/stop" >"$WORK/out" 2>"$WORK/err" &
+"$OUSAC" calibrate --model "$MODEL" --schedule "$WORK/s.json" --samples 4000 --checkpoint-every 0 -o "$WORK/stop" \
+    >"$WORK/out" 2>"$WORK/err" &
 job=$!
 for _ in $(seq 100); do
     [ -e "$WORK/stop/weights.oca" ] && break
@@ -376,8 +382,9 @@ kill -TERM $job
 wait $job
 code=$?
 check "a calibrate interrupted by SIGTERM exits with 130" test $code -eq 130
-check "and leaves what was finished" test "$(files "$WORK/stop")" = "schedule.json weights.oca "
-check "which is whole" "$OUSAC" verify "$WORK/stop/weights.oca"
+check "and leaves what was finished, and its state" \
+    test "$(files "$WORK/stop")" = "profile.oca.part schedule.json weights.oca "
+check "which are whole" "$OUSAC" verify "$WORK/stop/weights.oca" "$WORK/stop/profile.oca.part"
 
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
