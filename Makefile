@@ -87,6 +87,21 @@ $(BUILD)/obj/tools/gnuplot.o: $(BUILD)/include/plots.h
 $(PROGRAM): $(call objects,tools) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
+# --- the same program for MPI jobs; `make all` does not need MPI ---
+MPICC ?= mpicc
+MPI_PROGRAM := $(BUILD)/ousac-mpi
+MPI_OBJECTS := $(call objects,tools/mpi) $(filter-out %/team_alone.o %/entry.o,$(call objects,tools))
+.PHONY: mpi
+mpi: $(MPI_PROGRAM) ## build build/ousac-mpi, whose commands share their work over the ranks of an MPI job
+
+# The only file that knows MPI; its headers are not ours to be warned about.
+$(BUILD)/obj/tools/mpi/link.o: tools/mpi/link.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile)) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+
+$(MPI_PROGRAM): $(MPI_OBJECTS) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
+
 # --- unit tests: tests/unit/<layer>/test_*.c, each a cmocka program that links its layer and those below ---
 LIBS_formats := $(FORMATS_LIB)
 LIBS_calib := $(CALIB_LIB) $(FORMATS_LIB)
@@ -138,6 +153,11 @@ $(BUILD)/examples/%: examples/%.c formats/oca.c formats/oca.h
 reader: $(READER_LIB) $(EXAMPLES) ## build the shared reader library build/lib/liboca.so and the examples
 
 tests: $(READER_LIB) $(EXAMPLES) $(TEST_TOOLS)
+
+# Where MPI is installed, its program is tested too.
+ifneq ($(shell command -v $(MPICC) 2>/dev/null),)
+tests: $(MPI_PROGRAM)
+endif
 
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	@mkdir -p $(@D)
@@ -215,7 +235,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 	$(PROGRAM) calibrate $(DEMO_OPTIONS) -o $(BUILD)/demo
 
 # --- static checks ---
-SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]')
+SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]')
 SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
 
 .PHONY: check
@@ -244,7 +264,7 @@ check-lint: ## cppcheck and shellcheck
 	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L -DOUSAC_ISA=base \
 	  '-DcJSON_ArrayForEach(item,list)=for(item=(list)->child;item;item=item->next)' \
-	  $(wildcard formats/*.c calib/*.c profile/*.c tools/*.c)
+	  $(wildcard formats/*.c calib/*.c profile/*.c tools/*.c tools/mpi/*.c)
 	shellcheck -e SC1091 $(SHELL_SCRIPTS)
 
 .PHONY: build-clang

@@ -177,7 +177,8 @@ static void *work(void *self) {
         const size_t g = atomic_fetch_add(&job->next, 1);
         if (g >= atomic_load(&job->limit) || (job->options->stop && *job->options->stop))
             return NULL;
-        const ousac_status status = factorise_group(job, g, &error);
+        const int wanted = !job->options->groups || job->options->groups[g];
+        const ousac_status status = wanted ? factorise_group(job, g, &error) : OUSAC_STATUS_OK;
         (void)pthread_mutex_lock(&job->mutex);
         if (!status) {
             job->done++;

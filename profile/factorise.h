@@ -42,6 +42,8 @@ typedef struct ousac_factor_set {
 typedef struct ousac_factorise_options {
     ousac_method method;
     const size_t *rank_max;
+    const unsigned char *groups; /* (group_count): 1 for those wanted, the others' sites get no factors; NULL:
+                                    all of them */
     size_t threads;
     int force;
     void (*progress)(void *self, uint64_t done, uint64_t total);
@@ -53,6 +55,11 @@ ousac_status ousac_factor_set_create(ousac_factor_set **set, const ousac_model *
                                      const ousac_profile *profile, const ousac_factorise_options *options,
                                      ousac_error *error);
 void ousac_factor_set_free(ousac_factor_set *set);
+
+/* Shares the groups out over `parts` so that the work is as even as the largest groups allow: owner
+ * (group_count) receives 0 .. parts - 1. A function of its arguments alone. */
+ousac_status ousac_factorise_share(const ousac_arch *arch, ousac_method method, size_t parts, size_t *owner,
+                                   ousac_error *error);
 
 /* An ousac_factor_source; self is the set. MISMATCH for a rank beyond the directions held. */
 ousac_status ousac_factor_set_source(void *self, size_t site, size_t rank, float *a, float *b,

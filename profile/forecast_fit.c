@@ -220,6 +220,11 @@ const ousac_run_observers *ousac_forecast_fit_observers(ousac_forecast_fit *fit)
     return &fit->observers;
 }
 
+double *ousac_forecast_fit_sums(ousac_forecast_fit *fit, size_t *count) {
+    *count = entry(fit, fit->schedule->step_count, 0, 0) * (sizeof(normal_sums) / sizeof(double));
+    return &fit->sums->uu;
+}
+
 ousac_status ousac_forecast_fit_solve(const ousac_forecast_fit *fit, double least_gain,
                                       ousac_forecast **forecast, ousac_error *error) {
     ousac_status status =

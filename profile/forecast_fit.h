@@ -30,6 +30,9 @@ void ousac_forecast_fit_free(ousac_forecast_fit *fit);
 /* The observers to put into an exact ousac_run of the schedule. */
 const ousac_run_observers *ousac_forecast_fit_observers(ousac_forecast_fit *fit);
 
+/* The sums behind the coefficients, *count values: those of runs over disjoint samples add up. */
+double *ousac_forecast_fit_sums(ousac_forecast_fit *fit, size_t *count);
+
 /* The coefficients of what was seen: 0 where the branch had had only one full evaluation, and where the
  * forecast takes less than `least_gain` (a fraction, for instance 0.02) off the squared residual. */
 ousac_status ousac_forecast_fit_solve(const ousac_forecast_fit *fit, double least_gain,

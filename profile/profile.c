@@ -357,6 +357,30 @@ static ousac_status check_mergeable(const ousac_profile *profile, const ousac_pr
     return OUSAC_STATUS_OK;
 }
 
+static size_t moment_count(const ousac_profile *profile) {
+    return profile->moment ? profile->identity.segments * profile->arch.group_count : 0;
+}
+
+size_t ousac_profile_sum_count(const ousac_profile *profile) {
+    return OUSAC_SCALAR_COUNT + moment_count(profile) +
+           (profile->identity.magnitudes ? (size_t)OUSAC_MAGNITUDE_COUNT : 0);
+}
+
+double *ousac_profile_sum(const ousac_profile *profile, size_t index, size_t *count) {
+    if (index < OUSAC_SCALAR_COUNT) {
+        *count = steps_size(profile, ousac_profile_scalar_width(&profile->arch, (ousac_scalar)index));
+        return profile->scalar[index];
+    }
+    index -= OUSAC_SCALAR_COUNT;
+    if (index < moment_count(profile)) {
+        *count = ousac_profile_moment_size(&profile->arch.groups[index % profile->arch.group_count]);
+        return profile->moment[index];
+    }
+    index -= moment_count(profile);
+    *count = ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)index);
+    return profile->magnitude[index];
+}
+
 static void add_all(double *sum, const double *more, size_t count) {
     for (size_t i = 0; i < count; i++)
         sum[i] += more[i];
@@ -375,18 +399,11 @@ ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *mo
     ousac_free(profile->ranges);
     profile->ranges = joined;
     profile->range_count = joined_count;
-    for (int k = 0; k < OUSAC_SCALAR_COUNT; k++)
-        add_all(profile->scalar[k], more->scalar[k],
-                steps_size(profile, ousac_profile_scalar_width(&profile->arch, (ousac_scalar)k)));
-    if (profile->moment) {
-        const size_t groups = profile->arch.group_count;
-        for (size_t i = 0; i < profile->identity.segments * groups; i++)
-            add_all(profile->moment[i], more->moment[i],
-                    ousac_profile_moment_size(&profile->arch.groups[i % groups]));
+    for (size_t i = 0; i < ousac_profile_sum_count(profile); i++) {
+        size_t count = 0;
+        double *sum = ousac_profile_sum(profile, i, &count);
+        add_all(sum, ousac_profile_sum(more, i, &count), count);
     }
-    for (int k = 0; profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++)
-        add_all(profile->magnitude[k], more->magnitude[k],
-                ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k));
     return OUSAC_STATUS_OK;
 }
 

@@ -109,6 +109,11 @@ ousac_status ousac_profile_add_range(ousac_profile *profile, uint64_t first, uin
  * tokens, segments, weights, or overlapping sample ranges; the profile is then unchanged. */
 ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *more, ousac_error *error);
 
+/* The arrays that merging adds up (scalars, moments, magnitudes), in a fixed order: how many there are, and
+ * each, of *count values. For sums made elsewhere, such as over processes. */
+size_t ousac_profile_sum_count(const ousac_profile *profile);
+double *ousac_profile_sum(const ousac_profile *profile, size_t index, size_t *count);
+
 /* Step weights from the delta energies of a pilot: w = samples / trace of the site group's delta moment at
  * that step and branch (0 where the trace is 0 or the step is not cached). weight (S, OUSAC_BRANCHES,
  * group_count). */

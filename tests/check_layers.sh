@@ -1,5 +1,6 @@
 #!/bin/sh
-# The layers point downward only: formats < calib < profile < tools; BLAS and LAPACK in one file; the reader alone.
+# The layers point downward only: formats < calib < profile < tools; BLAS and LAPACK in one file, MPI in another; the
+# reader alone.
 set -eu
 cd "$(dirname "$0")/.."
 failed=0
@@ -21,6 +22,9 @@ forbid tools 'tests/'
 
 blas=$(grep -lE '(cblas|lapacke?)\.h|cblas_|LAPACKE_' formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] | grep -v '^calib/backend_cpu.c$' || true)
 [ -z "$blas" ] || complain "BLAS or LAPACK outside calib/backend_cpu.c: $blas"
+
+mpi=$(grep -lE '<mpi\.h>|\bMPI_[A-Z][a-z]+' formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] | grep -v '^tools/mpi/link.c$' || true)
+[ -z "$mpi" ] || complain "MPI outside tools/mpi/link.c: $mpi"
 
 reader=$(grep -nE '^#[[:space:]]*include[[:space:]]*"' formats/oca.c formats/oca.h | grep -v '"oca.h"\|"formats/oca.h"' || true)
 [ -z "$reader" ] || complain "the standalone reader includes: $reader"

@@ -5,6 +5,9 @@
 
 #include "tools/cli.h"
 
+/* The program: parses, runs a command, returns its exit code (tools/main.c). */
+int ousac_main(int argc, char **argv);
+
 extern const cli_command command_calibrate;
 extern const cli_command command_schedule;
 extern const cli_command command_place;

@@ -103,7 +103,7 @@ static int run(int argc, char **argv) {
     return command->run(command, argc - 1, argv + 1);
 }
 
-int main(int argc, char **argv) {
+int ousac_main(int argc, char **argv) {
     int code = run(argc, argv);
 
     /* A full disk shows when the stream is flushed, or already showed while it was written. */

@@ -7,6 +7,7 @@
 #include "formats/oca.h"
 #include "profile/recorder.h"
 #include "tools/pipeline_partial.h"
+#include "tools/team.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -30,9 +31,16 @@ ousac_status pipeline_backend(const ousac_backend **backend, const char *compute
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error) {
     const ousac_model_options load = {.config_path = options->config, .heads = options->heads};
+    const pipeline_team *team = pipeline_team_current();
     const ousac_backend *backend = NULL;
-    const ousac_status status = pipeline_backend(&backend, options->compute, error);
-    return status ? status : ousac_model_load(model, options->path, &load, backend, error);
+    ousac_status status = pipeline_backend(&backend, options->compute, error);
+    if (!status)
+        status = ousac_model_load(model, options->path, &load, backend, error);
+    if (!status && team && (status = team->load(options, *model, error))) {
+        ousac_model_free(*model);
+        *model = NULL;
+    }
+    return status;
 }
 
 ousac_status pipeline_load_schedule(ousac_schedule *schedule, const char *path, ousac_error *error) {
@@ -138,6 +146,17 @@ void pipeline_json_range(json_doc *doc, cJSON *object, const char *key, uint64_t
 /* --- running and profiling --- */
 
 ousac_status pipeline_run_samples(const pipeline_runs *runs, const pipeline_run *run, ousac_error *error) {
+    const pipeline_team *team = pipeline_team_current();
+    return team && !run->observers ? team->run(runs, run, error) : pipeline_run_here(runs, run, error);
+}
+
+/* `self` is a cli_progress or NULL. */
+static void note_progress(void *self, uint64_t done, uint64_t total) {
+    pipeline_team_poll();
+    cli_progress_update(self, done, total);
+}
+
+ousac_status pipeline_run_here(const pipeline_runs *runs, const pipeline_run *run, ousac_error *error) {
     cli_progress *progress = cli_progress_start(runs->common, run->label);
     const ousac_run inner = {
         .model = runs->model,
@@ -154,7 +173,7 @@ ousac_status pipeline_run_samples(const pipeline_runs *runs, const pipeline_run 
         .samples = run->samples,
         .counters = run->counters,
         .seconds = run->seconds,
-        .progress = progress ? cli_progress_update : NULL,
+        .progress = note_progress,
         .progress_self = progress,
         .stop = &cli_stop,
     };
@@ -178,6 +197,11 @@ static ousac_status record(const pipeline_runs *runs, const ousac_schedule *sche
         status = pipeline_partial_resume(partial, *profile, &left, cost, error);
     if (status || left.count == 0)
         goto done;
+    const pipeline_team *team = pipeline_team_current();
+    if (team) {
+        status = team->record(runs, label, &left, partial, *profile, cost, error);
+        goto done;
+    }
     status = ousac_recorder_create(&recorder, *profile, runs->model->backend, runs->common->threads,
                                    runs->micro_batch, error);
     if (status)
@@ -349,18 +373,27 @@ ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profil
 
 ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
                               ousac_factor_set **set, ousac_error *error) {
-    return pipeline_factors_within(runs, profile, method, NULL, set, error);
+    const pipeline_team *team = pipeline_team_current();
+    return team ? team->factors(runs, profile, method, set, error)
+                : pipeline_factors_here(runs, profile, method, NULL, NULL, set, error);
 }
 
 ousac_status pipeline_factors_within(const pipeline_runs *runs, const ousac_profile *profile,
                                      ousac_method method, const size_t *rank_max, ousac_factor_set **set,
                                      ousac_error *error) {
+    return pipeline_factors_here(runs, profile, method, rank_max, NULL, set, error);
+}
+
+ousac_status pipeline_factors_here(const pipeline_runs *runs, const ousac_profile *profile,
+                                   ousac_method method, const size_t *rank_max, const unsigned char *groups,
+                                   ousac_factor_set **set, ousac_error *error) {
     cli_progress *progress = cli_progress_start(runs->common, "factors");
     const ousac_factorise_options options = {
         .method = method,
         .rank_max = rank_max,
+        .groups = groups,
         .threads = runs->common->threads,
-        .progress = progress ? cli_progress_update : NULL,
+        .progress = note_progress,
         .progress_self = progress,
         .stop = &cli_stop,
     };

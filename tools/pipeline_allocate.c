@@ -5,6 +5,7 @@
 #include "formats/memory.h"
 #include "profile/forecast_fit.h"
 #include "tools/gauge.h"
+#include "tools/team.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -266,7 +267,8 @@ ousac_status pipeline_fit_forecast(const pipeline_runs *runs, const ousac_schedu
                               .range = *range,
                               .exact = 1,
                               .observers = ousac_forecast_fit_observers(fit)};
-    status = pipeline_run_samples(runs, &run, error);
+    const pipeline_team *team = pipeline_team_current();
+    status = team ? team->fit(runs, &run, calibration, fit, error) : pipeline_run_samples(runs, &run, error);
     if (!status)
         status = ousac_forecast_fit_solve(fit, PIPELINE_FORECAST_LEAST_GAIN, forecast, error);
 done:

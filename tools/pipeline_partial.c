@@ -4,6 +4,7 @@
 #include "formats/memory.h"
 #include "formats/oca.h"
 #include "profile/arch_text.h"
+#include "tools/team.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -84,6 +85,7 @@ ousac_status pipeline_partial_open(pipeline_partial *partial, const char *output
     const size_t size = strlen(output) + sizeof ".part";
     memset(partial, 0, sizeof *partial);
     partial->every_s = options->every_s;
+    partial->restart = options->restart;
     partial->weights = weights;
     partial->path = ousac_malloc(size, 1);
     if (!partial->path)
@@ -196,7 +198,7 @@ ousac_status pipeline_partial_resume(pipeline_partial *partial, ousac_profile *p
     cost->forwards += partial->held_cost.forwards;
     ousac_profile_free(partial->held);
     partial->held = NULL;
-    return status;
+    return OUSAC_STATUS_OK;
 }
 
 /* --- what this run leaves --- */
@@ -260,6 +262,9 @@ ousac_status pipeline_partial_end(pipeline_partial *partial, ousac_status status
 }
 
 void pipeline_partial_remove(pipeline_partial *partial) {
+    const pipeline_team *team = pipeline_team_current();
+    if (team)
+        team->recorded(partial);
     if (partial->exists)
         (void)unlink(partial->path); /* one that stays is found complete, and removed, by the next run */
     partial->exists = 0;

@@ -42,6 +42,7 @@ typedef struct pipeline_partial_options {
 struct pipeline_partial {
     char *path; /* owned */
     double every_s;
+    int restart;         /* 1: what there was has been discarded */
     const char *weights; /* PIPELINE_WEIGHTS_...: of the profile to be made; NULL: a pilot is to be made */
     /* What an earlier run left; NULL for none, and once it has been taken. */
     ousac_profile *held;

@@ -1,0 +1,5 @@
+#include "tools/commands.h"
+
+int main(int argc, char **argv) {
+    return ousac_main(argc, argv);
+}
