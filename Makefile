@@ -172,6 +172,15 @@ bench-quality: $(PROGRAM) ## every method at equal cost in 9 cells, resumable: b
 bench-quality-full: $(PROGRAM) ## the same in all 27 cells
 	$(QUALITY) --full
 
+.PHONY: bench-scaling
+bench-scaling: $(PROGRAM) $(MPI_PROGRAM) $(BUILD)/tests/bench/bench_reduce ## threads, shards, ranks, and a model of many ranks: build/bench/scaling.json
+	@mkdir -p $(BUILD)/bench
+	$(PYTHON) tests/bench/bench_scaling.py $(BUILD) $(BUILD)/bench/scaling.json
+
+$(BUILD)/tests/bench/bench_reduce: $(BUILD)/obj/tests/bench/bench_reduce.o $(filter-out %/main.o %/entry.o %/team_alone.o,$(MPI_OBJECTS)) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
+
 .PHONY: bench-archive
 bench-archive: $(BUILD)/tests/bench/bench_archive ## the archive against safetensors, torch.save and zstd: size and speed
 	@mkdir -p $(BUILD)/bench

@@ -95,7 +95,7 @@ void link_stop_others(void) {
 
 /* Spins for a moment, in which most messages come, and then sleeps. */
 static void finish(MPI_Request *request) {
-    const struct timespec nap = {0, 200000};
+    const struct timespec nap = {0, 50000};
     for (unsigned turn = 0;; turn++) {
         int done = 0;
         (void)pthread_mutex_lock(&state.lock);
