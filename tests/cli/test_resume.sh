@@ -201,6 +201,22 @@ for k in 1 2 3; do
 done
 check "array: merge" job merge
 check "array: equals the whole" "$OUSAC" diff --tolerance 1e-10 all.oca array/profile.oca
+# preempted: the shell gets the signal, the program saves, and the job is queued again
+printf '#!/bin/sh\necho "$@" >>requeued\n' >bin/scontrol && chmod +x bin/scontrol
+OUSAC=$OUSAC MODEL=dit/model.safetensors SCHEDULE=s.json SAMPLES=0:40000 DIR=array SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=2 \
+    SLURM_ARRAY_TASK_COUNT=4 OPTIONS="-q --micro-batch 2 --threads 1 --checkpoint-every 0" \
+    bash "$ROOT/examples/slurm/profile.sbatch" shard >out 2>message &
+task=$!
+for _ in $(seq 200); do
+    [ -e array/shard-2-of-4.oca.part ] && break
+    sleep 0.05
+done
+kill -TERM $task
+wait $task
+code=$?
+check "array: a preempted shard says so" test $code = 130
+check "array: and keeps its state" "$OUSAC" verify array/shard-2-of-4.oca.part
+check "array: and is queued again" test "$(cat requeued)" = "requeue 77_2"
 refused "array: a shard without an index" 1 "SLURM_ARRAY_TASK_ID" job shard
 
 # --- calibrate ---
