@@ -135,7 +135,7 @@ static ousac_status factorise_site(const factor_job *job, size_t s, ousac_root *
             OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a weight (%zu, %zu)", site->m, site->n);
         goto done;
     }
-    status = backend->download(backend, w, job->model->weight[s], site->m * site->n * sizeof *w, error);
+    status = ousac_model_site_weight(job->model, s, w, error);
     if (status)
         goto done;
     status = moment ? factorise_delta(job, s, root, moment, w, error) : factorise_scaled(job, s, w, error);

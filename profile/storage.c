@@ -149,7 +149,7 @@ static ousac_status view_weight(site_view *v, size_t s, ousac_error *error) {
         status = no_memory(v->site, error);
         goto done;
     }
-    status = v->backend->download(v->backend, w, v->model->weight[s], m * n * sizeof *w, error);
+    status = ousac_model_site_weight(v->model, s, w, error);
     if (status)
         goto done;
     for (size_t i = 0; i < m * n; i++)

@@ -18,7 +18,8 @@
 
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error) {
-    const ousac_model_options load = {.config_path = options->config, .heads = options->heads};
+    const ousac_model_options load = {
+        .config_path = options->config, .heads = options->heads, .use = options->use};
     return ousac_model_load(model, options->path, &load, ousac_backend_cpu(), error);
 }
 

@@ -46,6 +46,7 @@ typedef struct pipeline_model_options {
     const char *path;
     const char *config;
     size_t heads;
+    ousac_model_use use;
 } pipeline_model_options;
 
 /* Rows of a command's option table. */
