@@ -46,17 +46,10 @@ int ousac_method_parse(ousac_method *method, const char *name) {
 static ousac_status sum_segments(const ousac_profile *profile, size_t group, double **sum,
                                  ousac_error *error) {
     const size_t size = ousac_profile_moment_size(&profile->arch.groups[group]);
-    const size_t groups = profile->arch.group_count;
     *sum = ousac_malloc(size, sizeof **sum);
     if (!*sum)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a moment of %zu values", size);
-    memcpy(*sum, profile->moment[group], size * sizeof **sum);
-    for (size_t segment = 1; segment < profile->identity.segments; segment++) {
-        const double *more = profile->moment[segment * groups + group];
-        for (size_t i = 0; i < size; i++)
-            (*sum)[i] += more[i];
-    }
-    return OUSAC_STATUS_OK;
+    return ousac_profile_sum_moments(profile, group, *sum, error);
 }
 
 static size_t rank_wanted(const factor_job *job, size_t site) {

@@ -163,8 +163,11 @@ static ousac_status record(const pipeline_runs *runs, const ousac_schedule *sche
         ousac_profile_create(profile, &runs->model->arch, schedule, identity, weight, with_moments, error);
     if (status)
         goto done;
-    status = ousac_recorder_create(&recorder, *profile, runs->model->backend, runs->common->threads,
-                                   runs->micro_batch, error);
+    /* One for each thread that will have something to do. */
+    const uint64_t batches = (range->count - 1) / runs->micro_batch + 1;
+    const size_t workers = batches < runs->common->threads ? (size_t)batches : runs->common->threads;
+    status =
+        ousac_recorder_create(&recorder, *profile, runs->model->backend, workers, runs->micro_batch, error);
     if (status)
         goto done;
     const pipeline_run run = {
