@@ -81,7 +81,6 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
     const size_t count = request->more_count + (request->plan != NULL);
     ousac_model *model = NULL;
     ousac_profile *profile = NULL;
-    ousac_factor_set *set = NULL;
     ousac_plan **plans = NULL;
     pipeline_ranges pilots;
     json_doc doc;
@@ -93,7 +92,7 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu plans", count);
         goto done;
     }
-    status = ousac_profile_load(&profile, request->profile, error);
+    status = ousac_profile_open(&profile, request->profile, error);
     if (!status)
         status = pipeline_read_pilots(request->profile, &pilots, error);
     if (!status)
@@ -103,11 +102,9 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
-    status = pipeline_factors(&runs, profile, request->made_of, &set, error);
-    if (!status)
-        status =
-            pipeline_pack(request->output, model, profile, &pilots, set, (const ousac_plan *const *)plans,
-                          count, &request->storage, request->keep_all, error);
+    status = pipeline_pack_stream(request->output, &runs, profile, &pilots, request->made_of,
+                                  (const ousac_plan *const *)plans, count, &request->storage,
+                                  request->keep_all, error);
     if (!status)
         status = report(common, request, plans, count, &doc, error);
 done:
@@ -115,14 +112,13 @@ done:
     for (size_t i = 0; plans && i < count; i++)
         ousac_plan_free(plans[i]);
     ousac_free(plans);
-    ousac_factor_set_free(set);
     ousac_profile_free(profile);
     ousac_model_free(model);
     return status;
 }
 
 static int run(const cli_command *command, int argc, char **argv) {
-    pack_request request = {.factors = "delta-cov"};
+    pack_request request = {.model = {.use = OUSAC_MODEL_FACTORS}, .factors = "delta-cov"};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
         {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE",

@@ -360,32 +360,64 @@ static ousac_status verify_bundle(void *self, const char *path, ousac_error *err
     return status;
 }
 
-ousac_status pipeline_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
-                           const pipeline_ranges *pilots, const ousac_factor_set *set,
-                           const ousac_plan *const *plans, size_t plan_count, const pipeline_storage *storage,
-                           int keep_all, ousac_error *error) {
-    ousac_bundle_options options = {
+/* What both ways of packing share: `text` of the provenance and the options that carry it. */
+static ousac_status describe_bundle(ousac_bundle_options *options, char **text, const ousac_profile *profile,
+                                    const pipeline_ranges *pilots, ousac_method method,
+                                    const ousac_plan *const *plans, size_t plan_count,
+                                    const pipeline_storage *storage, int keep_all, ousac_error *error) {
+    json_doc doc;
+    json_begin(&doc);
+    put_provenance(&doc, profile, pilots, method, plans, plan_count);
+    const ousac_status status = json_text(&doc, 0, text, error);
+    *options = (ousac_bundle_options){
         .dtype = storage->dtype,
         .choose = storage->choose,
         .codec = storage->codec,
         .keep_all = keep_all,
+        .provenance = *text,
         .check = verify_bundle,
-        .check_self = (void *)&model,
     };
-    json_doc doc;
-    char *provenance = NULL;
-    ousac_status status = OUSAC_STATUS_OK;
-
-    json_begin(&doc);
-    put_provenance(&doc, profile, pilots, set->method, plans, plan_count);
-    status = json_text(&doc, 0, &provenance, error);
-    options.provenance = provenance;
-    if (status)
-        goto done;
-    status = ousac_bundle_save(path, model, profile, set, plans, plan_count, &options, error);
-done:
-    ousac_free(provenance);
     json_end(&doc);
+    return status;
+}
+
+ousac_status pipeline_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
+                           const pipeline_ranges *pilots, const ousac_factor_set *set,
+                           const ousac_plan *const *plans, size_t plan_count, const pipeline_storage *storage,
+                           int keep_all, ousac_error *error) {
+    ousac_bundle_options options;
+    char *provenance = NULL;
+    ousac_status status = describe_bundle(&options, &provenance, profile, pilots, set->method, plans,
+                                          plan_count, storage, keep_all, error);
+    options.check_self = (void *)&model;
+    if (!status)
+        status = ousac_bundle_save(path, model, profile, set, plans, plan_count, &options, error);
+    ousac_free(provenance);
+    return status;
+}
+
+ousac_status pipeline_pack_stream(const char *path, const pipeline_runs *runs, const ousac_profile *profile,
+                                  const pipeline_ranges *pilots, ousac_method method,
+                                  const ousac_plan *const *plans, size_t plan_count,
+                                  const pipeline_storage *storage, int keep_all, ousac_error *error) {
+    cli_progress *progress = cli_progress_start(runs->common, "pack");
+    const ousac_factorise_options making = {
+        .method = method,
+        .threads = runs->common->threads,
+        .progress = progress ? cli_progress_update : NULL,
+        .progress_self = progress,
+        .stop = &cli_stop,
+    };
+    const ousac_model *model = runs->model;
+    ousac_bundle_options options;
+    char *provenance = NULL;
+    ousac_status status = describe_bundle(&options, &provenance, profile, pilots, method, plans, plan_count,
+                                          storage, keep_all, error);
+    options.check_self = (void *)&model;
+    if (!status)
+        status = ousac_bundle_stream(path, model, profile, &making, plans, plan_count, &options, error);
+    cli_progress_end(progress);
+    ousac_free(provenance);
     return status;
 }
 

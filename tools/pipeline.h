@@ -313,6 +313,12 @@ ousac_status pipeline_pack(const char *path, const ousac_model *model, const ous
                            const ousac_plan *const *plans, size_t plan_count, const pipeline_storage *storage,
                            int keep_all, ousac_error *error);
 
+/* The same without a set: factors by `method` are made and written group by group, with progress. */
+ousac_status pipeline_pack_stream(const char *path, const pipeline_runs *runs, const ousac_profile *profile,
+                                  const pipeline_ranges *pilots, ousac_method method,
+                                  const ousac_plan *const *plans, size_t plan_count,
+                                  const pipeline_storage *storage, int keep_all, ousac_error *error);
+
 /* Which samples made a bundle. */
 typedef struct pipeline_provenance {
     int known; /* 0: the bundle does not say */
