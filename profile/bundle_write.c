@@ -369,6 +369,7 @@ ousac_status ousac_bundle_stream(const char *path, const ousac_model *model, con
     target.stored = stored;
     making.rank_max = options->keep_all ? NULL : stored;
     making.force = options->force;
+    making.whole_spectra = 1; /* the curves are of every direction */
     status = ousac_factorise_each(model, profile, &making, stream_site, &target, error);
     if (!status)
         status = finish(&target, path, plans, plan_count, &saving, error);

@@ -408,7 +408,7 @@ static ousac_status load_tensor(loader *l, const char *name, const char *canonic
     ousac_status status = take(l, name, dims, shape, &t);
     if (!status && !l->in_place)
         status = reserve(l, canonical, (size_t)t->count, &slot);
-    if (status)
+    if (status || l->model->use == OUSAC_MODEL_SHAPES)
         return status;
     hash_shape(l, canonical, dims, shape);
     *target = l->in_place ? t->data : slot;
@@ -444,7 +444,7 @@ static ousac_status load_apart(loader *l, size_t block, const char *what, const 
         const ousac_safetensors_tensor *t = NULL;
         block_name(name, l, block, DIFFUSERS_QKV[i], what);
         status = take(l, name, dims, (size_t[]){d, d}, &t);
-        if (!status)
+        if (!status && l->model->use != OUSAC_MODEL_SHAPES)
             status = stream(l, t, slot ? slot + i * size : NULL);
     }
     return status;
@@ -493,6 +493,7 @@ static ousac_status check_copies(loader *l) {
         "class_embedder.embedding_table.weight"};
     if (l->layout == LAYOUT_PUBLIC)
         return OUSAC_STATUS_OK;
+    const int compares = l->model->use != OUSAC_MODEL_SHAPES;
     for (size_t s = 0; s < sizeof stems / sizeof *stems; s++) {
         char first[OUSAC_NAME_BYTES], name[OUSAC_NAME_BYTES];
         (void)snprintf(first, sizeof first, "transformer_blocks.0.norm1.emb.%s", stems[s]);
@@ -504,7 +505,7 @@ static ousac_status check_copies(loader *l) {
             if (!(t = find(l, name)))
                 continue; /* a file may keep one copy */
             if (t->bytes != reference->bytes || strcmp(t->dtype_name, reference->dtype_name) != 0 ||
-                memcmp(t->data, reference->data, t->bytes) != 0)
+                (compares && memcmp(t->data, reference->data, t->bytes) != 0))
                 return OUSAC_FAIL(
                     l->error, OUSAC_STATUS_UNSUPPORTED,
                     "%s: tensor %s differs from block 0's: blocks with embedders of their own cannot be "
@@ -539,8 +540,7 @@ static void sincos(const ousac_dit *dit, float *out) {
 
 /* 1 where the file's tensors can stand for memory of the backend: all of them float32, as aligned as that. */
 static int can_stand(const loader *l) {
-    const ousac_model *model = l->model;
-    if (model->use != OUSAC_MODEL_RUN || !model->backend->host || (l->options && l->options->copy_weights))
+    if (!l->model->backend->host || (l->options && l->options->copy_weights))
         return 0;
     for (size_t i = 0; i < ousac_safetensors_count(l->file); i++) {
         const ousac_safetensors_tensor *t = ousac_safetensors_at(l->file, i);
@@ -559,9 +559,11 @@ static ousac_status make_pos_embed(loader *l) {
     if (!made)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for the positions of %zu tokens",
                           l->model->path, dit->N);
-    sincos(dit, made);
+    if (l->model->use != OUSAC_MODEL_SHAPES)
+        sincos(dit, made);
     hash_shape(l, "pos_embed", 3, (size_t[]){1, dit->N, dit->d});
-    ousac_sha256_add(&l->hash, made, count * sizeof *made);
+    if (l->model->use != OUSAC_MODEL_SHAPES)
+        ousac_sha256_add(&l->hash, made, count * sizeof *made);
     ousac_status status = reserve(l, "pos_embed", count, &slot);
     dit->pos_embed = slot;
     if (!status && slot)
@@ -582,6 +584,14 @@ static size_t copied_floats(const loader *l) {
            out * d + out;
 }
 
+/* What running takes: what is copied, and what stands in the file. */
+static uint64_t weight_bytes(const loader *l) {
+    uint64_t bytes = (uint64_t)l->total * sizeof(float);
+    for (size_t i = 0; l->in_place && i < ousac_safetensors_count(l->file); i++)
+        bytes += ousac_safetensors_at(l->file, i)->bytes;
+    return bytes;
+}
+
 static ousac_status load_weights(loader *l) {
     ousac_dit *dit = l->dit;
     const ousac_backend *be = l->model->backend;
@@ -589,6 +599,8 @@ static ousac_status load_weights(loader *l) {
     size_t d = dit->d, h = dit->hidden, out = dit->patch * dit->patch * dit->out_channels;
     l->in_place = can_stand(l);
     l->total = copied_floats(l);
+    l->model->weight_bytes = weight_bytes(l);
+    l->in_place = l->in_place && runs;
     l->host = ousac_malloc(PART_FLOATS, sizeof *l->host);
     if (runs)
         dit->weights = be->alloc(be, l->total, sizeof(float));
@@ -716,6 +728,8 @@ static ousac_status fill_model(loader *l) {
                    (double)dit->final_norm_eps, dit->classes);
     ousac_sha256_add_text(&l->hash, constants);
     ousac_sha256_end(&l->hash, model->digest);
+    if (model->use == OUSAC_MODEL_SHAPES)
+        model->digest[0] = '\0';
     const char *betas = config_text(l, "betas");
     return ousac_noise_parse(betas ? betas : DEFAULT_BETAS, l->config_name, &model->alpha_bar,
                              &model->train_steps, l->error);

@@ -42,8 +42,8 @@ typedef struct ousac_factor_set {
 typedef struct ousac_factorise_options {
     ousac_method method;
     const size_t *rank_max;
-    int whole_spectra; /* 1: by the full solver also where few directions are wanted, so that every eigenvalue is
-                          known and the factors are those of any larger rank, cut */
+    int whole_spectra; /* 1: by the full solver also where few directions are wanted, so that every eigenvalue
+                          is known and the factors are those of any larger rank, cut */
     size_t threads;
     int force;
     void (*progress)(void *self, uint64_t done, uint64_t total);

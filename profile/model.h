@@ -41,10 +41,12 @@ typedef struct ousac_linears {
                                ousac_error *error);
 } ousac_linears;
 
-/* What a model is loaded for. Either way the whole checkpoint is read once, in parts, for its digest. */
+/* What a model is loaded for. But for its shapes, the whole checkpoint is read once, in parts, for its
+ * digest. */
 typedef enum ousac_model_use {
-    OUSAC_MODEL_RUN = 0,    /* every weight in memory of the backend */
-    OUSAC_MODEL_FACTORS = 1 /* shapes, and weights by site from the file when asked: it cannot be run */
+    OUSAC_MODEL_RUN = 0,     /* every weight in memory of the backend */
+    OUSAC_MODEL_FACTORS = 1, /* shapes, and weights by site from the file when asked: it cannot be run */
+    OUSAC_MODEL_SHAPES = 2   /* as FACTORS, but no value was looked at, and the digest is empty */
 } ousac_model_use;
 
 /* Values that config.json may lack; 0 or NULL: take them from the config. */
@@ -68,6 +70,8 @@ typedef struct ousac_family {
     ousac_status (*workspace_create)(const ousac_model *model, size_t batch, void **workspace,
                                      ousac_error *error);
     void (*workspace_free)(const ousac_model *model, void *workspace);
+    /* Bytes of such a scratch; also of a model that is not for running. */
+    uint64_t (*workspace_bytes)(const ousac_model *model, size_t batch);
     /* Draws the conditioning of samples [first, first + count), a function of seed and sample index alone. */
     ousac_status (*draw_inputs)(const ousac_model *model, void *workspace, uint64_t seed, uint64_t first,
                                 size_t count, ousac_error *error);
@@ -96,6 +100,7 @@ struct ousac_model {
     int has_uncond;                  /* 1: the unconditional branch can be run */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used */
     ousac_model_use use;
+    uint64_t weight_bytes; /* that running takes for weights, copied or mapped */
     /* Of each site, in memory of the backend, which under the CPU may be the mapped checkpoint: W (m, n),
      * contiguous, sites of a group one after another, and bias (m), or NULL; the biases of a group likewise
      * one after another. All NULL where the model is not for running. */

@@ -1,5 +1,6 @@
 #include "tools/commands.h"
 #include "tools/evaluation.h"
+#include "tools/memory_stages.h"
 #include "tools/place.h"
 #include "tools/report.h"
 #include "tools/samples.h"
@@ -24,6 +25,7 @@ typedef struct calibrate_request {
     pipeline_storage storage;
     ousac_method made_of;
     pipeline_allocate_options allocate;
+    memory_options memory;
 } calibrate_request;
 
 /* What the command writes. */
@@ -54,6 +56,8 @@ typedef struct calibration_work {
     int undecided; /* 1: the schedule's gates were left to a plan; 0 again once they are decided */
     pipeline_budget budget;
     pipeline_cost cost;
+    memory_plan memory;
+    int done;                     /* nothing else was asked for than the plan of memory */
     double seconds[TIMES], start; /* of the monotonic clock */
 } calibration_work;
 
@@ -104,7 +108,7 @@ static ousac_status make_paths(calibration_work *work, const char *directory, ou
             return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
         (void)snprintf(work->path[i], size, "%s%s%s", directory, slash, file_names[i]);
     }
-    return pipeline_check_output(work->path[SCHEDULE], error);
+    return OUSAC_STATUS_OK;
 }
 
 static uint64_t round_up(uint64_t value, uint64_t unit) {
@@ -119,9 +123,97 @@ static void split_samples(calibration_work *work, const calibrate_request *reque
     work->test = (cli_range){round_up(work->validation.first + request->validation, unit), request->test};
 }
 
+/* --- memory --- */
+
+static size_t pilot_samples(const calibrate_request *request) {
+    return request->samples < PIPELINE_PILOT_SAMPLES ? request->samples : PIPELINE_PILOT_SAMPLES;
+}
+
+static int wants_magnitudes(const calibrate_request *request) {
+    return request->made_of == OUSAC_METHOD_CA_SVD || request->made_of == OUSAC_METHOD_CD_SVD;
+}
+
+typedef struct memory_stages {
+    memory_recording recording;
+    memory_allocating allocating;
+    memory_packing packing;
+    uint64_t test;
+} memory_stages;
+
+/* A memory_list; self is a memory_stages. */
+static void list_phases(const void *self, memory_plan *plan) {
+    const memory_stages *stages = self;
+    memory_list_recording(plan, &stages->recording);
+    memory_list_allocating(plan, &stages->allocating);
+    memory_list_packing(plan, &stages->packing);
+    memory_list_evaluating(plan, &stages->allocating, stages->test);
+}
+
+/* How much memory it will take, and with how many threads. */
+static ousac_status plan_memory(calibration_work *work, cli_common *common, const calibrate_request *request,
+                                ousac_error *error) {
+    pipeline_model_options shapes = request->model;
+    ousac_model *model = NULL;
+    uint64_t macs = 0;
+    double step = 0;
+    int wanted = 0;
+    ousac_status status = memory_parse(&request->memory, &work->memory, &wanted, error);
+    if (!status && wanted && work->undecided)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "--memory and --dry-run: %s leaves its gates to a plan; decide them first, by "
+                            "`ousac place`",
+                            request->schedule);
+    if (status || !wanted)
+        return status;
+    shapes.use = OUSAC_MODEL_SHAPES;
+    status = pipeline_load_model(&model, &shapes, error);
+    if (!status)
+        status = pipeline_budget_solve(&model->arch, &work->schedule, &request->allocate.budget, &macs, &step,
+                                       error);
+    if (status)
+        goto done;
+    memory_stages stages = {
+        .recording = {.model = model,
+                      .schedule = &work->schedule,
+                      .pilot_samples = pilot_samples(request),
+                      .samples = request->samples,
+                      .micro_batch = request->micro_batch,
+                      .segments = 1,
+                      .magnitudes = wants_magnitudes(request)},
+        .allocating = {.model = model,
+                       .schedule = &work->schedule,
+                       .made_of = request->made_of,
+                       .micro_batch = request->micro_batch,
+                       .cached_macs = macs,
+                       .whole_profile = 1,
+                       .segments = 1},
+        .test = request->test,
+    };
+    memory_take_options(&stages.allocating, &request->allocate);
+    stages.allocating.runs = 1;
+    stages.allocating.validation = request->validation;
+    stages.packing = (memory_packing){.from = &stages.allocating, .whole_set = 1};
+    status = memory_fit(&work->memory, common, 1, request->memory.spill != NULL, list_phases, &stages, error);
+    if (status)
+        goto done;
+    common->threads = work->memory.threads;
+    work->done = request->memory.dry_run;
+    if (work->done) {
+        status = make_paths(work, request->directory, error);
+        for (int i = 0; !status && i < FILES; i++)
+            memory_file(&work->memory, work->path[i]);
+        if (!status)
+            status = memory_print(&work->memory, common, "calibrate", error);
+    }
+done:
+    ousac_model_free(model);
+    return status;
+}
+
 /* --- the steps --- */
 
-static ousac_status prepare(calibration_work *work, const calibrate_request *request, ousac_error *error) {
+static ousac_status prepare(calibration_work *work, cli_common *common, const calibrate_request *request,
+                            ousac_error *error) {
     uint64_t macs = 0;
     double step = 0;
     ousac_status status = ousac_schedule_load(&work->schedule, request->schedule, error);
@@ -134,7 +226,10 @@ static ousac_status prepare(calibration_work *work, const calibrate_request *req
     if (!status && request->reference)
         status = ousac_schedule_load(&work->reference, request->reference, error);
     if (!status)
-        status = pipeline_load_model(&work->model, &request->model, error);
+        status = plan_memory(work, common, request, error);
+    if (status || work->done)
+        return status;
+    status = pipeline_load_model(&work->model, &request->model, error);
     work->budget = request->allocate.budget;
     if (!status) /* a wrong budget is told before the directory is touched */
         status =
@@ -143,6 +238,8 @@ static ousac_status prepare(calibration_work *work, const calibrate_request *req
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, error);
+    if (!status)
+        status = pipeline_check_output(work->path[SCHEDULE], error);
     return status;
 }
 
@@ -186,19 +283,20 @@ static ousac_status decide_gates(calibration_work *work, const pipeline_runs *ru
 
 static ousac_status record(calibration_work *work, const calibrate_request *request,
                            const pipeline_runs *runs, ousac_error *error) {
-    const size_t pilot =
-        request->samples < PIPELINE_PILOT_SAMPLES ? request->samples : PIPELINE_PILOT_SAMPLES;
+    const size_t pilot = pilot_samples(request);
     ousac_status status = pipeline_pilot(runs, &work->schedule, pilot, &work->pilot, &work->cost, error);
     if (!status)
         status = pipeline_save_profile(runs, work->pilot, work->path[WEIGHTS], &work->cost, error);
     if (status)
         return status;
     const pipeline_profile_options options = {.range = work->samples,
-                                              .magnitudes = request->made_of == OUSAC_METHOD_CA_SVD ||
-                                                            request->made_of == OUSAC_METHOD_CD_SVD,
+                                              .magnitudes = wants_magnitudes(request),
                                               .tokens = request->tokens,
                                               .segments = 1,
-                                              .weights = work->pilot};
+                                              .weights = work->pilot,
+                                              .spill = request->memory.spill  ? request->memory.spill
+                                                       : work->memory.spilled ? request->directory
+                                                                              : NULL};
     status = pipeline_profile(runs, &work->schedule, &options, &work->profile, &work->cost, error);
     if (!status)
         status = pipeline_save_profile(runs, work->profile, work->path[PROFILE], &work->cost, error);
@@ -352,11 +450,11 @@ static ousac_status report(const cli_common *common, const calibrate_request *re
     return status;
 }
 
-static ousac_status execute(const cli_common *common, const calibrate_request *request, ousac_error *error) {
+static ousac_status execute(cli_common *common, const calibrate_request *request, ousac_error *error) {
     calibration_work work = {.start = cli_seconds()};
-    ousac_status status = prepare(&work, request, error);
+    ousac_status status = prepare(&work, common, request, error);
 
-    if (status)
+    if (status || work.done)
         goto done;
     const pipeline_runs runs = {common, work.model, request->seed, request->micro_batch};
     split_samples(&work, request);
@@ -437,6 +535,8 @@ static int run(const cli_command *command, int argc, char **argv) {
          "schedule of the reference run, uncached (default: constant guidance)"},
         {"reference-scale", 0, CLI_REAL, &request.reference_scale, 0, 0, 0, "W",
          "scale of the constant guidance (default: the median of the guided scales)"},
+        MEMORY_OPTIONS(&request.memory),
+        MEMORY_SPILL_OPTION(&request.memory),
         {"output", 'o', CLI_TEXT, &request.directory, 0, 0, 1, "DIR",
          "directory to write into; made where missing"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};

@@ -1,4 +1,5 @@
 #include "tools/commands.h"
+#include "tools/memory_stages.h"
 #include "tools/pipeline.h"
 
 #include "formats/memory.h"
@@ -16,6 +17,7 @@ typedef struct pack_request {
     pipeline_storage storage;
     ousac_method made_of;
     int keep_all, force;
+    memory_options memory;
 } pack_request;
 
 /* The plans of a bundle, checked to be of the profile. */
@@ -77,7 +79,57 @@ static ousac_status report(const cli_common *common, const pack_request *request
     return json_print(doc, error);
 }
 
-static ousac_status execute(const cli_common *common, const pack_request *request, ousac_error *error) {
+/* A memory_list; self is a memory_packing. */
+static void list_phases(const void *self, memory_plan *plan) {
+    memory_list_packing(plan, self);
+}
+
+/* How much memory it will take, and with how many threads; *done is 1 where that was all that was asked. */
+static ousac_status plan_memory(cli_common *common, const pack_request *request, const ousac_profile *profile,
+                                ousac_plan *const *plans, size_t count, int *done, ousac_error *error) {
+    const ousac_arch *arch = &profile->arch;
+    pipeline_model_options shapes = request->model;
+    memory_allocating from = {.schedule = &profile->schedule, .made_of = request->made_of};
+    memory_packing packing = {.from = &from};
+    memory_plan plan;
+    ousac_model *model = NULL;
+    size_t *rank_max = NULL;
+    int wanted = 0;
+    ousac_status status = memory_parse(&request->memory, &plan, &wanted, error);
+    if (status || !wanted)
+        return status;
+    shapes.use = OUSAC_MODEL_SHAPES;
+    status = pipeline_load_model(&model, &shapes, error);
+    if (status)
+        goto done;
+    rank_max = ousac_calloc(arch->site_count, sizeof *rank_max);
+    if (!rank_max) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the ranks of %zu sites",
+                            arch->site_count);
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++)
+        for (size_t s = 0; s < arch->site_count; s++)
+            if (plans[i]->rank[s] > rank_max[s] && plans[i]->rank[s] < ousac_cost_dense_rank(&arch->sites[s]))
+                rank_max[s] = plans[i]->rank[s];
+    from.model = model;
+    packing.rank_max = request->keep_all ? NULL : rank_max;
+    status = memory_fit(&plan, common, 0, 0, list_phases, &packing, error);
+    if (status)
+        goto done;
+    common->threads = plan.threads;
+    *done = request->memory.dry_run;
+    memory_file(&plan, request->output);
+    if (*done)
+        status = memory_print(&plan, common, "pack", error);
+done:
+    ousac_free(rank_max);
+    ousac_model_free(model);
+    return status;
+}
+
+static ousac_status execute(cli_common *common, const pack_request *request, ousac_error *error) {
+    int done = 0;
     const size_t count = request->more_count + (request->plan != NULL);
     ousac_model *model = NULL;
     ousac_profile *profile = NULL;
@@ -96,9 +148,12 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
     if (!status)
         status = pipeline_read_pilots(request->profile, &pilots, error);
     if (!status)
-        status = pipeline_load_model(&model, &request->model, error);
+        status = load_plans(common, request, profile, &profile->arch, plans, count, error);
     if (!status)
-        status = load_plans(common, request, profile, &model->arch, plans, count, error);
+        status = plan_memory(common, request, profile, plans, count, &done, error);
+    if (status || done)
+        goto done;
+    status = pipeline_load_model(&model, &request->model, error);
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
@@ -130,6 +185,7 @@ static int run(const cli_command *command, int argc, char **argv) {
          "store every direction below the dense rank, for plans to come"},
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
          "take plans of another profile of the same sites"},
+        MEMORY_OPTIONS(&request.memory),
         {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "bundle to write (.oca)"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;

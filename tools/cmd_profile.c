@@ -1,5 +1,9 @@
 #include "tools/commands.h"
+#include "tools/memory_plan.h"
 #include "tools/pipeline.h"
+
+#include "formats/memory.h"
+#include "profile/archive.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,6 +18,7 @@ typedef struct profile_request {
     uint64_t seed;
     size_t micro_batch, tokens, segments, pilot_samples;
     int weights_plain, pilot_only, magnitudes;
+    memory_options memory;
 } profile_request;
 
 static ousac_status check(const profile_request *request, ousac_error *error) {
@@ -60,7 +65,51 @@ static void report(const cli_common *common, const profile_request *request, con
            common->threads, common->threads == 1 ? "" : "s", 1e-6 * (double)cli_peak_bytes());
 }
 
-static ousac_status execute(const cli_common *common, const profile_request *request, ousac_error *error) {
+/* A memory_list; self is a memory_recording. */
+static void list_phases(const void *self, memory_plan *plan) {
+    memory_list_recording(plan, self);
+}
+
+/* How much memory it will take, and with how many threads; *done is 1 where that was all that was asked. */
+static ousac_status plan_memory(cli_common *common, const profile_request *request,
+                                const ousac_schedule *schedule, memory_plan *plan, int *done,
+                                ousac_error *error) {
+    pipeline_model_options shapes = request->model;
+    memory_recording recording = {.schedule = schedule,
+                                  .micro_batch = request->micro_batch,
+                                  .segments = request->segments,
+                                  .magnitudes = request->magnitudes};
+    ousac_model *model = NULL;
+    int wanted = 0;
+    ousac_status status = memory_parse(&request->memory, plan, &wanted, error);
+    if (status || !wanted)
+        return status;
+    shapes.use = OUSAC_MODEL_SHAPES;
+    status = pipeline_load_model(&model, &shapes, error);
+    if (!status)
+        status = ousac_run_check_schedule(model, schedule, error);
+    if (status)
+        goto done;
+    recording.model = model;
+    recording.samples = request->pilot_only ? 0 : request->samples.count;
+    recording.pilot_samples = request->weights || request->weights_plain ? 0 : request->pilot_samples;
+    status = memory_fit(plan, common, 1, request->memory.spill != NULL, list_phases, &recording, error);
+    if (status)
+        goto done;
+    common->threads = plan->threads;
+    *done = request->memory.dry_run;
+    memory_file(plan, request->output);
+    if (*done)
+        status = memory_print(plan, common, "profile", error);
+done:
+    ousac_model_free(model);
+    return status;
+}
+
+static ousac_status execute(cli_common *common, const profile_request *request, ousac_error *error) {
+    memory_plan plan = {0};
+    char *beside = NULL;
+    int done = 0;
     ousac_model *model = NULL;
     ousac_schedule schedule = {0};
     ousac_profile *pilot = NULL, *profile = NULL;
@@ -71,7 +120,13 @@ static ousac_status execute(const cli_common *common, const profile_request *req
     json_begin(&doc);
     status = pipeline_load_schedule(&schedule, request->schedule, error);
     if (!status)
-        status = pipeline_load_model(&model, &request->model, error);
+        status = plan_memory(common, request, &schedule, &plan, &done, error);
+    if (!status && !done)
+        status = ousac_archive_directory(request->output, &beside, error);
+    if (status || done)
+        goto done;
+    const char *spill = request->memory.spill ? request->memory.spill : plan.spilled ? beside : NULL;
+    status = pipeline_load_model(&model, &request->model, error);
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, request->seed, request->micro_batch};
@@ -86,7 +141,8 @@ static ousac_status execute(const cli_common *common, const profile_request *req
                                                   .magnitudes = request->magnitudes,
                                                   .tokens = request->tokens,
                                                   .segments = request->segments,
-                                                  .weights = pilot};
+                                                  .weights = pilot,
+                                                  .spill = spill};
         status = pipeline_profile(&runs, &schedule, &options, &profile, &cost, error);
         if (status)
             goto done;
@@ -104,6 +160,7 @@ done:
     ousac_profile_free(pilot);
     ousac_schedule_free(&schedule);
     ousac_model_free(model);
+    ousac_free(beside);
     return status;
 }
 
@@ -133,6 +190,8 @@ static int run(const cli_command *command, int argc, char **argv) {
          "write the pilot, which carries the step weights, and stop"},
         {"pilot-samples", 0, CLI_SIZE, &request.pilot_samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
          "samples 0:N of the pilot (default 8)"},
+        MEMORY_OPTIONS(&request.memory),
+        MEMORY_SPILL_OPTION(&request.memory),
         {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "profile to write (.oca)"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;

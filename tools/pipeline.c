@@ -154,13 +154,13 @@ ousac_status pipeline_run_samples(const pipeline_runs *runs, const pipeline_run 
 /* Runs the samples exactly and records them into a new profile. */
 static ousac_status record(const pipeline_runs *runs, const ousac_schedule *schedule, const char *label,
                            const cli_range *range, const ousac_profile_identity *identity,
-                           const double *weight, int with_moments, ousac_profile **profile,
+                           const double *weight, int with_moments, const char *spill, ousac_profile **profile,
                            pipeline_cost *cost, ousac_error *error) {
     ousac_recorder *recorder = NULL;
     ousac_counters counters = {0};
     const double start = cli_seconds();
-    ousac_status status =
-        ousac_profile_create(profile, &runs->model->arch, schedule, identity, weight, with_moments, error);
+    ousac_status status = ousac_profile_create_spilled(profile, &runs->model->arch, schedule, identity,
+                                                       weight, with_moments, spill, error);
     if (status)
         goto done;
     /* One for each thread that will have something to do. */
@@ -212,7 +212,8 @@ ousac_status pipeline_pilot(const pipeline_runs *runs, const ousac_schedule *sch
     const cli_range range = {0, samples};
     double *weight = NULL;
     size_t count = 0;
-    ousac_status status = record(runs, schedule, "pilot", &range, &identity, NULL, 0, pilot, cost, error);
+    ousac_status status =
+        record(runs, schedule, "pilot", &range, &identity, NULL, 0, NULL, pilot, cost, error);
     if (status)
         return status;
     cost->pilot = range;
@@ -276,7 +277,8 @@ ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *s
     ousac_profile_identity identity = identity_of(runs, tokens, options->segments);
     identity.magnitudes = options->magnitudes != 0;
     return record(runs, schedule, "profile", &options->range, &identity,
-                  options->weights ? options->weights->weight : NULL, 1, profile, cost, error);
+                  options->weights ? options->weights->weight : NULL, 1, options->spill, profile, cost,
+                  error);
 }
 
 void pipeline_put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, const pipeline_cost *cost) {
@@ -307,9 +309,17 @@ ousac_status pipeline_save_profile(const pipeline_runs *runs, const ousac_profil
 
 ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
                               ousac_factor_set **set, ousac_error *error) {
+    return pipeline_factors_within(runs, profile, method, NULL, set, error);
+}
+
+ousac_status pipeline_factors_within(const pipeline_runs *runs, const ousac_profile *profile,
+                                     ousac_method method, const size_t *rank_max, ousac_factor_set **set,
+                                     ousac_error *error) {
     cli_progress *progress = cli_progress_start(runs->common, "factors");
     const ousac_factorise_options options = {
         .method = method,
+        .rank_max = rank_max,
+        .whole_spectra = 1,
         .threads = runs->common->threads,
         .progress = progress ? cli_progress_update : NULL,
         .progress_self = progress,

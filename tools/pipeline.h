@@ -177,6 +177,7 @@ typedef struct pipeline_profile_options {
     size_t tokens;                /* per sample and step; 0: min(N, PIPELINE_TOKENS) */
     size_t segments;              /* at least 1 */
     const ousac_profile *weights; /* NULL: every step weighs 1 */
+    const char *spill;            /* NULL, or a directory in which to keep the moments */
 } pipeline_profile_options;
 ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *schedule,
                               const pipeline_profile_options *options, ousac_profile **profile,
@@ -214,6 +215,10 @@ ousac_status pipeline_factors_parse(ousac_method *method, const char *name, ousa
 /* Factors of every site, with progress. */
 ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
                               ousac_factor_set **set, ousac_error *error);
+/* The same, at most rank_max[site] directions of each: spectra alone where those are 0. */
+ousac_status pipeline_factors_within(const pipeline_runs *runs, const ousac_profile *profile,
+                                     ousac_method method, const size_t *rank_max, ousac_factor_set **set,
+                                     ousac_error *error);
 
 /* How ranks are chosen. */
 typedef enum pipeline_method {
@@ -285,6 +290,13 @@ uint64_t pipeline_forecast_macs(const ousac_arch *arch);
 ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
                                const pipeline_allocate_options *options, pipeline_choice *choice,
                                ousac_error *error);
+/* 1 where pipeline_allocate will run the model: to compare, to fit, or as asked. */
+int pipeline_allocate_runs(const pipeline_allocate_options *options);
+/* The most directions that any candidate can take of each site (site_count), from shapes alone: none where no
+ * model is run and the spectra suffice. */
+ousac_status pipeline_allocate_ranks(const ousac_arch *arch, uint64_t macs,
+                                     const pipeline_allocate_options *options, size_t *rank_max,
+                                     ousac_error *error);
 void pipeline_choice_free(pipeline_choice *choice);
 void pipeline_choice_print(const pipeline_choice *choice, const ousac_arch *arch);
 void pipeline_choice_put(json_doc *doc, cJSON *object, const pipeline_choice *choice, const ousac_arch *arch);
