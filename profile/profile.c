@@ -375,18 +375,45 @@ static void add_all(double *sum, const double *more, size_t count) {
         sum[i] += more[i];
 }
 
+/* One at a time; only the reading of a file can fail. */
+static ousac_status add_moments(ousac_profile *profile, const ousac_profile *more, ousac_error *error) {
+    const size_t groups = profile->arch.group_count;
+    ousac_status status = OUSAC_STATUS_OK;
+    size_t largest = 0;
+    double *read = NULL;
+    for (size_t g = 0; more->file && g < groups; g++) {
+        const size_t size = ousac_profile_moment_size(&profile->arch.groups[g]);
+        largest = size > largest ? size : largest;
+    }
+    if (more->file && !(read = ousac_malloc(largest, sizeof *read)))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a moment of %zu values", largest);
+    for (size_t i = 0; !status && i < profile->identity.segments * groups; i++) {
+        if (more->file)
+            status = ousac_profile_read_moment(more, i, read, error);
+        if (!status)
+            add_all(profile->moment[i], more->file ? read : more->moment[i],
+                    ousac_profile_moment_size(&profile->arch.groups[i % groups]));
+        ousac_profile_drop_moment(profile, i);
+    }
+    ousac_free(read);
+    return status;
+}
+
 ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *more, ousac_error *error) {
     ousac_sample_range *joined = NULL;
     size_t joined_count = 0;
-    ousac_status status =
-        profile->file || more->file
-            ? OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "profiles that are merged must be loaded, not opened")
-            : check_mergeable(profile, more, error);
+    ousac_status status = profile->file ? OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                                                     "a profile that is added to must be loaded, not opened")
+                                        : check_mergeable(profile, more, error);
     if (!status)
         status = join_ranges(profile->ranges, profile->range_count, more->ranges, more->range_count, &joined,
                              &joined_count, error);
-    if (status)
+    if (!status && profile->moment)
+        status = add_moments(profile, more, error);
+    if (status) {
+        ousac_free(joined);
         return status;
+    }
     /* nothing below can fail */
     ousac_free(profile->ranges);
     profile->ranges = joined;
@@ -394,14 +421,6 @@ ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *mo
     for (int k = 0; k < OUSAC_SCALAR_COUNT; k++)
         add_all(profile->scalar[k], more->scalar[k],
                 steps_size(profile, ousac_profile_scalar_width(&profile->arch, (ousac_scalar)k)));
-    if (profile->moment) {
-        const size_t groups = profile->arch.group_count;
-        for (size_t i = 0; i < profile->identity.segments * groups; i++) {
-            add_all(profile->moment[i], more->moment[i],
-                    ousac_profile_moment_size(&profile->arch.groups[i % groups]));
-            ousac_profile_drop_moment(profile, i);
-        }
-    }
     for (int k = 0; profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++)
         add_all(profile->magnitude[k], more->magnitude[k],
                 ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k));

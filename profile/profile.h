@@ -127,7 +127,8 @@ ousac_status ousac_profile_add_range(ousac_profile *profile, uint64_t first, uin
                                      ousac_error *error);
 
 /* Adds the sums and the range of `more`. MISMATCH naming what differs: model, schedule, seed, micro-batch,
- * tokens, segments, weights, or overlapping sample ranges; the profile is then unchanged. */
+ * tokens, segments, weights, or overlapping sample ranges; the profile is then unchanged. `more` may have
+ * been opened instead of loaded; where its file then cannot be read, the profile is fit to be freed only. */
 ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *more, ousac_error *error);
 
 /* Step weights from the delta energies of a pilot: w = samples / trace of the site group's delta moment at
@@ -143,7 +144,8 @@ ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, 
 ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac_error *error);
 
 /* The same, but the moments stay in the file: each is read once, for the digest, and again by
- * ousac_profile_read_moment. Such a profile is for reading: it may not be merged, saved or recorded into. */
+ * ousac_profile_read_moment. Such a profile is for reading: it may not be added to, saved or recorded into.
+ */
 ousac_status ousac_profile_open(ousac_profile **profile, const char *path, ousac_error *error);
 
 /* SHA-256 of everything but what the run cost. */

@@ -109,7 +109,7 @@ static ousac_status check_digests(const verification *v, const char *path, const
 
 static ousac_status verify_profile(const verification *v, const char *path, ousac_error *error) {
     ousac_profile *profile = NULL;
-    ousac_status status = ousac_profile_load(&profile, path, error);
+    ousac_status status = ousac_profile_open(&profile, path, error);
 
     if (status == OUSAC_STATUS_OK) {
         status = check_digests(v, path, profile->identity.model_digest, &profile->schedule, error);

@@ -238,7 +238,7 @@ ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedu
                                    ousac_error *error) {
     char have[OUSAC_DIGEST_CHARS], want[OUSAC_DIGEST_CHARS];
     const char *what = NULL;
-    ousac_status status = ousac_profile_load(weights, path, error);
+    ousac_status status = ousac_profile_open(weights, path, error);
     if (status)
         return status;
     ousac_schedule_digest(&(*weights)->schedule, have);

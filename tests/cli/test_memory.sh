@@ -105,6 +105,16 @@ run "a bundle of every direction" "${pack[@]}" --keep-all
 check "a bundle of every direction: without the model" below_model
 check "every one verifies" "$OUSAC" verify b.oca written.oca -q >/dev/null
 
+# --- the whole pipeline ---
+calibrate=(calibrate -m shallow/model.safetensors -s s.json --samples 2 --validation 2 --test 2 --micro-batch 2)
+"$OUSAC" "${calibrate[@]}" -o all --dry-run --json >out 2>err
+predicted=$(of peak_bytes)
+check "a dry run of calibrate writes nothing" test ! -e all
+peak "$OUSAC" "${calibrate[@]}" -o all -q
+check "calibrate" test "$code" = 0
+[ $counted = 0 ] || echo "calibrate: predicted $((predicted / MiB)) MiB, was $((peak / MiB)) MiB"
+check "calibrate: below what was said" test $counted = 0 -o "$peak" -le "$predicted"
+
 # --- depth costs no memory ---
 model=shallow/model.safetensors
 {

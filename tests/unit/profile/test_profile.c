@@ -156,7 +156,20 @@ static void an_opened_profile_reads_its_moments_from_the_file(void **state) {
         free(read);
         free(sum);
     }
-    assert_int_equal(ousac_profile_merge(loaded, opened, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(ousac_profile_merge(opened, loaded, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(ousac_profile_merge(loaded, opened, &error),
+                     OUSAC_STATUS_MISMATCH); /* the same samples */
+    ousac_profile *sums[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) { /* to another profile, an opened one adds what a loaded one does */
+        synthetic_profile(&sums[i], 100, 3, 3, 1);
+        must_succeed(ousac_profile_merge(sums[i], i ? opened : loaded, &error), &error);
+    }
+    assert_true(sums_differ(sums[0], sums[1]) == 0);
+    ousac_profile_digest(sums[0], loaded_digest);
+    ousac_profile_digest(sums[1], opened_digest);
+    assert_string_equal(loaded_digest, opened_digest);
+    ousac_profile_free(sums[0]);
+    ousac_profile_free(sums[1]);
     assert_int_equal(ousac_profile_save(opened, path, NULL, &error), OUSAC_STATUS_USAGE);
     ousac_profile_free(saved);
     ousac_profile_free(loaded);
