@@ -28,6 +28,7 @@ struct ousac_backend {
     const char *name;   /* "cpu" */
     const char *detail; /* libraries and instruction set, one line, for the record of a run */
     void *state;
+    int host; /* 1: its memory is the process's own, so that a mapped file may stand in for it */
 
     /* --- memory of the backend. alloc: 64-byte aligned, uninitialised, NULL where short. --- */
     void *(*alloc)(const ousac_backend *backend, size_t count, size_t size);

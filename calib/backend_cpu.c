@@ -673,6 +673,7 @@ static char cpu_detail[256];
 static ousac_backend cpu_backend = {
     .name = "cpu",
     .detail = cpu_detail,
+    .host = 1,
     .alloc = cpu_alloc,
     .release = cpu_release,
     .upload = cpu_transfer,

@@ -22,6 +22,9 @@ typedef struct ousac_file_view {
 /* Errors: IO (missing, not a regular file, unreadable), with the path and the system's reason. */
 ousac_status ousac_file_map(ousac_file_view *view, const char *path, ousac_error *error);
 void ousac_file_unmap(ousac_file_view *view);
+/* Lets go of the memory behind a part of the view, whose pages are read from the file again when they are
+ * touched: whoever walks a large file once keeps no more of it than the part at hand. */
+void ousac_file_drop(const ousac_file_view *view, const void *data, size_t size);
 
 /* Reads a small text file, or a pipe to its end, whole, NUL-terminated, into a new block (ousac_free). FORMAT
  * where it is longer than `limit` bytes or holds a NUL byte. `size` may be NULL. */

@@ -5,11 +5,12 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
+#include "formats/oca_chunk.h"
+#include "formats/spill.h"
 #include "formats/utf8.h"
 
 #include <string.h>
 #include <xxhash.h>
-#include <zstd.h>
 
 enum {
     HEADER_BYTES = 64,
@@ -20,10 +21,8 @@ enum {
     ALIGNMENT = 64,
     VERSION_MAJOR = 1,
     VERSION_MINOR = 0,
-    CHUNK_DECODED_BYTES = 1 << 20,
-    INDEX_BYTES_MAX = 256 << 20, /* what readers take unless told otherwise */
-    BLOCK_HEADER_BYTES = 3,      /* of a zstd block; a plane of each byte of an element ends one */
-    ZSTD_LEVEL = 1               /* numbers have few repeats worth finding: above it files of factors grow */
+    CHUNK_DECODED_BYTES = OUSAC_OCA_CHUNK_BYTES,
+    INDEX_BYTES_MAX = 256 << 20 /* what readers take unless told otherwise */
 };
 
 static const char SCALE_SUFFIX[] = ".scale";
@@ -32,6 +31,11 @@ typedef struct text_pair {
     char *key, *value;
 } text_pair;
 
+/* A chunk as it will be stored, in the writer's spill. */
+typedef struct spilled_chunk {
+    uint64_t offset, stored, hash;
+} spilled_chunk;
+
 typedef struct tensor {
     char *name;
     ousac_dtype dtype;
@@ -39,9 +43,10 @@ typedef struct tensor {
     size_t dims;
     uint64_t shape[OUSAC_OCA_DIMS];
     size_t bytes;
-    const unsigned char *data;
-    void *owned;             /* NULL where the data is borrowed */
-    ousac_oca_source source; /* where data is NULL */
+    const unsigned char *data; /* NULL where it was spilled or is lent at the save */
+    void *owned;               /* NULL where the data is borrowed */
+    spilled_chunk *spilled;    /* of every chunk; NULL where it was not spilled */
+    ousac_oca_source source;   /* lends the data; NULL where it is there or was spilled */
     void *source_self;
     size_t source_index;
 } tensor;
@@ -51,6 +56,8 @@ struct ousac_oca_writer {
     size_t pair_count, pair_room;
     tensor *tensors; /* sorted by name */
     size_t tensor_count, tensor_room;
+    ousac_spill *spill;       /* NULL for none */
+    ousac_oca_packer *packer; /* beside it */
 };
 
 /* Everything that one save needs; released as a whole. */
@@ -59,10 +66,9 @@ typedef struct save {
     ousac_file_writer *out;
     unsigned char *index;
     size_t index_bytes, chunk_count, text_bytes;
-    unsigned char *shuffled, *packed;
-    size_t packed_room;
-    ZSTD_CCtx *zstd;
-    uint64_t position; /* bytes of the file so far */
+    ousac_oca_packer *packer;
+    unsigned char *read_back; /* a chunk from the spill */
+    uint64_t position;        /* bytes of the file so far */
 } save;
 
 static void put16(unsigned char *p, unsigned value) {
@@ -135,7 +141,10 @@ void ousac_oca_writer_free(ousac_oca_writer *writer) {
     for (size_t i = 0; i < writer->tensor_count; i++) {
         ousac_free(writer->tensors[i].name);
         ousac_free(writer->tensors[i].owned);
+        ousac_free(writer->tensors[i].spilled);
     }
+    ousac_oca_packer_free(writer->packer);
+    ousac_spill_free(writer->spill);
     ousac_free(writer->pairs);
     ousac_free(writer->tensors);
     ousac_free(writer);
@@ -253,6 +262,76 @@ ousac_status ousac_oca_writer_tensor_stream(ousac_oca_writer *writer, const char
     return add_tensor(writer, name, &given, shape, error);
 }
 
+static size_t chunks_of(const tensor *t) {
+    return (t->bytes - 1) / CHUNK_DECODED_BYTES + 1;
+}
+
+ousac_status ousac_oca_writer_spill(ousac_oca_writer *writer, const char *directory, ousac_error *error) {
+    if (writer->spill)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: expected one spill of an archive writer",
+                          directory);
+    ousac_status status = ousac_oca_packer_create(&writer->packer, CHUNK_DECODED_BYTES, error);
+    if (!status)
+        status = ousac_spill_create(&writer->spill, directory, error);
+    if (status) {
+        ousac_oca_packer_free(writer->packer);
+        writer->packer = NULL;
+    }
+    return status;
+}
+
+/* Packs every chunk of a tensor into the spill, and lets go of the data. */
+static ousac_status spill_tensor(ousac_oca_writer *writer, tensor *t, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    spilled_chunk *chunks = ousac_malloc(chunks_of(t), sizeof *chunks);
+    if (!chunks)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the chunks of tensor '%s'", t->name);
+    for (size_t i = 0; !status && i < chunks_of(t); i++) {
+        const unsigned char *data = t->data + i * CHUNK_DECODED_BYTES, *stored = NULL;
+        const size_t left = t->bytes - i * CHUNK_DECODED_BYTES;
+        const size_t bytes = left < CHUNK_DECODED_BYTES ? left : CHUNK_DECODED_BYTES;
+        size_t stored_bytes = 0;
+        status = ousac_oca_pack(writer->packer, t->name, t->dtype, t->codec, data, bytes, &stored,
+                                &stored_bytes, error);
+        chunks[i] = (spilled_chunk){0, stored_bytes, XXH64(data, bytes, 0)};
+        if (!status)
+            status = ousac_spill_append(writer->spill, stored, stored_bytes, &chunks[i].offset, error);
+    }
+    if (status) {
+        ousac_free(chunks);
+        return status;
+    }
+    t->spilled = chunks;
+    t->data = NULL;
+    return status;
+}
+
+/* Takes a tensor back that was added last under this name. */
+static void remove_tensor(ousac_oca_writer *writer, size_t at) {
+    ousac_free(writer->tensors[at].name);
+    writer->tensor_count--;
+    memmove(writer->tensors + at, writer->tensors + at + 1,
+            (writer->tensor_count - at) * sizeof *writer->tensors);
+}
+
+ousac_status ousac_oca_writer_tensor_put(ousac_oca_writer *writer, const char *name, ousac_dtype dtype,
+                                         size_t dims, const uint64_t *shape, ousac_oca_codec codec,
+                                         const void *data, ousac_error *error) {
+    int present;
+    if (!writer->spill)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "tensor '%s': expected a spill to put it into", name);
+    const tensor given = {.dtype = dtype, .codec = codec, .dims = dims, .data = data};
+    ousac_status status = add_tensor(writer, name, &given, shape, error);
+    if (status)
+        return status;
+    const size_t at =
+        position_of(writer->tensors, writer->tensor_count, sizeof *writer->tensors, name, &present);
+    status = spill_tensor(writer, &writer->tensors[at], error);
+    if (status)
+        remove_tensor(writer, at);
+    return status;
+}
+
 /* Where an i8 tensor has a companion "<name>.scale", that must be f32, one for each innermost row. */
 static ousac_status check_scale(const ousac_oca_writer *w, const tensor *t, ousac_error *error) {
     int present;
@@ -275,10 +354,6 @@ static ousac_status check_scale(const ousac_oca_writer *w, const tensor *t, ousa
     return OUSAC_STATUS_OK;
 }
 
-static size_t chunks_of(const tensor *t) {
-    return (t->bytes - 1) / CHUNK_DECODED_BYTES + 1;
-}
-
 /* Adds count * size to *total; 0 where that does not fit. */
 static int add_product(size_t *total, size_t count, size_t size) {
     if (count > (SIZE_MAX / 2 - *total) / size)
@@ -291,7 +366,7 @@ static int add_product(size_t *total, size_t count, size_t size) {
 static ousac_status prepare(save *s, ousac_error *error) {
     const ousac_oca_writer *w = s->writer;
     size_t largest = 1, bytes = COUNTS_BYTES;
-    int fits = 1, compressed = 0;
+    int fits = 1, spilled = 0;
     for (size_t i = 0; i < w->pair_count; i++) {
         fits = fits && add_product(&s->text_bytes, strlen(w->pairs[i].key) + 1, 1);
         fits = fits && add_product(&s->text_bytes, strlen(w->pairs[i].value) + 1, 1);
@@ -305,9 +380,9 @@ static ousac_status prepare(save *s, ousac_error *error) {
         }
         fits = fits && add_product(&s->text_bytes, strlen(t->name) + 1, 1);
         fits = fits && add_product(&s->chunk_count, chunks_of(t), 1);
-        if (t->codec != OUSAC_OCA_CODEC_RAW) {
+        if (t->codec != OUSAC_OCA_CODEC_RAW || t->spilled) {
             size_t chunk = t->bytes < CHUNK_DECODED_BYTES ? t->bytes : CHUNK_DECODED_BYTES;
-            compressed = 1;
+            spilled |= t->spilled != NULL;
             largest = chunk > largest ? chunk : largest;
         }
     }
@@ -321,23 +396,18 @@ static ousac_status prepare(save *s, ousac_error *error) {
                           INDEX_BYTES_MAX >> 20);
     s->index_bytes = bytes;
     s->index = ousac_calloc(bytes, 1);
-    if (compressed) {
-        s->packed_room = ZSTD_compressBound(largest) + 8 * BLOCK_HEADER_BYTES;
-        s->shuffled = ousac_malloc(largest, 1);
-        s->packed = ousac_malloc(s->packed_room, 1);
-        s->zstd = ZSTD_createCCtx();
-    }
-    if (!s->index || (compressed && (!s->shuffled || !s->packed || !s->zstd)))
+    if (spilled)
+        s->read_back = ousac_malloc(largest, 1);
+    if (!s->index || (spilled && !s->read_back))
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for an archive's index and buffers");
-    return OUSAC_STATUS_OK;
+    return ousac_oca_packer_create(&s->packer, largest, error);
 }
 
 static void release(save *s) {
     ousac_file_discard(s->out);
     ousac_free(s->index);
-    ousac_free(s->shuffled);
-    ousac_free(s->packed);
-    (void)ZSTD_freeCCtx(s->zstd);
+    ousac_free(s->read_back);
+    ousac_oca_packer_free(s->packer);
 }
 
 static size_t put_text(unsigned char *text, size_t at, unsigned char *record, const char *value) {
@@ -390,64 +460,35 @@ static ousac_status pad(save *s, ousac_error *error) {
     return put(s, zeros, (ALIGNMENT - s->position % ALIGNMENT) % ALIGNMENT, error);
 }
 
-/* One frame of `planes` equal parts, each of which ends a block: bytes of one significance are coded by
- * statistics of their own, and those that do not compress are stored as they are. Returns the frame's size or
- * a zstd error. */
-static size_t compress_planes(save *s, const unsigned char *data, size_t bytes, size_t planes) {
-    ZSTD_outBuffer out = {s->packed, s->packed_room, 0};
-    size_t left = ZSTD_CCtx_reset(s->zstd, ZSTD_reset_session_and_parameters);
-    if (!ZSTD_isError(left))
-        left = ZSTD_CCtx_setParameter(s->zstd, ZSTD_c_compressionLevel, ZSTD_LEVEL);
-    if (!ZSTD_isError(left))
-        left = ZSTD_CCtx_setPledgedSrcSize(s->zstd, bytes);
-    for (size_t k = 0; !ZSTD_isError(left) && k < planes; k++) {
-        ZSTD_inBuffer in = {data + k * (bytes / planes), bytes / planes, 0};
-        do
-            left = ZSTD_compressStream2(s->zstd, &out, &in, k + 1 < planes ? ZSTD_e_flush : ZSTD_e_end);
-        while (!ZSTD_isError(left) && left > 0 && out.pos < out.size);
-        if (!ZSTD_isError(left) && left > 0)
-            return bytes; /* no room: the chunk is stored as it is */
-    }
-    return ZSTD_isError(left) ? left : out.pos;
-}
-
-/* Compresses one chunk into s->packed. *stored is 0 where that does not make it smaller. */
-static ousac_status compress_chunk(save *s, const tensor *t, const unsigned char *data, size_t bytes,
-                                   size_t *stored, ousac_error *error) {
-    size_t planes = 1;
-    if (t->codec == OUSAC_OCA_CODEC_SHUFFLE_ZSTD) {
-        planes = ousac_dtype_bytes(t->dtype);
-        const size_t count = bytes / planes;
-        for (size_t i = 0; i < count; i++)
-            for (size_t k = 0; k < planes; k++)
-                s->shuffled[k * count + i] = data[i * planes + k];
-        data = s->shuffled;
-    }
-    size_t packed = compress_planes(s, data, bytes, planes);
-    if (ZSTD_isError(packed))
-        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "tensor '%s': zstd: %s", t->name,
-                          ZSTD_getErrorName(packed));
-    *stored = packed < bytes ? packed : 0;
-    return OUSAC_STATUS_OK;
-}
-
 static ousac_status write_tensor(save *s, const tensor *t, unsigned char *chunk, ousac_error *error) {
     const void *all = t->data;
-    ousac_status lent = all ? OUSAC_STATUS_OK : t->source(t->source_self, t->source_index, &all, error);
+    ousac_status lent = t->source ? t->source(t->source_self, t->source_index, &all, error) : OUSAC_STATUS_OK;
     if (lent)
         return lent;
-    for (size_t begin = 0; begin < t->bytes; begin += CHUNK_DECODED_BYTES, chunk += CHUNK_BYTES) {
-        const unsigned char *data = (const unsigned char *)all + begin;
-        size_t bytes = t->bytes - begin < CHUNK_DECODED_BYTES ? t->bytes - begin : CHUNK_DECODED_BYTES;
-        size_t stored = 0;
+    for (size_t i = 0; i < chunks_of(t); i++, chunk += CHUNK_BYTES) {
+        const size_t begin = i * CHUNK_DECODED_BYTES;
+        const size_t bytes = t->bytes - begin < CHUNK_DECODED_BYTES ? t->bytes - begin : CHUNK_DECODED_BYTES;
+        const unsigned char *stored = s->read_back;
+        size_t stored_bytes = 0;
+        uint64_t hash = 0;
         ousac_status status = pad(s, error);
-        if (!status && t->codec != OUSAC_OCA_CODEC_RAW)
-            status = compress_chunk(s, t, data, bytes, &stored, error);
+        if (!status && t->spilled) {
+            hash = t->spilled[i].hash;
+            stored_bytes = (size_t)t->spilled[i].stored;
+            status =
+                ousac_spill_read(s->writer->spill, t->spilled[i].offset, s->read_back, stored_bytes, error);
+        } else if (!status) {
+            const unsigned char *data = (const unsigned char *)all + begin;
+            hash = XXH64(data, bytes, 0);
+            status = ousac_oca_pack(s->packer, t->name, t->dtype, t->codec, data, bytes, &stored,
+                                    &stored_bytes, error);
+        }
+        if (status)
+            return status;
         put64(chunk, s->position);
-        put64(chunk + 8, stored ? stored : bytes);
-        put64(chunk + 16, XXH64(data, bytes, 0));
-        if (!status)
-            status = stored ? put(s, s->packed, stored, error) : put(s, data, bytes, error);
+        put64(chunk + 8, stored_bytes);
+        put64(chunk + 16, hash);
+        status = put(s, stored, stored_bytes, error);
         if (status)
             return status;
     }

@@ -50,6 +50,14 @@ ousac_status ousac_oca_writer_tensor_stream(ousac_oca_writer *writer, const char
                                             size_t dims, const uint64_t *shape, ousac_oca_codec codec,
                                             ousac_oca_source source, void *self, size_t index,
                                             ousac_error *error);
+/* Opens a nameless temporary file in a directory, for tensors that are put. At most once. Errors: IO, MEMORY.
+ */
+ousac_status ousac_oca_writer_spill(ousac_oca_writer *writer, const char *directory, ousac_error *error);
+/* As ousac_oca_writer_tensor, but packs the tensor into the spill at once: `data` is needed no longer than
+ * the call, and the file will hold the same bytes. USAGE without a spill. */
+ousac_status ousac_oca_writer_tensor_put(ousac_oca_writer *writer, const char *name, ousac_dtype dtype,
+                                         size_t dims, const uint64_t *shape, ousac_oca_codec codec,
+                                         const void *data, ousac_error *error);
 
 /* Writes the file: temporary file, sync, rename. The writer stays usable and must still be freed. USAGE where
  * an i8 tensor's companion "<name>.scale" is not f32, one for each row, or names and metadata exceed 256 MiB.

@@ -368,3 +368,11 @@ ousac_status ousac_safetensors_read_f32(const ousac_safetensors_tensor *tensor, 
                               tensor->name, (unsigned long long)(first + i));
     return OUSAC_STATUS_OK;
 }
+
+void ousac_safetensors_drop(const ousac_safetensors *file, const ousac_safetensors_tensor *tensor,
+                            uint64_t first, uint64_t count) {
+    const uint64_t element = tensor->count ? tensor->bytes / tensor->count : 0;
+    if (first <= tensor->count && count <= tensor->count - first)
+        ousac_file_drop(&file->view, (const unsigned char *)tensor->data + first * element,
+                        (size_t)(count * element));
+}

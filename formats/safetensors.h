@@ -60,6 +60,10 @@ int ousac_safetensors_metadata_next(const ousac_safetensors *file, const void **
  * outside the tensor, NUMBER where a value is not finite (named by tensor and index). */
 ousac_status ousac_safetensors_read_f32(const ousac_safetensors_tensor *tensor, uint64_t first,
                                         uint64_t count, float *target, ousac_error *error);
+/* Lets go of the memory behind elements [first, first + count), which stay readable (ousac_file_drop);
+ * nothing for a file that was opened in the caller's memory. */
+void ousac_safetensors_drop(const ousac_safetensors *file, const ousac_safetensors_tensor *tensor,
+                            uint64_t first, uint64_t count);
 
 #ifdef __cplusplus
 }

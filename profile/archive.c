@@ -5,11 +5,14 @@
 #include "profile/arch_text.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define FORMAT_VERSION "1"
 
@@ -64,14 +67,57 @@ static ousac_status fail_open(const char *path, oca_status got, const oca_fault 
     return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
 }
 
+static int read_at(void *context, uint64_t offset, void *target, size_t bytes) {
+    const int fd = *(const int *)context;
+    unsigned char *to = target;
+    while (bytes) {
+        const ssize_t got = pread(fd, to, bytes, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return -1;
+        to += got;
+        bytes -= (size_t)got;
+        offset += (uint64_t)got;
+    }
+    return 0;
+}
+
+/* Opens a regular file for reading; -1 with errno. */
+static int open_regular(const char *path, uint64_t *size) {
+    struct stat info;
+    int fd, code = 0;
+    do
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO without a writer must not hang */
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &info) != 0)
+        code = errno;
+    else if (!S_ISREG(info.st_mode))
+        code = S_ISDIR(info.st_mode) ? EISDIR : EINVAL;
+    if (code) {
+        (void)close(fd);
+        errno = code;
+        return -1;
+    }
+    *size = (uint64_t)info.st_size;
+    return fd;
+}
+
 ousac_status ousac_archive_open(ousac_archive *archive, const char *path, const char *format,
                                 ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     oca_fault fault = {NULL, 0};
     oca_options options = {0};
     memset(archive, 0, sizeof *archive);
+    uint64_t size = 0;
+    oca_status got = OCA_ERR_IO;
     archive->path = ousac_strdup(path);
-    if (!archive->path) {
+    archive->descriptor = ousac_malloc(1, sizeof *archive->descriptor);
+    if (archive->descriptor)
+        *archive->descriptor = -1;
+    if (!archive->path || !archive->descriptor) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
         goto done;
     }
@@ -79,7 +125,9 @@ ousac_status ousac_archive_open(ousac_archive *archive, const char *path, const 
     options.release = release;
     options.fault = &fault;
     errno = 0;
-    oca_status got = oca_open_path(&archive->file, path, &options);
+    *archive->descriptor = open_regular(path, &size);
+    if (*archive->descriptor >= 0)
+        got = oca_open_callback(&archive->file, read_at, archive->descriptor, size, &options);
     if (got != OCA_OK) {
         status = fail_open(path, got, &fault, errno, error);
         goto done;
@@ -106,6 +154,9 @@ done:
 
 void ousac_archive_close(ousac_archive *archive) {
     oca_close(archive->file);
+    if (archive->descriptor && *archive->descriptor >= 0)
+        (void)close(*archive->descriptor);
+    ousac_free(archive->descriptor);
     ousac_free(archive->path);
     memset(archive, 0, sizeof *archive);
 }
@@ -294,6 +345,17 @@ ousac_status ousac_archive_verify(const ousac_archive *archive, ousac_error *err
         return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", archive->path, oca_status_string(got));
     return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor \"%s\": %s", archive->path, tensor.name,
                       oca_status_string(got));
+}
+
+ousac_status ousac_archive_directory(const char *path, char **directory, ousac_error *error) {
+    const char *slash = strrchr(path, '/');
+    const size_t length = !slash ? 1 : slash == path ? 1 : (size_t)(slash - path);
+    *directory = ousac_malloc(length + 1, 1);
+    if (!*directory)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
+    memcpy(*directory, slash ? path : ".", length);
+    (*directory)[length] = '\0';
+    return OUSAC_STATUS_OK;
 }
 
 ousac_status ousac_archive_begin(ousac_oca_writer **writer, const char *format, ousac_error *error) {

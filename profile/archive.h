@@ -32,6 +32,7 @@ enum { OUSAC_TENSOR_NAME_BYTES = 256, OUSAC_KEY_BYTES = 256 };
 typedef struct ousac_archive {
     char *path; /* as given, for messages */
     oca_file *file;
+    int *descriptor; /* read from, not mapped: what was read of a large file does not stay in memory */
 } ousac_archive;
 
 /* What a status of the standalone reader is among ousac's. */
@@ -80,6 +81,9 @@ ousac_status ousac_archive_check_f64(const ousac_archive *archive, const char *n
                                      size_t count, double least, ousac_error *error);
 /* Reads and checks every chunk of the file. */
 ousac_status ousac_archive_verify(const ousac_archive *archive, ousac_error *error);
+
+/* The directory that a file of this path lies in, "." for a bare name; ousac_free. */
+ousac_status ousac_archive_directory(const char *path, char **directory, ousac_error *error);
 
 /* A writer with the metadata that every archive carries. */
 ousac_status ousac_archive_begin(ousac_oca_writer **writer, const char *format, ousac_error *error);

@@ -277,8 +277,7 @@ static ousac_status weight_rms(const ousac_model *model, size_t s, float *row, d
     const ousac_site *site = &model->arch.sites[s];
     double sum = 0;
     for (size_t i = 0; i < site->m; i++) {
-        ousac_status status = model->backend->download(model->backend, row, model->weight[s] + i * site->n,
-                                                       site->n * sizeof *row, error);
+        ousac_status status = ousac_model_site_rows(model, s, i, 1, row, error);
         if (status)
             return status;
         for (size_t j = 0; j < site->n; j++)

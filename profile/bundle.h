@@ -38,6 +38,14 @@ ousac_status ousac_bundle_save(const char *path, const ousac_model *model, const
                                const ousac_factor_set *set, const ousac_plan *const *plans, size_t plan_count,
                                const ousac_bundle_options *options, ousac_error *error);
 
+/* The same without a set: makes the factors by `factors` (whose rank_max is not looked at: what is needed is
+ * made) and writes them as they come, through a nameless file beside `path`. The file is the one that
+ * ousac_bundle_save writes of a set of those ranks. The model may be loaded for its factors alone, the
+ * profile opened instead of loaded. */
+ousac_status ousac_bundle_stream(const char *path, const ousac_model *model, const ousac_profile *profile,
+                                 const ousac_factorise_options *factors, const ousac_plan *const *plans,
+                                 size_t plan_count, const ousac_bundle_options *options, ousac_error *error);
+
 /* A bundle opened for use: factors stay in the file until they are read. */
 typedef struct ousac_bundle ousac_bundle;
 

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 typedef struct workspace {
     size_t batch;
@@ -39,34 +40,55 @@ static void workspace_free(const ousac_model *model, void *pointer) {
     ousac_free(ws);
 }
 
+/* Blocks of the backend in a scratch, and how many floats of each. */
+enum { WORKSPACE_PARTS = 12 };
+typedef struct workspace_part {
+    float **target;
+    size_t count;
+} workspace_part;
+
+static void workspace_parts(const ousac_dit *dit, size_t batch, workspace *ws,
+                            workspace_part parts[WORKSPACE_PARTS]) {
+    const size_t rows = batch * dit->N, p2 = dit->patch * dit->patch;
+    const size_t wide = 3 * dit->d > dit->hidden ? 3 * dit->d : dit->hidden;
+    const size_t widest = dit->frequencies > dit->d ? dit->frequencies : dit->d;
+    const workspace_part all[WORKSPACE_PARTS] = {{&ws->time, widest},
+                                                 {&ws->time_hidden, dit->d},
+                                                 {&ws->condition, batch * dit->d},
+                                                 {&ws->modulation, batch * 6 * dit->d},
+                                                 {&ws->patches, rows * dit->channels * p2},
+                                                 {&ws->hidden, rows * dit->d},
+                                                 {&ws->normed, rows * dit->d},
+                                                 {&ws->wide, rows * wide},
+                                                 {&ws->mixed, rows * dit->d},
+                                                 {&ws->out, rows * dit->d},
+                                                 {&ws->final, rows * p2 * dit->out_channels},
+                                                 {&ws->scores, dit->N * dit->N}};
+    memcpy(parts, all, sizeof all);
+}
+
+static uint64_t workspace_bytes(const ousac_model *model, size_t batch) {
+    workspace none = {0};
+    workspace_part parts[WORKSPACE_PARTS];
+    uint64_t bytes = 0;
+    workspace_parts(model->state, batch, &none, parts);
+    for (size_t i = 0; i < WORKSPACE_PARTS; i++)
+        bytes += (uint64_t)parts[i].count * sizeof(float);
+    return bytes;
+}
+
 static ousac_status workspace_create(const ousac_model *model, size_t batch, void **pointer,
                                      ousac_error *error) {
     const ousac_dit *dit = model->state;
     const ousac_backend *be = model->backend;
-    size_t rows = batch * dit->N, p2 = dit->patch * dit->patch;
-    size_t wide = 3 * dit->d > dit->hidden ? 3 * dit->d : dit->hidden;
-    size_t widest = dit->frequencies > dit->d ? dit->frequencies : dit->d;
+    workspace_part parts[WORKSPACE_PARTS];
     workspace *ws = ousac_calloc(1, sizeof *ws);
     if (!ws)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a workspace");
-    struct {
-        float **target;
-        size_t count;
-    } const parts[] = {{&ws->time, widest},
-                       {&ws->time_hidden, dit->d},
-                       {&ws->condition, batch * dit->d},
-                       {&ws->modulation, batch * 6 * dit->d},
-                       {&ws->patches, rows * dit->channels * p2},
-                       {&ws->hidden, rows * dit->d},
-                       {&ws->normed, rows * dit->d},
-                       {&ws->wide, rows * wide},
-                       {&ws->mixed, rows * dit->d},
-                       {&ws->out, rows * dit->d},
-                       {&ws->final, rows * p2 * dit->out_channels},
-                       {&ws->scores, dit->N * dit->N}};
+    workspace_parts(dit, batch, ws, parts);
     int short_of_memory = 0;
     ws->batch = batch;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    for (size_t i = 0; i < WORKSPACE_PARTS; i++) {
         *parts[i].target = be->alloc(be, parts[i].count, sizeof(float));
         short_of_memory |= !*parts[i].target;
     }
@@ -230,6 +252,7 @@ const ousac_family ousac_family_dit = {.name = "dit",
                                        .unload = ousac_dit_unload,
                                        .workspace_create = workspace_create,
                                        .workspace_free = workspace_free,
+                                       .workspace_bytes = workspace_bytes,
                                        .draw_inputs = draw_inputs,
                                        .describe_input = describe_input,
                                        .forward = forward};

@@ -32,7 +32,8 @@ typedef struct loader {
     cJSON *config; /* or NULL */
     const char *config_name;
     const ousac_model_options *options;
-    float *host;          /* staging for one tensor */
+    int in_place;         /* 1: the mapped tensors stand for memory of the backend */
+    float *host;          /* staging for a part of a tensor */
     size_t used, total;   /* floats of dit->weights */
     unsigned char *taken; /* per tensor of the file: 1 once it is used */
     ousac_sha256 hash;
@@ -344,47 +345,79 @@ static ousac_status read_sizes(loader *l) {
 
 /* --- weights --- */
 
-/* Reads a tensor into `host`, hashes it under its canonical name, and marks it as used. */
-static ousac_status read_tensor(loader *l, const char *name, float *host, size_t dims, const size_t *shape) {
-    const ousac_safetensors_tensor *t;
-    ousac_status status = expect(l, name, &t, dims, shape);
-    if (!status)
-        status = ousac_safetensors_read_f32(t, 0, t->count, host, l->error);
-    if (status) {
-        if (l->error && !strstr(l->error->message, l->model->path))
-            ousac_error_prefix(l->error, "%s", l->model->path);
-        return status;
-    }
-    for (size_t i = 0; i < ousac_safetensors_count(l->file); i++)
-        if (ousac_safetensors_at(l->file, i) == t)
+/* Of a tensor at a time: 4 MiB as float32. */
+enum { PART_FLOATS = 1 << 20 };
+
+/* Finds a tensor of exactly the given shape and marks it as used. */
+static ousac_status take(loader *l, const char *name, size_t dims, const size_t *shape,
+                         const ousac_safetensors_tensor **tensor) {
+    ousac_status status = expect(l, name, tensor, dims, shape);
+    for (size_t i = 0; !status && i < ousac_safetensors_count(l->file); i++)
+        if (ousac_safetensors_at(l->file, i) == *tensor)
             l->taken[i] = 1;
-    return OUSAC_STATUS_OK;
+    return status;
 }
 
-/* Takes the next `count` floats of the slab: hashes and uploads what stands in l->host. */
-static ousac_status place(loader *l, const char *canonical, size_t dims, const size_t *shape,
-                          const float **target) {
-    size_t count = 1;
+/* Begins a tensor in the digest. */
+static void hash_shape(loader *l, const char *canonical, size_t dims, const size_t *shape) {
     ousac_sha256_add_text(&l->hash, canonical);
     ousac_sha256_add_u64(&l->hash, dims);
-    for (size_t i = 0; i < dims; i++) {
-        count *= shape[i];
+    for (size_t i = 0; i < dims; i++)
         ousac_sha256_add_u64(&l->hash, shape[i]);
-    }
-    ousac_sha256_add(&l->hash, l->host, count * sizeof(float));
+}
+
+/* The next `count` floats of the slab; NULL where the model is not for running. */
+static ousac_status reserve(loader *l, const char *canonical, size_t count, float **slot) {
+    *slot = NULL;
+    if (l->model->use != OUSAC_MODEL_RUN)
+        return OUSAC_STATUS_OK;
     if (count > l->total - l->used)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_INTERNAL, "%s: tensor %s exceeds the weights planned for",
                           l->model->path, canonical);
-    float *slot = l->dit->weights + l->used;
+    *slot = l->dit->weights + l->used;
     l->used += count;
-    *target = slot;
-    return l->model->backend->upload(l->model->backend, slot, l->host, count * sizeof(float), l->error);
+    return OUSAC_STATUS_OK;
+}
+
+/* Checks and hashes a tensor in parts, and uploads it to `slot`, NULL for nowhere. No part of the file stays
+ * in memory that is not to stand for memory of the backend. */
+static ousac_status stream(loader *l, const ousac_safetensors_tensor *t, float *slot) {
+    const ousac_backend *be = l->model->backend;
+    ousac_status status = OUSAC_STATUS_OK;
+    for (uint64_t at = 0; at < t->count && !status; at += PART_FLOATS) {
+        const uint64_t count = t->count - at < PART_FLOATS ? t->count - at : PART_FLOATS;
+        status = ousac_safetensors_read_f32(t, at, count, l->host, l->error);
+        if (status) {
+            if (l->error && !strstr(l->error->message, l->model->path))
+                ousac_error_prefix(l->error, "%s", l->model->path);
+            return status;
+        }
+        ousac_sha256_add(&l->hash, l->host, (size_t)count * sizeof(float));
+        if (slot)
+            status = be->upload(be, slot + at, l->host, (size_t)count * sizeof(float), l->error);
+        if (slot || l->model->use != OUSAC_MODEL_RUN)
+            ousac_safetensors_drop(l->file, t, at, count);
+    }
+    return status;
+}
+
+static ousac_status load_tensor(loader *l, const char *name, const char *canonical, const float **target,
+                                size_t dims, const size_t *shape) {
+    const ousac_safetensors_tensor *t = NULL;
+    float *slot = NULL;
+    ousac_status status = take(l, name, dims, shape, &t);
+    if (!status && !l->in_place)
+        status = reserve(l, canonical, (size_t)t->count, &slot);
+    if (status || l->model->use == OUSAC_MODEL_SHAPES)
+        return status;
+    hash_shape(l, canonical, dims, shape);
+    *target = l->in_place ? t->data : slot;
+    return stream(l, t, slot);
 }
 
 static ousac_status load_outer(loader *l, const char *canonical, const float **target, size_t dims,
                                const size_t *shape) {
-    ousac_status status = read_tensor(l, outer_name(l, canonical), l->host, dims, shape);
-    return status ? status : place(l, canonical, dims, shape, target);
+    return load_tensor(l, outer_name(l, canonical), canonical, target, dims, shape);
 }
 
 static ousac_status load_outer_linear(loader *l, const char *stem, const float **w, const float **bias,
@@ -398,6 +431,25 @@ static ousac_status load_outer_linear(loader *l, const char *stem, const float *
     return load_outer(l, name, bias, 1, (size_t[]){m});
 }
 
+/* q, k and v of a block from three tensors, one after another in memory and in the digest. */
+static ousac_status load_apart(loader *l, size_t block, const char *what, const char *canonical, size_t dims,
+                               const float **target) {
+    const size_t d = l->dit->d, size = dims == 1 ? d : d * d;
+    char name[OUSAC_NAME_BYTES];
+    float *slot = NULL;
+    ousac_status status = reserve(l, canonical, 3 * size, &slot);
+    hash_shape(l, canonical, dims, (size_t[]){3 * d, d});
+    *target = slot;
+    for (size_t i = 0; i < 3 && !status; i++) {
+        const ousac_safetensors_tensor *t = NULL;
+        block_name(name, l, block, DIFFUSERS_QKV[i], what);
+        status = take(l, name, dims, (size_t[]){d, d}, &t);
+        if (!status && l->model->use != OUSAC_MODEL_SHAPES)
+            status = stream(l, t, slot ? slot + i * size : NULL);
+    }
+    return status;
+}
+
 /* q, k and v of a block, fused in the public layout and apart in the other; biases may be absent together. */
 static ousac_status load_qkv(loader *l, size_t block, const float **w, const float **bias) {
     size_t d = l->dit->d;
@@ -406,23 +458,15 @@ static ousac_status load_qkv(loader *l, size_t block, const float **w, const flo
     int fused = l->layout == LAYOUT_PUBLIC;
     for (int kind = 0; kind < 2 && !status; kind++) {
         const char *what = kind ? "bias" : "weight";
+        const float **target = kind ? bias : w;
         block_name(name, l, block, fused ? PUBLIC_PART[PART_QKV] : DIFFUSERS_QKV[0], what);
         if (kind && !find(l, name)) {
             *bias = NULL;
             break;
         }
-        if (fused) {
-            status = read_tensor(l, name, l->host, kind ? 1 : 2, (size_t[]){3 * d, d});
-        } else {
-            for (size_t i = 0; i < 3 && !status; i++) {
-                block_name(name, l, block, DIFFUSERS_QKV[i], what);
-                status =
-                    read_tensor(l, name, l->host + i * d * (kind ? 1 : d), kind ? 1 : 2, (size_t[]){d, d});
-            }
-        }
         (void)snprintf(canonical, sizeof canonical, "blocks.%zu.attn.qkv.%s", block, what);
-        if (!status)
-            status = place(l, canonical, kind ? 1 : 2, (size_t[]){3 * d, d}, kind ? bias : w);
+        status = fused ? load_tensor(l, name, canonical, target, kind ? 1 : 2, (size_t[]){3 * d, d})
+                       : load_apart(l, block, what, canonical, kind ? 1 : 2, target);
     }
     return status;
 }
@@ -436,9 +480,7 @@ static ousac_status load_part(loader *l, size_t block, part which, const float *
         block_name(name, l, block, l->layout == LAYOUT_PUBLIC ? PUBLIC_PART[which] : DIFFUSERS_PART[which],
                    what);
         (void)snprintf(canonical, sizeof canonical, "blocks.%zu.%s.%s", block, PUBLIC_PART[which], what);
-        status = read_tensor(l, name, l->host, kind ? 1 : 2, (size_t[]){m, n});
-        if (!status)
-            status = place(l, canonical, kind ? 1 : 2, (size_t[]){m, n}, kind ? bias : w);
+        status = load_tensor(l, name, canonical, kind ? bias : w, kind ? 1 : 2, (size_t[]){m, n});
     }
     return status;
 }
@@ -451,6 +493,7 @@ static ousac_status check_copies(loader *l) {
         "class_embedder.embedding_table.weight"};
     if (l->layout == LAYOUT_PUBLIC)
         return OUSAC_STATUS_OK;
+    const int compares = l->model->use != OUSAC_MODEL_SHAPES;
     for (size_t s = 0; s < sizeof stems / sizeof *stems; s++) {
         char first[OUSAC_NAME_BYTES], name[OUSAC_NAME_BYTES];
         (void)snprintf(first, sizeof first, "transformer_blocks.0.norm1.emb.%s", stems[s]);
@@ -462,7 +505,7 @@ static ousac_status check_copies(loader *l) {
             if (!(t = find(l, name)))
                 continue; /* a file may keep one copy */
             if (t->bytes != reference->bytes || strcmp(t->dtype_name, reference->dtype_name) != 0 ||
-                memcmp(t->data, reference->data, t->bytes) != 0)
+                (compares && memcmp(t->data, reference->data, t->bytes) != 0))
                 return OUSAC_FAIL(
                     l->error, OUSAC_STATUS_UNSUPPORTED,
                     "%s: tensor %s differs from block 0's: blocks with embedders of their own cannot be "
@@ -471,7 +514,10 @@ static ousac_status check_copies(loader *l) {
             for (size_t i = 0; i < ousac_safetensors_count(l->file); i++)
                 if (ousac_safetensors_at(l->file, i) == t)
                     l->taken[i] = 1;
+            ousac_safetensors_drop(l->file, t, 0, t->count);
         }
+        if (!l->in_place)
+            ousac_safetensors_drop(l->file, reference, 0, reference->count);
     }
     return OUSAC_STATUS_OK;
 }
@@ -492,22 +538,74 @@ static void sincos(const ousac_dit *dit, float *out) {
         }
 }
 
+/* 1 where the file's tensors can stand for memory of the backend: all of them float32, as aligned as that. */
+static int can_stand(const loader *l) {
+    if (!l->model->backend->host || (l->options && l->options->copy_weights))
+        return 0;
+    for (size_t i = 0; i < ousac_safetensors_count(l->file); i++) {
+        const ousac_safetensors_tensor *t = ousac_safetensors_at(l->file, i);
+        if (!t->readable || t->dtype != OUSAC_DTYPE_F32 || (uintptr_t)t->data % sizeof(float))
+            return 0;
+    }
+    return 1;
+}
+
+/* The embedding that a file lacks. */
+static ousac_status make_pos_embed(loader *l) {
+    ousac_dit *dit = l->dit;
+    const ousac_backend *be = l->model->backend;
+    const size_t count = dit->N * dit->d;
+    float *slot = NULL, *made = ousac_malloc(count, sizeof *made);
+    if (!made)
+        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for the positions of %zu tokens",
+                          l->model->path, dit->N);
+    if (l->model->use != OUSAC_MODEL_SHAPES)
+        sincos(dit, made);
+    hash_shape(l, "pos_embed", 3, (size_t[]){1, dit->N, dit->d});
+    if (l->model->use != OUSAC_MODEL_SHAPES)
+        ousac_sha256_add(&l->hash, made, count * sizeof *made);
+    ousac_status status = reserve(l, "pos_embed", count, &slot);
+    dit->pos_embed = slot;
+    if (!status && slot)
+        status = be->upload(be, slot, made, count * sizeof *made, l->error);
+    ousac_free(made);
+    return status;
+}
+
+/* Floats that are copied: everything, or what the mapped file does not hold as it is needed. */
+static size_t copied_floats(const loader *l) {
+    const ousac_dit *dit = l->dit;
+    const size_t d = dit->d, h = dit->hidden, p2 = dit->patch * dit->patch, out = p2 * dit->out_channels;
+    const size_t qkv = 3 * d * d + 3 * d;
+    if (l->in_place)
+        return (l->layout == LAYOUT_PUBLIC ? 0 : dit->L * qkv) + dit->N * d;
+    return dit->L * (qkv + d * d + d + 2 * h * d + h + d + 6 * d * d + 6 * d) + d * p2 * dit->channels + d +
+           dit->N * d + d * dit->frequencies + d * d + 2 * d + dit->table_rows * d + 2 * d * d + 2 * d +
+           out * d + out;
+}
+
+/* What running takes: what is copied, and what stands in the file. */
+static uint64_t weight_bytes(const loader *l) {
+    uint64_t bytes = (uint64_t)l->total * sizeof(float);
+    for (size_t i = 0; l->in_place && i < ousac_safetensors_count(l->file); i++)
+        bytes += ousac_safetensors_at(l->file, i)->bytes;
+    return bytes;
+}
+
 static ousac_status load_weights(loader *l) {
     ousac_dit *dit = l->dit;
     const ousac_backend *be = l->model->backend;
-    size_t d = dit->d, h = dit->hidden, p2 = dit->patch * dit->patch, out = p2 * dit->out_channels;
-    size_t block_floats = 3 * d * d + 3 * d + d * d + d + 2 * h * d + h + d + 6 * d * d + 6 * d;
-    l->total = dit->L * block_floats + d * p2 * dit->channels + d + dit->N * d + d * dit->frequencies +
-               d * d + 2 * d + dit->table_rows * d + 2 * d * d + 2 * d + out * d + out;
-    size_t largest = 6 * d * d + 6 * d;
-    size_t sizes[] = {
-        h * d, dit->N * d, d * dit->frequencies, dit->table_rows * d, out * d, d * p2 * dit->channels};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        largest = sizes[i] > largest ? sizes[i] : largest;
-    l->host = ousac_malloc(largest, sizeof *l->host);
-    dit->weights = be->alloc(be, l->total, sizeof(float));
+    const int runs = l->model->use == OUSAC_MODEL_RUN;
+    size_t d = dit->d, h = dit->hidden, out = dit->patch * dit->patch * dit->out_channels;
+    l->in_place = can_stand(l);
+    l->total = copied_floats(l);
+    l->model->weight_bytes = weight_bytes(l);
+    l->in_place = l->in_place && runs;
+    l->host = ousac_malloc(PART_FLOATS, sizeof *l->host);
+    if (runs)
+        dit->weights = be->alloc(be, l->total, sizeof(float));
     dit->block = ousac_calloc(dit->L, sizeof *dit->block);
-    if (!l->host || !dit->weights || !dit->block)
+    if (!l->host || (runs && !dit->weights) || !dit->block)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu weights", l->model->path,
                           l->total);
 
@@ -516,12 +614,10 @@ static ousac_status load_weights(loader *l) {
                              (size_t[]){d, dit->channels, dit->patch, dit->patch})) ||
         (status = load_outer(l, "x_embedder.proj.bias", &dit->patch_bias, 1, (size_t[]){d})))
         return status;
-    if (find(l, outer_name(l, "pos_embed"))) {
+    if (find(l, outer_name(l, "pos_embed")))
         status = load_outer(l, "pos_embed", &dit->pos_embed, 3, (size_t[]){1, dit->N, d});
-    } else {
-        sincos(dit, l->host);
-        status = place(l, "pos_embed", 3, (size_t[]){1, dit->N, d}, &dit->pos_embed);
-    }
+    else
+        status = make_pos_embed(l);
     if (status ||
         (status = load_outer_linear(l, "t_embedder.mlp.0", &dit->t_w0, &dit->t_bias0, d, dit->frequencies)) ||
         (status = load_outer_linear(l, "t_embedder.mlp.2", &dit->t_w2, &dit->t_bias2, d, d)) ||
@@ -584,6 +680,20 @@ done:
     return status;
 }
 
+/* Where the file holds the sites of a block, in the order of ousac_arch_create_dit: q, k, v, proj, fc1, fc2.
+ */
+static void find_sources(const loader *l, size_t block, ousac_model_source *source) {
+    static const part parts[] = {PART_PROJ, PART_FC1, PART_FC2};
+    const int fused = l->layout == LAYOUT_PUBLIC;
+    char name[OUSAC_NAME_BYTES];
+    for (size_t i = 0; i < 3; i++) {
+        block_name(name, l, block, fused ? PUBLIC_PART[PART_QKV] : DIFFUSERS_QKV[i], "weight");
+        source[i] = (ousac_model_source){find(l, name), fused ? i * l->dit->d * l->dit->d : 0};
+        block_name(name, l, block, fused ? PUBLIC_PART[parts[i]] : DIFFUSERS_PART[parts[i]], "weight");
+        source[3 + i] = (ousac_model_source){find(l, name), 0};
+    }
+}
+
 static ousac_status fill_model(loader *l) {
     ousac_model *model = l->model;
     ousac_dit *dit = l->dit;
@@ -594,9 +704,12 @@ static ousac_status fill_model(loader *l) {
         return status;
     model->weight = ousac_calloc(model->arch.site_count, sizeof *model->weight);
     model->bias = ousac_calloc(model->arch.site_count, sizeof *model->bias);
-    if (!model->weight || !model->bias)
+    model->source = ousac_calloc(model->arch.site_count, sizeof *model->source);
+    if (!model->weight || !model->bias || !model->source)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for the site table", model->path);
-    for (size_t b = 0; b < dit->L; b++) { /* the order of ousac_arch_create_dit: q, k, v, proj, fc1, fc2 */
+    for (size_t b = 0; b < dit->L; b++)
+        find_sources(l, b, model->source + b * 6);
+    for (size_t b = 0; b < dit->L && model->use == OUSAC_MODEL_RUN; b++) { /* q, k, v, proj, fc1, fc2 */
         const ousac_dit_block *block = &dit->block[b];
         const float **w = model->weight + b * 6, **bias = model->bias + b * 6;
         for (size_t i = 0; i < 3; i++) {
@@ -615,6 +728,8 @@ static ousac_status fill_model(loader *l) {
                    (double)dit->final_norm_eps, dit->classes);
     ousac_sha256_add_text(&l->hash, constants);
     ousac_sha256_end(&l->hash, model->digest);
+    if (model->use == OUSAC_MODEL_SHAPES)
+        model->digest[0] = '\0';
     const char *betas = config_text(l, "betas");
     return ousac_noise_parse(betas ? betas : DEFAULT_BETAS, l->config_name, &model->alpha_bar,
                              &model->train_steps, l->error);

@@ -198,6 +198,9 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     size_t widest = 0;
     ousac_status status = OUSAC_STATUS_OK;
     *executor = NULL;
+    if (model->use != OUSAC_MODEL_RUN)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s was loaded for its factors alone and cannot be run",
+                          model->path);
     ousac_executor *ex = ousac_calloc(1, sizeof *ex);
     if (!ex)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for an executor");

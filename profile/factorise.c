@@ -16,7 +16,8 @@ typedef struct factor_job {
     const ousac_model *model;
     const ousac_profile *profile;
     const ousac_factorise_options *options;
-    ousac_factor_set *set;
+    ousac_factor_sink sink;
+    void *sink_self;
     atomic_size_t next;  /* group to take */
     atomic_size_t limit; /* groups at or above it are no longer taken: the first failed one, or group_count */
     pthread_mutex_t mutex; /* over what follows */
@@ -46,17 +47,10 @@ int ousac_method_parse(ousac_method *method, const char *name) {
 static ousac_status sum_segments(const ousac_profile *profile, size_t group, double **sum,
                                  ousac_error *error) {
     const size_t size = ousac_profile_moment_size(&profile->arch.groups[group]);
-    const size_t groups = profile->arch.group_count;
     *sum = ousac_malloc(size, sizeof **sum);
     if (!*sum)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a moment of %zu values", size);
-    memcpy(*sum, profile->moment[group], size * sizeof **sum);
-    for (size_t segment = 1; segment < profile->identity.segments; segment++) {
-        const double *more = profile->moment[segment * groups + group];
-        for (size_t i = 0; i < size; i++)
-            (*sum)[i] += more[i];
-    }
-    return OUSAC_STATUS_OK;
+    return ousac_profile_sum_moments(profile, group, *sum, error);
 }
 
 static size_t rank_wanted(const factor_job *job, size_t site) {
@@ -79,7 +73,8 @@ static ousac_status channel_scales(const ousac_profile *profile, ousac_magnitude
     return ousac_scaled_svd_weights(count, *scale, *scale, error);
 }
 
-static ousac_status factorise_scaled(const factor_job *job, size_t s, const float *w, ousac_error *error) {
+static ousac_status factorise_scaled(const factor_job *job, size_t s, const float *w, ousac_factors *factors,
+                                     ousac_error *error) {
     const ousac_site *site = &job->model->arch.sites[s];
     const ousac_method method = job->options->method;
     const int adjacent = method == OUSAC_METHOD_CD_SVD;
@@ -93,8 +88,8 @@ static ousac_status factorise_scaled(const factor_job *job, size_t s, const floa
                                     site->group, &right, error);
     }
     if (!status)
-        status = ousac_scaled_svd_create(&job->set->site[s], job->model->backend, site->m, site->n, w, left,
-                                         right, rank_wanted(job, s), error);
+        status = ousac_scaled_svd_create(factors, job->model->backend, site->m, site->n, w, left, right,
+                                         rank_wanted(job, s), error);
     ousac_free(left);
     ousac_free(right);
     return status;
@@ -103,14 +98,15 @@ static ousac_status factorise_scaled(const factor_job *job, size_t s, const floa
 /* By the group's moment: the leading directions where few are wanted and that works out, else all. `root` is
  * made when the first site needs it. */
 static ousac_status factorise_delta(const factor_job *job, size_t s, ousac_root *root, const double *moment,
-                                    const float *w, ousac_error *error) {
+                                    const float *w, ousac_factors *factors, ousac_error *error) {
     const ousac_backend *backend = job->model->backend;
     const ousac_site *site = &job->model->arch.sites[s];
     const ousac_group *group = &job->model->arch.groups[site->group];
-    ousac_factors *factors = &job->set->site[s];
     int done = 0;
-    ousac_status status = ousac_leading_create(factors, backend, group->side, site->m, site->n, moment, w,
-                                               rank_wanted(job, s), &done, error);
+    ousac_status status = OUSAC_STATUS_OK;
+    if (!job->options->whole_spectra)
+        status = ousac_leading_create(factors, backend, group->side, site->m, site->n, moment, w,
+                                      rank_wanted(job, s), &done, error);
     if (status || done)
         return status;
     if (group->side == OUSAC_SIDE_OUTPUT)
@@ -126,23 +122,27 @@ static ousac_status factorise_delta(const factor_job *job, size_t s, ousac_root 
 /* `moment` of the site's group; NULL where the method needs none. */
 static ousac_status factorise_site(const factor_job *job, size_t s, ousac_root *root, const double *moment,
                                    ousac_error *error) {
-    const ousac_backend *backend = job->model->backend;
     const ousac_site *site = &job->model->arch.sites[s];
     ousac_status status = OUSAC_STATUS_OK;
+    ousac_factors made = {0};
     float *w = ousac_malloc(site->m, site->n * sizeof *w);
     if (!w) {
         status =
             OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a weight (%zu, %zu)", site->m, site->n);
         goto done;
     }
-    status = backend->download(backend, w, job->model->weight[s], site->m * site->n * sizeof *w, error);
+    status = ousac_model_site_weight(job->model, s, w, error);
     if (status)
         goto done;
-    status = moment ? factorise_delta(job, s, root, moment, w, error) : factorise_scaled(job, s, w, error);
+    status = moment ? factorise_delta(job, s, root, moment, w, &made, error)
+                    : factorise_scaled(job, s, w, &made, error);
 done:
+    ousac_free(w);
     if (status)
         (void)ousac_error_prefix(error, "site %s", site->name);
-    ousac_free(w);
+    else
+        status = job->sink(job->sink_self, s, &made, error);
+    ousac_factors_free(&made);
     return status;
 }
 
@@ -255,38 +255,56 @@ static ousac_status check_profile(const ousac_model *model, const ousac_profile 
     return OUSAC_STATUS_OK;
 }
 
+ousac_status ousac_factorise_each(const ousac_model *model, const ousac_profile *profile,
+                                  const ousac_factorise_options *options, ousac_factor_sink sink, void *self,
+                                  ousac_error *error) {
+    ousac_status status = check_profile(model, profile, options->method, options->force, error);
+    if (status)
+        return status;
+    factor_job *job = ousac_calloc(1, sizeof *job);
+    if (!job)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the factors of %zu sites",
+                          model->arch.site_count);
+    job->model = model;
+    job->profile = profile;
+    job->options = options;
+    job->sink = sink;
+    job->sink_self = self;
+    status = run_job(job, error);
+    ousac_free(job);
+    return status;
+}
+
+/* An ousac_factor_sink that keeps them. */
+static ousac_status keep(void *self, size_t site, ousac_factors *factors, ousac_error *error) {
+    ousac_factor_set *set = self;
+    (void)error;
+    set->site[site] = *factors;
+    memset(factors, 0, sizeof *factors);
+    return OUSAC_STATUS_OK;
+}
+
 ousac_status ousac_factor_set_create(ousac_factor_set **set, const ousac_model *model,
                                      const ousac_profile *profile, const ousac_factorise_options *options,
                                      ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    ousac_factor_set *made = NULL;
-    factor_job *job = NULL;
+    ousac_factor_set *made = ousac_calloc(1, sizeof *made);
     *set = NULL;
-    status = check_profile(model, profile, options->method, options->force, error);
-    if (status)
-        goto done;
-    made = ousac_calloc(1, sizeof *made);
-    job = ousac_calloc(1, sizeof *job);
     if (made)
         made->site = ousac_calloc(model->arch.site_count, sizeof *made->site);
-    if (!made || !job || !made->site) {
+    if (!made || !made->site) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the factors of %zu sites",
                             model->arch.site_count);
         goto done;
     }
     made->method = options->method;
     made->site_count = model->arch.site_count;
-    job->model = model;
-    job->profile = profile;
-    job->options = options;
-    job->set = made;
-    status = run_job(job, error);
+    status = ousac_factorise_each(model, profile, options, keep, made, error);
     if (status)
         goto done;
     *set = made;
     made = NULL;
 done:
-    ousac_free(job);
     ousac_factor_set_free(made);
     return status;
 }

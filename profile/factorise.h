@@ -44,12 +44,25 @@ typedef struct ousac_factorise_options {
     const size_t *rank_max;
     const unsigned char *groups; /* (group_count): 1 for those wanted, the others' sites get no factors; NULL:
                                     all of them */
+    int whole_spectra; /* 1: by the full solver also where few directions are wanted, so that every eigenvalue
+                          is known and the factors are those of any larger rank, cut */
     size_t threads;
     int force;
     void (*progress)(void *self, uint64_t done, uint64_t total);
     void *progress_self;
     const volatile int *stop;
 } ousac_factorise_options;
+
+/* Takes the factors of a site. Called once for each site, from any of the threads, several at once, in no
+ * order that could be relied on. What the sink leaves in `factors` is freed after it. */
+typedef ousac_status (*ousac_factor_sink)(void *self, size_t site, ousac_factors *factors,
+                                          ousac_error *error);
+
+/* Makes the factors group by group and hands them over, so that no more of them is in memory than the threads
+ * are working on. The model may be loaded for its factors alone, the profile opened instead of loaded. */
+ousac_status ousac_factorise_each(const ousac_model *model, const ousac_profile *profile,
+                                  const ousac_factorise_options *options, ousac_factor_sink sink, void *self,
+                                  ousac_error *error);
 
 ousac_status ousac_factor_set_create(ousac_factor_set **set, const ousac_model *model,
                                      const ousac_profile *profile, const ousac_factorise_options *options,

@@ -45,6 +45,7 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
         goto done;
     }
     loaded->backend = backend;
+    loaded->use = options ? options->use : OUSAC_MODEL_RUN;
     for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES && !loaded->family; i++)
         if (FAMILIES[i]->recognises(file))
             loaded->family = FAMILIES[i];
@@ -64,6 +65,8 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
             goto done;
     if ((status = loaded->family->load(loaded, file, config, config_path, options, error)))
         goto done;
+    loaded->file = file;
+    file = NULL;
     *model = loaded;
     loaded = NULL;
 done:
@@ -83,12 +86,36 @@ void ousac_model_free(ousac_model *model) {
     ousac_free(model->alpha_bar);
     ousac_free(model->weight);
     ousac_free(model->bias);
+    ousac_free(model->source);
+    ousac_safetensors_close(model->file);
     ousac_free(model->path);
     ousac_free(model);
 }
 
 size_t ousac_model_sample_size(const ousac_model *model) {
     return model->channels * model->height * model->width;
+}
+
+ousac_status ousac_model_site_rows(const ousac_model *model, size_t site, size_t first, size_t rows, float *w,
+                                   ousac_error *error) {
+    const size_t n = model->arch.sites[site].n;
+    if (model->weight && model->weight[site])
+        return model->backend->download(model->backend, w, model->weight[site] + first * n,
+                                        rows * n * sizeof *w, error);
+    const ousac_model_source *source = model->source ? &model->source[site] : NULL;
+    if (!source || !source->tensor)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%s: site %s has no weights", model->path,
+                          model->arch.sites[site].name);
+    const uint64_t begin = source->first + (uint64_t)first * n;
+    ousac_status status = ousac_safetensors_read_f32(source->tensor, begin, (uint64_t)rows * n, w, error);
+    if (status)
+        (void)ousac_error_prefix(error, "%s", model->path);
+    ousac_safetensors_drop(model->file, source->tensor, begin, (uint64_t)rows * n);
+    return status;
+}
+
+ousac_status ousac_model_site_weight(const ousac_model *model, size_t site, float *w, ousac_error *error) {
+    return ousac_model_site_rows(model, site, 0, model->arch.sites[site].m, w, error);
 }
 
 /* The inner product of a row with random signs: bit j of the draws of (site and probe as seed, row as
@@ -104,28 +131,33 @@ static double signed_sum(const float *row, size_t n, uint64_t seed, uint64_t sam
     return sum;
 }
 
+/* Rows of a site that are taken at a time where the whole weight is not needed. */
+enum { ROWS_AT_ONCE = 64 };
+
 ousac_status ousac_model_probes(const ousac_model *model, double *probes, ousac_error *error) {
-    const ousac_backend *be = model->backend;
     ousac_status status = OUSAC_STATUS_OK;
     size_t widest = 0;
     for (size_t s = 0; s < model->arch.site_count; s++)
         widest = model->arch.sites[s].n > widest ? model->arch.sites[s].n : widest;
-    float *row = ousac_malloc(widest, sizeof *row);
-    if (!row)
+    float *block = ousac_malloc(widest, ROWS_AT_ONCE * sizeof *block);
+    if (!block)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for projections", model->path);
     for (size_t s = 0; s < model->arch.site_count && !status; s++) {
         const ousac_site *site = &model->arch.sites[s];
         double *probe = probes + s * OUSAC_PROBE_COUNT;
         memset(probe, 0, OUSAC_PROBE_COUNT * sizeof *probe);
         for (size_t i = 0; i < site->m && !status; i++) {
-            status = be->download(be, row, model->weight[s] + i * site->n, site->n * sizeof *row, error);
+            const float *row = block + i % ROWS_AT_ONCE * site->n;
+            if (i % ROWS_AT_ONCE == 0)
+                status = ousac_model_site_rows(
+                    model, s, i, site->m - i < ROWS_AT_ONCE ? site->m - i : ROWS_AT_ONCE, block, error);
             for (size_t p = 0; p < OUSAC_PROBE_COUNT && !status; p++)
                 probe[p] += signed_sum(row, site->n, (uint64_t)s * OUSAC_PROBE_COUNT + p, i);
         }
         for (size_t p = 0; p < OUSAC_PROBE_COUNT; p++)
             probe[p] /= sqrt((double)site->m * (double)site->n);
     }
-    ousac_free(row);
+    ousac_free(block);
     return status;
 }
 

@@ -41,10 +41,20 @@ typedef struct ousac_linears {
                                ousac_error *error);
 } ousac_linears;
 
+/* What a model is loaded for. But for its shapes, the whole checkpoint is read once, in parts, for its
+ * digest. */
+typedef enum ousac_model_use {
+    OUSAC_MODEL_RUN = 0,     /* every weight in memory of the backend */
+    OUSAC_MODEL_FACTORS = 1, /* shapes, and weights by site from the file when asked: it cannot be run */
+    OUSAC_MODEL_SHAPES = 2   /* as FACTORS, but no value was looked at, and the digest is empty */
+} ousac_model_use;
+
 /* Values that config.json may lack; 0 or NULL: take them from the config. */
 typedef struct ousac_model_options {
     const char *config_path; /* NULL: config.json beside the checkpoint */
     size_t heads;
+    ousac_model_use use;
+    int copy_weights; /* 1: never let the mapped file stand for memory of the backend */
 } ousac_model_options;
 
 typedef struct ousac_family {
@@ -60,6 +70,8 @@ typedef struct ousac_family {
     ousac_status (*workspace_create)(const ousac_model *model, size_t batch, void **workspace,
                                      ousac_error *error);
     void (*workspace_free)(const ousac_model *model, void *workspace);
+    /* Bytes of such a scratch; also of a model that is not for running. */
+    uint64_t (*workspace_bytes)(const ousac_model *model, size_t batch);
     /* Draws the conditioning of samples [first, first + count), a function of seed and sample index alone. */
     ousac_status (*draw_inputs)(const ousac_model *model, void *workspace, uint64_t seed, uint64_t first,
                                 size_t count, ousac_error *error);
@@ -71,6 +83,12 @@ typedef struct ousac_family {
                             ousac_error *error);
 } ousac_family;
 
+/* Where a checkpoint holds the weights of a site: m * n elements of a tensor, row-major. */
+typedef struct ousac_model_source {
+    const ousac_safetensors_tensor *tensor; /* NULL where they are not in the file as they are */
+    uint64_t first;
+} ousac_model_source;
+
 struct ousac_model {
     const ousac_family *family;
     const ousac_backend *backend;
@@ -81,19 +99,32 @@ struct ousac_model {
     double *alpha_bar;               /* (T): products of 1 - beta, in double */
     int has_uncond;                  /* 1: the unconditional branch can be run */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used */
-    /* Of each site: W (m, n), contiguous, sites of a group one after another, and bias (m), or NULL; the
-     * biases of a group likewise one after another. */
+    ousac_model_use use;
+    uint64_t weight_bytes; /* that running takes for weights, copied or mapped */
+    /* Of each site, in memory of the backend, which under the CPU may be the mapped checkpoint: W (m, n),
+     * contiguous, sites of a group one after another, and bias (m), or NULL; the biases of a group likewise
+     * one after another. All NULL where the model is not for running. */
     const float **weight;
     const float **bias;
-    void *state; /* the family's */
+    ousac_safetensors *file;    /* the checkpoint, mapped; NULL where the model was not loaded from one */
+    ousac_model_source *source; /* (site_count), in that file; may be NULL where there are weights */
+    void *state;                /* the family's */
 };
 
 /* Loads a checkpoint of any known family. Errors: IO; FORMAT naming the file and the tensor or the config
  * key; UNSUPPORTED for an unknown layout; NUMBER for a non-finite weight. The model is immutable afterwards
- * and may be shared by threads. Free with ousac_model_free. */
+ * and may be shared by threads. The file must keep its contents for as long as the model lives (replacing it
+ * by another file is no harm). Free with ousac_model_free. */
 ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
                               const ousac_backend *backend, ousac_error *error);
 void ousac_model_free(ousac_model *model);
+
+/* Rows [first, first + rows) of W (m, n) of a site, as host float32, from wherever they are; no more of the
+ * checkpoint stays in memory. Errors: NUMBER, UNSUPPORTED as ousac_model_load. Thread-safe. */
+ousac_status ousac_model_site_rows(const ousac_model *model, size_t site, size_t first, size_t rows, float *w,
+                                   ousac_error *error);
+/* All of them: w (m, n). */
+ousac_status ousac_model_site_weight(const ousac_model *model, size_t site, float *w, ousac_error *error);
 
 /* channels * height * width */
 size_t ousac_model_sample_size(const ousac_model *model);

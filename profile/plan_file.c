@@ -272,7 +272,7 @@ done:
 
 ousac_status ousac_plan_load(ousac_plan **plan, const char *path, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    ousac_archive archive = {NULL, NULL};
+    ousac_archive archive = {0};
     ousac_plan *made = NULL;
     *plan = NULL;
     status = ousac_archive_open(&archive, path, OUSAC_FORMAT_PLAN, error);

@@ -3,6 +3,7 @@
 #include "formats/memory.h"
 #include "profile/arch_text.h"
 #include "profile/archive.h"
+#include "profile/profile_source.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -122,7 +123,7 @@ static ousac_status check_identity(const ousac_arch *arch, const ousac_schedule 
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status allocate_arrays(ousac_profile *profile, int with_moments, ousac_error *error) {
+static ousac_status allocate_arrays(ousac_profile *profile, ousac_error *error) {
     const size_t evaluations = profile->schedule.step_count * OUSAC_BRANCHES;
     const size_t groups = profile->arch.group_count;
     int complete = 1;
@@ -134,15 +135,6 @@ static ousac_status allocate_arrays(ousac_profile *profile, int with_moments, ou
         size_t width = ousac_profile_scalar_width(&profile->arch, (ousac_scalar)k);
         profile->scalar[k] = ousac_calloc(evaluations, width * sizeof(double));
         complete = profile->scalar[k] != NULL;
-    }
-    if (complete && with_moments) {
-        profile->moment = ousac_calloc(profile->identity.segments, groups * sizeof *profile->moment);
-        complete = profile->moment != NULL;
-        for (size_t i = 0; complete && i < profile->identity.segments * groups; i++) {
-            profile->moment[i] =
-                ousac_calloc(ousac_profile_moment_size(&profile->arch.groups[i % groups]), sizeof(double));
-            complete = profile->moment[i] != NULL;
-        }
     }
     for (int k = 0; complete && profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++) {
         const size_t size = ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k);
@@ -192,6 +184,24 @@ static ousac_status fill_weights(ousac_profile *profile, const double *weight, o
 ousac_status ousac_profile_create(ousac_profile **profile, const ousac_arch *arch,
                                   const ousac_schedule *schedule, const ousac_profile_identity *identity,
                                   const double *weight, int with_moments, ousac_error *error) {
+    return ousac_profile_create_in(profile, arch, schedule, identity, weight,
+                                   with_moments ? OUSAC_MOMENTS_MEMORY : OUSAC_MOMENTS_NONE, NULL, error);
+}
+
+ousac_status ousac_profile_create_spilled(ousac_profile **profile, const ousac_arch *arch,
+                                          const ousac_schedule *schedule,
+                                          const ousac_profile_identity *identity, const double *weight,
+                                          int with_moments, const char *directory, ousac_error *error) {
+    const ousac_moment_place place = !with_moments ? OUSAC_MOMENTS_NONE
+                                     : directory   ? OUSAC_MOMENTS_SPILL
+                                                   : OUSAC_MOMENTS_MEMORY;
+    return ousac_profile_create_in(profile, arch, schedule, identity, weight, place, directory, error);
+}
+
+ousac_status ousac_profile_create_in(ousac_profile **profile, const ousac_arch *arch,
+                                     const ousac_schedule *schedule, const ousac_profile_identity *identity,
+                                     const double *weight, ousac_moment_place place, const char *directory,
+                                     ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     ousac_profile *made = NULL;
     *profile = NULL;
@@ -212,7 +222,9 @@ ousac_status ousac_profile_create(ousac_profile **profile, const ousac_arch *arc
     if (!status)
         status = ousac_schedule_copy(&made->schedule, schedule, error);
     if (!status)
-        status = allocate_arrays(made, with_moments, error);
+        status = allocate_arrays(made, error);
+    if (!status)
+        status = ousac_profile_place_moments(made, place, directory, error);
     if (!status)
         status = ousac_schedule_effective_gates(schedule, made->gate, error);
     if (!status)
@@ -230,10 +242,14 @@ done:
 void ousac_profile_free(ousac_profile *profile) {
     if (!profile)
         return;
-    if (profile->moment)
+    if (profile->moment && !profile->spill)
         for (size_t i = 0; i < profile->identity.segments * profile->arch.group_count; i++)
             ousac_free(profile->moment[i]);
     ousac_free(profile->moment);
+    ousac_spill_free(profile->spill);
+    if (profile->file)
+        ousac_archive_close(&profile->file->archive);
+    ousac_free(profile->file);
     for (int k = 0; k < OUSAC_SCALAR_COUNT; k++)
         ousac_free(profile->scalar[k]);
     for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)
@@ -386,24 +402,55 @@ static void add_all(double *sum, const double *more, size_t count) {
         sum[i] += more[i];
 }
 
+/* One at a time; only the reading of a file can fail. */
+static ousac_status add_moments(ousac_profile *profile, const ousac_profile *more, ousac_error *error) {
+    const size_t groups = profile->arch.group_count;
+    ousac_status status = OUSAC_STATUS_OK;
+    size_t largest = 0;
+    double *read = NULL;
+    for (size_t g = 0; more->file && g < groups; g++) {
+        const size_t size = ousac_profile_moment_size(&profile->arch.groups[g]);
+        largest = size > largest ? size : largest;
+    }
+    if (more->file && !(read = ousac_malloc(largest, sizeof *read)))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a moment of %zu values", largest);
+    for (size_t i = 0; !status && i < profile->identity.segments * groups; i++) {
+        if (more->file)
+            status = ousac_profile_read_moment(more, i, read, error);
+        if (!status)
+            add_all(profile->moment[i], more->file ? read : more->moment[i],
+                    ousac_profile_moment_size(&profile->arch.groups[i % groups]));
+        ousac_profile_drop_moment(profile, i);
+    }
+    ousac_free(read);
+    return status;
+}
+
 ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *more, ousac_error *error) {
     ousac_sample_range *joined = NULL;
     size_t joined_count = 0;
-    ousac_status status = check_mergeable(profile, more, error);
+    ousac_status status = profile->file ? OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                                                     "a profile that is added to must be loaded, not opened")
+                                        : check_mergeable(profile, more, error);
     if (!status)
         status = join_ranges(profile->ranges, profile->range_count, more->ranges, more->range_count, &joined,
                              &joined_count, error);
-    if (status)
+    if (!status && profile->moment)
+        status = add_moments(profile, more, error);
+    if (status) {
+        ousac_free(joined);
         return status;
+    }
     /* nothing below can fail */
     ousac_free(profile->ranges);
     profile->ranges = joined;
     profile->range_count = joined_count;
-    for (size_t i = 0; i < ousac_profile_sum_count(profile); i++) {
-        size_t count = 0;
-        double *sum = ousac_profile_sum(profile, i, &count);
-        add_all(sum, ousac_profile_sum(more, i, &count), count);
-    }
+    for (int k = 0; k < OUSAC_SCALAR_COUNT; k++)
+        add_all(profile->scalar[k], more->scalar[k],
+                steps_size(profile, ousac_profile_scalar_width(&profile->arch, (ousac_scalar)k)));
+    for (int k = 0; profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++)
+        add_all(profile->magnitude[k], more->magnitude[k],
+                ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k));
     return OUSAC_STATUS_OK;
 }
 
@@ -434,60 +481,4 @@ void ousac_profile_weights_digest(const ousac_profile *profile, char digest[OUSA
     ousac_sha256_add(&state, profile->weight,
                      steps_size(profile, profile->arch.group_count) * sizeof(double));
     ousac_sha256_end(&state, digest);
-}
-
-void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST_CHARS]) {
-    (void)ousac_profile_digest_streamed(profile, NULL, NULL, digest, NULL); /* nothing in it can fail */
-}
-
-ousac_status ousac_profile_digest_streamed(const ousac_profile *profile, ousac_oca_source source, void *self,
-                                           char digest[OUSAC_DIGEST_CHARS], ousac_error *error) {
-    const int with_moments = source || profile->moment;
-    const ousac_profile_identity *identity = &profile->identity;
-    const size_t evaluations = steps_size(profile, 1), groups = profile->arch.group_count;
-    char schedule[OUSAC_DIGEST_CHARS];
-    ousac_sha256 state;
-    ousac_schedule_digest(&profile->schedule, schedule);
-    ousac_sha256_begin(&state);
-    ousac_sha256_add_text(&state, "ousac-profile-1");
-    ousac_sha256_add_text(&state, identity->model_digest);
-    ousac_sha256_add_text(&state, schedule);
-    ousac_sha256_add_text(&state, identity->weights_digest);
-    ousac_sha256_add_u64(&state, identity->seed);
-    ousac_sha256_add_u64(&state, identity->micro_batch);
-    ousac_sha256_add_u64(&state, identity->tokens_used);
-    ousac_sha256_add_u64(&state, identity->segments);
-    ousac_arch_digest_add(&profile->arch, &state);
-    ousac_sha256_add_u64(&state, profile->range_count);
-    for (size_t i = 0; i < profile->range_count; i++) {
-        ousac_sha256_add_u64(&state, profile->ranges[i].first);
-        ousac_sha256_add_u64(&state, profile->ranges[i].count);
-    }
-    ousac_sha256_add(&state, profile->gate, evaluations * sizeof *profile->gate);
-    ousac_sha256_add(&state, profile->age, evaluations * sizeof *profile->age);
-    ousac_sha256_add(&state, profile->weight, evaluations * groups * sizeof(double));
-    for (int k = 0; k < OUSAC_SCALAR_COUNT; k++)
-        ousac_sha256_add(&state, profile->scalar[k],
-                         evaluations * ousac_profile_scalar_width(&profile->arch, (ousac_scalar)k) *
-                             sizeof(double));
-    ousac_sha256_add_u64(&state, with_moments != 0);
-    for (size_t i = 0; with_moments && i < identity->segments * groups; i++) {
-        const void *packed = source ? NULL : profile->moment[i];
-        const ousac_status status = source ? source(self, i, &packed, error) : OUSAC_STATUS_OK;
-        if (status)
-            return status;
-        ousac_sha256_add(&state, packed,
-                         ousac_profile_moment_size(&profile->arch.groups[i % groups]) * sizeof(double));
-    }
-    if (identity->bf16) /* nothing for float32, as for magnitudes below */
-        ousac_sha256_add_text(&state, "bf16");
-    if (identity->magnitudes) { /* nothing where there are none: the digests of plain profiles stay */
-        ousac_sha256_add_u64(&state, 1);
-        for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)
-            ousac_sha256_add(&state, profile->magnitude[k],
-                             ousac_profile_magnitude_size(&profile->arch, (ousac_magnitude)k) *
-                                 sizeof(double));
-    }
-    ousac_sha256_end(&state, digest);
-    return OUSAC_STATUS_OK;
 }

@@ -10,6 +10,7 @@
 #include "formats/oca_write.h"
 #include "formats/schedule.h"
 #include "formats/sha256.h"
+#include "formats/spill.h"
 #include "formats/status.h"
 
 #include <stddef.h>
@@ -58,6 +59,9 @@ typedef struct ousac_profile_identity {
     int bf16;           /* 1: the model's linears ran in bfloat16 */
 } ousac_profile_identity;
 
+/* The file that a profile's moments are still in. */
+typedef struct ousac_profile_source ousac_profile_source;
+
 typedef struct ousac_profile {
     ousac_profile_identity identity;
     ousac_arch arch;
@@ -69,9 +73,12 @@ typedef struct ousac_profile {
                   where  the branch is not evaluated */
     double *weight;                     /* (S, OUSAC_BRANCHES, group_count): step weights */
     double *scalar[OUSAC_SCALAR_COUNT]; /* (S, OUSAC_BRANCHES, sites, groups or modules) */
-    double *
-        *moment; /* [segment * group_count + group]: packed lower triangle of dim; NULL in a pilot profile */
+    /* [segment * group_count + group]: packed lower triangle of dim; NULL in a pilot profile. Each is in
+     * memory, or mapped from `spill`, or NULL where it is still in `file`. */
+    double **moment;
     double *magnitude[OUSAC_MAGNITUDE_COUNT]; /* channels of group or site after one another; NULL without */
+    ousac_spill *spill;                       /* NULL for none */
+    ousac_profile_source *file;               /* of a profile that was opened, not loaded; else NULL */
 } ousac_profile;
 
 /* Entries of a scalar for one step and branch: group_count, site_count or module_count. */
@@ -98,7 +105,23 @@ uint64_t ousac_profile_samples(const ousac_profile *profile);
 ousac_status ousac_profile_create(ousac_profile **profile, const ousac_arch *arch,
                                   const ousac_schedule *schedule, const ousac_profile_identity *identity,
                                   const double *weight, int with_moments, ousac_error *error);
+/* The same with the moments mapped from a nameless file in `directory`: for those that exceed memory. NULL
+ * for in memory. */
+ousac_status ousac_profile_create_spilled(ousac_profile **profile, const ousac_arch *arch,
+                                          const ousac_schedule *schedule,
+                                          const ousac_profile_identity *identity, const double *weight,
+                                          int with_moments, const char *directory, ousac_error *error);
 void ousac_profile_free(ousac_profile *profile);
+
+/* Copies moment `index` of a profile with moments into `target`, ousac_profile_moment_size doubles, from
+ * wherever it is. Errors: those of reading the file. Thread-safe. */
+ousac_status ousac_profile_read_moment(const ousac_profile *profile, size_t index, double *target,
+                                       ousac_error *error);
+/* The sum of a group's moments over the segments, likewise. */
+ousac_status ousac_profile_sum_moments(const ousac_profile *profile, size_t group, double *target,
+                                       ousac_error *error);
+/* Takes a moment that is mapped from a spill out of memory until it is touched again; else nothing. */
+void ousac_profile_drop_moment(const ousac_profile *profile, size_t index);
 
 /* Records that samples [first, first + count) are in the sums. MISMATCH, naming both ranges, where some
  * already are. */
@@ -106,7 +129,8 @@ ousac_status ousac_profile_add_range(ousac_profile *profile, uint64_t first, uin
                                      ousac_error *error);
 
 /* Adds the sums and the range of `more`. MISMATCH naming what differs: model, schedule, seed, micro-batch,
- * tokens, segments, weights, or overlapping sample ranges; the profile is then unchanged. */
+ * tokens, segments, weights, or overlapping sample ranges; the profile is then unchanged. `more` may have
+ * been opened instead of loaded; where its file then cannot be read, the profile is fit to be freed only. */
 ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *more, ousac_error *error);
 
 /* The arrays that merging adds up (scalars, moments, magnitudes), in a fixed order: how many there are, and
@@ -130,6 +154,11 @@ ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, 
 ousac_status ousac_profile_save_streamed(const ousac_profile *profile, ousac_oca_source source, void *self,
                                          const char *path, const char *run_text, ousac_error *error);
 ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac_error *error);
+
+/* The same, but the moments stay in the file: each is read once, for the digest, and again by
+ * ousac_profile_read_moment. Such a profile is for reading: it may not be added to, saved or recorded into.
+ */
+ousac_status ousac_profile_open(ousac_profile **profile, const char *path, ousac_error *error);
 
 /* SHA-256 of everything but what the run cost. */
 void ousac_profile_digest(const ousac_profile *profile, char digest[OUSAC_DIGEST_CHARS]);

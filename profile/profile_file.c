@@ -3,6 +3,7 @@
 
 #include "formats/memory.h"
 #include "profile/archive.h"
+#include "profile/profile_source.h"
 #include "profile/text.h"
 
 #include <inttypes.h>
@@ -14,11 +15,6 @@ enum { STEP_DIMS = 3 };
 
 static void name_scalar(char name[OUSAC_TENSOR_NAME_BYTES], ousac_scalar scalar) {
     (void)snprintf(name, OUSAC_TENSOR_NAME_BYTES, "step/%s", ousac_scalar_name(scalar));
-}
-
-static void name_moment(char name[OUSAC_TENSOR_NAME_BYTES], const ousac_arch *arch, size_t index) {
-    (void)snprintf(name, OUSAC_TENSOR_NAME_BYTES, "moment/%s/%zu",
-                   arch->groups[index % arch->group_count].name, index / arch->group_count);
 }
 
 /* "magnitude/blocks.3.attn.qkv/x": of a group, or of a site. */
@@ -106,6 +102,16 @@ static ousac_status put_magnitudes(ousac_oca_writer *writer, const ousac_profile
     return status;
 }
 
+/* The writer's spill goes where the file will be: what fits there, fits there twice. */
+static ousac_status spill_beside(ousac_oca_writer *writer, const char *path, ousac_error *error) {
+    char *directory = NULL;
+    ousac_status status = ousac_archive_directory(path, &directory, error);
+    if (!status)
+        status = ousac_oca_writer_spill(writer, directory, error);
+    ousac_free(directory);
+    return status;
+}
+
 ousac_status ousac_profile_save(const ousac_profile *profile, const char *path, const char *run_text,
                                 ousac_error *error) {
     return ousac_profile_save_streamed(profile, NULL, NULL, path, run_text, error);
@@ -118,7 +124,12 @@ ousac_status ousac_profile_save_streamed(const ousac_profile *profile, ousac_oca
     char name[OUSAC_TENSOR_NAME_BYTES];
     const ousac_arch *arch = &profile->arch;
     uint64_t shape[STEP_DIMS] = {profile->schedule.step_count, OUSAC_BRANCHES, arch->group_count};
+    if (profile->file)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: a profile that is saved must be loaded, not opened",
+                          path);
     status = ousac_archive_begin(&writer, OUSAC_FORMAT_PROFILE, error);
+    if (!status && profile->spill)
+        status = spill_beside(writer, path, error);
     if (!status)
         status = put_metadata(writer, profile, source, self, run_text, error);
     if (!status)
@@ -139,11 +150,18 @@ ousac_status ousac_profile_save_streamed(const ousac_profile *profile, ousac_oca
     const size_t moments = source || profile->moment ? profile->identity.segments * arch->group_count : 0;
     for (size_t i = 0; !status && i < moments; i++) {
         const uint64_t size = ousac_profile_moment_size(&arch->groups[i % arch->group_count]);
-        name_moment(name, arch, i);
-        status = source ? ousac_oca_writer_tensor_stream(writer, name, OUSAC_DTYPE_F64, 1, &size,
-                                                         OUSAC_OCA_CODEC_SHUFFLE_ZSTD, source, self, i, error)
-                        : ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, 1, &size,
-                                                  OUSAC_OCA_CODEC_SHUFFLE_ZSTD, profile->moment[i], error);
+        ousac_profile_name_moment(name, arch, i);
+        if (source) {
+            status = ousac_oca_writer_tensor_stream(writer, name, OUSAC_DTYPE_F64, 1, &size,
+                                                    OUSAC_OCA_CODEC_SHUFFLE_ZSTD, source, self, i, error);
+        } else if (profile->spill) { /* one at a time in memory */
+            status = ousac_oca_writer_tensor_put(writer, name, OUSAC_DTYPE_F64, 1, &size,
+                                                 OUSAC_OCA_CODEC_SHUFFLE_ZSTD, profile->moment[i], error);
+            ousac_profile_drop_moment(profile, i);
+        } else {
+            status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F64, 1, &size,
+                                             OUSAC_OCA_CODEC_SHUFFLE_ZSTD, profile->moment[i], error);
+        }
     }
     if (!status && profile->identity.magnitudes)
         status = put_magnitudes(writer, profile, error);
@@ -268,7 +286,7 @@ static ousac_status check_tensors(const ousac_archive *archive, const ousac_arch
     }
     for (size_t i = 0; !status && with_moments && i < segments * arch->group_count; i++, expected++) {
         const uint64_t size = ousac_profile_moment_size(&arch->groups[i % arch->group_count]);
-        name_moment(name, arch, i);
+        ousac_profile_name_moment(name, arch, i);
         status = ousac_archive_find(archive, name, OUSAC_DTYPE_F64, 1, &size, &tensor, error);
     }
     for (int k = 0; !status && identity->magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++) {
@@ -336,10 +354,11 @@ static ousac_status take_arrays(const ousac_archive *archive, ousac_profile *pro
         shape[2] = ousac_profile_scalar_width(arch, (ousac_scalar)k);
         status = read_checked(archive, name, STEP_DIMS, shape, 0, profile->scalar[k], error);
     }
-    for (size_t i = 0; !status && profile->moment && i < profile->identity.segments * arch->group_count;
+    for (size_t i = 0;
+         !status && profile->moment && !profile->file && i < profile->identity.segments * arch->group_count;
          i++) {
         const uint64_t size = ousac_profile_moment_size(&arch->groups[i % arch->group_count]);
-        name_moment(name, arch, i);
+        ousac_profile_name_moment(name, arch, i);
         status = read_checked(archive, name, 1, &size, -HUGE_VAL, profile->moment[i], error);
     }
     for (int k = 0; !status && profile->identity.magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++) {
@@ -367,17 +386,22 @@ static ousac_status check_digests(const ousac_archive *archive, ousac_profile *p
     ousac_status status = ousac_archive_digest(archive, "digest", 0, recorded, error);
     if (status)
         return status;
-    ousac_profile_digest(profile, computed);
+    status = ousac_profile_compute_digest(profile, computed, error);
+    if (status)
+        return status;
     if (strcmp(recorded, computed) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                           "%s: metadata \"digest\" is %.12s; the profile's is %.12s", archive->path, recorded,
                           computed);
+    if (profile->file)
+        memcpy(profile->file->digest, computed, sizeof computed);
     return OUSAC_STATUS_OK;
 }
 
-ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac_error *error) {
+/* With `lazy` 1 the archive stays open and the moments in it. */
+static ousac_status take_profile(ousac_profile **profile, const char *path, int lazy, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    ousac_archive archive = {NULL, NULL};
+    ousac_archive archive = {0};
     ousac_profile *made = NULL;
     ousac_arch arch = {0};
     ousac_schedule schedule = {0};
@@ -391,7 +415,11 @@ ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac
         status = check_tensors(&archive, &arch, &schedule, &identity, with_moments, error);
     if (status)
         goto done;
-    status = ousac_profile_create(&made, &arch, &schedule, &identity, NULL, with_moments, error);
+    status = ousac_profile_create_in(&made, &arch, &schedule, &identity, NULL,
+                                     !with_moments ? OUSAC_MOMENTS_NONE
+                                     : lazy        ? OUSAC_MOMENTS_FILE
+                                                   : OUSAC_MOMENTS_MEMORY,
+                                     NULL, error);
     if (status) {
         if (status == OUSAC_STATUS_USAGE) { /* gates left to a plan, for instance: the file's fault */
             status = OUSAC_STATUS_FORMAT;
@@ -401,11 +429,21 @@ ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac
         (void)ousac_error_prefix(error, "%s", path);
         goto done;
     }
+    if (lazy && with_moments) {
+        made->file = ousac_calloc(1, sizeof *made->file);
+        if (!made->file) {
+            status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
+            goto done;
+        }
+        made->file->archive = archive;
+    }
     status = take_ranges(&archive, made, error);
     if (!status)
         status = take_arrays(&archive, made, error);
     if (!status)
         status = check_digests(&archive, made, identity.weights_digest, error);
+    if (made->file)
+        archive = (ousac_archive){0}; /* the profile's to close */
     if (status)
         goto done;
     *profile = made;
@@ -416,4 +454,12 @@ done:
     ousac_arch_free(&arch);
     ousac_archive_close(&archive);
     return status;
+}
+
+ousac_status ousac_profile_load(ousac_profile **profile, const char *path, ousac_error *error) {
+    return take_profile(profile, path, 0, error);
+}
+
+ousac_status ousac_profile_open(ousac_profile **profile, const char *path, ousac_error *error) {
+    return take_profile(profile, path, 1, error);
 }

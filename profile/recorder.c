@@ -30,6 +30,7 @@ struct ousac_recorder {
     ousac_profile *profile;
     const ousac_backend *backend;
     size_t workers, rows_max;
+    int spilled;     /* 1: the threads' moments are mapped from the profile's spill, which frees them */
     size_t *group_m; /* per group: sum of m */
     witness *witness;
     double *host; /* staging for one moment */
@@ -111,6 +112,14 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
     return p->moment && w->gate == OUSAC_GATE_CACHED ? choose_rows(w, first, count, error) : OUSAC_STATUS_OK;
 }
 
+/* Takes a thread's moment out of memory until it is added to again. */
+static void drop_moment(const witness *w, size_t index) {
+    const ousac_arch *arch = &w->recorder->profile->arch;
+    if (w->recorder->spilled)
+        ousac_spill_drop(w->moment[index],
+                         packed_size(arch->groups[index % arch->group_count].dim) * sizeof(double));
+}
+
 static ousac_status add_moment(witness *w, size_t group, size_t rows, const float *x, size_t ldx,
                                const float *y, size_t ldy, ousac_error *error) {
     const ousac_recorder *r = w->recorder;
@@ -132,10 +141,10 @@ static ousac_status add_moment(witness *w, size_t group, size_t rows, const floa
         status = be->gram(be, w->row_count, dim, w->delta, dim, w->gram, dim, error);
     /* sums stand for all tokens */
     weight *= (double)p->arch.tokens / (double)p->identity.tokens_used;
+    const size_t index = ousac_profile_segment(p, w->step) * p->arch.group_count + group;
     if (!status)
-        status = be->accumulate_packed(
-            be, dim, weight, w->gram, dim,
-            w->moment[ousac_profile_segment(p, w->step) * p->arch.group_count + group], error);
+        status = be->accumulate_packed(be, dim, weight, w->gram, dim, w->moment[index], error);
+    drop_moment(w, index);
     return status;
 }
 
@@ -229,9 +238,11 @@ static ousac_status collect(void *self, size_t worker, uint64_t first, size_t co
             return status;
         for (size_t j = 0; j < size; j++)
             p->moment[i][j] += r->host[j];
+        ousac_profile_drop_moment(p, i);
         memset(r->host, 0, size * sizeof(double));
         if ((status = be->upload(be, w->moment[i], r->host, size * sizeof(double), error)))
             return status;
+        drop_moment(w, i);
     }
     if (w->magnitudes)
         ousac_magnitudes_collect(w->magnitudes, p);
@@ -259,7 +270,7 @@ static void witness_free(witness *w, const ousac_recorder *r) {
     ousac_magnitudes_free(w->magnitudes);
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         ousac_free(w->scalar[s]);
-    for (size_t i = 0; w->moment && i < p->identity.segments * p->arch.group_count; i++)
+    for (size_t i = 0; w->moment && !r->spilled && i < p->identity.segments * p->arch.group_count; i++)
         be->release(be, w->moment[i]);
     ousac_free(w->moment);
     be->release(be, w->delta);
@@ -291,7 +302,8 @@ static int witness_create(witness *w, ousac_recorder *r) {
     if (!p->moment)
         return 1;
     size_t moments = p->identity.segments * arch->group_count;
-    w->moment = ousac_calloc(moments, sizeof *w->moment);
+    if (!r->spilled)
+        w->moment = ousac_calloc(moments, sizeof *w->moment);
     w->delta = be->alloc(be, r->rows_max * largest, sizeof(float));
     w->gram = be->alloc(be, largest * largest, sizeof(float));
     w->rows = be->alloc(be, r->rows_max, sizeof *w->rows);
@@ -299,12 +311,33 @@ static int witness_create(witness *w, ousac_recorder *r) {
     if (!w->moment || !w->delta || !w->gram || !w->rows || !w->rows_host)
         return 0;
     memset(r->host, 0, packed_size(largest) * sizeof(double));
-    for (size_t i = 0; i < moments; i++) {
+    for (size_t i = 0; i < moments && !r->spilled; i++) {
         size_t bytes = packed_size(arch->groups[i % arch->group_count].dim) * sizeof(double);
         if (!(w->moment[i] = be->alloc(be, bytes, 1)) || be->upload(be, w->moment[i], r->host, bytes, NULL))
             return 0;
     }
     return 1;
+}
+
+/* The threads' moments beside the profile's own, where those are not in memory either. */
+static ousac_status map_moments(ousac_recorder *r, ousac_error *error) {
+    const ousac_profile *p = r->profile;
+    const size_t moments = p->identity.segments * p->arch.group_count;
+    ousac_status status = OUSAC_STATUS_OK;
+    r->spilled = p->spill && p->moment && r->backend->host;
+    for (size_t i = 0; i < r->workers && r->spilled && !status; i++) {
+        r->witness[i].moment = ousac_calloc(moments, sizeof *r->witness[i].moment);
+        if (!r->witness[i].moment)
+            return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to record %zu moments", moments);
+        for (size_t k = 0; k < moments && !status; k++) {
+            void *block = NULL;
+            status = ousac_spill_map(
+                p->spill, packed_size(p->arch.groups[k % p->arch.group_count].dim) * sizeof(double), &block,
+                error);
+            r->witness[i].moment[k] = block;
+        }
+    }
+    return status;
 }
 
 void ousac_recorder_free(ousac_recorder *r) {
@@ -340,6 +373,13 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
     int ok = r->host && r->group_m && r->witness;
     for (size_t s = 0; ok && s < arch->site_count; s++)
         r->group_m[arch->sites[s].group] += arch->sites[s].m;
+    if (ok) {
+        const ousac_status status = map_moments(r, error);
+        if (status) {
+            ousac_recorder_free(r);
+            return status;
+        }
+    }
     for (size_t i = 0; ok && i < workers; i++)
         ok = witness_create(&r->witness[i], r);
     if (!ok) {

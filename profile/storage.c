@@ -105,32 +105,30 @@ static double dot(const double *x, const double *y, size_t count) {
     return sum;
 }
 
-/* The whole symmetric moment of an input from its packed segments. */
-static double *unpack_moment(const ousac_profile *profile, size_t group) {
-    const size_t n = profile->arch.groups[group].dim;
-    double *whole = ousac_calloc(n, n * sizeof *whole);
-    for (size_t segment = 0; whole && segment < profile->identity.segments; segment++) {
-        const double *packed = profile->moment[segment * profile->arch.group_count + group];
-        for (size_t i = 0; i < n; i++)
-            for (size_t j = 0; j <= i; j++)
-                whole[i * n + j] += packed[i * (i + 1) / 2 + j];
-    }
+/* The packed sum of a group's moments over its segments. */
+static ousac_status sum_moments(const site_view *v, const ousac_profile *profile, double **packed,
+                                ousac_error *error) {
+    *packed = ousac_malloc(ousac_profile_moment_size(&profile->arch.groups[v->site->group]), sizeof **packed);
+    return *packed ? ousac_profile_sum_moments(profile, v->site->group, *packed, error)
+                   : no_memory(v->site, error);
+}
+
+/* The whole symmetric moment of an input from its packed lower triangle. */
+static double *unpack_moment(size_t n, const double *packed) {
+    double *whole = ousac_malloc(n, n * sizeof *whole);
     for (size_t i = 0; whole && i < n; i++)
-        for (size_t j = 0; j < i; j++)
-            whole[j * n + i] = whole[i * n + j];
+        for (size_t j = 0; j <= i; j++)
+            whole[i * n + j] = whole[j * n + i] = packed[i * (i + 1) / 2 + j];
     return whole;
 }
 
 /* tr C of a group whose output's moment is known: tr D times the weighted energies of dx over those of dy. */
-static double input_trace(const ousac_profile *profile, size_t group) {
+static double input_trace(const ousac_profile *profile, size_t group, const double *packed) {
     const ousac_arch *arch = &profile->arch;
     const size_t site = arch->groups[group].first_site, m = arch->groups[group].dim;
     double trace = 0, dx2 = 0, dy2 = 0;
-    for (size_t segment = 0; segment < profile->identity.segments; segment++) {
-        const double *packed = profile->moment[segment * arch->group_count + group];
-        for (size_t i = 0; i < m; i++)
-            trace += packed[i * (i + 1) / 2 + i];
-    }
+    for (size_t i = 0; i < m; i++)
+        trace += packed[i * (i + 1) / 2 + i];
     for (size_t e = 0; e < profile->schedule.step_count * OUSAC_BRANCHES; e++)
         if (profile->gate[e] == OUSAC_GATE_CACHED) {
             const double weight = profile->weight[e * arch->group_count + group];
@@ -149,7 +147,7 @@ static ousac_status view_weight(site_view *v, size_t s, ousac_error *error) {
         status = no_memory(v->site, error);
         goto done;
     }
-    status = v->backend->download(v->backend, w, v->model->weight[s], m * n * sizeof *w, error);
+    status = ousac_model_site_weight(v->model, s, w, error);
     if (status)
         goto done;
     for (size_t i = 0; i < m * n; i++)
@@ -192,6 +190,7 @@ static ousac_status view_create(site_view *v, const ousac_model *model, const ou
     ousac_status status = OUSAC_STATUS_OK;
     const ousac_site *site = &model->arch.sites[s];
     const ousac_group *group = &model->arch.groups[site->group];
+    double *packed = NULL;
     *v = (site_view){
         .model = model, .backend = model->backend, .site = site, .rank = rank, .lambda = factors->lambda};
     v->left = ousac_spectrum_tail(factors->lambda, factors->lambda_count, rank);
@@ -205,11 +204,14 @@ static ousac_status view_create(site_view *v, const ousac_model *model, const ou
         v->a[i] = (double)factors->a[i];
     for (size_t i = 0; i < rank * site->n; i++)
         v->b[i] = (double)factors->b[i];
+    status = sum_moments(v, profile, &packed, error);
+    if (status)
+        goto done;
     if (group->side == OUSAC_SIDE_OUTPUT) {
-        v->per_channel = input_trace(profile, site->group) / (double)site->n;
+        v->per_channel = input_trace(profile, site->group, packed) / (double)site->n;
         goto done;
     }
-    v->moment = unpack_moment(profile, site->group);
+    v->moment = unpack_moment(group->dim, packed);
     v->at = ousac_malloc(rank, site->n * sizeof *v->at);
     v->bc = ousac_malloc(rank, site->n * sizeof *v->bc);
     status = v->moment && v->at && v->bc ? view_weight(v, s, error) : no_memory(site, error);
@@ -218,6 +220,7 @@ static ousac_status view_create(site_view *v, const ousac_model *model, const ou
     if (!status)
         status = through_moment(v, v->b, v->bc, error);
 done:
+    ousac_free(packed);
     if (status) {
         view_free(v);
         *v = (site_view){0};

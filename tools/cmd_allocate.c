@@ -1,5 +1,8 @@
 #include "tools/commands.h"
+#include "tools/memory_stages.h"
 #include "tools/pipeline.h"
+
+#include "formats/memory.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,9 +15,53 @@ typedef struct allocate_request {
     const char *profile, *method, *factors, *forecast, *output;
     ousac_method made_of;
     pipeline_allocate_options options;
+    memory_options memory;
 } allocate_request;
 
-static ousac_status execute(const cli_common *common, const allocate_request *request, ousac_error *error) {
+/* A memory_list; self is a memory_allocating. */
+static void list_phases(const void *self, memory_plan *plan) {
+    memory_list_allocating(plan, self);
+}
+
+/* How much memory it will take, and with how many threads; *done is 1 where that was all that was asked. */
+static ousac_status plan_memory(cli_common *common, const allocate_request *request,
+                                const ousac_profile *profile, const size_t *rank_max, uint64_t macs,
+                                int *done, ousac_error *error) {
+    pipeline_model_options shapes = request->model;
+    memory_allocating allocating = {.schedule = &profile->schedule,
+                                    .made_of = request->made_of,
+                                    .rank_max = rank_max,
+                                    .micro_batch = profile->identity.micro_batch,
+                                    .cached_macs = macs,
+                                    .segments = profile->identity.segments};
+    memory_plan plan;
+    ousac_model *model = NULL;
+    int wanted = 0;
+    ousac_status status = memory_parse(&request->memory, &plan, &wanted, error);
+    if (status || !wanted)
+        return status;
+    shapes.use = OUSAC_MODEL_SHAPES;
+    status = pipeline_load_model(&model, &shapes, error);
+    if (status)
+        return status;
+    allocating.model = model;
+    memory_take_options(&allocating, &request->options);
+    status = memory_fit(&plan, common, 0, 0, list_phases, &allocating, error);
+    if (!status) {
+        common->threads = plan.threads;
+        *done = request->memory.dry_run;
+        memory_file(&plan, request->output);
+        if (*done)
+            status = memory_print(&plan, common, "allocate", error);
+    }
+    ousac_model_free(model);
+    return status;
+}
+
+static ousac_status execute(cli_common *common, const allocate_request *request, ousac_error *error) {
+    pipeline_model_options load = request->model;
+    size_t *rank_max = NULL;
+    int done = 0;
     ousac_model *model = NULL;
     ousac_profile *profile = NULL;
     ousac_factor_set *set = NULL;
@@ -25,17 +72,26 @@ static ousac_status execute(const cli_common *common, const allocate_request *re
     ousac_status status = OUSAC_STATUS_OK;
 
     json_begin(&doc);
-    status = ousac_profile_load(&profile, request->profile, error);
+    status = ousac_profile_open(&profile, request->profile, error);
     /* The budget needs shapes alone: a wrong one is told before the factors are made. */
     if (!status)
         status = pipeline_budget_solve(&profile->arch, &profile->schedule, &request->options.budget, &macs,
                                        &step, error);
+    if (!status && !(rank_max = ousac_calloc(profile->arch.site_count, sizeof *rank_max)))
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the ranks of %zu sites",
+                            profile->arch.site_count);
     if (!status)
-        status = pipeline_load_model(&model, &request->model, error);
+        status = pipeline_allocate_ranks(&profile->arch, macs, &request->options, rank_max, error);
+    if (!status)
+        status = plan_memory(common, request, profile, rank_max, macs, &done, error);
+    if (status || done)
+        goto done;
+    load.use = pipeline_allocate_runs(&request->options) ? OUSAC_MODEL_RUN : OUSAC_MODEL_FACTORS;
+    status = pipeline_load_model(&model, &load, error);
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
-    status = pipeline_factors(&runs, profile, request->made_of, &set, error);
+    status = pipeline_factors_within(&runs, profile, request->made_of, rank_max, &set, error);
     if (!status)
         status = pipeline_allocate(&runs, profile, set, &request->options, &choice, error);
     if (!status)
@@ -56,6 +112,7 @@ done:
     ousac_factor_set_free(set);
     ousac_profile_free(profile);
     ousac_model_free(model);
+    ousac_free(rank_max);
     return status;
 }
 
@@ -87,6 +144,7 @@ static int run(const cli_command *command, int argc, char **argv) {
          "samples to compare end to end (default with auto: 8 behind the profile's)"},
         {"name", 0, CLI_TEXT, &request.options.name, 0, 0, 0, "NAME",
          "of the plan in a bundle (default \"default\")"},
+        MEMORY_OPTIONS(&request.memory),
         {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "plan to write (.oca)"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;

@@ -1,5 +1,6 @@
 #include "tools/commands.h"
 #include "tools/evaluation.h"
+#include "tools/memory_stages.h"
 #include "tools/pipeline_partial.h"
 #include "tools/place.h"
 #include "tools/report.h"
@@ -28,6 +29,7 @@ typedef struct calibrate_request {
     pipeline_allocate_options allocate;
     pipeline_auto automatic; /* where samples is 0; its budget is the allocation's */
     pipeline_partial_options partial;
+    memory_options memory;
 } calibrate_request;
 
 /* What the command writes. */
@@ -60,6 +62,8 @@ typedef struct calibration_work {
     int undecided; /* 1: the schedule's gates were left to a plan; 0 again once they are decided */
     pipeline_budget budget;
     pipeline_cost cost;
+    memory_plan memory;
+    int done;                     /* nothing else was asked for than the plan of memory */
     double seconds[TIMES], start; /* of the monotonic clock */
 } calibration_work;
 
@@ -115,7 +119,7 @@ static ousac_status make_paths(calibration_work *work, const char *directory, ou
     work->marker = join_texts(directory, slash, "calibrate.part");
     if (!work->marker)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
-    return pipeline_check_output(work->path[SCHEDULE], error);
+    return OUSAC_STATUS_OK;
 }
 
 static uint64_t round_up(uint64_t value, uint64_t unit) {
@@ -130,14 +134,112 @@ static void split_samples(calibration_work *work, const calibrate_request *reque
     work->test = (cli_range){round_up(work->validation.first + request->validation, unit), request->test};
 }
 
+/* --- memory --- */
+
+static size_t pilot_samples(const calibrate_request *request) {
+    const int automatic = request->samples == 0;
+    return request->samples < PIPELINE_PILOT_SAMPLES && !automatic ? request->samples
+                                                                   : PIPELINE_PILOT_SAMPLES;
+}
+
+static int wants_magnitudes(const calibrate_request *request) {
+    return request->made_of == OUSAC_METHOD_CA_SVD || request->made_of == OUSAC_METHOD_CD_SVD;
+}
+
+typedef struct memory_stages {
+    memory_recording recording;
+    memory_allocating allocating;
+    memory_packing packing;
+    uint64_t test;
+} memory_stages;
+
+/* A memory_list; self is a memory_stages. */
+static void list_phases(const void *self, memory_plan *plan) {
+    const memory_stages *stages = self;
+    memory_list_recording(plan, &stages->recording);
+    memory_list_allocating(plan, &stages->allocating);
+    memory_list_packing(plan, &stages->packing);
+    memory_list_evaluating(plan, &stages->allocating, stages->test);
+}
+
+/* How much memory it will take, and with how many threads. */
+static ousac_status plan_memory(calibration_work *work, cli_common *common, const calibrate_request *request,
+                                ousac_error *error) {
+    pipeline_model_options shapes = request->model;
+    ousac_model *model = NULL;
+    uint64_t macs = 0;
+    double step = 0;
+    int wanted = 0;
+    ousac_status status = memory_parse(&request->memory, &work->memory, &wanted, error);
+    if (!status && wanted && work->undecided)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "--memory and --dry-run: %s leaves its gates to a plan; decide them first, by "
+                            "`ousac place`",
+                            request->schedule);
+    if (!status && wanted && request->samples == 0)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "--memory and --dry-run: expected a number of samples, not --samples auto");
+    if (status || !wanted)
+        return status;
+    shapes.use = OUSAC_MODEL_SHAPES;
+    status = pipeline_load_model(&model, &shapes, error);
+    if (!status)
+        status = pipeline_budget_solve(&model->arch, &work->schedule, &request->allocate.budget, &macs, &step,
+                                       error);
+    if (status)
+        goto done;
+    memory_stages stages = {
+        .recording = {.model = model,
+                      .schedule = &work->schedule,
+                      .pilot_samples = pilot_samples(request),
+                      .samples = request->samples,
+                      .micro_batch = request->micro_batch,
+                      .segments = 1,
+                      .magnitudes = wants_magnitudes(request)},
+        .allocating = {.model = model,
+                       .schedule = &work->schedule,
+                       .made_of = request->made_of,
+                       .micro_batch = request->micro_batch,
+                       .cached_macs = macs,
+                       .whole_profile = 1,
+                       .segments = 1},
+        .test = request->test,
+    };
+    memory_take_options(&stages.allocating, &request->allocate);
+    stages.allocating.runs = 1;
+    stages.allocating.validation = request->validation;
+    stages.packing = (memory_packing){.from = &stages.allocating, .whole_set = 1};
+    status = memory_fit(&work->memory, common, 1, request->memory.spill != NULL, list_phases, &stages, error);
+    if (status)
+        goto done;
+    common->threads = work->memory.threads;
+    work->done = request->memory.dry_run;
+    if (work->done) {
+        status = make_paths(work, request->directory, error);
+        for (int i = 0; !status && i < FILES; i++)
+            memory_file(&work->memory, work->path[i]);
+        if (!status)
+            status = memory_print(&work->memory, common, "calibrate", error);
+    }
+done:
+    ousac_model_free(model);
+    return status;
+}
+
 /* --- the steps --- */
 
-static ousac_status prepare(calibration_work *work, const calibrate_request *request, ousac_error *error) {
+static ousac_status prepare(calibration_work *work, cli_common *common, const calibrate_request *request,
+                            ousac_error *error) {
     uint64_t macs = 0;
     double step = 0;
     ousac_status status = ousac_schedule_load(&work->schedule, request->schedule, error);
     if (!status && (work->undecided = place_undecided(&work->schedule)))
         place_evenly(&work->schedule, request->period);
+    if (!status && work->undecided && request->samples == 0)
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                       "--samples auto: %s leaves its gates to a plan; decide them first, by `ousac place`",
+                       request->schedule);
     if (!status && work->undecided && request->samples < PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES)
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                             "--samples %zu: %s leaves its gates to a plan, whose search takes %d samples",
@@ -145,7 +247,10 @@ static ousac_status prepare(calibration_work *work, const calibrate_request *req
     if (!status && request->reference)
         status = ousac_schedule_load(&work->reference, request->reference, error);
     if (!status)
-        status = pipeline_load_model(&work->model, &request->model, error);
+        status = plan_memory(work, common, request, error);
+    if (status || work->done)
+        return status;
+    status = pipeline_load_model(&work->model, &request->model, error);
     work->budget = request->allocate.budget;
     if (!status) /* a wrong budget is told before the directory is touched */
         status =
@@ -154,6 +259,8 @@ static ousac_status prepare(calibration_work *work, const calibrate_request *req
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, error);
+    if (!status)
+        status = pipeline_check_output(work->path[SCHEDULE], error);
     return status;
 }
 
@@ -208,8 +315,7 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
                            const pipeline_runs *runs, ousac_error *error) {
     static const char mark[] = "profile.oca is complete; the same command goes on from it\n";
     const int automatic = request->samples == 0; /* its rounds cannot be taken up in the middle */
-    const size_t pilot =
-        request->samples < PIPELINE_PILOT_SAMPLES && !automatic ? request->samples : PIPELINE_PILOT_SAMPLES;
+    const size_t pilot = pilot_samples(request);
     ousac_status status = automatic ? OUSAC_STATUS_OK : take_up(work, request, error);
     /* The pilot's own sums are in its file alone: without that it is run again. */
     const int have_weights =
@@ -223,12 +329,14 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
     if (status)
         return status;
     const pipeline_profile_options options = {.range = work->samples,
-                                              .magnitudes = request->made_of == OUSAC_METHOD_CA_SVD ||
-                                                            request->made_of == OUSAC_METHOD_CD_SVD,
+                                              .magnitudes = wants_magnitudes(request),
                                               .tokens = request->tokens,
                                               .segments = 1,
                                               .weights = work->pilot,
-                                              .partial = automatic ? NULL : &work->partial};
+                                              .partial = automatic ? NULL : &work->partial,
+                                              .spill = request->memory.spill  ? request->memory.spill
+                                                       : work->memory.spilled ? request->directory
+                                                                              : NULL};
     if (automatic)
         status = pipeline_profile_auto(runs, &work->schedule, &options, &request->automatic, &work->profile,
                                        &work->cost, error);
@@ -394,11 +502,11 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
     return status;
 }
 
-static ousac_status execute(const cli_common *common, const calibrate_request *request, ousac_error *error) {
+static ousac_status execute(cli_common *common, const calibrate_request *request, ousac_error *error) {
     calibration_work work = {.start = cli_seconds()};
-    ousac_status status = prepare(&work, request, error);
+    ousac_status status = prepare(&work, common, request, error);
 
-    if (status)
+    if (status || work.done)
         goto done;
     const pipeline_runs runs = {common, work.model, request->seed, request->micro_batch};
     split_samples(&work, request, request->samples);
@@ -485,6 +593,8 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"reference-scale", 0, CLI_REAL, &request.reference_scale, 0, 0, 0, "W",
          "scale of the constant guidance (default: the median of the guided scales)"},
         PIPELINE_PARTIAL_OPTIONS(&request.partial),
+        MEMORY_OPTIONS(&request.memory),
+        MEMORY_SPILL_OPTION(&request.memory),
         {"output", 'o', CLI_TEXT, &request.directory, 0, 0, 1, "DIR",
          "directory to write into; made where missing"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};

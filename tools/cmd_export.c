@@ -119,7 +119,7 @@ static ousac_status check(const export_request *request, size_t positionals, ous
 }
 
 static int run(const cli_command *command, int argc, char **argv) {
-    export_request request = {0};
+    export_request request = {.factors = {.model = {.use = OUSAC_MODEL_FACTORS}}};
     const cli_option options[] = {{"safetensors", 0, CLI_FLAG, &request.safetensors, 0, 0, 0, NULL,
                                    "all tensors and metadata of an .oca archive as a safetensors file"},
                                   {"icc", 0, CLI_FLAG, &request.icc, 0, 0, 0, NULL,

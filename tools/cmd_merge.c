@@ -101,7 +101,9 @@ static ousac_status merge(merge_work *work, char **argv, const char *output, ous
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted before %s was added", path);
             break;
         }
-        status = ousac_profile_load(&part, path, error);
+        /* Into the first, whose moments are in memory, those of the others are read one at a time. */
+        status = work->sum == NULL ? ousac_profile_load(&part, path, error)
+                                   : ousac_profile_open(&part, path, error);
         if (status == OUSAC_STATUS_OK && work->sum == NULL) {
             work->sum = part;
             part = NULL;

@@ -1,5 +1,6 @@
 #include "calib/cost.h"
 #include "tools/commands.h"
+#include "tools/memory_stages.h"
 #include "tools/pipeline.h"
 
 #include "formats/memory.h"
@@ -17,6 +18,7 @@ typedef struct pack_request {
     pipeline_storage storage;
     ousac_method made_of;
     int keep_all, force;
+    memory_options memory;
 } pack_request;
 
 /* The plans of a bundle, checked to be of the profile. */
@@ -43,16 +45,6 @@ static ousac_status load_plans(const cli_common *common, const pack_request *req
         }
     }
     return status;
-}
-
-/* Per site the largest rank of the plans below the dense one: the directions that the bundle stores. */
-static size_t *ranks_stored(const ousac_arch *arch, ousac_plan *const *plans, size_t count) {
-    size_t *rank = ousac_calloc(arch->site_count, sizeof *rank);
-    for (size_t i = 0; rank && i < count; i++)
-        for (size_t s = 0; s < arch->site_count; s++)
-            if (plans[i]->rank[s] > rank[s] && plans[i]->rank[s] < ousac_cost_dense_rank(&arch->sites[s]))
-                rank[s] = plans[i]->rank[s];
-    return rank;
 }
 
 static ousac_status report(const cli_common *common, const pack_request *request, ousac_plan *const *plans,
@@ -88,13 +80,61 @@ static ousac_status report(const cli_common *common, const pack_request *request
     return json_print(doc, error);
 }
 
-static ousac_status execute(const cli_common *common, const pack_request *request, ousac_error *error) {
+/* A memory_list; self is a memory_packing. */
+static void list_phases(const void *self, memory_plan *plan) {
+    memory_list_packing(plan, self);
+}
+
+/* How much memory it will take, and with how many threads; *done is 1 where that was all that was asked. */
+static ousac_status plan_memory(cli_common *common, const pack_request *request, const ousac_profile *profile,
+                                ousac_plan *const *plans, size_t count, int *done, ousac_error *error) {
+    const ousac_arch *arch = &profile->arch;
+    pipeline_model_options shapes = request->model;
+    memory_allocating from = {.schedule = &profile->schedule, .made_of = request->made_of};
+    memory_packing packing = {.from = &from};
+    memory_plan plan;
+    ousac_model *model = NULL;
+    size_t *rank_max = NULL;
+    int wanted = 0;
+    ousac_status status = memory_parse(&request->memory, &plan, &wanted, error);
+    if (status || !wanted)
+        return status;
+    shapes.use = OUSAC_MODEL_SHAPES;
+    status = pipeline_load_model(&model, &shapes, error);
+    if (status)
+        goto done;
+    rank_max = ousac_calloc(arch->site_count, sizeof *rank_max);
+    if (!rank_max) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the ranks of %zu sites",
+                            arch->site_count);
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++)
+        for (size_t s = 0; s < arch->site_count; s++)
+            if (plans[i]->rank[s] > rank_max[s] && plans[i]->rank[s] < ousac_cost_dense_rank(&arch->sites[s]))
+                rank_max[s] = plans[i]->rank[s];
+    from.model = model;
+    packing.rank_max = request->keep_all ? NULL : rank_max;
+    status = memory_fit(&plan, common, 0, 0, list_phases, &packing, error);
+    if (status)
+        goto done;
+    common->threads = plan.threads;
+    *done = request->memory.dry_run;
+    memory_file(&plan, request->output);
+    if (*done)
+        status = memory_print(&plan, common, "pack", error);
+done:
+    ousac_free(rank_max);
+    ousac_model_free(model);
+    return status;
+}
+
+static ousac_status execute(cli_common *common, const pack_request *request, ousac_error *error) {
+    int done = 0;
     const size_t count = request->more_count + (request->plan != NULL);
     ousac_model *model = NULL;
     ousac_profile *profile = NULL;
-    ousac_factor_set *set = NULL;
     ousac_plan **plans = NULL;
-    size_t *rank = NULL;
     pipeline_ranges pilots;
     json_doc doc;
     ousac_status status = OUSAC_STATUS_OK;
@@ -105,24 +145,22 @@ static ousac_status execute(const cli_common *common, const pack_request *reques
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu plans", count);
         goto done;
     }
-    status = ousac_profile_load(&profile, request->profile, error);
+    status = ousac_profile_open(&profile, request->profile, error);
     if (!status)
         status = pipeline_read_pilots(request->profile, &pilots, error);
     if (!status)
-        status = pipeline_load_model(&model, &request->model, error);
+        status = load_plans(common, request, profile, &profile->arch, plans, count, error);
     if (!status)
-        status = load_plans(common, request, profile, &model->arch, plans, count, error);
+        status = plan_memory(common, request, profile, plans, count, &done, error);
+    if (status || done)
+        goto done;
+    status = pipeline_load_model(&model, &request->model, error);
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
-    if (!request->keep_all && !(rank = ranks_stored(&model->arch, plans, count)))
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu plans", count);
-    if (!status)
-        status = pipeline_factors_within(&runs, profile, request->made_of, rank, &set, error);
-    if (!status)
-        status =
-            pipeline_pack(request->output, model, profile, &pilots, set, (const ousac_plan *const *)plans,
-                          count, &request->storage, request->keep_all, error);
+    status = pipeline_pack_stream(request->output, &runs, profile, &pilots, request->made_of,
+                                  (const ousac_plan *const *)plans, count, &request->storage,
+                                  request->keep_all, error);
     if (!status)
         status = report(common, request, plans, count, &doc, error);
 done:
@@ -130,15 +168,13 @@ done:
     for (size_t i = 0; plans && i < count; i++)
         ousac_plan_free(plans[i]);
     ousac_free(plans);
-    ousac_free(rank);
-    ousac_factor_set_free(set);
     ousac_profile_free(profile);
     ousac_model_free(model);
     return status;
 }
 
 static int run(const cli_command *command, int argc, char **argv) {
-    pack_request request = {.factors = "delta-cov"};
+    pack_request request = {.model = {.use = OUSAC_MODEL_FACTORS}, .factors = "delta-cov"};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
         {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE",
@@ -150,6 +186,7 @@ static int run(const cli_command *command, int argc, char **argv) {
          "store every direction below the dense rank, for plans to come"},
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
          "take plans of another profile of the same sites"},
+        MEMORY_OPTIONS(&request.memory),
         {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "bundle to write (.oca)"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;

@@ -1,8 +1,12 @@
 #include "tools/commands.h"
 #include "tools/compute_effect.h"
+#include "tools/memory_plan.h"
 #include "tools/pipeline.h"
 #include "tools/pipeline_partial.h"
 #include "tools/shard.h"
+
+#include "formats/memory.h"
+#include "profile/archive.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -21,6 +25,7 @@ typedef struct profile_request {
     const char *shard;
     pipeline_partial_options partial;
     pipeline_auto automatic;
+    memory_options memory;
 } profile_request;
 
 static const char *weights_of(const profile_request *request) {
@@ -97,7 +102,54 @@ static void report(const cli_common *common, const profile_request *request, con
         pipeline_convergence_print(&cost->convergence);
 }
 
-static ousac_status execute(const cli_common *common, const profile_request *request, ousac_error *error) {
+/* A memory_list; self is a memory_recording. */
+static void list_phases(const void *self, memory_plan *plan) {
+    memory_list_recording(plan, self);
+}
+
+/* How much memory it will take, and with how many threads; *done is 1 where that was all that was asked. */
+static ousac_status plan_memory(cli_common *common, const profile_request *request,
+                                const ousac_schedule *schedule, memory_plan *plan, int *done,
+                                ousac_error *error) {
+    pipeline_model_options shapes = request->model;
+    memory_recording recording = {.schedule = schedule,
+                                  .micro_batch = request->micro_batch,
+                                  .segments = request->segments,
+                                  .magnitudes = request->magnitudes};
+    ousac_model *model = NULL;
+    int wanted = 0;
+    ousac_status status = memory_parse(&request->memory, plan, &wanted, error);
+    if (!status && wanted && !request->pilot_only && request->samples.count == 0)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "--memory and --dry-run: expected a range of samples, not --samples auto");
+    if (status || !wanted)
+        return status;
+    shapes.use = OUSAC_MODEL_SHAPES;
+    status = pipeline_load_model(&model, &shapes, error);
+    if (!status)
+        status = ousac_run_check_schedule(model, schedule, error);
+    if (status)
+        goto done;
+    recording.model = model;
+    recording.samples = request->pilot_only ? 0 : request->samples.count;
+    recording.pilot_samples = request->weights || request->weights_plain ? 0 : request->pilot_samples;
+    status = memory_fit(plan, common, 1, request->memory.spill != NULL, list_phases, &recording, error);
+    if (status)
+        goto done;
+    common->threads = plan->threads;
+    *done = request->memory.dry_run;
+    memory_file(plan, request->output);
+    if (*done)
+        status = memory_print(plan, common, "profile", error);
+done:
+    ousac_model_free(model);
+    return status;
+}
+
+static ousac_status execute(cli_common *common, const profile_request *request, ousac_error *error) {
+    memory_plan plan = {0};
+    char *beside = NULL;
+    int done = 0;
     ousac_model *model = NULL;
     ousac_schedule schedule = {0};
     ousac_profile *pilot = NULL, *profile = NULL;
@@ -115,7 +167,13 @@ static ousac_status execute(const cli_common *common, const profile_request *req
         status = pipeline_partial_open(kept, request->output, &request->partial,
                                        request->pilot_only ? NULL : weights_of(request), NULL, error);
     if (!status)
-        status = pipeline_load_model(&model, &request->model, error);
+        status = plan_memory(common, request, &schedule, &plan, &done, error);
+    if (!status && !done)
+        status = ousac_archive_directory(request->output, &beside, error);
+    if (status || done)
+        goto done;
+    const char *spill = request->memory.spill ? request->memory.spill : plan.spilled ? beside : NULL;
+    status = pipeline_load_model(&model, &request->model, error);
     if (status)
         goto done;
     const pipeline_runs runs = {common, model, request->seed, request->micro_batch};
@@ -131,7 +189,8 @@ static ousac_status execute(const cli_common *common, const profile_request *req
                                                   .tokens = request->tokens,
                                                   .segments = request->segments,
                                                   .weights = pilot,
-                                                  .partial = kept};
+                                                  .partial = kept,
+                                                  .spill = spill};
         status = request->samples.count == 0
                      ? pipeline_profile_auto(&runs, &schedule, &options, &request->automatic, &profile, &cost,
                                              error)
@@ -163,6 +222,7 @@ done:
     ousac_profile_free(pilot);
     ousac_schedule_free(&schedule);
     ousac_model_free(model);
+    ousac_free(beside);
     return status;
 }
 
@@ -203,6 +263,8 @@ static int run(const cli_command *command, int argc, char **argv) {
         PIPELINE_PARTIAL_OPTIONS(&request.partial),
         {"reproducible", 0, CLI_FLAG, &request.reproducible, 0, 0, 0, NULL,
          "leave time, memory and threads out of the file, so that the same samples give the same bytes"},
+        MEMORY_OPTIONS(&request.memory),
+        MEMORY_SPILL_OPTION(&request.memory),
         {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "profile to write (.oca)"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
     cli_common common;

@@ -109,7 +109,7 @@ static ousac_status check_digests(const verification *v, const char *path, const
 
 static ousac_status verify_profile(const verification *v, const char *path, ousac_error *error) {
     ousac_profile *profile = NULL;
-    ousac_status status = ousac_profile_load(&profile, path, error);
+    ousac_status status = ousac_profile_open(&profile, path, error);
 
     if (status == OUSAC_STATUS_OK) {
         status = check_digests(v, path, profile->identity.model_digest, &profile->schedule, error);
@@ -296,7 +296,7 @@ static void put_finding(json_doc *doc, cJSON *array, const char *path, const fin
 
 static ousac_status open_references(verification *v, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    ousac_model_options options = {.config_path = v->config, .heads = v->heads};
+    ousac_model_options options = {.config_path = v->config, .heads = v->heads, .use = OUSAC_MODEL_FACTORS};
 
     v->block = ousac_malloc(BLOCK_VALUES, sizeof *v->block);
     if (v->block == NULL) {

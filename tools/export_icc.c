@@ -134,8 +134,7 @@ static ousac_status fill(void *self, size_t list, size_t item, float *target, ou
     const int is_b = list % 2;
     if (l->exact) {
         if ((site->m <= site->n) == is_b)
-            return j->model->backend->download(j->model->backend, target, j->model->weight[l->site],
-                                               site->m * site->n * sizeof *target, error);
+            return ousac_model_site_weight(j->model, l->site, target, error);
         identity(target, l->rank);
         return OUSAC_STATUS_OK;
     }

@@ -257,7 +257,7 @@ ousac_status inspect_profile(inspection *in, ousac_error *error) {
     oca_file *file = NULL;
     char digest[OUSAC_DIGEST_CHARS], ranges[DESCRIBE_LINE_BYTES];
 
-    ousac_status status = ousac_profile_load(&profile, in->path, error);
+    ousac_status status = ousac_profile_open(&profile, in->path, error);
     if (status == OUSAC_STATUS_OK) {
         status = archive_open_any(&file, in->path, error);
     }

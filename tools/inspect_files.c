@@ -292,7 +292,7 @@ static void show_model(inspection *in, const ousac_model *model) {
 ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
     ousac_safetensors *file = NULL;
     ousac_model *model = NULL;
-    ousac_model_options options = {.config_path = in->config, .heads = in->heads};
+    ousac_model_options options = {.config_path = in->config, .heads = in->heads, .use = OUSAC_MODEL_FACTORS};
     ousac_error refused = {0};
 
     ousac_status status = ousac_safetensors_open(&file, in->path, error);

@@ -30,8 +30,9 @@ ousac_status pipeline_backend(const ousac_backend **backend, const char *compute
 
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error) {
-    const ousac_model_options load = {.config_path = options->config, .heads = options->heads};
-    const pipeline_team *team = pipeline_team_current();
+    const ousac_model_options load = {
+        .config_path = options->config, .heads = options->heads, .use = options->use};
+    const pipeline_team *team = options->use == OUSAC_MODEL_RUN ? pipeline_team_current() : NULL;
     const ousac_backend *backend = NULL;
     ousac_status status = pipeline_backend(&backend, options->compute, error);
     if (!status)
@@ -186,13 +187,14 @@ ousac_status pipeline_run_here(const pipeline_runs *runs, const pipeline_run *ru
 static ousac_status record(const pipeline_runs *runs, const ousac_schedule *schedule, const char *label,
                            const cli_range *range, const ousac_profile_identity *identity,
                            const double *weight, int with_moments, pipeline_partial *partial,
-                           ousac_profile **profile, pipeline_cost *cost, ousac_error *error) {
+                           const char *spill, ousac_profile **profile, pipeline_cost *cost,
+                           ousac_error *error) {
     ousac_recorder *recorder = NULL;
     ousac_counters counters = {0};
     cli_range left = *range;
     const double start = cli_seconds();
-    ousac_status status =
-        ousac_profile_create(profile, &runs->model->arch, schedule, identity, weight, with_moments, error);
+    ousac_status status = ousac_profile_create_spilled(profile, &runs->model->arch, schedule, identity,
+                                                       weight, with_moments, spill, error);
     if (!status && partial)
         status = pipeline_partial_resume(partial, *profile, &left, cost, error);
     if (status || left.count == 0)
@@ -202,8 +204,11 @@ static ousac_status record(const pipeline_runs *runs, const ousac_schedule *sche
         status = team->record(runs, label, &left, partial, *profile, cost, error);
         goto done;
     }
-    status = ousac_recorder_create(&recorder, *profile, runs->model->backend, runs->common->threads,
-                                   runs->micro_batch, error);
+    /* One for each thread that will have something to do. */
+    const uint64_t batches = (left.count - 1) / runs->micro_batch + 1;
+    const size_t workers = batches < runs->common->threads ? (size_t)batches : runs->common->threads;
+    status =
+        ousac_recorder_create(&recorder, *profile, runs->model->backend, workers, runs->micro_batch, error);
     if (status)
         goto done;
     const ousac_run_observers *observers = ousac_recorder_observers(recorder);
@@ -265,7 +270,7 @@ ousac_status pipeline_pilot(const pipeline_runs *runs, const ousac_schedule *sch
         }
         return status;
     }
-    status = record(runs, schedule, "pilot", &range, &identity, NULL, 0, partial, pilot, cost, error);
+    status = record(runs, schedule, "pilot", &range, &identity, NULL, 0, partial, NULL, pilot, cost, error);
     if (status)
         return status;
     cost->pilot = range;
@@ -290,7 +295,7 @@ ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedu
                                    ousac_error *error) {
     char have[OUSAC_DIGEST_CHARS], want[OUSAC_DIGEST_CHARS];
     const char *what = NULL;
-    ousac_status status = ousac_profile_load(weights, path, error);
+    ousac_status status = ousac_profile_open(weights, path, error);
     if (status)
         return status;
     ousac_schedule_digest(&(*weights)->schedule, have);
@@ -331,8 +336,8 @@ ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *s
     ousac_profile_identity identity = identity_of(runs, tokens, options->segments);
     identity.magnitudes = options->magnitudes != 0;
     return record(runs, schedule, "profile", &options->range, &identity,
-                  options->weights ? options->weights->weight : NULL, 1, options->partial, profile, cost,
-                  error);
+                  options->weights ? options->weights->weight : NULL, 1, options->partial, options->spill,
+                  profile, cost, error);
 }
 
 static void put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, const pipeline_cost *cost,
@@ -392,6 +397,7 @@ ousac_status pipeline_factors_here(const pipeline_runs *runs, const ousac_profil
         .method = method,
         .rank_max = rank_max,
         .groups = groups,
+        .whole_spectra = 1,
         .threads = runs->common->threads,
         .progress = note_progress,
         .progress_self = progress,
@@ -442,32 +448,64 @@ static ousac_status verify_bundle(void *self, const char *path, ousac_error *err
     return status;
 }
 
-ousac_status pipeline_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
-                           const pipeline_ranges *pilots, const ousac_factor_set *set,
-                           const ousac_plan *const *plans, size_t plan_count, const pipeline_storage *storage,
-                           int keep_all, ousac_error *error) {
-    ousac_bundle_options options = {
+/* What both ways of packing share: `text` of the provenance and the options that carry it. */
+static ousac_status describe_bundle(ousac_bundle_options *options, char **text, const ousac_profile *profile,
+                                    const pipeline_ranges *pilots, ousac_method method,
+                                    const ousac_plan *const *plans, size_t plan_count,
+                                    const pipeline_storage *storage, int keep_all, ousac_error *error) {
+    json_doc doc;
+    json_begin(&doc);
+    put_provenance(&doc, profile, pilots, method, plans, plan_count);
+    const ousac_status status = json_text(&doc, 0, text, error);
+    *options = (ousac_bundle_options){
         .dtype = storage->dtype,
         .choose = storage->choose,
         .codec = storage->codec,
         .keep_all = keep_all,
+        .provenance = *text,
         .check = verify_bundle,
-        .check_self = (void *)&model,
     };
-    json_doc doc;
-    char *provenance = NULL;
-    ousac_status status = OUSAC_STATUS_OK;
-
-    json_begin(&doc);
-    put_provenance(&doc, profile, pilots, set->method, plans, plan_count);
-    status = json_text(&doc, 0, &provenance, error);
-    options.provenance = provenance;
-    if (status)
-        goto done;
-    status = ousac_bundle_save(path, model, profile, set, plans, plan_count, &options, error);
-done:
-    ousac_free(provenance);
     json_end(&doc);
+    return status;
+}
+
+ousac_status pipeline_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
+                           const pipeline_ranges *pilots, const ousac_factor_set *set,
+                           const ousac_plan *const *plans, size_t plan_count, const pipeline_storage *storage,
+                           int keep_all, ousac_error *error) {
+    ousac_bundle_options options;
+    char *provenance = NULL;
+    ousac_status status = describe_bundle(&options, &provenance, profile, pilots, set->method, plans,
+                                          plan_count, storage, keep_all, error);
+    options.check_self = (void *)&model;
+    if (!status)
+        status = ousac_bundle_save(path, model, profile, set, plans, plan_count, &options, error);
+    ousac_free(provenance);
+    return status;
+}
+
+ousac_status pipeline_pack_stream(const char *path, const pipeline_runs *runs, const ousac_profile *profile,
+                                  const pipeline_ranges *pilots, ousac_method method,
+                                  const ousac_plan *const *plans, size_t plan_count,
+                                  const pipeline_storage *storage, int keep_all, ousac_error *error) {
+    cli_progress *progress = cli_progress_start(runs->common, "pack");
+    const ousac_factorise_options making = {
+        .method = method,
+        .threads = runs->common->threads,
+        .progress = progress ? cli_progress_update : NULL,
+        .progress_self = progress,
+        .stop = &cli_stop,
+    };
+    const ousac_model *model = runs->model;
+    ousac_bundle_options options;
+    char *provenance = NULL;
+    ousac_status status = describe_bundle(&options, &provenance, profile, pilots, method, plans, plan_count,
+                                          storage, keep_all, error);
+    options.check_self = (void *)&model;
+    if (!status)
+        status = ousac_bundle_stream(path, model, profile, &making, plans, plan_count, &options, error);
+    cli_progress_end(progress);
+    ousac_free(provenance);
     return status;
 }
 

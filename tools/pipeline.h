@@ -51,6 +51,7 @@ typedef struct pipeline_model_options {
     const char *config;
     size_t heads;
     const char *compute; /* "f32", "bf16"; NULL: f32 */
+    ousac_model_use use;
 } pipeline_model_options;
 
 /* Rows of a command's option table. */
@@ -224,6 +225,7 @@ typedef struct pipeline_profile_options {
     size_t segments;              /* at least 1 */
     const ousac_profile *weights; /* NULL: every step weighs 1 */
     pipeline_partial *partial;    /* NULL: an interrupted recording leaves nothing */
+    const char *spill;            /* NULL, or a directory in which to keep the moments */
 } pipeline_profile_options;
 ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *schedule,
                               const pipeline_profile_options *options, ousac_profile **profile,
@@ -285,13 +287,12 @@ ousac_status pipeline_factors_parse(ousac_method *method, const char *name, ousa
             "what factors are made of: delta-cov, or as published: svd, ca-svd, cd-svd (default delta-cov)"  \
     }
 
-/* Factors of every site, with progress. `within`: at most rank_max[site] directions, which is faster where
- * few are wanted of a wide layer (calib/leading.h). */
+ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
+                              ousac_factor_set **set, ousac_error *error);
+/* The same, at most rank_max[site] directions of each: spectra alone where those are 0. */
 ousac_status pipeline_factors_within(const pipeline_runs *runs, const ousac_profile *profile,
                                      ousac_method method, const size_t *rank_max, ousac_factor_set **set,
                                      ousac_error *error);
-ousac_status pipeline_factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
-                              ousac_factor_set **set, ousac_error *error);
 
 /* How ranks are chosen. */
 typedef enum pipeline_method {
@@ -363,6 +364,13 @@ uint64_t pipeline_forecast_macs(const ousac_arch *arch);
 ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
                                const pipeline_allocate_options *options, pipeline_choice *choice,
                                ousac_error *error);
+/* 1 where pipeline_allocate will run the model: to compare, to fit, or as asked. */
+int pipeline_allocate_runs(const pipeline_allocate_options *options);
+/* The most directions that any candidate can take of each site (site_count), from shapes alone: none where no
+ * model is run and the spectra suffice. */
+ousac_status pipeline_allocate_ranks(const ousac_arch *arch, uint64_t macs,
+                                     const pipeline_allocate_options *options, size_t *rank_max,
+                                     ousac_error *error);
 void pipeline_choice_free(pipeline_choice *choice);
 void pipeline_choice_print(const pipeline_choice *choice, const ousac_arch *arch);
 void pipeline_choice_put(json_doc *doc, cJSON *object, const pipeline_choice *choice, const ousac_arch *arch);
@@ -390,6 +398,12 @@ ousac_status pipeline_pack(const char *path, const ousac_model *model, const ous
                            const pipeline_ranges *pilots, const ousac_factor_set *set,
                            const ousac_plan *const *plans, size_t plan_count, const pipeline_storage *storage,
                            int keep_all, ousac_error *error);
+
+/* The same without a set: factors by `method` are made and written group by group, with progress. */
+ousac_status pipeline_pack_stream(const char *path, const pipeline_runs *runs, const ousac_profile *profile,
+                                  const pipeline_ranges *pilots, ousac_method method,
+                                  const ousac_plan *const *plans, size_t plan_count,
+                                  const pipeline_storage *storage, int keep_all, ousac_error *error);
 
 /* Which samples made a bundle. */
 typedef struct pipeline_provenance {

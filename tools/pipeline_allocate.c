@@ -421,6 +421,29 @@ static int best_candidate(const pipeline_choice *choice) {
     return best;
 }
 
+int pipeline_allocate_runs(const pipeline_allocate_options *options) {
+    return (options->methods & (options->methods - 1)) != 0 ||           /* several are compared */
+           (options->methods & ~(unsigned)PIPELINE_METHODS_AUTO) != 0 || /* or one is searched for */
+           options->forecast != PIPELINE_FORECAST_OFF || options->validation.count > 0;
+}
+
+ousac_status pipeline_allocate_ranks(const ousac_arch *arch, uint64_t macs,
+                                     const pipeline_allocate_options *options, size_t *rank_max,
+                                     ousac_error *error) {
+    ousac_allocation uniform = {0};
+    ousac_status status = OUSAC_STATUS_OK;
+    const int runs = pipeline_allocate_runs(options);
+    if (runs && options->methods == 1U << PIPELINE_UNIFORM)
+        status = ousac_allocate_uniform(arch, NULL, macs, &uniform, error);
+    for (size_t s = 0; !status && s < arch->site_count; s++) {
+        const size_t dense = ousac_cost_dense_rank(&arch->sites[s]); /* from which on no factors are needed */
+        const size_t most = uniform.rank && uniform.rank[s] < dense ? uniform.rank[s] : dense - 1;
+        rank_max[s] = !runs ? 0 : uniform.rank && uniform.rank[s] >= dense ? 0 : most;
+    }
+    ousac_allocation_free(&uniform);
+    return status;
+}
+
 ousac_status pipeline_allocate(const pipeline_runs *runs, const ousac_profile *profile, ousac_factor_set *set,
                                const pipeline_allocate_options *options, pipeline_choice *choice,
                                ousac_error *error) {

@@ -36,7 +36,7 @@ static int put(const uint8_t *data, size_t size, char path[64]) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     char path[64];
     ousac_error error = {0};
-    ousac_profile *profile = NULL;
+    ousac_profile *profile = NULL, *opened = NULL;
     ousac_plan *plan = NULL;
     ousac_bundle *bundle = NULL;
     unsigned char *copy = malloc(size ? size : 1);
@@ -50,9 +50,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     free(copy);
     if (file < 0)
         return 0;
-    if (!ousac_profile_load(&profile, path, &error)) {
-        char digest[OUSAC_DIGEST_CHARS];
+    const ousac_status loaded = ousac_profile_load(&profile, path, &error);
+    if (ousac_profile_open(&opened, path, &error) != loaded) /* both take the same files */
+        abort();
+    if (!loaded) {
+        char digest[OUSAC_DIGEST_CHARS], again[OUSAC_DIGEST_CHARS];
         ousac_profile_digest(profile, digest);
+        ousac_profile_digest(opened, again);
+        if (strcmp(digest, again) != 0)
+            abort();
         for (size_t i = 0; i < profile->range_count; i++)
             if (profile->ranges[i].count == 0)
                 abort();
@@ -68,6 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 abort();
     }
     ousac_profile_free(profile);
+    ousac_profile_free(opened);
     ousac_plan_free(plan);
     ousac_bundle_close(bundle);
     (void)close(file);

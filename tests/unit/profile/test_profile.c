@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "formats/memory.h"
@@ -120,6 +121,103 @@ static void a_file_holds_the_whole_profile(void **state) {
         ousac_profile_free(saved);
         ousac_profile_free(loaded);
     }
+}
+
+/* A profile that is opened holds what a loaded one does, reads each moment when asked, and is only read. */
+static void an_opened_profile_reads_its_moments_from_the_file(void **state) {
+    char path[SCRATCH_PATH_BYTES];
+    char loaded_digest[OUSAC_DIGEST_CHARS], opened_digest[OUSAC_DIGEST_CHARS];
+    ousac_profile *saved = NULL, *loaded = NULL, *opened = NULL;
+    ousac_error error = {0};
+    (void)state;
+    synthetic_profile(&saved, 8, 5, 3, 1);
+    must_succeed(ousac_profile_save(saved, in_directory(path, "a.oca"), NULL, &error), &error);
+    must_succeed(ousac_profile_load(&loaded, path, &error), &error);
+    must_succeed(ousac_profile_open(&opened, path, &error), &error);
+    ousac_profile_digest(loaded, loaded_digest);
+    ousac_profile_digest(opened, opened_digest);
+    assert_string_equal(loaded_digest, opened_digest);
+    for (size_t g = 0; g < saved->arch.group_count; g++) {
+        const size_t size = ousac_profile_moment_size(&saved->arch.groups[g]);
+        double *read = malloc(size * sizeof *read), *sum = calloc(size, sizeof *sum);
+        assert_true(read && sum);
+        for (size_t segment = 0; segment < 3; segment++) {
+            const size_t index = segment * saved->arch.group_count + g;
+            assert_null(opened->moment[index]);
+            must_succeed(ousac_profile_read_moment(opened, index, read, &error), &error);
+            assert_memory_equal(read, saved->moment[index], size * sizeof *read);
+            must_succeed(ousac_profile_read_moment(loaded, index, read, &error), &error);
+            assert_memory_equal(read, saved->moment[index], size * sizeof *read);
+            for (size_t i = 0; i < size; i++)
+                sum[i] += saved->moment[index][i];
+        }
+        must_succeed(ousac_profile_sum_moments(opened, g, read, &error), &error);
+        assert_memory_equal(read, sum, size * sizeof *read);
+        free(read);
+        free(sum);
+    }
+    assert_int_equal(ousac_profile_merge(opened, loaded, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(ousac_profile_merge(loaded, opened, &error),
+                     OUSAC_STATUS_MISMATCH); /* the same samples */
+    ousac_profile *sums[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) { /* to another profile, an opened one adds what a loaded one does */
+        synthetic_profile(&sums[i], 100, 3, 3, 1);
+        must_succeed(ousac_profile_merge(sums[i], i ? opened : loaded, &error), &error);
+    }
+    assert_true(sums_differ(sums[0], sums[1]) == 0);
+    ousac_profile_digest(sums[0], loaded_digest);
+    ousac_profile_digest(sums[1], opened_digest);
+    assert_string_equal(loaded_digest, opened_digest);
+    ousac_profile_free(sums[0]);
+    ousac_profile_free(sums[1]);
+    assert_int_equal(ousac_profile_save(opened, path, NULL, &error), OUSAC_STATUS_USAGE);
+    ousac_profile_free(saved);
+    ousac_profile_free(loaded);
+    ousac_profile_free(opened);
+
+    synthetic_profile(&saved, 8, 5, 1, 0); /* a pilot has none */
+    must_succeed(ousac_profile_save(saved, path, NULL, &error), &error);
+    must_succeed(ousac_profile_open(&opened, path, &error), &error);
+    assert_null(opened->moment);
+    ousac_profile_free(saved);
+    ousac_profile_free(opened);
+}
+
+/* What a loaded profile is refused for, an opened one is: a moment that is not finite, or not the digest's.
+ */
+static void an_opened_profile_is_checked_as_a_loaded_one(void **state) {
+    char path[SCRATCH_PATH_BYTES];
+    ousac_error loaded_error = {0}, opened_error = {0};
+    (void)state;
+    ousac_profile *saved = NULL, *made = NULL;
+    synthetic_profile(&saved, 8, 5, 2, 1);
+    saved->moment[3][1] = NAN;
+    must_succeed(ousac_profile_save(saved, in_directory(path, "a.oca"), NULL, &loaded_error), &loaded_error);
+    assert_int_equal(ousac_profile_load(&made, path, &loaded_error), OUSAC_STATUS_FORMAT);
+    assert_int_equal(ousac_profile_open(&made, path, &opened_error), OUSAC_STATUS_FORMAT);
+    assert_null(made);
+    assert_string_equal(loaded_error.message, opened_error.message);
+    ousac_profile_free(saved);
+}
+
+static void opening_survives_short_memory(void **state) {
+    char path[SCRATCH_PATH_BYTES];
+    ousac_profile *saved = NULL, *opened = NULL;
+    ousac_error error = {0};
+    ousac_status status = OUSAC_STATUS_MEMORY;
+    long n = 0;
+    (void)state;
+    synthetic_profile(&saved, 8, 5, 2, 1);
+    must_succeed(ousac_profile_save(saved, in_directory(path, "a.oca"), NULL, &error), &error);
+    for (; status == OUSAC_STATUS_MEMORY && n < 10000; n++) {
+        (void)ousac_memory_fail_after(n);
+        status = ousac_profile_open(&opened, path, &error);
+        (void)ousac_memory_fail_after(-1);
+    }
+    assert_int_equal(status, OUSAC_STATUS_OK);
+    assert_true(n > 20);
+    ousac_profile_free(opened);
+    ousac_profile_free(saved);
 }
 
 static void an_empty_profile_survives_its_file(void **state) {
@@ -701,6 +799,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gates_and_ages_follow_the_schedule),
         cmocka_unit_test(a_file_holds_the_whole_profile),
+        cmocka_unit_test(an_opened_profile_reads_its_moments_from_the_file),
+        cmocka_unit_test(an_opened_profile_is_checked_as_a_loaded_one),
+        cmocka_unit_test(opening_survives_short_memory),
         cmocka_unit_test(an_empty_profile_survives_its_file),
         cmocka_unit_test(digests_are_those_of_the_specification),
         cmocka_unit_test(magnitudes_survive_files_and_merging),
