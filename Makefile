@@ -1,6 +1,7 @@
 # ousac: `make help` lists the targets.
 #
-# Variables: BUILD (build directory), CC, SANITIZE (address,undefined | thread), OPT, PYTHON, FUZZ_SECONDS.
+# Variables: BUILD (build directory), CC, SANITIZE (address,undefined | thread), OPT, PYTHON, FUZZ_SECONDS,
+# CUDA_HOME (the CUDA Toolkit; found by nvcc on the PATH), CUDA_ARCHS (compute capabilities, such as "90").
 
 BUILD ?= build
 ifeq ($(origin CC),default)
@@ -21,7 +22,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-protot
 WERROR ?= -Werror
 CPPFLAGS += -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L
 CFLAGS_ALL = -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread $(CFLAGS)
-LDLIBS := -lopenblas -llapacke -lzstd -lcjson -lxxhash -lsodium -lpng -lm -pthread
+LDLIBS := -lopenblas -llapacke -lzstd -lcjson -lxxhash -lsodium -lpng -lm -ldl -pthread
 ifneq ($(SANITIZE),)
 CFLAGS_ALL += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 LDFLAGS += -fsanitize=$(SANITIZE)
@@ -43,11 +44,15 @@ PROGRAM := $(BUILD)/ousac
 
 .DEFAULT_GOAL := all
 .PHONY: all
-all: $(PROGRAM) ## build the program: build/ousac
+all: $(PROGRAM) cuda ## build the program, build/ousac, and with a CUDA Toolkit its plug-in
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/pic/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
 
 # The reader must stay C99 and free of ousac's own headers.
 $(BUILD)/obj/formats/oca.o: formats/oca.c
@@ -101,6 +106,41 @@ $(BUILD)/obj/tools/mpi/link.o: tools/mpi/link.c
 
 $(MPI_PROGRAM): $(MPI_OBJECTS) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
+
+# --- the CUDA plug-in: built where there is a Toolkit, never with the sanitizers, which nvcc does not know ---
+NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+ifneq ($(NVCC),)
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
+endif
+CUDA_ARCHS ?= 80 86 89 90 100 120
+# A Toolkit without the libraries is none.
+CUDA_FOUND := $(and $(NVCC),$(wildcard $(CUDA_HOME)/include/cublas_v2.h),$(wildcard $(CUDA_HOME)/include/cusolverDn.h))
+CUDA_PLUGIN := $(if $(CUDA_FOUND),$(if $(SANITIZE),,$(BUILD)/libousac_cuda.so))
+# Machine code for each, and the newest one's PTX for what comes after it.
+CUDA_CODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+            -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+CUDA_CXX = $(CXX) $(CPPFLAGS) -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Wconversion $(WERROR) \
+           -isystem $(CUDA_HOME)/include -MMD -MP
+CUDA_KERNELS := $(patsubst %.cu,$(BUILD)/obj/%.o,$(sort $(wildcard calib/cuda/*.cu)))
+CUDA_HOST := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(sort $(wildcard calib/cuda/*.cpp)))
+# Its own copies: nothing of the program is resolved from the plug-in, nor the reverse.
+CUDA_COMMON := $(BUILD)/obj/pic/formats/status.o $(BUILD)/obj/pic/formats/memory.o
+
+.PHONY: cuda
+cuda: $(CUDA_PLUGIN) ## build build/libousac_cuda.so where nvcc is found, else nothing
+
+$(BUILD)/obj/calib/cuda/%.o: calib/cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(CPPFLAGS) -std=c++17 -O3 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra \
+	  --threads 2 $(CUDA_CODE) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(BUILD)/obj/calib/cuda/%.o: calib/cuda/%.cpp
+	@mkdir -p $(@D)
+	$(CUDA_CXX) -c $< -o $@
+
+$(BUILD)/libousac_cuda.so: $(CUDA_KERNELS) $(CUDA_HOST) $(CUDA_COMMON)
+	$(CXX) -shared -Wl,-z,defs -Wl,-rpath,$(CUDA_HOME)/lib64 $^ -L$(CUDA_HOME)/lib64 -lcudart_static -lcublas -lcusolver \
+	  -ldl -lrt -pthread -o $@
 
 # --- unit tests: tests/unit/<layer>/test_*.c, each a cmocka program that links its layer and those below ---
 LIBS_formats := $(FORMATS_LIB)
@@ -211,7 +251,7 @@ test: ## install what the tests need, build, and run them all
 	+$(MAKE) --no-print-directory run-tests
 
 .PHONY: run-tests
-run-tests: tests
+run-tests: tests cuda
 	$(TEST_ENV) bash tests/run.sh $(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS)
 
 .PHONY: test-asan
@@ -245,6 +285,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 
 # --- static checks ---
 SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]')
+CUDA_SOURCES = $(wildcard calib/cuda/*)
 SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
 
 .PHONY: check
@@ -255,7 +296,7 @@ check: ## format, lint, layers, headers and all tests
 
 .PHONY: check-format
 check-format: ## clang-format changes nothing
-	clang-format --dry-run --Werror $(SOURCES)
+	clang-format --dry-run --Werror $(SOURCES) $(CUDA_SOURCES)
 
 .PHONY: check-layers
 check-layers: ## includes point downward only
@@ -282,7 +323,7 @@ build-clang: ## build everything with clang, in build-clang
 
 .PHONY: format
 format: ## apply clang-format
-	clang-format -i $(SOURCES)
+	clang-format -i $(SOURCES) $(CUDA_SOURCES)
 
 # --- fuzzing ---
 .PHONY: fuzz
@@ -310,6 +351,6 @@ clean: ## remove the build directories
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

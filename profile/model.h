@@ -3,12 +3,18 @@
  * A family says which sites, groups and modules its model has (ousac_arch), loads the weights, draws the
  * inputs of a sample, and runs a forward in which every site's linear goes through an ousac_linears. It knows
  * nothing of caches, schedules or statistics.
+ *
+ * Weights live in memory of the model's backend and nowhere else: on a GPU they are resident there. The
+ * engine multiplies by them where they are; whoever needs their values on the host (factors, probes, exports)
+ * downloads a copy, site by site. The digest is taken while loading, from host memory, so that it does not
+ * depend on the backend.
  */
 #ifndef OUSAC_MODEL_H
 #define OUSAC_MODEL_H
 
 #include "calib/arch.h"
 #include "calib/backend.h"
+#include "calib/backend_plugin.h"
 #include "formats/safetensors.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
@@ -45,6 +51,7 @@ typedef struct ousac_linears {
 typedef struct ousac_model_options {
     const char *config_path; /* NULL: config.json beside the checkpoint */
     size_t heads;
+    const char *device; /* as in ousac_device_open; used where no backend is given */
 } ousac_model_options;
 
 typedef struct ousac_family {
@@ -74,6 +81,7 @@ typedef struct ousac_family {
 struct ousac_model {
     const ousac_family *family;
     const ousac_backend *backend;
+    ousac_device *device; /* owned, behind the backend; NULL where the backend was given */
     ousac_arch arch;
     char *path; /* as given */
     size_t channels, height, width;
@@ -81,16 +89,18 @@ struct ousac_model {
     double *alpha_bar;               /* (T): products of 1 - beta, in double */
     int has_uncond;                  /* 1: the unconditional branch can be run */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used */
-    /* Of each site: W (m, n), contiguous, sites of a group one after another, and bias (m), or NULL; the
-     * biases of a group likewise one after another. */
+    /* Of each site, backend memory: W (m, n), contiguous, sites of a group one after another, and bias (m),
+     * or NULL; the biases of a group likewise one after another. The tables of pointers are host memory. */
     const float **weight;
     const float **bias;
     void *state; /* the family's */
 };
 
-/* Loads a checkpoint of any known family. Errors: IO; FORMAT naming the file and the tensor or the config
- * key; UNSUPPORTED for an unknown layout; NUMBER for a non-finite weight. The model is immutable afterwards
- * and may be shared by threads. Free with ousac_model_free. */
+/* Loads a checkpoint of any known family. `backend` NULL: that of options->device is opened, NULL for the
+ * CPU, and closed with the model, which must then be freed after all else that uses the backend. Errors: IO;
+ * FORMAT naming the file and the tensor or the config key; UNSUPPORTED for an unknown layout or a device that
+ * cannot be opened; NUMBER for a non-finite weight. The model is immutable afterwards and may be shared by
+ * threads. Free with ousac_model_free. */
 ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
                               const ousac_backend *backend, ousac_error *error);
 void ousac_model_free(ousac_model *model);
