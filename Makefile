@@ -156,6 +156,55 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(fir
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
 
+# --- plug-ins that tests open: one that works, on the CPU, and ones that must be refused ---
+PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/plugins/%.so,$(sort $(wildcard tests/plugins/*.c)))
+PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory calib/backend_cpu tests/support/strict_backend) \
+           $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/kernels_$(i).o $(BUILD)/obj/pic/calib/products_$(i).o)
+
+$(BUILD)/obj/pic/calib/kernels_%.o: calib/kernels.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -O3 $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/pic/calib/products_%.o: calib/products.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -O3 -ffp-contract=fast $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
+
+$(BUILD)/tests/plugins/strict.so: $(PIC_CPU)
+$(BUILD)/tests/plugins/%.so: $(BUILD)/obj/pic/tests/plugins/%.o
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -shared $^ -lopenblas -llapacke -lm -pthread -o $@
+
+# The CUDA plug-in's own sources, run on the processor: see tests/gpu/emulation/README.md.
+EMULATED_CUDA := $(BUILD)/tests/plugins/emulated_cuda.so
+EMULATED := $(patsubst calib/cuda/%.cu,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard calib/cuda/*.cu))) \
+            $(patsubst calib/cuda/%.cpp,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard calib/cuda/*.cpp))) \
+            $(BUILD)/obj/emulated/emulation.o
+EMULATED_CXX = $(CXX) -Itests/gpu/emulation $(CPPFLAGS) -std=c++17 $(OPT) -fPIC -fvisibility=hidden -Wall -Wextra -Wno-unknown-pragmas \
+               $(WERROR) -ffp-contract=off $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) -MMD -MP
+
+$(BUILD)/emulated/%.cpp: calib/cuda/%.cu tests/gpu/emulation/translate.py
+	@mkdir -p $(@D)
+	$(PYTHON) tests/gpu/emulation/translate.py $< >$@.part
+	@mv $@.part $@
+
+$(BUILD)/obj/emulated/%.o: $(BUILD)/emulated/%.cpp
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -c $< -o $@
+
+$(BUILD)/obj/emulated/%.o: calib/cuda/%.cpp
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -c $< -o $@
+
+$(BUILD)/obj/emulated/emulation.o: tests/gpu/emulation/emulation.cpp
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -c $< -o $@
+
+$(EMULATED_CUDA): $(EMULATED) $(CUDA_COMMON)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) -shared $^ -lopenblas -llapacke -pthread -o $@
+
+tests: $(PLUGINS) $(EMULATED_CUDA)
+
 # --- fuzz targets: replayed over their corpora by the tests, run by libFuzzer with `make fuzz` ---
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_REPLAYS := $(foreach f,$(FUZZ),$(BUILD)/tests/fuzz/replay_$(f))
@@ -234,10 +283,20 @@ bench: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/dit_fo
 	@mkdir -p $(BUILD)/bench
 	$(TORCH_PYTHON) tests/bench/bench_speed.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/speed.json
 
+$(BUILD)/tests/bench/bench_gpu: $(BUILD)/obj/tests/bench/bench_gpu.o $(SUPPORT_LIB) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+
+.PHONY: bench-gpu
+bench-gpu: $(BUILD)/tests/bench/bench_gpu cuda ## a GPU: rates of its operations, forward, recording, factors; checked first
+	@mkdir -p $(BUILD)/bench
+	OUSAC_CUDA_PLUGIN=$(BUILD)/libousac_cuda.so $(BUILD)/tests/bench/bench_gpu $(BUILD)/bench
+
 # --- what the tests run ---
 # The first Python that has torch, for the comparison with PyTorch; without one that comparison is skipped and counted.
 TORCH_PYTHON = $(firstword $(foreach p,$(PYTHON) /usr/bin/python3,$(shell $(p) -c 'import torch' 2>/dev/null && echo $(p))) $(PYTHON))
 CLI_TESTS := $(sort $(wildcard tests/cli/test_*.sh))
+GPU_TESTS := $(sort $(wildcard tests/gpu/test_*.sh))
 INTEROP_TESTS := $(sort $(wildcard tests/interop/test_*.py) $(wildcard tests/interop/test_*.sh))
 TEST_ENV = OUSAC=$(PROGRAM) OCA_DUMP=$(BUILD)/tests/interop/oca_dump DATA=data BUILD=$(BUILD) PYTHON=$(PYTHON) TORCH_PYTHON=$(TORCH_PYTHON) \
            ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
@@ -252,7 +311,23 @@ test: ## install what the tests need, build, and run them all
 
 .PHONY: run-tests
 run-tests: tests cuda
-	$(TEST_ENV) bash tests/run.sh $(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS)
+	$(TEST_ENV) bash tests/run.sh $(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS)
+
+# The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
+# plug-in to test.
+GPU_PLUGIN ?= $(BUILD)/libousac_cuda.so
+GPU_ENV = $(TEST_ENV) OUSAC_GPU_REQUIRED=1 OUSAC_CUDA_PLUGIN=$(GPU_PLUGIN)
+GPU_REAL := tests/gpu/test_backend.sh tests/gpu/test_pipeline.sh
+
+.PHONY: test-gpu
+test-gpu: tests cuda ## the tests of the CUDA backend on a GPU; fails where there is none
+	$(GPU_ENV) bash tests/run.sh $(BUILD)/tests/unit/calib/test_backend_plugin $(GPU_REAL)
+
+.PHONY: test-gpu-sanitizer
+test-gpu-sanitizer: tests cuda ## the operations on a GPU under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
+	for tool in memcheck racecheck initcheck synccheck; do \
+	  $(GPU_ENV) WRAP="compute-sanitizer --tool $$tool --error-exitcode 9 --leak-check no" \
+	  bash tests/gpu/test_backend.sh || exit 1; done
 
 .PHONY: test-asan
 test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in build-asan
@@ -262,7 +337,7 @@ test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehav
 test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan
 	+$(MAKE) --no-print-directory threaded-tests BUILD=$(BUILD)-tsan SANITIZE=thread
 
-THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend %/test_probe %/test_forecast_fit %/test_prescribed,$(UNIT_TESTS))
+THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend_table %/test_probe %/test_forecast_fit %/test_prescribed,$(UNIT_TESTS))
 .PHONY: threaded-tests
 threaded-tests: $(THREADED_TESTS)
 	$(TEST_ENV) TSAN_OPTIONS=halt_on_error=1 bash tests/run.sh $(THREADED_TESTS)
@@ -271,7 +346,7 @@ threaded-tests: $(THREADED_TESTS)
 .PHONY: test-valgrind
 test-valgrind: tests ## the small unit tests under valgrind
 	$(TEST_ENV) OPENBLAS_CORETYPE=Prescott OUSAC_ISA=base WRAP='valgrind -q --error-exitcode=9 --leak-check=full' \
-	bash tests/run.sh $(filter-out %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype %/test_synth,$(UNIT_TESTS))
+	bash tests/run.sh $(filter-out %/test_backend_plugin %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype %/test_synth,$(UNIT_TESTS))
 
 # --- the demo ---
 DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --schedule data/schedules/sparse_placed.json \
@@ -284,8 +359,8 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 	$(PROGRAM) calibrate $(DEMO_OPTIONS) -o $(BUILD)/demo
 
 # --- static checks ---
-SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]')
-CUDA_SOURCES = $(wildcard calib/cuda/*)
+SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
+CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/*.cpp)
 SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
 
 .PHONY: check

@@ -55,6 +55,12 @@ static ousac_status download(const ousac_backend *backend, void *target, const v
     return transfer(backend, "download", target, source, bytes, cudaMemcpyDeviceToHost, error);
 }
 
+/* cuBLAS takes weights as they are. */
+static ousac_status prepare(const ousac_backend *backend, size_t count, const float *w, ousac_error *error) {
+    (void)backend, (void)count, (void)w, (void)error;
+    return OUSAC_STATUS_OK;
+}
+
 /* --- opening --- */
 
 static ousac_status choose_device(int wanted, int *device, ousac_error *error) {
@@ -119,6 +125,7 @@ static void fill_table(State *state) {
     t->sum_abs_columns_diff = sum_abs_columns_diff;
     t->accumulate_packed = accumulate_packed;
     t->all_finite = all_finite;
+    t->prepare = prepare;
     t->project_change = project_change;
     t->expand_onto = expand_onto;
 }
