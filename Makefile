@@ -1,6 +1,7 @@
 # ousac: `make help` lists the targets.
 #
-# Variables: BUILD (build directory), CC, SANITIZE (address,undefined | thread), OPT, PYTHON, FUZZ_SECONDS.
+# Variables: BUILD (build directory), CC, SANITIZE (address,undefined | thread), OPT, PYTHON, FUZZ_SECONDS,
+# CUDA_HOME (the CUDA Toolkit; found by nvcc on the PATH), CUDA_ARCHS (compute capabilities, such as "90").
 
 BUILD ?= build
 ifeq ($(origin CC),default)
@@ -21,7 +22,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-protot
 WERROR ?= -Werror
 CPPFLAGS += -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L
 CFLAGS_ALL = -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread $(CFLAGS)
-LDLIBS := -lopenblas -llapacke -lzstd -lcjson -lxxhash -lsodium -lpng -lm -pthread
+LDLIBS := -lopenblas -llapacke -lzstd -lcjson -lxxhash -lsodium -lpng -lm -ldl -pthread
 ifneq ($(SANITIZE),)
 CFLAGS_ALL += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 LDFLAGS += -fsanitize=$(SANITIZE)
@@ -43,11 +44,15 @@ PROGRAM := $(BUILD)/ousac
 
 .DEFAULT_GOAL := all
 .PHONY: all
-all: $(PROGRAM) ## build the program: build/ousac
+all: $(PROGRAM) cuda ## build the program, build/ousac, and with a CUDA Toolkit its plug-in
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/pic/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
 
 # The reader must stay C99 and free of ousac's own headers.
 $(BUILD)/obj/formats/oca.o: formats/oca.c
@@ -102,6 +107,41 @@ $(BUILD)/obj/tools/mpi/link.o: tools/mpi/link.c
 $(MPI_PROGRAM): $(MPI_OBJECTS) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
 
+# --- the CUDA plug-in: built where there is a Toolkit, never with the sanitizers, which nvcc does not know ---
+NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+ifneq ($(NVCC),)
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
+endif
+CUDA_ARCHS ?= 80 86 89 90 100 120
+# A Toolkit without the libraries is none.
+CUDA_FOUND := $(and $(NVCC),$(wildcard $(CUDA_HOME)/include/cublas_v2.h),$(wildcard $(CUDA_HOME)/include/cusolverDn.h))
+CUDA_PLUGIN := $(if $(CUDA_FOUND),$(if $(SANITIZE),,$(BUILD)/libousac_cuda.so))
+# Machine code for each, and the newest one's PTX for what comes after it.
+CUDA_CODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+            -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+CUDA_CXX = $(CXX) $(CPPFLAGS) -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Wconversion $(WERROR) \
+           -isystem $(CUDA_HOME)/include -MMD -MP
+CUDA_KERNELS := $(patsubst %.cu,$(BUILD)/obj/%.o,$(sort $(wildcard calib/cuda/*.cu)))
+CUDA_HOST := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(sort $(wildcard calib/cuda/*.cpp)))
+# Its own copies: nothing of the program is resolved from the plug-in, nor the reverse.
+CUDA_COMMON := $(BUILD)/obj/pic/formats/status.o $(BUILD)/obj/pic/formats/memory.o
+
+.PHONY: cuda
+cuda: $(CUDA_PLUGIN) ## build build/libousac_cuda.so where nvcc is found, else nothing
+
+$(BUILD)/obj/calib/cuda/%.o: calib/cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(CPPFLAGS) -std=c++17 -O3 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra \
+	  --threads 2 $(CUDA_CODE) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(BUILD)/obj/calib/cuda/%.o: calib/cuda/%.cpp
+	@mkdir -p $(@D)
+	$(CUDA_CXX) -c $< -o $@
+
+$(BUILD)/libousac_cuda.so: $(CUDA_KERNELS) $(CUDA_HOST) $(CUDA_COMMON)
+	$(CXX) -shared -Wl,-z,defs -Wl,-rpath,$(CUDA_HOME)/lib64 $^ -L$(CUDA_HOME)/lib64 -lcudart_static -lcublas -lcusolver \
+	  -ldl -lrt -pthread -o $@
+
 # --- unit tests: tests/unit/<layer>/test_*.c, each a cmocka program that links its layer and those below ---
 LIBS_formats := $(FORMATS_LIB)
 LIBS_calib := $(CALIB_LIB) $(FORMATS_LIB)
@@ -115,6 +155,55 @@ $(SUPPORT_LIB): $(call objects,tests/support)
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(firstword $$(subst /, ,$$*)))
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+
+# --- plug-ins that tests open: one that works, on the CPU, and ones that must be refused ---
+PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/plugins/%.so,$(sort $(wildcard tests/plugins/*.c)))
+PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory calib/backend_cpu tests/support/strict_backend) \
+           $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/kernels_$(i).o $(BUILD)/obj/pic/calib/products_$(i).o)
+
+$(BUILD)/obj/pic/calib/kernels_%.o: calib/kernels.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -O3 $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
+
+$(BUILD)/obj/pic/calib/products_%.o: calib/products.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -O3 -ffp-contract=fast $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
+
+$(BUILD)/tests/plugins/strict.so: $(PIC_CPU)
+$(BUILD)/tests/plugins/%.so: $(BUILD)/obj/pic/tests/plugins/%.o
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -shared $^ -lopenblas -llapacke -lm -pthread -o $@
+
+# The CUDA plug-in's own sources, run on the processor: see tests/gpu/emulation/README.md.
+EMULATED_CUDA := $(BUILD)/tests/plugins/emulated_cuda.so
+EMULATED := $(patsubst calib/cuda/%.cu,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard calib/cuda/*.cu))) \
+            $(patsubst calib/cuda/%.cpp,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard calib/cuda/*.cpp))) \
+            $(BUILD)/obj/emulated/emulation.o
+EMULATED_CXX = $(CXX) -Itests/gpu/emulation $(CPPFLAGS) -std=c++17 $(OPT) -fPIC -fvisibility=hidden -Wall -Wextra -Wno-unknown-pragmas \
+               $(WERROR) -ffp-contract=off $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) -MMD -MP
+
+$(BUILD)/emulated/%.cpp: calib/cuda/%.cu tests/gpu/emulation/translate.py
+	@mkdir -p $(@D)
+	$(PYTHON) tests/gpu/emulation/translate.py $< >$@.part
+	@mv $@.part $@
+
+$(BUILD)/obj/emulated/%.o: $(BUILD)/emulated/%.cpp
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -c $< -o $@
+
+$(BUILD)/obj/emulated/%.o: calib/cuda/%.cpp
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -c $< -o $@
+
+$(BUILD)/obj/emulated/emulation.o: tests/gpu/emulation/emulation.cpp
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -c $< -o $@
+
+$(EMULATED_CUDA): $(EMULATED) $(CUDA_COMMON)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) -shared $^ -lopenblas -llapacke -pthread -o $@
+
+tests: $(PLUGINS) $(EMULATED_CUDA)
 
 # --- fuzz targets: replayed over their corpora by the tests, run by libFuzzer with `make fuzz` ---
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
@@ -194,10 +283,20 @@ bench: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/dit_fo
 	@mkdir -p $(BUILD)/bench
 	$(TORCH_PYTHON) tests/bench/bench_speed.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/speed.json
 
+$(BUILD)/tests/bench/bench_gpu: $(BUILD)/obj/tests/bench/bench_gpu.o $(SUPPORT_LIB) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+
+.PHONY: bench-gpu
+bench-gpu: $(BUILD)/tests/bench/bench_gpu cuda ## a GPU: rates of its operations, forward, recording, factors; checked first
+	@mkdir -p $(BUILD)/bench
+	OUSAC_CUDA_PLUGIN=$(BUILD)/libousac_cuda.so $(BUILD)/tests/bench/bench_gpu $(BUILD)/bench
+
 # --- what the tests run ---
 # The first Python that has torch, for the comparison with PyTorch; without one that comparison is skipped and counted.
 TORCH_PYTHON = $(firstword $(foreach p,$(PYTHON) /usr/bin/python3,$(shell $(p) -c 'import torch' 2>/dev/null && echo $(p))) $(PYTHON))
 CLI_TESTS := $(sort $(wildcard tests/cli/test_*.sh))
+GPU_TESTS := $(sort $(wildcard tests/gpu/test_*.sh))
 INTEROP_TESTS := $(sort $(wildcard tests/interop/test_*.py) $(wildcard tests/interop/test_*.sh))
 TEST_ENV = OUSAC=$(PROGRAM) OCA_DUMP=$(BUILD)/tests/interop/oca_dump DATA=data BUILD=$(BUILD) PYTHON=$(PYTHON) TORCH_PYTHON=$(TORCH_PYTHON) \
            ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
@@ -211,8 +310,24 @@ test: ## install what the tests need, build, and run them all
 	+$(MAKE) --no-print-directory run-tests
 
 .PHONY: run-tests
-run-tests: tests
-	$(TEST_ENV) bash tests/run.sh $(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS)
+run-tests: tests cuda
+	$(TEST_ENV) bash tests/run.sh $(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS)
+
+# The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
+# plug-in to test.
+GPU_PLUGIN ?= $(BUILD)/libousac_cuda.so
+GPU_ENV = $(TEST_ENV) OUSAC_GPU_REQUIRED=1 OUSAC_CUDA_PLUGIN=$(GPU_PLUGIN)
+GPU_REAL := tests/gpu/test_backend.sh tests/gpu/test_pipeline.sh
+
+.PHONY: test-gpu
+test-gpu: tests cuda ## the tests of the CUDA backend on a GPU; fails where there is none
+	$(GPU_ENV) bash tests/run.sh $(BUILD)/tests/unit/calib/test_backend_plugin $(GPU_REAL)
+
+.PHONY: test-gpu-sanitizer
+test-gpu-sanitizer: tests cuda ## the operations on a GPU under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
+	for tool in memcheck racecheck initcheck synccheck; do \
+	  $(GPU_ENV) WRAP="compute-sanitizer --tool $$tool --error-exitcode 9 --leak-check no" \
+	  bash tests/gpu/test_backend.sh || exit 1; done
 
 .PHONY: test-asan
 test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in build-asan
@@ -222,7 +337,7 @@ test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehav
 test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan
 	+$(MAKE) --no-print-directory threaded-tests BUILD=$(BUILD)-tsan SANITIZE=thread
 
-THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend %/test_probe %/test_forecast_fit %/test_prescribed %/test_bundle_stream,$(UNIT_TESTS))
+THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend_table %/test_probe %/test_forecast_fit %/test_prescribed %/test_bundle_stream,$(UNIT_TESTS))
 .PHONY: threaded-tests
 threaded-tests: $(THREADED_TESTS)
 	$(TEST_ENV) TSAN_OPTIONS=halt_on_error=1 bash tests/run.sh $(THREADED_TESTS)
@@ -231,7 +346,7 @@ threaded-tests: $(THREADED_TESTS)
 .PHONY: test-valgrind
 test-valgrind: tests ## the small unit tests under valgrind
 	$(TEST_ENV) OPENBLAS_CORETYPE=Prescott OUSAC_ISA=base WRAP='valgrind -q --error-exitcode=9 --leak-check=full' \
-	bash tests/run.sh $(filter-out %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype %/test_synth,$(UNIT_TESTS))
+	bash tests/run.sh $(filter-out %/test_backend_plugin %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype %/test_synth,$(UNIT_TESTS))
 
 # --- the demo ---
 DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --schedule data/schedules/sparse_placed.json \
@@ -244,7 +359,8 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 	$(PROGRAM) calibrate $(DEMO_OPTIONS) -o $(BUILD)/demo
 
 # --- static checks ---
-SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]')
+SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
+CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/*.cpp)
 SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
 
 .PHONY: check
@@ -255,7 +371,7 @@ check: ## format, lint, layers, headers and all tests
 
 .PHONY: check-format
 check-format: ## clang-format changes nothing
-	clang-format --dry-run --Werror $(SOURCES)
+	clang-format --dry-run --Werror $(SOURCES) $(CUDA_SOURCES)
 
 .PHONY: check-layers
 check-layers: ## includes point downward only
@@ -282,7 +398,7 @@ build-clang: ## build everything with clang, in build-clang
 
 .PHONY: format
 format: ## apply clang-format
-	clang-format -i $(SOURCES)
+	clang-format -i $(SOURCES) $(CUDA_SOURCES)
 
 # --- fuzzing ---
 .PHONY: fuzz
@@ -310,6 +426,6 @@ clean: ## remove the build directories
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

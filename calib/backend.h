@@ -1,14 +1,18 @@
 /* The compute backend: one small table of operations, implemented once for the CPU and once for CUDA.
  * Everything that multiplies matrices or walks activations goes through it; BLAS and LAPACK appear in
- * backend_cpu.c alone, oneDNN in backend_bf16.c.
+ * backend_cpu.c alone, oneDNN in backend_bf16.c, CUDA under calib/cuda/, in a plug-in that
+ * calib/backend_plugin.h opens at run time.
  *
  * Matrices are row-major: element (i, j) at data[i * ld + j], ld >= columns. `float *` and `double *`
- * arguments are memory of the backend (`alloc`), which for the CPU is ordinary memory. Every operation
- * returns USAGE for sizes that do not fit the library's integers, and never aborts. Outputs may not overlap
+ * arguments are memory of the backend (`alloc`), which for the CPU is ordinary memory and for others must not
+ * be touched by the host; where an argument is host memory, its comment says so. Every operation returns
+ * USAGE for sizes that do not fit the library's integers, and never aborts. Outputs may not overlap
  * inputs except where said.
  *
  * Thread-safety: a backend may be used from many threads at once, each on its own outputs. The CPU backend
- * runs every operation on the calling thread, so that results do not depend on how many threads call.
+ * runs every operation on the calling thread, so that results do not depend on how many threads call. Another
+ * may only queue it: one thread's operations take effect in order, and what a thread wrote is there for other
+ * threads once it has called upload, download or an operation with results in host memory.
  */
 #ifndef OUSAC_BACKEND_H
 #define OUSAC_BACKEND_H
@@ -30,7 +34,8 @@ struct ousac_backend {
     void *state;
     int host; /* 1: its memory is the process's own, so that a mapped file may stand in for it */
 
-    /* --- memory of the backend. alloc: 64-byte aligned, uninitialised, NULL where short. --- */
+    /* --- memory of the backend. alloc: 64-byte aligned, uninitialised, NULL where short. upload and
+     * download: source, respectively target, is host memory, free to change on return. --- */
     void *(*alloc)(const ousac_backend *backend, size_t count, size_t size);
     void (*release)(const ousac_backend *backend, void *block);
     ousac_status (*upload)(const ousac_backend *backend, void *target, const void *source, size_t bytes,
@@ -129,7 +134,7 @@ struct ousac_backend {
     /* Packed lower triangle in float64, element (i, j <= i) at i (i + 1) / 2 + j: packed += weight * g. */
     ousac_status (*accumulate_packed)(const ousac_backend *backend, size_t n, double weight, const float *g,
                                       size_t ldg, double *packed, ousac_error *error);
-    /* *finite = 1 where every element is finite, else 0. */
+    /* *finite (host memory) = 1 where every element is finite, else 0. */
     ousac_status (*all_finite)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
                                size_t ldx, int *finite, ousac_error *error);
 

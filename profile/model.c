@@ -44,6 +44,12 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory", path);
         goto done;
     }
+    if (!backend) {
+        const char *device = options && options->device ? options->device : "cpu";
+        if ((status = ousac_device_open(&loaded->device, device, error)))
+            goto done;
+        backend = ousac_device_backend(loaded->device);
+    }
     loaded->backend = backend;
     loaded->use = options ? options->use : OUSAC_MODEL_RUN;
     for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES && !loaded->family; i++)
@@ -89,6 +95,7 @@ void ousac_model_free(ousac_model *model) {
     ousac_free(model->source);
     ousac_safetensors_close(model->file);
     ousac_free(model->path);
+    ousac_device_close(model->device);
     ousac_free(model);
 }
 

@@ -3,12 +3,18 @@
  * A family says which sites, groups and modules its model has (ousac_arch), loads the weights, draws the
  * inputs of a sample, and runs a forward in which every site's linear goes through an ousac_linears. It knows
  * nothing of caches, schedules or statistics.
+ *
+ * Weights live in memory of the model's backend and nowhere else: on a GPU they are resident there. The
+ * engine multiplies by them where they are; whoever needs their values on the host (factors, probes, exports)
+ * downloads a copy, site by site. The digest is taken while loading, from host memory, so that it does not
+ * depend on the backend.
  */
 #ifndef OUSAC_MODEL_H
 #define OUSAC_MODEL_H
 
 #include "calib/arch.h"
 #include "calib/backend.h"
+#include "calib/backend_plugin.h"
 #include "formats/safetensors.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
@@ -54,7 +60,8 @@ typedef struct ousac_model_options {
     const char *config_path; /* NULL: config.json beside the checkpoint */
     size_t heads;
     ousac_model_use use;
-    int copy_weights; /* 1: never let the mapped file stand for memory of the backend */
+    int copy_weights;   /* 1: never let the mapped file stand for memory of the backend */
+    const char *device; /* as in ousac_device_open; used where no backend is given */
 } ousac_model_options;
 
 typedef struct ousac_family {
@@ -92,6 +99,7 @@ typedef struct ousac_model_source {
 struct ousac_model {
     const ousac_family *family;
     const ousac_backend *backend;
+    ousac_device *device; /* owned, behind the backend; NULL where the backend was given */
     ousac_arch arch;
     char *path; /* as given */
     size_t channels, height, width;
@@ -111,10 +119,12 @@ struct ousac_model {
     void *state;                /* the family's */
 };
 
-/* Loads a checkpoint of any known family. Errors: IO; FORMAT naming the file and the tensor or the config
- * key; UNSUPPORTED for an unknown layout; NUMBER for a non-finite weight. The model is immutable afterwards
- * and may be shared by threads. The file must keep its contents for as long as the model lives (replacing it
- * by another file is no harm). Free with ousac_model_free. */
+/* Loads a checkpoint of any known family. `backend` NULL: that of options->device is opened, NULL for the
+ * CPU, and closed with the model, which must then be freed after all else that uses the backend. Errors: IO;
+ * FORMAT naming the file and the tensor or the config key; UNSUPPORTED for an unknown layout or a device that
+ * cannot be opened; NUMBER for a non-finite weight. The model is immutable afterwards and may be shared by
+ * threads. The file must keep its contents for as long as the model lives (replacing it by another file is no
+ * harm). Free with ousac_model_free. */
 ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
                               const ousac_backend *backend, ousac_error *error);
 void ousac_model_free(ousac_model *model);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The layers point downward only: formats < calib < profile < tools; BLAS and LAPACK in one file, MPI in another; the
-# reader alone.
+# The layers point downward only: formats < calib < profile < tools; BLAS and LAPACK in one file, MPI in another,
+# CUDA in one folder; the reader alone.
 set -eu
 cd "$(dirname "$0")/.."
 failed=0
@@ -25,6 +25,9 @@ blas=$(grep -lE '(cblas|lapacke?)\.h|cblas_|LAPACKE_' formats/*.[ch] calib/*.[ch
 
 mpi=$(grep -lE '<mpi\.h>|\bMPI_[A-Z][a-z]+' formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] | grep -v '^tools/mpi/link.c$' || true)
 [ -z "$mpi" ] || complain "MPI outside tools/mpi/link.c: $mpi"
+
+cuda=$(grep -lE '(cuda|cublas|cusolver)[A-Za-z_0-9]*\.h[>"]|\bcu(da|blas|solver)[A-Z][A-Za-z]+ *\(|ifn?def.*CUDA' formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] || true)
+[ -z "$cuda" ] || complain "CUDA outside calib/cuda/: $cuda"
 
 reader=$(grep -nE '^#[[:space:]]*include[[:space:]]*"' formats/oca.c formats/oca.h | grep -v '"oca.h"\|"formats/oca.h"' || true)
 [ -z "$reader" ] || complain "the standalone reader includes: $reader"

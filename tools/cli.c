@@ -402,6 +402,13 @@ static ousac_status take_option(parser *p, int argc, char **argv, int *index, ou
     return set_value(option, value, error);
 }
 
+static int is_given(const parser *p, const char *name) {
+    for (size_t i = 0; i < p->count; i++)
+        if (strcmp(p->options[i].name, name) == 0)
+            return p->given[i];
+    return 0;
+}
+
 ousac_status cli_parse(const cli_command *command, const cli_option *options, int argc, char **argv,
                        cli_common *common, size_t *positionals, int *done, ousac_error *error) {
     int help = 0, only_positionals = 0;
@@ -464,6 +471,7 @@ ousac_status cli_parse(const cli_command *command, const cli_option *options, in
                               p.options[i].meta);
         }
     }
+    common->threads_chosen = is_given(&p, "threads");
     *positionals = count;
     return OUSAC_STATUS_OK;
 }

@@ -67,7 +67,8 @@ typedef struct cli_command {
  * parser. */
 typedef struct cli_common {
     int json, quiet;
-    size_t threads; /* default: the processors this process may use */
+    size_t threads;     /* default: the processors this process may use */
+    int threads_chosen; /* 1: by --threads */
 } cli_common;
 ousac_status cli_parse(const cli_command *command, const cli_option *options, int argc, char **argv,
                        cli_common *common, size_t *positionals, int *done, ousac_error *error);

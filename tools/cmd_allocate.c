@@ -126,6 +126,7 @@ static int run(const cli_command *command, int argc, char **argv) {
                                             .rank_min = PIPELINE_RANK_MIN}};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
+        PIPELINE_DEVICE_OPTION(&request.model.device),
         {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE", "profile (.oca)"},
         PIPELINE_BUDGET_OPTIONS(&request.options.budget),
         {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "LIST",

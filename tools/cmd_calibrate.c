@@ -436,7 +436,7 @@ static ousac_status save_cost(const calibration_work *work, const pipeline_runs 
         json_put_real(&doc, times, time_keys[i], work->seconds[i]);
     json_put_real(&doc, times, "total", cli_seconds() - work->start);
     json_put_u64(&doc, doc.root, "peak_bytes", cli_peak_bytes());
-    json_put_u64(&doc, doc.root, "threads", runs->common->threads);
+    json_put_u64(&doc, doc.root, "threads", pipeline_threads(runs));
     json_put_text(&doc, doc.root, "backend", runs->model->backend->detail);
     ousac_status status = json_text(&doc, 1, &text, error);
     if (!status)
@@ -563,6 +563,7 @@ static int run(const cli_command *command, int argc, char **argv) {
     };
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
+        PIPELINE_DEVICE_OPTION(&request.model.device),
         {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE", "schedule to calibrate for"},
         {"period", 0, CLI_SIZE, &request.period, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "P",
          "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step "

@@ -87,6 +87,7 @@ static int run(const cli_command *command, int argc, char **argv) {
                                .micro_batch = PIPELINE_MICRO_BATCH};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
+        PIPELINE_DEVICE_OPTION(&request.model.device),
         {"compare", 0, CLI_FLAG, &request.compare, 0, 0, 0, NULL,
          "methods at equal cost instead of a bundle"},
         {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE",

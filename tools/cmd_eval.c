@@ -167,6 +167,7 @@ static int run(const cli_command *command, int argc, char **argv) {
                             .threshold = TRANSFER_THRESHOLD};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
+        PIPELINE_DEVICE_OPTION(&request.model.device),
         {"bundle", 'b', CLI_TEXT, &request.bundle, 0, 0, 1, "FILE", "bundle (.oca)"},
         {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "NAME",
          "plan in the bundle (default \"default\", or the only one)"},

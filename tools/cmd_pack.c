@@ -177,6 +177,7 @@ static int run(const cli_command *command, int argc, char **argv) {
     pack_request request = {.model = {.use = OUSAC_MODEL_FACTORS}, .factors = "delta-cov"};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
+        PIPELINE_DEVICE_OPTION(&request.model.device),
         {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE",
          "profile that the plans were made from (.oca)"},
         {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "FILE", "plan (.oca); further plans as arguments"},

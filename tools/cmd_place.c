@@ -136,6 +136,7 @@ static int run(const cli_command *command, int argc, char **argv) {
                              .micro_batch = PIPELINE_MICRO_BATCH};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
+        PIPELINE_DEVICE_OPTION(&request.model.device),
         {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE",
          "schedule whose steps, branches and scales are kept; its gates are not looked at"},
         {"period", 0, CLI_SIZE, &request.period, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "P",

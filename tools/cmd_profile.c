@@ -97,7 +97,7 @@ static void report(const cli_common *common, const profile_request *request, con
            request->output, request->pilot_only ? "pilot" : "profile", ousac_profile_samples(profile),
            profile->schedule.step_count, cached, weights);
     printf("%" PRIu64 " forwards in %.1f s on %zu thread%s, at most %.0f MB\n", cost->forwards, cost->seconds,
-           common->threads, common->threads == 1 ? "" : "s", 1e-6 * (double)cli_peak_bytes());
+           pipeline_threads(runs), pipeline_threads(runs) == 1 ? "" : "s", 1e-6 * (double)cli_peak_bytes());
     if (cost->convergence.rounds > 0)
         pipeline_convergence_print(&cost->convergence);
 }
@@ -235,6 +235,7 @@ static int run(const cli_command *command, int argc, char **argv) {
                                .partial = {.every_s = PIPELINE_CHECKPOINT_S}};
     const cli_option options[] = {
         PIPELINE_MODEL_OPTIONS(&request.model),
+        PIPELINE_DEVICE_OPTION(&request.model.device),
         {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE", "schedule whose deltas are recorded"},
         {"samples", 0, CLI_RANGE_OR_AUTO, &request.samples, 0, 0, 0, "FIRST:END",
          "samples to record, FIRST a multiple of the micro-batch, or auto: enough of them (default 0:48)"},

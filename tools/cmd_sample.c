@@ -30,7 +30,7 @@ typedef struct row {
 } row;
 
 typedef struct sample_request {
-    const char *model, *schedule, *bundle, *plan, *rows, *output, *raw, *config, *compute;
+    const char *model, *schedule, *bundle, *plan, *rows, *output, *raw, *config, *compute, *device;
     size_t heads, micro_batch, zoom;
     uint64_t seed;
     cli_range samples;
@@ -147,7 +147,8 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
 
 static ousac_status open_inputs(const sample_request *request, const cli_common *common, sample_work *work,
                                 ousac_error *error) {
-    ousac_model_options options = {.config_path = request->config, .heads = request->heads};
+    ousac_model_options options = {
+        .config_path = request->config, .heads = request->heads, .device = request->device};
     ousac_status status = OUSAC_STATUS_OK;
 
     if (request->schedule != NULL) {
@@ -156,7 +157,7 @@ static ousac_status open_inputs(const sample_request *request, const cli_common 
     }
     if (status == OUSAC_STATUS_OK) {
         const ousac_backend *backend = NULL;
-        status = pipeline_backend(&backend, request->compute, error);
+        status = pipeline_backend(&backend, request->compute, request->device, error);
         if (status == OUSAC_STATUS_OK) {
             status = ousac_model_load(&work->model, request->model, &options, backend, error);
         }
@@ -191,7 +192,7 @@ static ousac_status run_row(const sample_request *request, const cli_common *com
                      .first = request->samples.first,
                      .count = request->samples.count,
                      .micro_batch = request->micro_batch,
-                     .threads = common->threads,
+                     .threads = pipeline_threads(&(pipeline_runs){.common = common, .model = work->model}),
                      .exact = r->kind == ROW_EXACT,
                      .calibration = r->kind == ROW_CALIBRATED ? work->calibration : NULL,
                      .samples = r->samples,
@@ -427,6 +428,7 @@ static int run(const cli_command *command, int argc, char **argv) {
          "the model's config.json (default: beside the checkpoint)"},
         {"compute", 0, CLI_TEXT, &request.compute, 0, 0, 0, "f32|bf16",
          "how the model's linears run; bf16 needs matrix units and oneDNN (default f32)"},
+        PIPELINE_DEVICE_OPTION(&request.device),
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
          "use a bundle made for another model or schedule, with a warning"},
         {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};

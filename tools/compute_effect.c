@@ -39,7 +39,7 @@ static ousac_status draw(const pipeline_runs *runs, const ousac_model *model, co
                            .seed = runs->seed,
                            .count = samples,
                            .micro_batch = runs->micro_batch,
-                           .threads = runs->common->threads,
+                           .threads = pipeline_threads(runs),
                            .exact = 1,
                            .samples = out,
                            .stop = &cli_stop};

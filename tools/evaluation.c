@@ -160,7 +160,7 @@ ousac_status evaluation_create(evaluation *result, const pipeline_runs *runs,
     result->range = options->range;
     result->seed = runs->seed;
     result->micro_batch = runs->micro_batch;
-    result->threads = runs->common->threads;
+    result->threads = pipeline_threads(runs);
     result->steps = options->schedule->step_count;
     result->held_out = options->held_out;
     memcpy(result->model_digest, runs->model->digest, sizeof result->model_digest);

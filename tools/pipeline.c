@@ -19,22 +19,28 @@
 
 /* --- options, files, output --- */
 
-ousac_status pipeline_backend(const ousac_backend **backend, const char *compute, ousac_error *error) {
-    *backend = ousac_backend_cpu();
+ousac_status pipeline_backend(const ousac_backend **backend, const char *compute, const char *device,
+                              ousac_error *error) {
+    const int on_cpu = !device || strcmp(device, "cpu") == 0;
+    *backend = on_cpu ? ousac_backend_cpu() : NULL;
     if (!compute || strcmp(compute, "f32") == 0)
         return OUSAC_STATUS_OK;
     if (strcmp(compute, "bf16") == 0)
-        return ousac_backend_bf16(backend, error);
+        return on_cpu ? ousac_backend_bf16(backend, error)
+                      : OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                                   "--compute bf16: of the device cpu alone, not %s", device);
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--compute %s: expected f32 or bf16", compute);
 }
 
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error) {
-    const ousac_model_options load = {
-        .config_path = options->config, .heads = options->heads, .use = options->use};
+    const ousac_model_options load = {.config_path = options->config,
+                                      .heads = options->heads,
+                                      .use = options->use,
+                                      .device = options->device};
     const pipeline_team *team = options->use == OUSAC_MODEL_RUN ? pipeline_team_current() : NULL;
     const ousac_backend *backend = NULL;
-    ousac_status status = pipeline_backend(&backend, options->compute, error);
+    ousac_status status = pipeline_backend(&backend, options->compute, options->device, error);
     if (!status)
         status = ousac_model_load(model, options->path, &load, backend, error);
     if (!status && team && (status = team->load(options, *model, error))) {
@@ -146,6 +152,13 @@ void pipeline_json_range(json_doc *doc, cJSON *object, const char *key, uint64_t
 
 /* --- running and profiling --- */
 
+size_t pipeline_threads(const pipeline_runs *runs) {
+    const size_t threads = runs->common->threads;
+    const int limited =
+        !runs->common->threads_chosen && runs->model->device && runs->model->backend != ousac_backend_cpu();
+    return limited && threads > PIPELINE_DEVICE_THREADS ? PIPELINE_DEVICE_THREADS : threads;
+}
+
 ousac_status pipeline_run_samples(const pipeline_runs *runs, const pipeline_run *run, ousac_error *error) {
     const pipeline_team *team = pipeline_team_current();
     return team && !run->observers ? team->run(runs, run, error) : pipeline_run_here(runs, run, error);
@@ -166,7 +179,7 @@ ousac_status pipeline_run_here(const pipeline_runs *runs, const pipeline_run *ru
         .first = run->range.first,
         .count = run->range.count,
         .micro_batch = runs->micro_batch,
-        .threads = runs->common->threads,
+        .threads = pipeline_threads(runs),
         .exact = run->exact,
         .calibration = run->calibration,
         .extrapolate_modules = run->extrapolate_modules,
@@ -206,7 +219,8 @@ static ousac_status record(const pipeline_runs *runs, const ousac_schedule *sche
     }
     /* One for each thread that will have something to do. */
     const uint64_t batches = (left.count - 1) / runs->micro_batch + 1;
-    const size_t workers = batches < runs->common->threads ? (size_t)batches : runs->common->threads;
+    const size_t threads = pipeline_threads(runs);
+    const size_t workers = batches < threads ? (size_t)batches : threads;
     status =
         ousac_recorder_create(&recorder, *profile, runs->model->backend, workers, runs->micro_batch, error);
     if (status)
@@ -347,7 +361,7 @@ static void put_run(json_doc *doc, cJSON *object, const pipeline_runs *runs, con
     json_put_u64(doc, object, "forwards", cost->forwards);
     if (!reproducible) {
         json_put_u64(doc, object, "peak_bytes", cli_peak_bytes());
-        json_put_u64(doc, object, "threads", runs->common->threads);
+        json_put_u64(doc, object, "threads", pipeline_threads(runs));
     }
     json_put_text(doc, object, "backend", runs->model->backend->detail);
     if (cost->pilot.count > 0)
@@ -398,7 +412,7 @@ ousac_status pipeline_factors_here(const pipeline_runs *runs, const ousac_profil
         .rank_max = rank_max,
         .groups = groups,
         .whole_spectra = 1,
-        .threads = runs->common->threads,
+        .threads = pipeline_threads(runs),
         .progress = note_progress,
         .progress_self = progress,
         .stop = &cli_stop,

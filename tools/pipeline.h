@@ -52,6 +52,7 @@ typedef struct pipeline_model_options {
     size_t heads;
     const char *compute; /* "f32", "bf16"; NULL: f32 */
     ousac_model_use use;
+    const char *device; /* NULL: cpu */
 } pipeline_model_options;
 
 /* Rows of a command's option table. */
@@ -80,6 +81,13 @@ typedef struct pipeline_model_options {
             "attention heads (default: from the config)"                                                     \
     }
 
+/* Row of the option table of a command that runs the model. */
+#define PIPELINE_DEVICE_OPTION(device)                                                                       \
+    {                                                                                                        \
+        "device", 0, CLI_TEXT, device, 0, 0, 0, "NAME",                                                      \
+            "where to compute: cpu, cuda, cuda:N, or auto, cuda where there is one (default cpu)"            \
+    }
+
 #define PIPELINE_BUDGET_OPTIONS(budget)                                                                      \
     {"budget-step",                                                                                          \
      0,                                                                                                      \
@@ -95,9 +103,10 @@ typedef struct pipeline_model_options {
             "instead: MACs of the trajectory over constant guidance uncached"                                \
     }
 
-/* The backend of --compute: NULL or "f32", "bf16"; USAGE for another name, UNSUPPORTED where it is missing.
- */
-ousac_status pipeline_backend(const ousac_backend **backend, const char *compute, ousac_error *error);
+/* The backend of --compute (NULL or "f32", "bf16") where the device is the CPU; NULL where another is to be
+ * opened with the model. USAGE for another name or bf16 elsewhere, UNSUPPORTED where it is missing. */
+ousac_status pipeline_backend(const ousac_backend **backend, const char *compute, const char *device,
+                              ousac_error *error);
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error);
 
@@ -161,6 +170,11 @@ typedef struct pipeline_runs {
     uint64_t seed;
     size_t micro_batch;
 } pipeline_runs;
+
+/* Threads of a run: those asked for, else the processors, but on another device at most
+ * PIPELINE_DEVICE_THREADS: each keeps caches in the device's memory, of which there is less. */
+enum { PIPELINE_DEVICE_THREADS = 2 };
+size_t pipeline_threads(const pipeline_runs *runs);
 
 /* One run with a progress line. `samples`, `counters`, `seconds` and `observers` may be NULL. */
 typedef struct pipeline_run {

@@ -258,7 +258,7 @@ ousac_status pipeline_fit_forecast(const pipeline_runs *runs, const ousac_schedu
     ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &plain,
                                                    ousac_factor_set_source, set, NULL, error);
     if (!status)
-        status = ousac_forecast_fit_create(&fit, model, schedule, calibration, runs->common->threads,
+        status = ousac_forecast_fit_create(&fit, model, schedule, calibration, pipeline_threads(runs),
                                            runs->micro_batch, error);
     if (status)
         goto done;

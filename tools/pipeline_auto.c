@@ -69,7 +69,7 @@ static ousac_status create(auto_work *work, const pipeline_runs *runs, const ous
                                       profile->weight, 1, error);
     if (!status)
         status = ousac_recorder_create(&work->recorder, work->piece, runs->model->backend,
-                                       runs->common->threads, runs->micro_batch, error);
+                                       pipeline_threads(runs), runs->micro_batch, error);
     if (status)
         return status;
     work->inner = ousac_recorder_observers(work->recorder);
@@ -123,7 +123,7 @@ static ousac_status judge_split(auto_work *work, const pipeline_runs *runs, cons
     const ousac_arch *arch = &all->arch;
     /* All directions below the dense rank: their solver gives exact spectra (calib/leading.h does not). */
     const ousac_factorise_options options = {
-        .method = OUSAC_METHOD_DELTA_COV, .threads = runs->common->threads, .stop = &cli_stop};
+        .method = OUSAC_METHOD_DELTA_COV, .threads = pipeline_threads(runs), .stop = &cli_stop};
     double *e = work->e + split * arch->site_count;
     ousac_factor_set *first = NULL, *second = NULL;
     ousac_status status = OUSAC_STATUS_OK;

@@ -233,7 +233,7 @@ static ousac_status probe(search *s, const contender *c, ousac_error *error) {
         .seed = s->runs->seed,
         .count = o->probe_samples,
         .micro_batch = s->runs->micro_batch,
-        .threads = s->runs->common->threads,
+        .threads = pipeline_threads(s->runs),
         .horizon = o->horizon,
         .stride = o->stride < c->schedule.step_count ? o->stride : 1,
         .progress = progress ? cli_progress_update : NULL,

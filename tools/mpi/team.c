@@ -41,8 +41,10 @@ static ousac_status load(const pipeline_model_options *options, const ousac_mode
                          ousac_error *error) {
     wire job = {0};
     if (model->backend != ousac_backend_cpu())
-        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                          "--compute %s: the ranks of an MPI job compute in f32 alone", options->compute);
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_UNSUPPORTED,
+            "--compute %s, --device %s: the ranks of an MPI job compute in f32 on the cpu alone",
+            options->compute ? options->compute : "f32", options->device ? options->device : "cpu");
     wire_put_u64(&job, JOB_LOAD);
     wire_put_text(&job, options->path);
     wire_put_text(&job, options->config);

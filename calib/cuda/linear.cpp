@@ -1,0 +1,224 @@
+/* Matrix products of the CUDA plug-in. A row-major matrix is its transpose to cuBLAS, which is column-major;
+ * every product here is therefore the transposed one, C^T = op(B)^T op(A)^T, with the operands exchanged. */
+#include "calib/cuda/context.h"
+
+#include <cmath>
+#include <cstdint>
+
+namespace ousac_cuda {
+
+ousac_status linear(const ousac_backend *backend, size_t rows, size_t m, size_t n, const float *x, size_t ldx,
+                    const float *w, size_t ldw, const float *bias, float beta, float *y, size_t ldy,
+                    ousac_error *error) {
+    Context *c = nullptr;
+    Product p;
+    ousac_status status;
+    if ((status = check_view("linear", "X", rows, n, ldx, sizeof *x, error)) ||
+        (status = check_view("linear", "W", m, n, ldw, sizeof *w, error)) ||
+        (status = check_view("linear", "Y", rows, m, ldy, sizeof *y, error)))
+        return status;
+    if (bias != nullptr && beta != 0.0F)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "linear: beta %g beside a bias: expected 0",
+                          static_cast<double>(beta));
+    if ((status = narrow("linear", &p, rows, m, n, ldx, ldw, ldy, error)) || rows == 0 || m == 0)
+        return status;
+    if ((status = enter(backend, "linear", &c, error)))
+        return status;
+    if (bias != nullptr) {
+        if ((status = fill_rows(c, "linear", rows, m, bias, y, ldy, error)))
+            return status;
+        beta = 1.0F;
+    }
+    if (n == 0)
+        return scale_rows(c, "linear", rows, m, beta, y, ldy, error);
+    const float one = 1.0F;
+    return check(cublasSgemm(c->blas, CUBLAS_OP_T, CUBLAS_OP_N, p.cols, p.rows, p.inner, &one, w, p.ldb, x,
+                             p.lda, &beta, y, p.ldc),
+                 "linear", error);
+}
+
+/* Y = X A + beta Y on the context's stream; sizes checked, r may be 0. */
+static ousac_status multiply(Context *c, const char *operation, const Product *p, size_t rows, size_t m,
+                             const float *x, const float *a, float beta, float *y, size_t ldy,
+                             ousac_error *error) {
+    const float one = 1.0F;
+    if (p->inner == 0)
+        return scale_rows(c, operation, rows, m, beta, y, ldy, error);
+    return check(cublasSgemm(c->blas, CUBLAS_OP_N, CUBLAS_OP_N, p->cols, p->rows, p->inner, &one, a, p->ldb,
+                             x, p->lda, &beta, y, p->ldc),
+                 operation, error);
+}
+
+ousac_status expand(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *x, size_t ldx,
+                    const float *a, size_t lda, float beta, float *y, size_t ldy, ousac_error *error) {
+    Context *c = nullptr;
+    Product p;
+    ousac_status status;
+    if ((status = check_view("expand", "X", rows, r, ldx, sizeof *x, error)) ||
+        (status = check_view("expand", "A", r, m, lda, sizeof *a, error)) ||
+        (status = check_view("expand", "Y", rows, m, ldy, sizeof *y, error)) ||
+        (status = narrow("expand", &p, rows, m, r, ldx, lda, ldy, error)) || rows == 0 || m == 0)
+        return status;
+    if ((status = enter(backend, "expand", &c, error)))
+        return status;
+    return multiply(c, "expand", &p, rows, m, x, a, beta, y, ldy, error);
+}
+
+/* What lies before a cached value: nothing where s is 0. */
+static ousac_status check_past(const char *operation, const float *before, float s, ousac_error *error) {
+    if (before == nullptr && s != 0.0F)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "%s: an extrapolation by %g from one matrix: expected two, or 0", operation,
+                          static_cast<double>(s));
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status project_change(const ousac_backend *backend, size_t rows, size_t r, size_t n, float s,
+                            const float *x, size_t ldx, const float *last, const float *before,
+                            size_t ld_past, const float *b, size_t ldb, float *z, size_t ldz, float *work,
+                            ousac_error *error) {
+    ousac_status status;
+    if ((status = check_past("project_change", before, s, error)) ||
+        (status = check_view("project_change", "X", rows, n, ldx, sizeof *x, error)) ||
+        (status = check_view("project_change", "past", rows, n, ld_past, sizeof *last, error)) ||
+        (status = check_view("project_change", "work", rows, n, n, sizeof *work, error)) ||
+        (status = check_view("project_change", "B", r, n, ldb, sizeof *b, error)) ||
+        (status = check_view("project_change", "Z", rows, r, ldz, sizeof *z, error)) ||
+        (status = subtract_past(backend, "project_change", rows, n, s, x, ldx, last,
+                                s == 0.0F ? nullptr : before, ld_past, work, error)))
+        return status;
+    return linear(backend, rows, r, n, work, n, b, ldb, nullptr, 0.0F, z, ldz, error);
+}
+
+/* Up to this rank the product is bound by memory (2 r flops for every output of 4 bytes), and one pass over
+ * the outputs less is worth more than the library's faster arithmetic: by these numbers, not by measurement.
+ */
+enum { TILED_RANK_MAX = 128 };
+
+ousac_status expand_onto(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
+                         size_t ldz, const float *a, size_t lda, float s, const float *last,
+                         const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error) {
+    Context *c = nullptr;
+    Product p;
+    ousac_status status;
+    if ((status = check_past("expand_onto", before, s, error)) ||
+        (status = check_view("expand_onto", "Z", rows, r, ldz, sizeof *z, error)) ||
+        (status = check_view("expand_onto", "A", r, m, lda, sizeof *a, error)) ||
+        (status = check_view("expand_onto", "past", rows, m, ld_past, sizeof *last, error)) ||
+        (status = check_view("expand_onto", "Y", rows, m, ldy, sizeof *y, error)) ||
+        (status = narrow("expand_onto", &p, rows, m, r, ldz, lda, ldy, error)) || rows == 0 || m == 0)
+        return status;
+    if (s == 0.0F)
+        before = nullptr;
+    if (r > 0 && r <= TILED_RANK_MAX && !static_cast<const State *>(backend->state)->tf32) {
+        if ((status = enter(backend, "expand_onto", &c, error)))
+            return status;
+        return expand_tiled(c, rows, m, r, z, ldz, a, lda, s, last, before, ld_past, y, ldy, error);
+    }
+    status = before == nullptr
+                 ? copy(backend, rows, m, last, ld_past, y, ldy, error)
+                 : extrapolate(backend, rows, m, s, last, ld_past, before, ld_past, y, ldy, error);
+    if (status || r == 0)
+        return status;
+    if ((status = enter(backend, "expand_onto", &c, error)))
+        return status;
+    return multiply(c, "expand_onto", &p, rows, m, z, a, 1.0F, y, ldy, error);
+}
+
+ousac_status gram(const ousac_backend *backend, size_t rows, size_t n, const float *x, size_t ldx, float *g,
+                  size_t ldg, ousac_error *error) {
+    Context *c = nullptr;
+    Product p;
+    ousac_status status;
+    if ((status = check_view("gram", "X", rows, n, ldx, sizeof *x, error)) ||
+        (status = check_view("gram", "G", n, n, ldg, sizeof *g, error)) ||
+        (status = narrow("gram", &p, n, n, rows, ldx, ldx, ldg, error)) || n == 0)
+        return status;
+    if ((status = enter(backend, "gram", &c, error)))
+        return status;
+    if (rows == 0)
+        return clear_lower(c, "gram", n, g, ldg, error);
+    /* To cuBLAS, X is the (n, rows) matrix X^T, G = X^T (X^T)^T, and our lower triangle is its upper one. */
+    const float one = 1.0F, zero = 0.0F;
+    return check(cublasSsyrk(c->blas, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, p.rows, p.inner, &one, x, p.lda,
+                             &zero, g, p.ldc),
+                 "gram", error);
+}
+
+ousac_status gemm64(const ousac_backend *backend, int transpose_a, int transpose_b, size_t rows, size_t cols,
+                    size_t inner, double alpha, const double *a, size_t lda, const double *b, size_t ldb,
+                    double beta, double *c, size_t ldc, ousac_error *error) {
+    Context *context = nullptr;
+    Product p;
+    ousac_status status;
+    if ((status = check_view("gemm64", "A", transpose_a ? inner : rows, transpose_a ? rows : inner, lda,
+                             sizeof *a, error)) ||
+        (status = check_view("gemm64", "B", transpose_b ? cols : inner, transpose_b ? inner : cols, ldb,
+                             sizeof *b, error)) ||
+        (status = check_view("gemm64", "C", rows, cols, ldc, sizeof *c, error)) ||
+        (status = narrow("gemm64", &p, rows, cols, inner, lda, ldb, ldc, error)) || rows == 0 || cols == 0)
+        return status;
+    if ((status = enter(backend, "gemm64", &context, error)))
+        return status;
+    if (inner == 0)
+        return scale_rows(context, "gemm64", rows, cols, beta, c, ldc, error);
+    return check(cublasDgemm(context->blas, transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                             transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, p.cols, p.rows, p.inner, &alpha, b,
+                             p.ldb, a, p.lda, &beta, c, p.ldc),
+                 "gemm64", error);
+}
+
+/* Head by head through the matrix of scores: for heads too wide for the tiled kernel. */
+static ousac_status attention_by_scores(Context *c, size_t batch, size_t tokens, size_t heads,
+                                        size_t head_dim, const float *q, const float *k, const float *v,
+                                        size_t ld_qkv, float *out, size_t ld_out, float *work,
+                                        ousac_error *error) {
+    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)));
+    const float one = 1.0F, zero = 0.0F;
+    Product p;
+    ousac_status status = narrow("attention", &p, tokens, tokens, head_dim, ld_qkv, ld_out, tokens, error);
+    for (size_t b = 0; b < batch; b++)
+        for (size_t h = 0; h < heads && !status; h++) {
+            const size_t at = b * tokens * ld_qkv + h * head_dim;
+            /* scores (tokens, tokens) = scale Q K^T; work is contiguous */
+            status = check(cublasSgemm(c->blas, CUBLAS_OP_T, CUBLAS_OP_N, p.rows, p.rows, p.inner, &scale,
+                                       k + at, p.lda, q + at, p.lda, &zero, work, p.rows),
+                           "attention", error);
+            if (!status)
+                status = softmax_rows(c, "attention", tokens, tokens, work, error);
+            /* out (tokens, head_dim) = scores V */
+            if (!status)
+                status = check(cublasSgemm(c->blas, CUBLAS_OP_N, CUBLAS_OP_N, p.inner, p.rows, p.rows, &one,
+                                           v + at, p.lda, work, p.rows, &zero,
+                                           out + b * tokens * ld_out + h * head_dim, p.ldb),
+                               "attention", error);
+        }
+    return status;
+}
+
+ousac_status attention(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
+                       size_t head_dim, const float *q, const float *k, const float *v, size_t ld_qkv,
+                       float *out, size_t ld_out, float *work, ousac_error *error) {
+    Context *c = nullptr;
+    Product p;
+    ousac_status status;
+    if ((head_dim > 0 && heads > SIZE_MAX / head_dim) || (tokens > 0 && batch > SIZE_MAX / tokens))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "attention: sizes %zu, %zu, %zu, %zu: expected products that fit in memory", batch,
+                          tokens, heads, head_dim);
+    if ((status = check_view("attention", "q", batch * tokens, heads * head_dim, ld_qkv, sizeof *q, error)) ||
+        (status =
+             check_view("attention", "out", batch * tokens, heads * head_dim, ld_out, sizeof *out, error)) ||
+        (status = check_view("attention", "work", tokens, tokens, tokens, sizeof *work, error)) ||
+        (status = narrow("attention", &p, tokens, heads, head_dim, ld_qkv, ld_out, tokens, error)) ||
+        batch == 0 || tokens == 0 || heads == 0 || head_dim == 0)
+        return status;
+    if ((status = enter(backend, "attention", &c, error)))
+        return status;
+    return head_dim <= ATTENTION_HEAD_DIM_MAX
+               ? attention_tiled(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, error)
+               : attention_by_scores(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, work,
+                                     error);
+}
+
+} // namespace ousac_cuda

@@ -1,0 +1,232 @@
+/* Reductions of the CUDA plug-in, in float64. The partition of the work and the order of every sum follow
+ * from the shape alone: no atomics on floats, so results are the same from run to run and device to device.
+ */
+#include "calib/cuda/context.h"
+
+#include <climits>
+
+namespace ousac_cuda {
+namespace {
+
+enum { THREADS = 256, TILE_COLS = 32, TILE_ROWS = THREADS / TILE_COLS, CHUNK_ROWS = 128 };
+constexpr size_t PART_ELEMENTS = 16384;
+
+/* The value that is summed: of x, or of a - b with the difference taken in float64. */
+template <bool DIFF> __device__ inline double value_at(const float *a, const float *b, size_t at, size_t bt) {
+    return DIFF ? static_cast<double>(a[at]) - static_cast<double>(b[bt]) : static_cast<double>(a[at]);
+}
+
+/* The sum of the block's values, in thread 0. All threads must call it. */
+__device__ inline double block_sum(double value) {
+    __shared__ double part[THREADS];
+    part[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned width = THREADS / 2; width > 0; width /= 2) {
+        if (threadIdx.x < width)
+            part[threadIdx.x] += part[threadIdx.x + width];
+        __syncthreads();
+    }
+    return part[0];
+}
+
+/* Block p of a group sums the squares of its rows [p part_rows, (p + 1) part_rows): partial (groups, parts).
+ */
+template <bool DIFF>
+__global__ void __launch_bounds__(THREADS)
+    squares_kernel(size_t cols, const float *a, size_t lda, const float *b, size_t ldb, size_t rows_per_group,
+                   size_t parts, size_t part_rows, double *partial) {
+    const size_t group = blockIdx.x / parts, part = blockIdx.x % parts;
+    const size_t first = part * part_rows;
+    const size_t last = first + part_rows < rows_per_group ? first + part_rows : rows_per_group;
+    double sum = 0;
+    for (size_t i = group * rows_per_group + first; i < group * rows_per_group + last; i++)
+        for (size_t j = threadIdx.x; j < cols; j += THREADS) {
+            const double value = value_at<DIFF>(a, b, i * lda + j, i * ldb + j);
+            sum += value * value;
+        }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        partial[blockIdx.x] = sum;
+}
+
+/* result[group] = sum of its parts; one block per group. */
+__global__ void __launch_bounds__(THREADS)
+    finish_squares_kernel(size_t parts, const double *partial, double *result) {
+    double sum = 0;
+    for (size_t p = threadIdx.x; p < parts; p += THREADS)
+        sum += partial[blockIdx.x * parts + p];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        result[blockIdx.x] = sum;
+}
+
+/* One block per tile of TILE_COLS columns and chunk of CHUNK_ROWS rows of a group: partial (groups, chunks,
+ * cols). */
+template <bool DIFF>
+__global__ void __launch_bounds__(THREADS)
+    abs_columns_kernel(size_t cols, const float *a, size_t lda, const float *b, size_t ldb,
+                       size_t rows_per_group, size_t tiles, size_t chunks, double *partial) {
+    __shared__ double sums[TILE_ROWS][TILE_COLS];
+    const size_t tile = blockIdx.x % tiles, slot = blockIdx.x / tiles; /* slot: group * chunks + chunk */
+    const size_t group = slot / chunks, first = slot % chunks * CHUNK_ROWS;
+    const size_t last = first + CHUNK_ROWS < rows_per_group ? first + CHUNK_ROWS : rows_per_group;
+    const unsigned x = threadIdx.x % TILE_COLS, y = threadIdx.x / TILE_COLS;
+    const size_t col = tile * TILE_COLS + x;
+    double sum = 0;
+    if (col < cols)
+        for (size_t r = first + y; r < last; r += TILE_ROWS) {
+            const size_t i = group * rows_per_group + r;
+            sum += fabs(value_at<DIFF>(a, b, i * lda + col, i * ldb + col));
+        }
+    sums[y][x] = sum;
+    __syncthreads();
+    if (y == 0 && col < cols) {
+        for (unsigned k = 1; k < TILE_ROWS; k++)
+            sum += sums[k][x];
+        partial[slot * cols + col] = sum;
+    }
+}
+
+/* result (groups, cols): the sum over chunks, in order. */
+__global__ void __launch_bounds__(THREADS)
+    finish_columns_kernel(size_t cols, size_t chunks, size_t count, const double *partial, double *result) {
+    for (size_t e = blockIdx.x * static_cast<size_t>(THREADS) + threadIdx.x; e < count;
+         e += gridDim.x * static_cast<size_t>(THREADS)) {
+        const size_t group = e / cols, col = e % cols;
+        double sum = 0;
+        for (size_t k = 0; k < chunks; k++)
+            sum += partial[(group * chunks + k) * cols + col];
+        result[e] = sum;
+    }
+}
+
+/* Every thread that finds one writes the same value. */
+__global__ void __launch_bounds__(THREADS)
+    find_non_finite_kernel(size_t rows, size_t cols, const float *x, size_t ldx, int *found) {
+    int bad = 0;
+    for (size_t i = blockIdx.x; i < rows; i += gridDim.x)
+        for (size_t j = threadIdx.x; j < cols; j += THREADS)
+            bad |= !isfinite(x[i * ldx + j]);
+    if (bad)
+        atomicOr(found, 1);
+}
+
+ousac_status too_many(const char *operation, size_t rows, size_t cols, ousac_error *error) {
+    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: %zu x %zu values in too many groups", operation, rows,
+                      cols);
+}
+
+template <bool DIFF>
+ousac_status sum_of_squares(const ousac_backend *backend, const char *operation, size_t rows, size_t cols,
+                            const float *a, size_t lda, const float *b, size_t ldb, size_t rows_per_group,
+                            double *out, ousac_error *error) {
+    Context *c = nullptr;
+    void *block = nullptr, *host = nullptr;
+    ousac_status status = check_whole_groups(operation, rows, rows_per_group, error);
+    if (status || (status = check_view(operation, DIFF ? "a" : "x", rows, cols, lda, sizeof *a, error)) ||
+        (DIFF && (status = check_view(operation, "b", rows, cols, ldb, sizeof *b, error))) || rows == 0 ||
+        cols == 0)
+        return status;
+    const size_t part_rows = cols >= PART_ELEMENTS ? 1 : PART_ELEMENTS / cols;
+    const size_t groups = rows / rows_per_group, parts = (rows_per_group - 1) / part_rows + 1;
+    if (groups > INT_MAX / parts)
+        return too_many(operation, rows, cols, error);
+    if ((status = enter(backend, operation, &c, error)) ||
+        (status = scratch(c, operation, groups * (parts + 1) * sizeof(double), &block, error)))
+        return status;
+    double *result = static_cast<double *>(block), *partial = result + groups;
+    squares_kernel<DIFF><<<static_cast<unsigned>(groups * parts), THREADS, 0, c->stream>>>(
+        cols, a, lda, b, ldb, rows_per_group, parts, part_rows, partial);
+    finish_squares_kernel<<<static_cast<unsigned>(groups), THREADS, 0, c->stream>>>(parts, partial, result);
+    if ((status = launched(operation, error)) ||
+        (status = fetch(c, operation, result, groups * sizeof(double), &host, error)))
+        return status;
+    for (size_t g = 0; g < groups; g++)
+        out[g] += static_cast<const double *>(host)[g];
+    return OUSAC_STATUS_OK;
+}
+
+template <bool DIFF>
+ousac_status sum_of_columns(const ousac_backend *backend, const char *operation, size_t rows, size_t cols,
+                            const float *a, size_t lda, const float *b, size_t ldb, size_t rows_per_group,
+                            double *out, ousac_error *error) {
+    Context *c = nullptr;
+    void *block = nullptr, *host = nullptr;
+    ousac_status status = check_whole_groups(operation, rows, rows_per_group, error);
+    if (status || (status = check_view(operation, DIFF ? "a" : "x", rows, cols, lda, sizeof *a, error)) ||
+        (DIFF && (status = check_view(operation, "b", rows, cols, ldb, sizeof *b, error))) || rows == 0 ||
+        cols == 0)
+        return status;
+    const size_t groups = rows / rows_per_group, chunks = (rows_per_group - 1) / CHUNK_ROWS + 1;
+    const size_t tiles = (cols - 1) / TILE_COLS + 1, count = groups * cols;
+    if (groups > INT_MAX / chunks || groups * chunks > INT_MAX / tiles)
+        return too_many(operation, rows, cols, error);
+    if ((status = enter(backend, operation, &c, error)) ||
+        (status = scratch(c, operation, count * (chunks + 1) * sizeof(double), &block, error)))
+        return status;
+    double *result = static_cast<double *>(block), *partial = result + count;
+    abs_columns_kernel<DIFF><<<static_cast<unsigned>(groups * chunks * tiles), THREADS, 0, c->stream>>>(
+        cols, a, lda, b, ldb, rows_per_group, tiles, chunks, partial);
+    const size_t blocks = (count - 1) / THREADS + 1;
+    finish_columns_kernel<<<static_cast<unsigned>(blocks < 65536 ? blocks : 65536), THREADS, 0, c->stream>>>(
+        cols, chunks, count, partial, result);
+    if ((status = launched(operation, error)) ||
+        (status = fetch(c, operation, result, count * sizeof(double), &host, error)))
+        return status;
+    for (size_t e = 0; e < count; e++)
+        out[e] += static_cast<const double *>(host)[e];
+    return OUSAC_STATUS_OK;
+}
+
+} // namespace
+
+ousac_status sum_squares(const ousac_backend *backend, size_t rows, size_t cols, const float *x, size_t ldx,
+                         size_t rows_per_group, double *out, ousac_error *error) {
+    return sum_of_squares<false>(backend, "sum_squares", rows, cols, x, ldx, x, ldx, rows_per_group, out,
+                                 error);
+}
+
+ousac_status sum_squares_diff(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
+                              size_t lda, const float *b, size_t ldb, size_t rows_per_group, double *out,
+                              ousac_error *error) {
+    return sum_of_squares<true>(backend, "sum_squares_diff", rows, cols, a, lda, b, ldb, rows_per_group, out,
+                                error);
+}
+
+ousac_status sum_abs_columns(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                             size_t ldx, size_t rows_per_group, double *out, ousac_error *error) {
+    return sum_of_columns<false>(backend, "sum_abs_columns", rows, cols, x, ldx, x, ldx, rows_per_group, out,
+                                 error);
+}
+
+ousac_status sum_abs_columns_diff(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
+                                  size_t lda, const float *b, size_t ldb, size_t rows_per_group, double *out,
+                                  ousac_error *error) {
+    return sum_of_columns<true>(backend, "sum_abs_columns_diff", rows, cols, a, lda, b, ldb, rows_per_group,
+                                out, error);
+}
+
+ousac_status all_finite(const ousac_backend *backend, size_t rows, size_t cols, const float *x, size_t ldx,
+                        int *finite, ousac_error *error) {
+    Context *c = nullptr;
+    void *block = nullptr, *host = nullptr;
+    ousac_status status = check_view("all_finite", "x", rows, cols, ldx, sizeof *x, error);
+    if (status)
+        return status;
+    *finite = 1;
+    if (rows == 0 || cols == 0)
+        return OUSAC_STATUS_OK;
+    if ((status = enter(backend, "all_finite", &c, error)) ||
+        (status = scratch(c, "all_finite", sizeof(int), &block, error)) ||
+        (status = check(cudaMemsetAsync(block, 0, sizeof(int), c->stream), "all_finite", error)))
+        return status;
+    find_non_finite_kernel<<<static_cast<unsigned>(rows < 65536 ? rows : 65536), THREADS, 0, c->stream>>>(
+        rows, cols, x, ldx, static_cast<int *>(block));
+    if ((status = launched("all_finite", error)) ||
+        (status = fetch(c, "all_finite", block, sizeof(int), &host, error)))
+        return status;
+    *finite = *static_cast<const int *>(host) == 0;
+    return OUSAC_STATUS_OK;
+}
+
+} // namespace ousac_cuda

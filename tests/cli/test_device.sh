@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# --device: what is refused, and that no part of the pipeline mistakes memory of the backend for its own. The second
+# runs every command that computes on a plug-in whose memory the host cannot touch and whose results are the CPU's.
+#
+#     OUSAC=build/ousac BUILD=build DATA=data bash tests/cli/test_device.sh
+#
+# Each check prints one line; the last line counts them.
+set -u
+
+OUSAC=${OUSAC:-build/ousac}
+BUILD=${BUILD:-build}
+DATA=${DATA:-data}
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+passed=0
+failed=0
+
+pass() {
+    passed=$((passed + 1))
+    echo "ok      $1"
+}
+
+fail() {
+    failed=$((failed + 1))
+    echo "FAILED  $1"
+    sed 's/^/        /' "$WORK/out" "$WORK/err" 2>/dev/null | head -20
+}
+
+check() { # check NAME COMMAND...: the command succeeds
+    local name=$1
+    shift
+    if "$@" >"$WORK/out" 2>"$WORK/err"; then pass "$name"; else fail "$name"; fi
+}
+
+# refused NAME CODE PATTERN ARGUMENT...: the exit code, one line on standard error that has the pattern, and no file.
+refused() {
+    local name=$1 code=$2 pattern=$3
+    shift 3
+    "$OUSAC" "$@" -o "$WORK/never" >"$WORK/out" 2>"$WORK/err"
+    local got=$?
+    if [ $got -eq "$code" ] && [ "$(wc -l <"$WORK/err")" = 1 ] && grep -qE -- "$pattern" "$WORK/err" &&
+        [ ! -e "$WORK/never" ]; then
+        pass "$name"
+    else
+        echo "exit code $got, expected $code; expected one line with: $pattern" >>"$WORK/err"
+        fail "$name"
+    fi
+}
+
+"$BUILD/tests/tools/make_dit" "$WORK" || exit 1
+MODEL=$WORK/model.safetensors
+SCHEDULE=$DATA/schedules/sparse.json
+run=(--model "$MODEL" --schedule "$SCHEDULE")
+
+# --- refusals ---
+refused 'a device that is none' 2 'expected cpu, cuda' sample "${run[@]}" --device gpu
+export OUSAC_CUDA_PLUGIN=$WORK/absent.so
+refused 'a missing plug-in' 6 'absent.so cannot be loaded' sample "${run[@]}" --device cuda
+refused 'a missing plug-in, profiling' 6 'absent.so cannot be loaded' profile "${run[@]}" --samples 4 --device cuda:0
+export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/wrong_abi.so
+refused 'a plug-in of another version' 6 'interface is version' sample "${run[@]}" --device cuda
+export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/strict.so
+refused 'a device that the plug-in lacks' 6 'no device 7' sample "${run[@]}" --device cuda:7
+OUSAC_CUDA_PLUGIN=$WORK/absent.so check 'auto without a plug-in is the CPU' \
+    "$OUSAC" sample "${run[@]}" --samples 1 --device auto -o "$WORK/auto.png"
+"$OUSAC" sample "${run[@]}" --json --device cuda:7 -o "$WORK/never" >"$WORK/json" 2>"$WORK/err"
+check 'the error under --json' grep -q "unsupported" "$WORK/json"
+
+# --- the whole pipeline, where the host may not touch the backend's memory ---
+small=(--samples 8 --validation 4 --test 4 --threads 2 -q)
+for device in cpu cuda; do
+    at=$WORK/$device
+    check "calibrate on $device" "$OUSAC" calibrate "${run[@]}" "${small[@]}" --device $device -o "$at"
+    check "scaled factors on $device" "$OUSAC" calibrate "${run[@]}" "${small[@]}" --factors cd-svd --forecast off \
+        --method uniform --device $device -o "$at.cd"
+    check "place on $device" "$OUSAC" place "${run[@]}" --samples 4 --full 8 -q --device $device -o "$at.json"
+done
+for file in weights profile plan bundle samples; do
+    check "$file.oca on other memory is the CPU's" "$OUSAC" diff "$WORK/cpu/$file.oca" "$WORK/cuda/$file.oca"
+done
+check "the scaled bundle on other memory is the CPU's" "$OUSAC" diff "$WORK/cpu.cd/bundle.oca" "$WORK/cuda.cd/bundle.oca"
+check "the placement on other memory is the CPU's" "$OUSAC" diff "$WORK/cpu.json" "$WORK/cuda.json"
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

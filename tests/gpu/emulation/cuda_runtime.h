@@ -1,0 +1,97 @@
+/* Stands in for CUDA's header of this name in the emulation; see README.md. */
+#ifndef OUSAC_EMULATION_CUDA_RUNTIME_H
+#define OUSAC_EMULATION_CUDA_RUNTIME_H
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <math.h>
+
+#define __global__ static
+#define __device__
+#define __shared__ static thread_local
+#define __launch_bounds__(threads)
+#define __align__(bytes) __attribute__((aligned(bytes)))
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) {
+    return {x, y, z, w};
+}
+
+/* Of the fiber that runs. */
+extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+void __syncthreads();
+float __shfl_xor_sync(unsigned mask, float value, int lane_mask);
+
+/* Fibers change over at barriers and shuffles alone. */
+inline int atomicOr(int *target, int value) {
+    const int before = *target;
+    *target |= value;
+    return before;
+}
+inline unsigned long long atomicMax(unsigned long long *target, unsigned long long value) {
+    const unsigned long long before = *target;
+    *target = value > before ? value : before;
+    return before;
+}
+inline long long __double_as_longlong(double value) {
+    long long bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct ousac_emulated_stream;
+typedef ousac_emulated_stream *cudaStream_t;
+
+struct cudaDeviceProp {
+    char name[256];
+    int major, minor;
+    size_t totalGlobalMem;
+};
+
+cudaError_t cudaGetLastError();
+const char *cudaGetErrorString(cudaError_t error);
+const char *cudaGetErrorName(cudaError_t error);
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaRuntimeGetVersion(int *version);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaMalloc(void **block, size_t bytes);
+cudaError_t cudaFree(void *block);
+cudaError_t cudaMallocHost(void **block, size_t bytes);
+cudaError_t cudaFreeHost(void *block);
+cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t stream);
+/* Like a device with 99 KiB of shared memory per block. */
+cudaError_t ousac_set_shared_limit(int bytes);
+template <typename Kernel> cudaError_t cudaFuncSetAttribute(Kernel, int, int bytes) {
+    return ousac_set_shared_limit(bytes);
+}
+
+namespace ousac_emulation {
+/* Runs the kernel for every thread of every block, block after block. */
+void run(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes);
+inline void emulate(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                    cudaStream_t) {
+    run(kernel, grid, block, shared_bytes);
+}
+/* The dynamic shared memory of the block that runs. */
+void *shared();
+} // namespace ousac_emulation
+#endif

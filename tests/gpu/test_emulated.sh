@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The CUDA plug-in's sources run on the processor (tests/gpu/emulation): every operation, then the pipeline on a tiny
+# model. Needs no GPU, and takes the place of none.
+#
+#     OUSAC=build/ousac BUILD=build DATA=data bash tests/gpu/test_emulated.sh
+set -eu
+
+BUILD=${BUILD:-build}
+HERE=$(dirname "$0")
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so OUSAC_GPU_REQUIRED=1
+bash "$HERE/test_backend.sh"
+"$BUILD/tests/tools/make_dit" "$WORK"
+"${OUSAC:-build/ousac}" schedule --steps 8 --scale 5 --cfg 0:8:3 --period 3 --name short -o "$WORK/short.json" >/dev/null
+MODEL=$WORK/model.safetensors SCHEDULE=$WORK/short.json SAMPLES=4 bash "$HERE/test_pipeline.sh"
+echo "2 passed, 0 failed"

@@ -1,0 +1,137 @@
+/* Softmax attention of every backend against its definition in double precision. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/support/backends.h"
+#include "tests/support/calib_support.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* One query row of the definition: out (width). score: scratch of `tokens`. */
+static void exact_row(size_t tokens, size_t width, const float *q, const float *k, const float *v, size_t ld,
+                      double *score, double *out) {
+    double most = -INFINITY, sum = 0;
+    for (size_t j = 0; j < tokens; j++) {
+        score[j] = 0;
+        for (size_t e = 0; e < width; e++)
+            score[j] += (double)q[e] * k[j * ld + e];
+        score[j] /= sqrt((double)width);
+        most = fmax(most, score[j]);
+    }
+    for (size_t j = 0; j < tokens; j++)
+        sum += score[j] = exp(score[j] - most);
+    for (size_t e = 0; e < width; e++) {
+        out[e] = 0;
+        for (size_t j = 0; j < tokens; j++)
+            out[e] += score[j] / sum * v[j * ld + e];
+    }
+}
+
+/* Runs q | k | v of rows ld and returns the outputs, a block of (batch * tokens, ld_out) and a guard. */
+static float *attend(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads, size_t width,
+                     const float *qkv, size_t ld, size_t ld_out) {
+    const size_t d = heads * width, rows = batch * tokens;
+    float *out = blank(rows, ld_out), *work = blank(tokens, tokens);
+    float *dqkv = put(backend, qkv, block_bytes(rows, ld)),
+          *dout = put(backend, out, block_bytes(rows, ld_out));
+    float *dwork = put(backend, work, block_bytes(tokens, tokens));
+    assert_int_equal(backend->attention(backend, batch, tokens, heads, width, dqkv, dqkv + d, dqkv + 2 * d,
+                                        ld, dout, ld_out, dwork, NULL),
+                     OUSAC_STATUS_OK);
+    get(backend, out, dout, block_bytes(rows, ld_out));
+    get(backend, work, dwork, block_bytes(tokens, tokens));
+    assert_pad_untouched(out, rows, d, ld_out);
+    assert_true(is_untouched(&work[tokens * tokens]));
+    drop(backend, dqkv), drop(backend, dout), drop(backend, dwork);
+    free(work);
+    return out;
+}
+
+static void attention_matches_its_definition(void **unused) {
+    /* batch, tokens, heads, head width; 1100 tokens make several blocks of rows. The widths lie on both sides
+     * of where a backend may change its method: 32, 64, 80, 128. */
+    static const size_t cases[][4] = {{1, 1, 1, 1},    {2, 5, 3, 7},   {1, 16, 2, 64},  {3, 33, 4, 16},
+                                      {1, 64, 1, 8},   {2, 65, 1, 33}, {1, 1100, 1, 8}, {2, 400, 2, 5},
+                                      {1, 128, 2, 72}, {1, 70, 1, 80}, {2, 63, 1, 96},  {1, 97, 1, 128},
+                                      {2, 40, 2, 129}};
+    uint64_t state = 7;
+    (void)unused;
+    EACH_BACKEND(k) {
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            const size_t batch = cases[c][0], tokens = cases[c][1], heads = cases[c][2], width = cases[c][3];
+            const size_t d = heads * width, ld = 3 * d + c % 3, ld_out = d + c % 2;
+            float *qkv = filled(&state, batch * tokens, ld);
+            double *score = malloc(tokens * sizeof *score), *expected = malloc(width * sizeof *expected);
+            float *out = attend(k, batch, tokens, heads, width, qkv, ld, ld_out);
+            for (size_t i = 0; i < batch * tokens; i++)
+                for (size_t h = 0; h < heads; h++) {
+                    const float *sequence = qkv + i / tokens * tokens * ld + h * width;
+                    exact_row(tokens, width, qkv + i * ld + h * width, sequence + d, sequence + 2 * d, ld,
+                              score, expected);
+                    for (size_t e = 0; e < width; e++)
+                        assert_near(out[i * ld_out + h * width + e], expected[e], 4e-6);
+                }
+            free(qkv), free(out), free(score), free(expected);
+        }
+    }
+}
+
+/* Scores far beyond the range of the exponential, whose maximum comes late, early and in the middle. */
+static void large_scores_do_not_overflow(void **unused) {
+    enum { TOKENS = 200, WIDTH = 4, LD = 3 * WIDTH };
+    uint64_t state = 20;
+    (void)unused;
+    EACH_BACKEND(k) {
+        for (size_t peak = 0; peak < TOKENS; peak += 66) {
+            float *qkv = filled(&state, TOKENS, LD);
+            double score[TOKENS], expected[WIDTH];
+            for (size_t i = 0; i < TOKENS; i++)
+                for (size_t e = 0; e < 2 * WIDTH; e++)
+                    qkv[i * LD + e] *= i == peak ? 40.0F : 6.0F;
+            float *out = attend(k, 1, TOKENS, 1, WIDTH, qkv, LD, WIDTH);
+            for (size_t i = 0; i < TOKENS; i++) {
+                exact_row(TOKENS, WIDTH, qkv + i * LD, qkv + WIDTH, qkv + 2 * WIDTH, LD, score, expected);
+                for (size_t e = 0; e < WIDTH; e++) /* scores of 1e4 carry errors of 1e-3 into the exponent */
+                    assert_near(out[i * WIDTH + e], expected[e], 2e-2);
+            }
+            free(qkv), free(out);
+        }
+    }
+}
+
+/* NaN in a query spoils that query's output and no other; NaN in a key spoils its whole sequence. */
+static void nan_spreads_as_far_as_the_definition_says(void **unused) {
+    enum { TOKENS = 70, WIDTH = 8, LD = 3 * WIDTH };
+    uint64_t state = 21;
+    (void)unused;
+    EACH_BACKEND(k) {
+        for (int key = 0; key < 2; key++) {
+            float *qkv = filled(&state, 2 * TOKENS, LD);
+            qkv[(TOKENS + 66) * LD + (key ? WIDTH : 0) + 3] = NAN;
+            float *out = attend(k, 2, TOKENS, 1, WIDTH, qkv, LD, WIDTH);
+            for (size_t i = 0; i < 2 * TOKENS; i++)
+                for (size_t e = 0; e < WIDTH; e++)
+                    assert_true(isnan(out[i * WIDTH + e]) == (key ? i >= TOKENS : i == TOKENS + 66));
+            free(qkv), free(out);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_matches_its_definition),
+        cmocka_unit_test(large_scores_do_not_overflow),
+        cmocka_unit_test(nan_spreads_as_far_as_the_definition_says),
+    };
+    const int refused = backends_open();
+    if (refused)
+        return refused;
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    backends_close();
+    return failed;
+}
