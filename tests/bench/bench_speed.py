@@ -12,6 +12,7 @@ many bytes of float32. write: a plain write and sync of as many bytes. Synthetic
 """
 import argparse
 import array
+import ctypes
 import json
 import math
 import os
@@ -60,6 +61,19 @@ class Server:
         self.process.wait()
 
 
+def use_threads(count):
+    """PyTorch's own threads and those of the OpenBLAS that it may be linked to, which it does not set: left at all
+    processors, they wait for one another and a small decomposition takes a hundred times as long on a busy machine."""
+    torch.set_num_threads(count)
+    with open("/proc/self/maps") as maps:
+        libraries = {line.split()[-1] for line in maps if "blas" in line}
+    for library in libraries:
+        try:
+            ctypes.CDLL(library).openblas_set_num_threads(count)
+        except (AttributeError, OSError):
+            pass  # another BLAS
+
+
 class TorchForward:
     """The forward of the same weights in PyTorch, per sample."""
 
@@ -74,7 +88,7 @@ class TorchForward:
         return torch.randn(count, channels, size, size), torch.linspace(999, 3, count).floor(), labels
 
     def __call__(self):
-        torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         count = self.batch * self.threads
         inputs = self.inputs(count)
         with torch.no_grad():
@@ -92,7 +106,7 @@ def torch_svd(server, directory, kind):
     matrix = torch.tensor(values, dtype=torch.float64).reshape(-1, int(answer["macs"]))
 
     def run():
-        torch.set_num_threads(1)
+        use_threads(1)
         start = time.perf_counter()
         torch.linalg.svd(matrix, full_matrices=False)
         return {"seconds": time.perf_counter() - start}
