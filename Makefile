@@ -311,7 +311,7 @@ test: ## install what the tests need, build, and run them all
 
 .PHONY: run-tests
 run-tests: tests cuda
-	$(TEST_ENV) bash tests/run.sh $(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS)
+	$(TEST_ENV) bash tests/run.sh $(filter-out $(SKIP),$(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
 # plug-in to test.
@@ -329,9 +329,13 @@ test-gpu-sanitizer: tests cuda ## the operations on a GPU under compute-sanitize
 	  $(GPU_ENV) WRAP="compute-sanitizer --tool $$tool --error-exitcode 9 --leak-check no" \
 	  bash tests/gpu/test_backend.sh || exit 1; done
 
+# Without what repeats whole calibrations at length, measures memory or emulates a device, all of it covered by shorter
+# tests; SKIP= runs those too.
+test-asan: SKIP ?= %/test_synth tests/cli/test_compare.sh tests/cli/test_memory.sh tests/cli/test_mpi.sh tests/cli/test_synth.sh \
+                   tests/gpu/test_emulated.sh
 .PHONY: test-asan
 test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in build-asan
-	+$(MAKE) --no-print-directory run-tests BUILD=$(BUILD)-asan SANITIZE=address,undefined
+	+$(MAKE) --no-print-directory run-tests BUILD=$(BUILD)-asan SANITIZE=address,undefined SKIP='$(SKIP)'
 
 .PHONY: test-tsan
 test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan

@@ -32,8 +32,9 @@ void *ousac_malloc(size_t count, size_t size) {
         return NULL;
     size_t bytes = count * size;
 #if defined(MADV_HUGEPAGE)
-    /* Large matrices in large pages: a hundredth of the page faults and of the address translations. */
-    if (bytes >= 2 * (size_t)HUGE_PAGE && bytes <= SIZE_MAX - HUGE_PAGE) {
+    /* Large matrices in large pages: a hundredth of the page faults and of the address translations. Smaller
+     * blocks would cost more by rounding up than they gain. */
+    if (bytes >= 8 * (size_t)HUGE_PAGE && bytes <= SIZE_MAX - HUGE_PAGE) {
         bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
         void *block = aligned_alloc(HUGE_PAGE, bytes);
         if (block)

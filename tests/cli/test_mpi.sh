@@ -118,25 +118,25 @@ check "one rank is one process" timeout 60 mpirun --allow-run-as-root -n 1 "$MPI
 # --- failures ---
 long=(calibrate "${common[@]}" --validation 4 --test 6 --budget-step 0.5 --forecast off --method uniform)
 interrupted "a rank is killed" rough/profile.oca SIGKILL rank \
-    "${ranks[@]}" "$MPI" "${long[@]}" --samples 900 --checkpoint-every 0 -o rough
+    "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 --checkpoint-every 0 -o rough
 check "the message says which" grep -qi "process rank" message
 check "every rank keeps its state" test "$(parts rough)" = 3
 check "which are profiles" "$OUSAC" verify rough/*.part
 interrupted "mpirun is terminated" rough/profile.oca SIGTERM mpirun \
-    "${ranks[@]}" "$MPI" "${long[@]}" --samples 900 --checkpoint-every 0 -o rough
+    "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 --checkpoint-every 0 -o rough
 interrupted "a rank is terminated" rough/profile.oca SIGTERM rank \
-    "${ranks[@]}" "$MPI" "${long[@]}" --samples 900 --checkpoint-every 0 -o rough
+    "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 --checkpoint-every 0 -o rough
 check "every rank has kept its state" test "$(parts rough)" = 3
 refused "another number of ranks" "left by a run of 3 ranks, not 2" timeout 60 mpirun --allow-run-as-root --oversubscribe -n 2 \
-    "$MPI" "${long[@]}" --samples 900 -o rough
+    "$MPI" "${long[@]}" --samples 4500 -o rough
 mv rough/profile.oca.2-of-3.part kept.part
 mkdir rough/profile.oca.2-of-3.part # a state that can neither be read nor written
-refused "a rank that fails" "rank 1: rough/profile.oca.2-of-3.part" "${ranks[@]}" "$MPI" "${long[@]}" --samples 900 -o rough
+refused "a rank that fails" "rank 1: rough/profile.oca.2-of-3.part" "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 -o rough
 rmdir rough/profile.oca.2-of-3.part
 mv kept.part rough/profile.oca.2-of-3.part
-refused "a state of another run" "left by another run" "${ranks[@]}" "$MPI" "${long[@]}" --samples 900 --seed 1 -o rough
-check "it goes on" "${ranks[@]}" "$MPI" "${long[@]}" --samples 900 -o rough
-check "undisturbed, one process" "$OUSAC" "${long[@]}" --samples 900 -o calm
+refused "a state of another run" "left by another run" "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 --seed 1 -o rough
+check "it goes on" "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 -o rough
+check "undisturbed, one process" "$OUSAC" "${long[@]}" --samples 4500 -o calm
 check "to the same profile" "$OUSAC" diff --tolerance 1e-10 rough/profile.oca calm/profile.oca
 check "no state stays behind a job that went on" test "$(parts rough)" = 0
 refused "a wrong option" "unknown option" "${ranks[@]}" "$MPI" calibrate --no-such-option
