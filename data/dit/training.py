@@ -1,7 +1,7 @@
 """The training loop that the models here share, and their files.
 
-DDPM noise prediction, label dropout 0.1, AdamW without weight decay, warm-up over 300 steps, cosine decay over the
-steps or the wall clock, gradient clipping at norm 1, bfloat16 autocast, exponential moving average of the weights
+DDPM noise prediction, label dropout 0.1, AdamW without weight decay, a linear warm-up, cosine decay over the steps
+or the wall clock, gradient clipping at norm 1, bfloat16 autocast, exponential moving average of the weights
 (decay 0.999; the average is what is written). The loss can be weighted by min(SNR, k) / SNR (arXiv 2303.09556). Where
 the model learns variances, the variational bound's KL term (arXiv 2102.09672, equations 4, 10, 14 and 15) is added
 without a gradient through the mean; timestep 0, whose posterior variance is 0, takes that of timestep 1 there.
@@ -73,11 +73,12 @@ class VarianceBound:
 def parser(**defaults):
     """The options that train() reads."""
     result = argparse.ArgumentParser()
-    result.add_argument("--steps", type=int, help="how many; without it, as many as --minutes allow")
-    result.add_argument("--minutes", type=float)
+    result.add_argument("--steps", type=int, help="how many at most")
+    result.add_argument("--minutes", type=float, help="how long at most")
     result.add_argument("--threads", type=int, default=2)
     result.add_argument("--batch", type=int, default=48)
     result.add_argument("--rate", type=float, default=6e-4)
+    result.add_argument("--warm-up", type=int, default=300, help="steps until the full rate")
     result.add_argument("--min-snr", type=float, default=5.0, help="0 for uniform weights")
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--start", help="model.safetensors to go on from")
@@ -92,6 +93,8 @@ def train(make, render, classes, betas, data, args):
     make() -> model, render(labels) -> images (B, C, H, W) in [-1, 1], classes: names, betas: as noise_levels() reads
     them, data: what the images are called in the file's metadata.
     """
+    if not args.steps and not args.minutes:
+        raise SystemExit("training.py: give --steps or --minutes")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     net = make()
@@ -117,10 +120,10 @@ def train(make, render, classes, betas, data, args):
     start, step, running = time.time(), 0, None
     while True:
         elapsed = (time.time() - start) / 60
-        done = step / args.steps if args.steps else elapsed / args.minutes
+        done = max(step / args.steps if args.steps else 0, elapsed / args.minutes if args.minutes else 0)
         if done >= 1:
             break
-        rate = args.rate * min(1, (step + 1) / 300) * (0.485 * (1 + math.cos(math.pi * done)) + 0.03)
+        rate = args.rate * min(1, (step + 1) / args.warm_up) * (0.485 * (1 + math.cos(math.pi * done)) + 0.03)
         for group in optimiser.param_groups:
             group["lr"] = rate
         labels = torch.randint(0, len(classes), (args.batch,))
