@@ -51,7 +51,7 @@ PATH=$WORK/bin:$PATH
 "$OUSAC" schedule --steps 12 --scale 3 --cfg 0:12:3 --period 3 -o s.json -q || exit 1
 "$OUSAC" schedule --steps 12 --scale 4 --cfg 0:12:3 --period 3 -o other.json -q || exit 1
 common=(-q -m dit/model.safetensors -s s.json --micro-batch 2)
-profile=(profile "${common[@]}" --samples 0:48 --reproducible --checkpoint-every 0)
+profile=(profile "${common[@]}" --samples 0:480 --reproducible --checkpoint-every 0)
 
 # --- killed at random moments, with other numbers of threads each time ---
 cat >disturb.py <<'PYTHON'
@@ -125,14 +125,14 @@ check "of samples from the first on" test "$(samples lose.oca.part)" -gt 0
 check "inspect reads it" "$OUSAC" inspect lose.oca.part
 
 # --- a state of another run ---
-again() { "$OUSAC" profile "${common[@]}" --samples 0:48 --checkpoint-every 0 "$@" -o lose.oca; }
+again() { "$OUSAC" profile "${common[@]}" --samples 0:480 --checkpoint-every 0 "$@" -o lose.oca; }
 refused "another seed" 4 "lose.oca.part: left by another run: the profiles are of different seeds" again --weights-plain --seed 1
-refused "other samples" 4 "it is part of samples 0:48, not 0:46" "$OUSAC" profile "${common[@]}" --samples 0:46 --weights-plain -o lose.oca
+refused "other samples" 4 "it is part of samples 0:480, not 0:460" "$OUSAC" profile "${common[@]}" --samples 0:460 --weights-plain -o lose.oca
 refused "other weights" 4 "its step weights are plain, not pilot" again
 refused "magnitudes" 4 "one profile holds channel magnitudes" again --weights-plain --magnitudes
 refused "other tokens" 4 "different numbers of tokens" again --weights-plain --tokens 2
 refused "another schedule" 4 "different schedules" \
-    "$OUSAC" profile -q -m dit/model.safetensors -s other.json --micro-batch 2 --samples 0:48 --weights-plain -o lose.oca
+    "$OUSAC" profile -q -m dit/model.safetensors -s other.json --micro-batch 2 --samples 0:480 --weights-plain -o lose.oca
 refused "a pilot in its place" 4 "it is no pilot; --restart discards it" again --pilot
 check "the state is still there" test -e lose.oca.part
 check "and goes on" "$OUSAC" "${profile[@]}" --weights-plain -o lose.oca
@@ -150,7 +150,7 @@ refused "a negative interval" 2 "--checkpoint-every expects" \
 
 # --- SIGINT and SIGTERM save what is complete, whatever the interval ---
 for name in INT TERM; do
-    "$PYTHON" - "SIG$name" "$OUSAC" profile "${common[@]}" --samples 0:4000 --weights-plain --threads 2 -o sig.oca >out 2>message <<'PYTHON'
+    "$PYTHON" - "SIG$name" "$OUSAC" profile "${common[@]}" --samples 0:4000000 --weights-plain --threads 2 -o sig.oca >out 2>message <<'PYTHON'
 import signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 job = subprocess.Popen(sys.argv[2:])
@@ -160,7 +160,7 @@ sys.exit(job.wait() % 256)
 PYTHON
     code=$?
     check "SIG$name: one line that says what is kept" \
-        grep -qE "^ousac profile: interrupted .*; sig.oca.part keeps [0-9]+ of 4000 samples" message
+        grep -qE "^ousac profile: interrupted .*; sig.oca.part keeps [0-9]+ of 4000000 samples" message
     check "SIG$name: exit code" test $code = 130
 done
 check "the second went on from the first" test "$(samples sig.oca.part)" -gt 2
@@ -203,7 +203,7 @@ check "array: merge" job merge
 check "array: equals the whole" "$OUSAC" diff --tolerance 1e-10 all.oca array/profile.oca
 # preempted: the shell gets the signal, the program saves, and the job is queued again
 printf '#!/bin/sh\necho "$@" >>requeued\n' >bin/scontrol && chmod +x bin/scontrol
-OUSAC=$OUSAC MODEL=dit/model.safetensors SCHEDULE=s.json SAMPLES=0:40000 DIR=array SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=2 \
+OUSAC=$OUSAC MODEL=dit/model.safetensors SCHEDULE=s.json SAMPLES=0:4000000 DIR=array SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=2 \
     SLURM_ARRAY_TASK_COUNT=4 OPTIONS="-q --micro-batch 2 --threads 1 --checkpoint-every 0" \
     bash "$ROOT/examples/slurm/profile.sbatch" shard >out 2>message &
 task=$!
@@ -220,7 +220,7 @@ check "array: and is queued again" test "$(cat requeued)" = "requeue 77_2"
 refused "array: a shard without an index" 1 "SLURM_ARRAY_TASK_ID" job shard
 
 # --- calibrate ---
-calibrate=(calibrate "${common[@]}" --samples 32 --validation 4 --test 4 --budget-step 0.5 --forecast off --checkpoint-every 0)
+calibrate=(calibrate "${common[@]}" --samples 320 --validation 4 --test 4 --budget-step 0.5 --forecast off --checkpoint-every 0)
 check "calibrate, undisturbed" "$OUSAC" "${calibrate[@]}" -o calm
 cat >stop.py <<'PYTHON'
 """stop.py FILE SIGNAL COMMAND...: sends it once the file is there."""
@@ -245,7 +245,7 @@ check "calibrate goes on" "$OUSAC" "${calibrate[@]}" --json -o rough
 cp out result.json
 check "without profiling again" "$PYTHON" -c 'import json, sys
 r = json.load(open("result.json"))
-sys.exit(r["profiling"]["forwards"] != 40 * 16)'
+sys.exit(r["profiling"]["forwards"] != 328 * 16)'
 check "with the same profile" "$OUSAC" diff --tolerance 0 rough/profile.oca kept.oca
 check "as if undisturbed" "$OUSAC" diff --tolerance 0 rough/profile.oca calm/profile.oca
 check "the same bundle" cmp rough/bundle.oca calm/bundle.oca
