@@ -99,7 +99,7 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"evaluations", 0, CLI_SIZE, &request.options.evaluations, 4, 10000, 0, "N",
          "end-to-end runs of 16 samples that a method may search with (default 40)"},
         {"calibration", 0, CLI_U64, &request.options.calibration, 0, 0, 0, "N",
-         "calibration samples, from 0; 16 behind them validate (default 32)"},
+         "calibration samples, from 0; 32 behind them validate (default 32)"},
         {"samples", 0, CLI_RANGE, &request.options.test, 0, 0, 0, "FIRST:END",
          "test samples, behind those (default 64:128)"},
         {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default 0)"},

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHOICES = 6, VALIDATION_SAMPLES = 16 };
+enum { CHOICES = 6, VALIDATION_SAMPLES = 32 };
 /* How the evaluations are split between the placement and the ranks; a descent takes one round of probes and
  * a few proposals, or is left out. */
 #define PLACE_PART 0.45

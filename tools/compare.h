@@ -25,7 +25,7 @@ typedef struct compare_options {
     double budget_step; /* MACs of a cached evaluation over a full one */
     size_t evaluations; /* end-to-end runs that a method may search with; at least 4. From 44 on ours descends
                            on the ranks as well */
-    uint64_t calibration; /* samples, from 0, searches included; validation runs on 16 behind them */
+    uint64_t calibration; /* samples, from 0, searches included; validation runs on 32 behind them */
     cli_range test;
 } compare_options;
 

@@ -13,7 +13,7 @@ set -u
 compare=(eval --compare --model "$MODEL" --period 2 --budget-step 0.3 --evaluations 8)
 cell=("${compare[@]}" --schedule "$WORK/s.json" --calibration 24)
 
-ousac "a cell" 0 "" "${cell[@]}" --samples 40:48 --placed "$WORK/placed.json" --json -o "$WORK/cell.json"
+ousac "a cell" 0 "" "${cell[@]}" --samples 56:64 --placed "$WORK/placed.json" --json -o "$WORK/cell.json"
 keep
 check "the file says what was printed" "$PYTHON" -c 'import json, sys
 a, b = (json.load(open(p)) for p in sys.argv[1:])
@@ -41,7 +41,7 @@ check "the schedule that was searched loads" "$OUSAC" inspect "$WORK/placed.json
 # The same figures by hand: profile, plan, bundle in float32, evaluation.
 for method in ca-svd delta-cov; do
     ousac "calibrate by $method" 0 "" calibrate --model "$MODEL" --schedule "$WORK/s.json" --factors $method \
-        --method uniform --forecast off --budget-step 0.3 --samples 24 --validation 16 --test 8 --dtype f32 -o "$WORK/$method"
+        --method uniform --forecast off --budget-step 0.3 --samples 24 --validation 32 --test 8 --dtype f32 -o "$WORK/$method"
     check "$method: the comparison's figures are those of calibrate" "$PYTHON" -c 'import json, sys
 cell, evaluation = (json.load(open(p)) for p in sys.argv[1:3])
 row = next(q for q in cell["rows"] if q["method"] == sys.argv[3] and q["asked"] == "uniform" and not q["placed"])
@@ -67,10 +67,10 @@ json "they kept to their runs" 'all(c["evaluations"] <= 20 for c in r["candidate
 json "and to the budget" 'all(c["cached_step"] <= 0.3 for c in r["candidates"])'
 
 # --- what is refused ---
-ousac "test samples that calibrated" 2 "expected test samples from 40 on" "${cell[@]}" --samples 36:44
-ousac "too few calibration samples" 2 "expected at least 24 samples" "${compare[@]}" --schedule "$WORK/s.json" --calibration 8 --samples 40:48
+ousac "test samples that calibrated" 2 "expected test samples from 56 on" "${cell[@]}" --samples 52:60
+ousac "too few calibration samples" 2 "expected at least 24 samples" "${compare[@]}" --schedule "$WORK/s.json" --calibration 8 --samples 56:64
 ousac "a budget without a rank" 2 "budget-step" eval --compare --model "$MODEL" --schedule "$WORK/s.json" --budget-step 0.001
-ousac "no such schedule" 1 "missing.json" "${compare[@]}" --schedule "$WORK/missing.json" --samples 40:48
+ousac "no such schedule" 1 "missing.json" "${compare[@]}" --schedule "$WORK/missing.json" --samples 56:64
 ousac "help" 0 "equal cost" eval --compare --help
 
 finish
