@@ -1,5 +1,6 @@
 #include "tools/commands.h"
 #include "tools/evaluation.h"
+#include "tools/gates.h"
 #include "tools/memory_stages.h"
 #include "tools/pipeline_partial.h"
 #include "tools/place.h"
@@ -49,6 +50,7 @@ static const char *const time_keys[TIMES] = {"placement", "profiling", "allocati
 typedef struct calibration_work {
     char *path[FILES];
     char *marker; /* a file that stands from the moment at which the profile is complete until the end */
+    char *gates;  /* one that holds gates decided here until then */
     pipeline_partial partial;
     ousac_model *model;
     ousac_schedule schedule, reference;
@@ -59,7 +61,8 @@ typedef struct calibration_work {
     ousac_calibration *calibration;
     evaluation result;
     cli_range samples, validation, test;
-    int undecided; /* 1: the schedule's gates were left to a plan; 0 again once they are decided */
+    cli_range searched; /* samples behind gates decided here; count 0 for none */
+    int undecided;      /* 1: the schedule's gates were left to a plan */
     pipeline_budget budget;
     pipeline_cost cost;
     memory_plan memory;
@@ -80,6 +83,7 @@ static void free_work(calibration_work *work) {
     ousac_model_free(work->model);
     pipeline_partial_free(&work->partial);
     ousac_free(work->marker);
+    ousac_free(work->gates);
     for (int i = 0; i < FILES; i++)
         ousac_free(work->path[i]);
 }
@@ -117,7 +121,8 @@ static ousac_status make_paths(calibration_work *work, const char *directory, ou
         (void)snprintf(work->path[i], size, "%s%s%s", directory, slash, file_names[i]);
     }
     work->marker = join_texts(directory, slash, "calibrate.part");
-    if (!work->marker)
+    work->gates = join_texts(directory, slash, "gates.part");
+    if (!work->marker || !work->gates)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
     return OUSAC_STATUS_OK;
 }
@@ -126,11 +131,13 @@ static uint64_t round_up(uint64_t value, uint64_t unit) {
     return value + (unit - value % unit) % unit;
 }
 
-/* Calibration from 0, validation behind it, test behind that, each from a multiple of the micro-batch. */
+/* Calibration from 0, validation behind it and what a search used, test behind that, each from a multiple of
+ * the micro-batch. */
 static void split_samples(calibration_work *work, const calibrate_request *request, uint64_t count) {
     const size_t unit = request->micro_batch;
+    const uint64_t used = count > work->searched.count ? count : work->searched.count;
     work->samples = (cli_range){0, count};
-    work->validation = (cli_range){round_up(count, unit), request->validation};
+    work->validation = (cli_range){round_up(used, unit), request->validation};
     work->test = (cli_range){round_up(work->validation.first + request->validation, unit), request->test};
 }
 
@@ -147,6 +154,8 @@ static int wants_magnitudes(const calibrate_request *request) {
 }
 
 typedef struct memory_stages {
+    memory_placing placing;
+    int places; /* 1: gates are decided first */
     memory_recording recording;
     memory_allocating allocating;
     memory_packing packing;
@@ -156,6 +165,8 @@ typedef struct memory_stages {
 /* A memory_list; self is a memory_stages. */
 static void list_phases(const void *self, memory_plan *plan) {
     const memory_stages *stages = self;
+    if (stages->places)
+        memory_list_placing(plan, &stages->placing);
     memory_list_recording(plan, &stages->recording);
     memory_list_allocating(plan, &stages->allocating);
     memory_list_packing(plan, &stages->packing);
@@ -171,11 +182,6 @@ static ousac_status plan_memory(calibration_work *work, cli_common *common, cons
     double step = 0;
     int wanted = 0;
     ousac_status status = memory_parse(&request->memory, &work->memory, &wanted, error);
-    if (!status && wanted && work->undecided)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "--memory and --dry-run: %s leaves its gates to a plan; decide them first, by "
-                            "`ousac place`",
-                            request->schedule);
     if (!status && wanted && request->samples == 0)
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                             "--memory and --dry-run: expected a number of samples, not --samples auto");
@@ -189,6 +195,13 @@ static ousac_status plan_memory(calibration_work *work, cli_common *common, cons
     if (status)
         goto done;
     memory_stages stages = {
+        .placing = {.model = model,
+                    .schedule = &work->schedule,
+                    .micro_batch = request->micro_batch,
+                    .cached_macs = macs,
+                    .evaluations =
+                        request->allocate.evaluations ? request->allocate.evaluations : PLACE_EVALUATIONS},
+        .places = work->undecided,
         .recording = {.model = model,
                       .schedule = &work->schedule,
                       .pilot_samples = pilot_samples(request),
@@ -235,12 +248,8 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
     ousac_status status = ousac_schedule_load(&work->schedule, request->schedule, error);
     if (!status && (work->undecided = place_undecided(&work->schedule)))
         place_evenly(&work->schedule, request->period);
-    if (!status && work->undecided && request->samples == 0)
-        status =
-            OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                       "--samples auto: %s leaves its gates to a plan; decide them first, by `ousac place`",
-                       request->schedule);
-    if (!status && work->undecided && request->samples < PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES)
+    if (!status && work->undecided && request->samples &&
+        request->samples < PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES)
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                             "--samples %zu: %s leaves its gates to a plan, whose search takes %d samples",
                             request->samples, request->schedule, PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES);
@@ -264,42 +273,25 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
     return status;
 }
 
-/* Decides gates that the schedule leaves open, at the cost of a refresh at every period-th step. */
-static ousac_status decide_gates(calibration_work *work, const pipeline_runs *runs, size_t evaluations,
-                                 ousac_error *error) {
-    const ousac_arch *arch = &work->model->arch;
-    place_options options = {.even = &work->schedule,
-                             .samples = PLACE_SAMPLES,
-                             .probe_samples = PLACE_PROBE_SAMPLES,
-                             .horizon = PLACE_HORIZON,
-                             .stride = PLACE_STRIDE,
-                             .evaluations = evaluations ? evaluations : PLACE_EVALUATIONS};
-    place_result found = {0};
-    uint64_t step_macs = 0;
-    size_t rank = 0;
-    double step = 0;
-    ousac_status status =
-        pipeline_budget_solve(arch, &work->schedule, &work->budget, &step_macs, &step, error);
-    if (!status)
-        status = place_budget(arch, &work->schedule, step_macs, &options.macs, &rank, error);
-    if (!status)
-        status = place_search(runs, &options, &found, error);
-    if (status)
-        return status;
-    if (!runs->common->json && !runs->common->quiet)
-        printf(
-            "placed %zu full evaluations in %zu end-to-end runs, %.0f s: relative error %.4g, evenly spaced "
-            "%.4g\n",
-            found.cost.forwards_full, found.step_count, found.seconds, found.error, found.even_error);
-    ousac_schedule_free(&work->schedule);
-    work->schedule = found.schedule;
-    memset(&found.schedule, 0, sizeof found.schedule);
-    work->undecided = 0;
-    /* From here on the budget is that of the trajectory: half a MAC more, so that rounding loses no rank. */
-    work->budget =
-        (pipeline_budget){NAN, ((double)options.macs + 0.5) / (double)found.cost.constant_guidance};
-    place_result_free(&found);
-    return OUSAC_STATUS_OK;
+/* Decides gates that the schedule leaves open. */
+static ousac_status decide_gates(calibration_work *work, const calibrate_request *request,
+                                 const pipeline_runs *runs, ousac_error *error) {
+    const gates_request open = {.even = &work->schedule,
+                                .evaluations = request->allocate.evaluations,
+                                .budget = work->budget,
+                                .kept = work->gates,
+                                .restart = request->partial.restart};
+    gates_decision decision;
+    ousac_status status = gates_decide(runs, &open, &decision, error);
+    if (!status) {
+        ousac_schedule_free(&work->schedule);
+        work->schedule = decision.schedule;
+        memset(&decision.schedule, 0, sizeof decision.schedule);
+        work->budget = decision.budget;
+        work->searched = decision.searched;
+    }
+    gates_free(&decision);
+    return status;
 }
 
 /* What an interrupted run left: a partial profile, or, where it got further, the whole one. */
@@ -337,8 +329,10 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
                                               .spill = request->memory.spill  ? request->memory.spill
                                                        : work->memory.spilled ? request->directory
                                                                               : NULL};
+    pipeline_auto stop_rule = request->automatic;
+    stop_rule.budget = work->budget;
     if (automatic)
-        status = pipeline_profile_auto(runs, &work->schedule, &options, &request->automatic, &work->profile,
+        status = pipeline_profile_auto(runs, &work->schedule, &options, &stop_rule, &work->profile,
                                        &work->cost, error);
     else
         status = pipeline_profile(runs, &work->schedule, &options, &work->profile, &work->cost, error);
@@ -366,7 +360,8 @@ static ousac_status plan_and_pack(calibration_work *work, const calibrate_reques
     if (status)
         return status;
     const ousac_plan *plan = work->choice.plan;
-    const pipeline_ranges pilots = {1, {work->cost.pilot}, {"pilot"}};
+    const pipeline_ranges pilots = {
+        work->searched.count ? 2 : 1, {work->cost.pilot, work->searched}, {"pilot", "placement"}};
     return pipeline_pack(work->path[BUNDLE], work->model, work->profile, &pilots, work->set, &plan, 1,
                          &request->storage, 0, error);
 }
@@ -512,7 +507,7 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     split_samples(&work, request, request->samples);
     double since = cli_seconds();
     if (work.undecided)
-        status = decide_gates(&work, &runs, request->allocate.evaluations, error);
+        status = decide_gates(&work, request, &runs, error);
     if (!status)
         status = ousac_schedule_save(&work.schedule, work.path[SCHEDULE], error);
     work.seconds[TIME_PLACEMENT] = cli_seconds() - since;
@@ -536,6 +531,8 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
         status = write_report(common, request, &work, error);
     if (!status)
         (void)unlink(work.marker);
+    if (!status && work.undecided)
+        (void)unlink(work.gates);
     if (!status)
         status = report(common, &work, &runs, cli_seconds() - work.start, error);
 done:
@@ -645,12 +642,10 @@ const cli_command command_calibrate = {
         "Writes into DIR: schedule.json, weights.oca, profile.oca, plan.oca, bundle.oca, eval.json, "
         "samples.oca and samples.png (exact, calibrated, reuse and the differences; a column is one sample), "
         "cost.json, the plots and their tables in plots/, and report.html, one page about it all. Each "
-        "appears "
-        "when it is complete. An interrupted run leaves those that were finished, and what its profile has "
-        "of "
-        "samples in profile.oca.part; the same command goes on from there, and --restart begins anew. "
-        "Without "
-        "gnuplot there are no plots, and the report has the tables.",
+        "appears when it is complete. An interrupted run leaves those that were finished, the gates that it "
+        "decided in gates.part, and what its profile has of samples in profile.oca.part; the same command "
+        "goes on from there, and --restart begins anew. Without gnuplot there are no plots, and the report "
+        "has the tables.",
     .example = "build/ousac calibrate --model data/shapes-dit/model.safetensors \\\n"
                "    --schedule data/schedules/constant.json --budget-step 0.3 -o build/demo/constant",
     .run = run,

@@ -3,6 +3,7 @@
 #include "calib/cost.h"
 #include "calib/regions.h"
 #include "profile/footprint.h"
+#include "tools/place.h"
 
 /* The writer's index, a chunk in every form, and zstd's context. */
 #define WRITER_BYTES ((uint64_t)16 << 20)
@@ -38,6 +39,81 @@ static void add_running(memory_plan *plan, const memory_allocating *a, uint64_t 
     memory_add(plan, "caches of the threads",
                workers * ousac_footprint_executor(a->model, batch, depth, rank));
     memory_add(plan, "samples", samples * ousac_model_sample_size(a->model) * sizeof(float) * arms);
+}
+
+/* What the search holds all the while: factors of three contenders, and of one as it is run, twice. */
+static void add_contenders(memory_plan *plan, const memory_placing *p) {
+    memory_add(plan, "weights", p->model->weight_bytes);
+    memory_add(plan, "factors of contenders", 5 * ousac_footprint_factor_set(&p->model->arch, NULL));
+}
+
+static void list_probing(memory_plan *plan, const memory_placing *p) {
+    const ousac_arch *arch = &p->model->arch;
+    const size_t workers = memory_workers(plan, PLACE_PROBE_SAMPLES, p->micro_batch);
+    const size_t batch = PLACE_PROBE_SAMPLES < p->micro_batch ? PLACE_PROBE_SAMPLES : p->micro_batch;
+    const size_t rank = largest_rank(arch, NULL), steps = p->schedule->step_count + 1;
+    memory_phase(plan, "placing refreshes: probing");
+    add_contenders(plan, p);
+    memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
+    memory_add(plan, "caches of every age",
+               workers * (PLACE_HORIZON + 1) * ousac_footprint_executor(p->model, batch, 1, rank));
+    memory_add(plan, "trajectories of the threads",
+               workers * steps * batch * ousac_model_sample_size(p->model) *
+                   (2 * sizeof(float) + sizeof(double)));
+    memory_phase_end(plan);
+}
+
+static void list_contenders(memory_plan *plan, const memory_placing *p) {
+    const ousac_arch *arch = &p->model->arch;
+    const memory_allocating running = {
+        .model = p->model, .schedule = p->schedule, .forecasts = 1, .micro_batch = p->micro_batch};
+    const size_t workers = memory_workers(plan, PLACE_SAMPLES, p->micro_batch);
+    const size_t batch = PLACE_SAMPLES < p->micro_batch ? PLACE_SAMPLES : p->micro_batch;
+    memory_phase(plan, "placing refreshes: recording");
+    add_contenders(plan, p);
+    memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
+    memory_add(plan, "references and moments of the threads",
+               workers * ousac_footprint_witness(arch, p->schedule, batch, 1, 0, 0));
+    memory_add(plan, "a contender's profile",
+               2 * ousac_footprint_profile(arch, p->schedule->step_count, 0) +
+                   ousac_footprint_moments(arch, 1) + ousac_footprint_largest_moment(arch));
+    memory_phase_end(plan);
+    memory_phase(plan, "placing refreshes: making factors");
+    add_contenders(plan, p);
+    memory_add(plan, "a contender's profile",
+               2 * ousac_footprint_profile(arch, p->schedule->step_count, 0) +
+                   ousac_footprint_moments(arch, 1) + ousac_footprint_largest_moment(arch));
+    memory_add(plan, "eigenproblems of the threads",
+               plan->threads * ousac_footprint_factorise(arch, OUSAC_METHOD_DELTA_COV, NULL, 0));
+    memory_phase_end(plan);
+    memory_phase(plan, "placing refreshes: fitting a forecast");
+    add_contenders(plan, p);
+    memory_add(plan, "references of the threads",
+               workers * (ousac_footprint_history(arch, batch * arch->tokens, 2) *
+                          ousac_footprint_branches(p->schedule) / 4 * 5));
+    memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
+    memory_phase_end(plan);
+    memory_phase(plan, "placing refreshes: running");
+    add_contenders(plan, p);
+    add_running(plan, &running, PIPELINE_SEARCH_SAMPLES, 2);
+    memory_phase_end(plan);
+}
+
+void memory_list_placing(memory_plan *plan, const memory_placing *p) {
+    const ousac_arch *arch = &p->model->arch;
+    const uint64_t steps = p->schedule->step_count;
+    const uint64_t exact = memory_run_macs(arch, p->schedule, 1, 0),
+                   cached = memory_run_macs(arch, p->schedule, 1, p->cached_macs);
+    list_contenders(plan, p);
+    list_probing(plan, p);
+    /* every contender: pilot, profile, forecast and, along the corrected trajectory, the search samples */
+    plan->macs += p->evaluations * (3 * PLACE_SAMPLES * exact + PIPELINE_SEARCH_SAMPLES * cached +
+                                    ousac_footprint_factorise_macs(arch, OUSAC_METHOD_DELTA_COV, NULL)) +
+                  PIPELINE_SEARCH_SAMPLES * exact;
+    /* two probes: every evaluation at every age, and from every stride-th step on to the end */
+    plan->macs += 2 * PLACE_PROBE_SAMPLES *
+                  (exact * (1 + steps / PLACE_STRIDE / 2) +
+                   (PLACE_HORIZON - 1) * OUSAC_BRANCHES * steps * p->cached_macs);
 }
 
 void memory_take_options(memory_allocating *a, const pipeline_allocate_options *options) {

@@ -9,6 +9,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A search for refreshes (tools/place.h) at its defaults: at most three contenders at a time, and the caches
+ * of every age that its probe looks back to. */
+typedef struct memory_placing {
+    const ousac_model *model;
+    const ousac_schedule *schedule; /* evenly spaced */
+    size_t micro_batch, evaluations;
+    uint64_t cached_macs; /* of one cached evaluation */
+} memory_placing;
+void memory_list_placing(memory_plan *plan, const memory_placing *placing);
+
 /* Factors of every site, and candidates that are fitted and run where anything is compared. */
 typedef struct memory_allocating {
     const ousac_model *model;

@@ -288,6 +288,8 @@ ousac "a schedule without cached evaluations has nothing to budget" 2 "no cached
     calibrate --model "$MODEL" --schedule "$WORK/none.json" --budget-total 0.5 -o "$WORK/nothing"
 ousac "gates left to a plan take samples to decide" 2 "auto.json leaves its gates to a plan.* takes 24 samples" \
     calibrate --model "$MODEL" --schedule "$WORK/auto.json" --samples 20 -o "$WORK/nothing"
+ousac "what deciding them takes of memory" 0 "placing refreshes" calibrate --model "$MODEL" --schedule "$WORK/auto.json" \
+    --dry-run -o "$WORK/nothing"
 check "what is refused leaves no directory" absent "$WORK/nothing"
 ousac "calibrate decides gates, within the cost of even spacing" 0 "" calibrate --model "$MODEL" \
     --schedule "$WORK/auto.json" --period 2 --evaluations 4 --samples 24 --validation 4 --test 4 --json -o "$WORK/decided"

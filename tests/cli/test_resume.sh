@@ -251,5 +251,25 @@ check "as if undisturbed" "$OUSAC" diff --tolerance 0 rough/profile.oca calm/pro
 check "the same bundle" cmp rough/bundle.oca calm/bundle.oca
 check "no state stays behind" test -z "$(find rough -name '*.part')"
 
+# --- calibrate that decides gates: the search is not repeated ---
+"$OUSAC" schedule --steps 12 --scale 3 --cfg 0:12:3 --gates auto -o open.json -q || exit 1
+open=(calibrate -m dit/model.safetensors -s open.json --micro-batch 2 --samples 320 --validation 4 --test 4 --budget-step 0.5
+    --method uniform --forecast off --evaluations 4)
+check "open gates, undisturbed" "$OUSAC" "${open[@]}" -q -o still
+"$PYTHON" stop.py moved/gates.part SIGTERM "$OUSAC" "${open[@]}" -q -o moved >out 2>err
+check "open gates, stopped behind the search" test $? = 130
+check "keep what it decided" test -e moved/gates.part -a ! -e moved/bundle.oca
+check "go on" "$OUSAC" "${open[@]}" -o moved
+cp out told && cp err noted
+check "without another search" grep -q "gates.part: the gates that an interrupted run decided" noted
+check "nor its result" test "$(grep -c "^placed" told)" = 0
+check "to the same schedule" cmp still/schedule.json moved/schedule.json
+check "and the same bundle" cmp still/bundle.oca moved/bundle.oca
+check "and leave no state" test -z "$(find moved -name '*.part')"
+cp still/schedule.json moved/gates.part # not a decision
+check "what is no decision is not taken up" "$OUSAC" "${open[@]}" -o moved
+cp out told
+check "but searched for" grep -q "^placed" told
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
