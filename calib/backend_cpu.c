@@ -526,14 +526,15 @@ static ousac_status cpu_extrapolate(const ousac_backend *backend, size_t rows, s
 /* The views of a and b are checked for `rows` rows only; which rows exist is known to the caller of the
  * index. */
 static ousac_status cpu_subtract_rows(const ousac_backend *backend, size_t rows, size_t cols,
-                                      const uint32_t *index, const float *a, size_t lda, const float *b,
-                                      size_t ldb, float *y, size_t ldy, ousac_error *error) {
+                                      const uint32_t *index, float scale, const float *a, size_t lda,
+                                      const float *b, size_t ldb, float *y, size_t ldy, ousac_error *error) {
     CHECK_VIEW("subtract_rows", "a", rows, cols, lda, float);
     CHECK_VIEW("subtract_rows", "b", rows, cols, ldb, float);
     CHECK_VIEW("subtract_rows", "y", rows, cols, ldy, float);
-    for (size_t i = 0; i < rows; i++)
-        kernels_of(backend)->subtract(1, cols, a + index[i] * lda, lda, b + index[i] * ldb, ldb, y + i * ldy,
-                                      ldy);
+    for (size_t i = 0; i < rows; i++) {
+        const size_t row = index != NULL ? index[i] : i;
+        kernels_of(backend)->subtract_scaled(cols, scale, a + row * lda, b + row * ldb, y + i * ldy);
+    }
     return OUSAC_STATUS_OK;
 }
 
@@ -602,6 +603,19 @@ static ousac_status cpu_sum_squares_diff(const ousac_backend *backend, size_t ro
     for (size_t g = 0; g < rows / rows_per_group; g++)
         out[g] += kernels_of(backend)->sum_squares_diff(rows_per_group, cols, a + g * rows_per_group * lda,
                                                         lda, b + g * rows_per_group * ldb, ldb);
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status cpu_measure_change(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                                       size_t ldx, float *past, size_t ld_past, int compare, int keep,
+                                       double *square, double *change, ousac_error *error) {
+    double squares = 0, changes = 0;
+    CHECK_VIEW("measure_change", "x", rows, cols, ldx, float);
+    CHECK_VIEW("measure_change", "past", rows, cols, ld_past, float);
+    kernels_of(backend)->measure_change(rows, cols, x, ldx, past, ld_past, compare, keep, &squares, &changes);
+    *square += squares;
+    if (compare)
+        *change += changes;
     return OUSAC_STATUS_OK;
 }
 
@@ -696,6 +710,7 @@ static ousac_backend cpu_backend = {
     .axpy = cpu_axpy,
     .sum_squares = cpu_sum_squares,
     .sum_squares_diff = cpu_sum_squares_diff,
+    .measure_change = cpu_measure_change,
     .sum_abs_columns = cpu_sum_abs_columns,
     .sum_abs_columns_diff = cpu_sum_abs_columns_diff,
     .accumulate_packed = cpu_accumulate_packed,

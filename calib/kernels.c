@@ -240,6 +240,14 @@ static void subtract(size_t rows, size_t cols, const float *a, size_t lda, const
     }
 }
 
+static void subtract_scaled(size_t count, float s, const float *a, const float *b, float *y) {
+    const float *restrict left = a;
+    const float *restrict right = b;
+    float *restrict target = y;
+    for (size_t i = 0; i < count; i++)
+        target[i] = s * (left[i] - right[i]);
+}
+
 static void extrapolate(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b,
                         size_t ldb, float *y, size_t ldy) {
     for (size_t i = 0; i < rows; i++) {
@@ -294,6 +302,38 @@ static double sum_squares_diff(size_t rows, size_t cols, const float *a, size_t 
         }
     }
     return add_lanes64(lanes) + rest;
+}
+
+static void measure_change(size_t rows, size_t cols, const float *x, size_t ldx, float *past, size_t ld_past,
+                           int compare, int keep, double *square, double *change) {
+    double squares[LANES64] = {0}, changes[LANES64] = {0};
+    double rest_square = 0, rest_change = 0;
+    if (!compare)
+        *square = sum_squares(rows, cols, x, ldx);
+    for (size_t i = 0; i < rows; i++) {
+        const float *now = x + i * ldx;
+        float *then = past + i * ld_past;
+        size_t j = compare ? 0 : cols;
+        for (; j + LANES64 <= cols; j += LANES64) {
+            __builtin_prefetch(then + ld_past + j); /* memory, not arithmetic, is what this waits for */
+            for (size_t l = 0; l < LANES64; l++) {
+                const double value = (double)now[j + l], moved = value - (double)then[j + l];
+                squares[l] += value * value;
+                changes[l] += moved * moved;
+            }
+        }
+        for (; j < cols; j++) {
+            const double value = (double)now[j], moved = value - (double)then[j];
+            rest_square += value * value;
+            rest_change += moved * moved;
+        }
+        if (keep) /* the row is in cache now */
+            memcpy(then, now, cols * sizeof *then);
+    }
+    if (compare) {
+        *square = add_lanes64(squares) + rest_square;
+        *change = add_lanes64(changes) + rest_change;
+    }
 }
 
 static void sum_abs_columns(size_t rows, size_t cols, const float *x, size_t ldx, double *sum) {
@@ -360,10 +400,12 @@ const ousac_kernels JOIN(ousac_kernels_, OUSAC_ISA) = {
     .norm_modulate = norm_modulate,
     .add_gated = add_gated,
     .subtract = subtract,
+    .subtract_scaled = subtract_scaled,
     .extrapolate = extrapolate,
     .axpy = axpy,
     .sum_squares = sum_squares,
     .sum_squares_diff = sum_squares_diff,
+    .measure_change = measure_change,
     .sum_abs_columns = sum_abs_columns,
     .sum_abs_columns_diff = sum_abs_columns_diff,
     .round_bf16 = round_bf16,

@@ -37,6 +37,8 @@ typedef struct ousac_kernels {
                           const float *scale, size_t rows_per_group, size_t ld_mod, float *y);
     void (*add_gated)(size_t rows, size_t d, float *x, const float *y, const float *gate,
                       size_t rows_per_group, size_t ld_mod);
+    /* y = s (a - b), vectors. */
+    void (*subtract_scaled)(size_t count, float s, const float *a, const float *b, float *y);
     void (*subtract)(size_t rows, size_t cols, const float *a, size_t lda, const float *b, size_t ldb,
                      float *y, size_t ldy);
     void (*extrapolate)(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b,
@@ -47,6 +49,10 @@ typedef struct ousac_kernels {
     double (*sum_squares)(size_t rows, size_t cols, const float *x, size_t ldx);
     double (*sum_squares_diff)(size_t rows, size_t cols, const float *a, size_t lda, const float *b,
                                size_t ldb);
+    /* *square = sum of x^2, in the order of sum_squares; where `compare`, *change = that of (x - past)^2 as
+     * sum_squares_diff has it; where `keep`, past = x. */
+    void (*measure_change)(size_t rows, size_t cols, const float *x, size_t ldx, float *past, size_t ld_past,
+                           int compare, int keep, double *square, double *change);
     /* sum[j] += |x(i, j)|, and |a(i, j) - b(i, j)| with the difference taken in float64, row after row. */
     void (*sum_abs_columns)(size_t rows, size_t cols, const float *x, size_t ldx, double *sum);
     void (*sum_abs_columns_diff)(size_t rows, size_t cols, const float *a, size_t lda, const float *b,

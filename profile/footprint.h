@@ -34,9 +34,9 @@ uint64_t ousac_footprint_forward(const ousac_model *model, size_t batch);
 uint64_t ousac_footprint_executor(const ousac_model *model, size_t batch, size_t depth, size_t rank);
 
 /* Of each thread that records: references, temporaries and, unless they are spilled, its own moments (of no
- * segment for a pilot). */
+ * segment for a pilot), which see `tokens` of each sample. */
 uint64_t ousac_footprint_witness(const ousac_arch *arch, const ousac_schedule *schedule, size_t batch,
-                                 size_t segments, int magnitudes, int spilled);
+                                 size_t tokens, size_t segments, int magnitudes, int spilled);
 
 /* The factors of one site, `rank` directions. */
 uint64_t ousac_footprint_factors(const ousac_site *site, size_t rank);

@@ -5,21 +5,28 @@
 #include "profile/history.h"
 #include "profile/magnitudes.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
+
+/* Rows that a moment's product waits for: more make it no faster, and float32 sums over many lose digits. */
+enum { WAITING_ROWS = 512 };
 
 /* One thread's reference values and the sums of its present micro-batch. */
 typedef struct witness {
     ousac_recorder *recorder;
     ousac_history
         history[OUSAC_BRANCHES]; /* of the schedule's cache; empty for a branch that it never evaluates */
-    float *delta;                /* (rows, largest moment dimension) */
-    float *gram;                 /* (dim, dim), the largest */
-    uint32_t *rows_host, *rows;  /* which rows the moments see; host and backend */
+    float **waiting;             /* per group: (capacity, dim), weighted deltas not yet in the moment */
+    size_t *waiting_rows, *waiting_segment; /* per group */
+    float *gram;                            /* (dim, dim), the largest */
+    uint32_t *rows_host, *rows;             /* which rows the moments see; host and backend */
     size_t row_count;
     double *scalar[OUSAC_SCALAR_COUNT]; /* as in the profile */
     double **moment;                    /* backend memory, as in the profile */
-    ousac_magnitudes *magnitudes;       /* NULL where the profile holds none */
+    const float *y_last;                /* of the evaluation's last linear, and the group it belongs to */
+    size_t ldy_last, group_last;
+    ousac_magnitudes *magnitudes; /* NULL where the profile holds none */
     /* the evaluation under way: */
     size_t step;
     int branch;
@@ -29,9 +36,10 @@ typedef struct witness {
 struct ousac_recorder {
     ousac_profile *profile;
     const ousac_backend *backend;
-    size_t workers, rows_max;
-    int spilled;     /* 1: the threads' moments are mapped from the profile's spill, which frees them */
-    size_t *group_m; /* per group: sum of m */
+    size_t workers, rows_max, capacity;
+    size_t last_slot; /* of the schedule's last evaluation */
+    int spilled;      /* 1: the threads' moments are mapped from the profile's spill, which frees them */
+    size_t *group_m;  /* per group: sum of m */
     witness *witness;
     double *host; /* staging for one moment */
     ousac_run_observers observers;
@@ -108,6 +116,7 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
                           w->recorder->rows_max);
     w->step = step;
     w->branch = branch;
+    w->y_last = NULL;
     w->gate = p->gate[slot(step, branch)];
     return p->moment && w->gate == OUSAC_GATE_CACHED ? choose_rows(w, first, count, error) : OUSAC_STATUS_OK;
 }
@@ -120,32 +129,68 @@ static void drop_moment(const witness *w, size_t index) {
                          packed_size(arch->groups[index % arch->group_count].dim) * sizeof(double));
 }
 
-static ousac_status add_moment(witness *w, size_t group, size_t rows, const float *x, size_t ldx,
-                               const float *y, size_t ldy, ousac_error *error) {
+/* Adds the rows that wait to the moment of their segment. */
+static ousac_status add_waiting(witness *w, size_t group, ousac_error *error) {
+    const ousac_profile *p = w->recorder->profile;
+    const ousac_backend *be = w->recorder->backend;
+    const size_t dim = p->arch.groups[group].dim, rows = w->waiting_rows[group];
+    const size_t index = w->waiting_segment[group] * p->arch.group_count + group;
+    if (rows == 0)
+        return OUSAC_STATUS_OK;
+    w->waiting_rows[group] = 0;
+    ousac_status status = be->gram(be, rows, dim, w->waiting[group], dim, w->gram, dim, error);
+    if (!status)
+        status = be->accumulate_packed(be, dim, 1, w->gram, dim, w->moment[index], error);
+    drop_moment(w, index);
+    return status;
+}
+
+static ousac_status add_all_waiting(witness *w, ousac_error *error) {
+    const ousac_profile *p = w->recorder->profile;
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t g = 0; p->moment && g < p->arch.group_count && !status; g++)
+        status = add_waiting(w, g, error);
+    return status;
+}
+
+/* The deltas of the chosen tokens join those that wait, times the root of their weight, so that one product
+ * serves several evaluations. */
+static ousac_status add_moment(witness *w, size_t group, const float *x, size_t ldx, const float *y,
+                               size_t ldy, ousac_error *error) {
     const ousac_recorder *r = w->recorder;
     const ousac_profile *p = r->profile;
     const ousac_backend *be = r->backend;
     const ousac_group *g = &p->arch.groups[group];
-    double weight = p->weight[slot(w->step, w->branch) * p->arch.group_count + group];
-    int input = g->side == OUSAC_SIDE_INPUT;
-    const float *now = input ? x : y,
-                *then = input ? w->history[w->branch].x[0][group] : w->history[w->branch].y[0][group];
-    size_t ld = input ? ldx : ldy, dim = g->dim;
-    if (weight == 0)
-        return OUSAC_STATUS_OK;
-    ousac_status status =
-        p->identity.tokens_used == p->arch.tokens
-            ? be->subtract(be, rows, dim, now, ld, then, dim, w->delta, dim, error)
-            : be->subtract_rows(be, w->row_count, dim, w->rows, now, ld, then, dim, w->delta, dim, error);
-    if (!status)
-        status = be->gram(be, w->row_count, dim, w->delta, dim, w->gram, dim, error);
+    const ousac_history *history = &w->history[w->branch];
+    const int input = g->side == OUSAC_SIDE_INPUT;
+    const float *now = input ? x : y, *then = input ? history->x[0][group] : history->y[0][group];
+    const size_t dim = g->dim, segment = ousac_profile_segment(p, w->step);
     /* sums stand for all tokens */
-    weight *= (double)p->arch.tokens / (double)p->identity.tokens_used;
-    const size_t index = ousac_profile_segment(p, w->step) * p->arch.group_count + group;
-    if (!status)
-        status = be->accumulate_packed(be, dim, weight, w->gram, dim, w->moment[index], error);
-    drop_moment(w, index);
+    const double weight = p->weight[slot(w->step, w->branch) * p->arch.group_count + group] *
+                          (double)p->arch.tokens / (double)p->identity.tokens_used;
+    const double scale = sqrt(weight);
+    ousac_status status = OUSAC_STATUS_OK;
+    /* A root that float32 does not hold belongs to deltas whose squares vanish in it. */
+    if (scale == 0 || scale > (double)FLT_MAX)
+        return OUSAC_STATUS_OK;
+    if (w->waiting_segment[group] != segment || w->waiting_rows[group] + w->row_count > WAITING_ROWS)
+        status = add_waiting(w, group, error);
+    if (status)
+        return status;
+    w->waiting_segment[group] = segment;
+    status = be->subtract_rows(
+        be, w->row_count, dim, p->identity.tokens_used == p->arch.tokens ? NULL : w->rows, (float)scale, now,
+        input ? ldx : ldy, then, dim, w->waiting[group] + w->waiting_rows[group] * dim, dim, error);
+    w->waiting_rows[group] += w->row_count;
     return status;
+}
+
+/* One pass over a matrix and its reference: the scalars, and at a full gate the new reference. */
+static ousac_status measure(witness *w, size_t rows, size_t cols, const float *x, size_t ldx, float *past,
+                            size_t ld_past, double *square, double *change, ousac_error *error) {
+    const ousac_backend *be = w->recorder->backend;
+    return be->measure_change(be, rows, cols, x, ldx, past, ld_past, w->history[w->branch].filled > 0,
+                              w->gate == OUSAC_GATE_FULL, square, change, error);
 }
 
 static ousac_status linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
@@ -153,63 +198,63 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
     witness *w = self;
     const ousac_recorder *r = w->recorder;
     const ousac_profile *p = r->profile;
-    const ousac_backend *be = r->backend;
     const ousac_group *g = &p->arch.groups[group];
-    size_t n = p->arch.sites[g->first_site].n, m = r->group_m[group], column = 0;
-    ousac_history *history = &w->history[w->branch];
-    const float *x_old = history->x[0][group], *y_old = history->y[0][group];
-    const int filled = history->filled > 0;
-    ousac_status status = be->sum_squares(be, rows, n, x, ldx, rows, at(w, OUSAC_SCALAR_X2, group), error);
-    if (!status && filled)
-        status =
-            be->sum_squares_diff(be, rows, n, x, ldx, x_old, n, rows, at(w, OUSAC_SCALAR_DX2, group), error);
+    const size_t n = p->arch.sites[g->first_site].n, m = r->group_m[group];
+    const ousac_history *history = &w->history[w->branch];
+    size_t column = 0;
+    const double *x2 = at(w, OUSAC_SCALAR_X2, group);
+    ousac_status status = measure(w, rows, n, x, ldx, history->x[0][group], n, at(w, OUSAC_SCALAR_X2, group),
+                                  at(w, OUSAC_SCALAR_DX2, group), error);
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         const ousac_site *site = &p->arch.sites[s];
-        double *y2 = at(w, OUSAC_SCALAR_Y2, s);
-        status = be->sum_squares(be, rows, site->m, y + column, ldy, rows, y2, error);
-        if (!status && filled)
-            status = be->sum_squares_diff(be, rows, site->m, y + column, ldy, y_old + column, m, rows,
-                                          at(w, OUSAC_SCALAR_DY2, s), error);
-        if (!status && !(isfinite(*y2) && isfinite(*at(w, OUSAC_SCALAR_X2, group))))
+        const double *y2 = at(w, OUSAC_SCALAR_Y2, s);
+        status = measure(w, rows, site->m, y + column, ldy, history->y[0][group] + column, m,
+                         at(w, OUSAC_SCALAR_Y2, s), at(w, OUSAC_SCALAR_DY2, s), error);
+        if (!status && !(isfinite(*y2) && isfinite(*x2)))
             status = not_finite(w, site->name, error);
         column += site->m;
     }
-    if (!status && filled && p->moment && w->gate == OUSAC_GATE_CACHED)
-        status = add_moment(w, group, rows, x, ldx, y, ldy, error);
+    if (!status && history->filled > 0 && p->moment && w->gate == OUSAC_GATE_CACHED)
+        status = add_moment(w, group, x, ldx, y, ldy, error);
     if (!status && w->magnitudes)
         status = ousac_magnitudes_see(w->magnitudes, w->branch, group, rows, x, ldx, y, ldy, error);
-    if (!status && w->gate == OUSAC_GATE_FULL)
-        status = ousac_history_keep_linear(history, group, rows, x, ldx, y, ldy, error);
+    w->y_last = y;
+    w->ldy_last = ldy;
+    w->group_last = group;
     return status;
 }
 
 static ousac_status module(void *self, size_t index, size_t rows, const float *out, size_t ld_out,
                            ousac_error *error) {
     witness *w = self;
-    const ousac_profile *p = w->recorder->profile;
-    const ousac_backend *be = w->recorder->backend;
-    size_t width = p->arch.modules[index].width;
-    ousac_history *history = &w->history[w->branch];
-    ousac_status status =
-        be->sum_squares(be, rows, width, out, ld_out, rows, at(w, OUSAC_SCALAR_MODULE2, index), error);
-    if (!status && history->filled)
-        status = be->sum_squares_diff(be, rows, width, out, ld_out, history->out[0][index], width, rows,
-                                      at(w, OUSAC_SCALAR_DMODULE2, index), error);
-    if (!status && !isfinite(*at(w, OUSAC_SCALAR_MODULE2, index)))
-        status = not_finite(w, p->arch.modules[index].name, error);
-    if (!status && w->gate == OUSAC_GATE_FULL)
-        status = ousac_history_keep_module(history, index, rows, out, ld_out, error);
+    const ousac_arch *arch = &w->recorder->profile->arch;
+    const ousac_module *m = &arch->modules[index];
+    const size_t last = m->first_site + m->site_count - 1;
+    const ousac_group *g = &arch->groups[arch->sites[last].group];
+    double *square = at(w, OUSAC_SCALAR_MODULE2, index), *change = at(w, OUSAC_SCALAR_DMODULE2, index);
+    /* The output of the module's last linear and nothing else has been measured already. */
+    if (out == w->y_last && ld_out == w->ldy_last && arch->sites[last].group == w->group_last &&
+        g->site_count == 1 && arch->sites[last].m == m->width) {
+        const double *y2 = at(w, OUSAC_SCALAR_Y2, last), *dy2 = at(w, OUSAC_SCALAR_DY2, last);
+        *square = *y2;
+        *change = *dy2;
+        return OUSAC_STATUS_OK;
+    }
+    ousac_status status = measure(w, rows, m->width, out, ld_out, w->history[w->branch].room[0][index],
+                                  m->width, square, change, error);
+    if (!status && !isfinite(*square))
+        status = not_finite(w, m->name, error);
     return status;
 }
 
 static ousac_status end(void *self, ousac_error *error) {
     witness *w = self;
-    (void)error;
     if (w->magnitudes)
         ousac_magnitudes_end(w->magnitudes, w->branch);
     if (w->gate == OUSAC_GATE_FULL)
         ousac_history_end(&w->history[w->branch]);
-    return OUSAC_STATUS_OK;
+    /* Here and not in `collect`, for which threads wait on one another. */
+    return slot(w->step, w->branch) == w->recorder->last_slot ? add_all_waiting(w, error) : OUSAC_STATUS_OK;
 }
 
 /* --- handing over --- */
@@ -219,31 +264,49 @@ static size_t scalar_size(const ousac_profile *p, int scalar) {
            ousac_profile_scalar_width(&p->arch, (ousac_scalar)scalar);
 }
 
+/* sum += part; part = 0. */
+static void move_sums(size_t count, double *restrict sum, double *restrict part) {
+    for (size_t i = 0; i < count; i++) {
+        sum[i] += part[i];
+        part[i] = 0;
+    }
+}
+
+/* Adds a moment of the thread's to the profile's and clears it. */
+static ousac_status collect_moment(const ousac_recorder *r, double *moment, double *part, size_t size,
+                                   ousac_error *error) {
+    const ousac_backend *be = r->backend;
+    if (be->host) {
+        move_sums(size, moment, part);
+        return OUSAC_STATUS_OK;
+    }
+    const ousac_status status = be->download(be, r->host, part, size * sizeof(double), error);
+    if (status)
+        return status;
+    move_sums(size, moment, r->host);
+    return be->upload(be, part, r->host, size * sizeof(double), error);
+}
+
 /* Adds the micro-batch's sums to the profile and clears them; the next trajectory starts without references.
  */
 static ousac_status collect(void *self, size_t worker, uint64_t first, size_t count, ousac_error *error) {
     ousac_recorder *r = self;
     ousac_profile *p = r->profile;
-    const ousac_backend *be = r->backend;
     witness *w = &r->witness[worker];
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++) {
         for (size_t i = 0; i < scalar_size(p, s); i++)
             p->scalar[s][i] += w->scalar[s][i];
         memset(w->scalar[s], 0, scalar_size(p, s) * sizeof(double));
     }
-    for (size_t i = 0; p->moment && i < p->identity.segments * p->arch.group_count; i++) {
-        size_t size = packed_size(p->arch.groups[i % p->arch.group_count].dim);
-        ousac_status status = be->download(be, r->host, w->moment[i], size * sizeof(double), error);
-        if (status)
-            return status;
-        for (size_t j = 0; j < size; j++)
-            p->moment[i][j] += r->host[j];
+    ousac_status status = add_all_waiting(w, error);
+    for (size_t i = 0; p->moment && !status && i < p->identity.segments * p->arch.group_count; i++) {
+        status = collect_moment(r, p->moment[i], w->moment[i],
+                                packed_size(p->arch.groups[i % p->arch.group_count].dim), error);
         ousac_profile_drop_moment(p, i);
-        memset(r->host, 0, size * sizeof(double));
-        if ((status = be->upload(be, w->moment[i], r->host, size * sizeof(double), error)))
-            return status;
         drop_moment(w, i);
     }
+    if (status)
+        return status;
     if (w->magnitudes)
         ousac_magnitudes_collect(w->magnitudes, p);
     for (int b = 0; b < OUSAC_BRANCHES; b++)
@@ -262,6 +325,17 @@ static ousac_status attach(void *self, size_t worker, ousac_observer *observer, 
 
 /* --- life --- */
 
+size_t ousac_recorder_waiting(const ousac_schedule *schedule, size_t batch, size_t tokens_used) {
+    const size_t rows = batch * tokens_used;
+    size_t evaluations = 0;
+    for (size_t i = 0; i < schedule->step_count; i++)
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            evaluations += ousac_mode_evaluates(schedule->steps[i].mode, b) != 0;
+    if (rows >= WAITING_ROWS || evaluations == 0)
+        return rows;
+    return evaluations > WAITING_ROWS / rows ? WAITING_ROWS : evaluations * rows;
+}
+
 static void witness_free(witness *w, const ousac_recorder *r) {
     const ousac_profile *p = r->profile;
     const ousac_backend *be = r->backend;
@@ -273,7 +347,11 @@ static void witness_free(witness *w, const ousac_recorder *r) {
     for (size_t i = 0; w->moment && !r->spilled && i < p->identity.segments * p->arch.group_count; i++)
         be->release(be, w->moment[i]);
     ousac_free(w->moment);
-    be->release(be, w->delta);
+    for (size_t g = 0; w->waiting && g < p->arch.group_count; g++)
+        be->release(be, w->waiting[g]);
+    ousac_free(w->waiting);
+    ousac_free(w->waiting_rows);
+    ousac_free(w->waiting_segment);
     be->release(be, w->gram);
     be->release(be, w->rows);
     ousac_free(w->rows_host);
@@ -304,12 +382,18 @@ static int witness_create(witness *w, ousac_recorder *r) {
     size_t moments = p->identity.segments * arch->group_count;
     if (!r->spilled)
         w->moment = ousac_calloc(moments, sizeof *w->moment);
-    w->delta = be->alloc(be, r->rows_max * largest, sizeof(float));
+    w->waiting = ousac_calloc(arch->group_count, sizeof *w->waiting);
+    w->waiting_rows = ousac_calloc(arch->group_count, sizeof *w->waiting_rows);
+    w->waiting_segment = ousac_calloc(arch->group_count, sizeof *w->waiting_segment);
     w->gram = be->alloc(be, largest * largest, sizeof(float));
     w->rows = be->alloc(be, r->rows_max, sizeof *w->rows);
     w->rows_host = ousac_malloc(r->rows_max + arch->tokens, sizeof *w->rows_host);
-    if (!w->moment || !w->delta || !w->gram || !w->rows || !w->rows_host)
+    if (!w->moment || !w->waiting || !w->waiting_rows || !w->waiting_segment || !w->gram || !w->rows ||
+        !w->rows_host)
         return 0;
+    for (size_t g = 0; g < arch->group_count; g++)
+        if (!(w->waiting[g] = be->alloc(be, r->capacity * arch->groups[g].dim, sizeof(float))))
+            return 0;
     memset(r->host, 0, packed_size(largest) * sizeof(double));
     for (size_t i = 0; i < moments && !r->spilled; i++) {
         size_t bytes = packed_size(arch->groups[i % arch->group_count].dim) * sizeof(double);
@@ -364,6 +448,11 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
     r->backend = backend;
     r->workers = workers;
     r->rows_max = batch * arch->tokens;
+    r->capacity = ousac_recorder_waiting(&profile->schedule, batch, profile->identity.tokens_used);
+    for (size_t i = 0; i < profile->schedule.step_count; i++)
+        for (int b = OUSAC_BRANCHES - 1; b >= 0; b--) /* the runner's order */
+            if (profile->gate[slot(i, b)] >= 0)
+                r->last_slot = slot(i, b);
     r->observers = (ousac_run_observers){r, attach, collect};
     for (size_t g = 0; g < arch->group_count; g++)
         largest = arch->groups[g].dim > largest ? arch->groups[g].dim : largest;

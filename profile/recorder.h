@@ -30,6 +30,10 @@ void ousac_recorder_free(ousac_recorder *recorder);
 /* The observers to put into an ousac_run. Non-finite activations are NUMBER, naming site, step and branch. */
 const ousac_run_observers *ousac_recorder_observers(ousac_recorder *recorder);
 
+/* Rows of deltas, at most, that a thread holds back for each moment until one product takes them all:
+ * whatever the schedule's gates are. */
+size_t ousac_recorder_waiting(const ousac_schedule *schedule, size_t batch, size_t tokens_used);
+
 #ifdef __cplusplus
 }
 #endif

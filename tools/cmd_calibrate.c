@@ -208,6 +208,7 @@ static ousac_status plan_memory(calibration_work *work, cli_common *common, cons
                       .samples = request->samples,
                       .micro_batch = request->micro_batch,
                       .segments = 1,
+                      .tokens = request->tokens,
                       .magnitudes = wants_magnitudes(request)},
         .allocating = {.model = model,
                        .schedule = &work->schedule,

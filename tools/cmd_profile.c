@@ -115,6 +115,7 @@ static ousac_status plan_memory(cli_common *common, const profile_request *reque
     memory_recording recording = {.schedule = schedule,
                                   .micro_batch = request->micro_batch,
                                   .segments = request->segments,
+                                  .tokens = request->tokens,
                                   .magnitudes = request->magnitudes};
     ousac_model *model = NULL;
     int wanted = 0;

@@ -168,6 +168,9 @@ size_t memory_workers(const memory_plan *plan, uint64_t samples, size_t micro_ba
 void memory_list_recording(memory_plan *plan, const memory_recording *r) {
     const ousac_arch *arch = &r->model->arch;
     const size_t steps = r->schedule->step_count;
+    const size_t tokens = r->tokens && r->tokens < arch->tokens          ? r->tokens
+                          : !r->tokens && PIPELINE_TOKENS < arch->tokens ? PIPELINE_TOKENS
+                                                                         : arch->tokens;
     const uint64_t kept = ousac_footprint_profile(arch, steps, 0); /* the pilot's, beside the profile */
     const uint64_t moments =
         plan->spilled ? ousac_footprint_largest_moment(arch) : ousac_footprint_moments(arch, r->segments);
@@ -182,12 +185,13 @@ void memory_list_recording(memory_plan *plan, const memory_recording *r) {
         memory_add(plan, "weights", r->model->weight_bytes);
         memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(r->model, batch));
         memory_add(plan, "references of the threads",
-                   workers * ousac_footprint_witness(arch, r->schedule, batch, 0, magnitudes, 0));
+                   workers * ousac_footprint_witness(arch, r->schedule, batch, tokens, 0, magnitudes, 0));
         if (with_moments) {
             memory_add(plan, "moments of the threads",
-                       workers * (ousac_footprint_witness(arch, r->schedule, batch, r->segments, magnitudes,
-                                                          plan->spilled) -
-                                  ousac_footprint_witness(arch, r->schedule, batch, 0, magnitudes, 0)));
+                       workers *
+                           (ousac_footprint_witness(arch, r->schedule, batch, tokens, r->segments, magnitudes,
+                                                    plan->spilled) -
+                            ousac_footprint_witness(arch, r->schedule, batch, tokens, 0, magnitudes, 0)));
             memory_add(plan, "the profile's moments", moments + ousac_footprint_largest_moment(arch));
         }
         memory_add(plan, "the rest of the profile", kept + ousac_footprint_profile(arch, steps, magnitudes));

@@ -69,11 +69,12 @@ static void list_contenders(memory_plan *plan, const memory_placing *p) {
         .model = p->model, .schedule = p->schedule, .forecasts = 1, .micro_batch = p->micro_batch};
     const size_t workers = memory_workers(plan, PLACE_SAMPLES, p->micro_batch);
     const size_t batch = PLACE_SAMPLES < p->micro_batch ? PLACE_SAMPLES : p->micro_batch;
+    const size_t tokens = arch->tokens < PIPELINE_TOKENS ? arch->tokens : PIPELINE_TOKENS;
     memory_phase(plan, "placing refreshes: recording");
     add_contenders(plan, p);
     memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
     memory_add(plan, "references and moments of the threads",
-               workers * ousac_footprint_witness(arch, p->schedule, batch, 1, 0, 0));
+               workers * ousac_footprint_witness(arch, p->schedule, batch, tokens, 1, 0, 0));
     memory_add(plan, "a contender's profile",
                2 * ousac_footprint_profile(arch, p->schedule->step_count, 0) +
                    ousac_footprint_moments(arch, 1) + ousac_footprint_largest_moment(arch));

@@ -121,6 +121,7 @@ static void fill_table(State *state) {
     t->axpy = axpy;
     t->sum_squares = sum_squares;
     t->sum_squares_diff = sum_squares_diff;
+    t->measure_change = measure_change;
     t->sum_abs_columns = sum_abs_columns;
     t->sum_abs_columns_diff = sum_abs_columns_diff;
     t->accumulate_packed = accumulate_packed;

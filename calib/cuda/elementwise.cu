@@ -186,12 +186,12 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 __global__ void __launch_bounds__(THREADS)
-    subtract_rows_kernel(size_t rows, size_t cols, const uint32_t *index, const float *a, size_t lda,
-                         const float *b, size_t ldb, float *y, size_t ldy) {
+    subtract_rows_kernel(size_t rows, size_t cols, const uint32_t *index, float scale, const float *a,
+                         size_t lda, const float *b, size_t ldb, float *y, size_t ldy) {
     for (size_t i = first_row(); i < rows; i += row_step()) {
-        const size_t row = index[i];
+        const size_t row = index != nullptr ? index[i] : i;
         for (size_t j = first_col(); j < cols; j += col_step())
-            y[i * ldy + j] = a[row * lda + j] - b[row * ldb + j];
+            y[i * ldy + j] = scale * (a[row * lda + j] - b[row * ldb + j]);
     }
 }
 
@@ -337,8 +337,8 @@ ousac_status subtract(const ousac_backend *backend, size_t rows, size_t cols, co
 }
 
 ousac_status subtract_rows(const ousac_backend *backend, size_t rows, size_t cols, const uint32_t *index,
-                           const float *a, size_t lda, const float *b, size_t ldb, float *y, size_t ldy,
-                           ousac_error *error) {
+                           float scale, const float *a, size_t lda, const float *b, size_t ldb, float *y,
+                           size_t ldy, ousac_error *error) {
     Context *c = nullptr;
     ousac_status status;
     if ((status = check_view("subtract_rows", "a", rows, cols, lda, sizeof *a, error)) ||
@@ -349,7 +349,8 @@ ousac_status subtract_rows(const ousac_backend *backend, size_t rows, size_t col
     if ((status = enter(backend, "subtract_rows", &c, error)))
         return status;
     const Cover over = cover(rows, cols);
-    subtract_rows_kernel<<<over.grid, over.block, 0, c->stream>>>(rows, cols, index, a, lda, b, ldb, y, ldy);
+    subtract_rows_kernel<<<over.grid, over.block, 0, c->stream>>>(rows, cols, index, scale, a, lda, b, ldb, y,
+                                                                  ldy);
     return launched("subtract_rows", error);
 }
 

@@ -193,6 +193,19 @@ ousac_status sum_squares_diff(const ousac_backend *backend, size_t rows, size_t 
                                 error);
 }
 
+ousac_status measure_change(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                            size_t ldx, float *past, size_t ld_past, int compare, int keep, double *square,
+                            double *change, ousac_error *error) {
+    ousac_status status = check_view("measure_change", "past", rows, cols, ld_past, sizeof *past, error);
+    if (status || rows == 0)
+        return status;
+    if ((status = sum_squares(backend, rows, cols, x, ldx, rows, square, error)) ||
+        (compare &&
+         (status = sum_squares_diff(backend, rows, cols, x, ldx, past, ld_past, rows, change, error))))
+        return status;
+    return keep ? copy(backend, rows, cols, x, ldx, past, ld_past, error) : OUSAC_STATUS_OK;
+}
+
 ousac_status sum_abs_columns(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
                              size_t ldx, size_t rows_per_group, double *out, ousac_error *error) {
     return sum_of_columns<false>(backend, "sum_abs_columns", rows, cols, x, ldx, x, ldx, rows_per_group, out,

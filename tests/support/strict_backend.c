@@ -143,10 +143,12 @@ static ousac_status strict_subtract(const ousac_backend *b, size_t rows, size_t 
 }
 
 static ousac_status strict_subtract_rows(const ousac_backend *b, size_t rows, size_t cols,
-                                         const uint32_t *index, const float *a, size_t lda, const float *c,
-                                         size_t ldc, float *y, size_t ldy, ousac_error *error) {
+                                         const uint32_t *index, float scale, const float *a, size_t lda,
+                                         const float *c, size_t ldc, float *y, size_t ldy,
+                                         ousac_error *error) {
     (void)b;
-    return cpu()->subtract_rows(cpu(), rows, cols, IN(index), IN(a), lda, IN(c), ldc, OUT(y), ldy, error);
+    return cpu()->subtract_rows(cpu(), rows, cols, IN(index), scale, IN(a), lda, IN(c), ldc, OUT(y), ldy,
+                                error);
 }
 
 static ousac_status strict_extrapolate(const ousac_backend *b, size_t rows, size_t cols, float s,
@@ -187,6 +189,14 @@ static ousac_status strict_sum_squares_diff(const ousac_backend *b, size_t rows,
     (void)b;
     return cpu()->sum_squares_diff(cpu(), rows, cols, IN(a), lda, IN(c), ldc, rows_per_group, host(out),
                                    error);
+}
+
+static ousac_status strict_measure_change(const ousac_backend *b, size_t rows, size_t cols, const float *x,
+                                          size_t ldx, float *past, size_t ld_past, int compare, int keep,
+                                          double *square, double *change, ousac_error *error) {
+    (void)b;
+    return cpu()->measure_change(cpu(), rows, cols, IN(x), ldx, OUT(past), ld_past, compare, keep,
+                                 host(square), compare ? host(change) : change, error);
 }
 
 static ousac_status strict_sum_abs_columns(const ousac_backend *b, size_t rows, size_t cols, const float *x,
@@ -264,6 +274,7 @@ static const ousac_backend table = {
     .axpy = strict_axpy,
     .sum_squares = strict_sum_squares,
     .sum_squares_diff = strict_sum_squares_diff,
+    .measure_change = strict_measure_change,
     .sum_abs_columns = strict_sum_abs_columns,
     .sum_abs_columns_diff = strict_sum_abs_columns_diff,
     .accumulate_packed = strict_accumulate_packed,

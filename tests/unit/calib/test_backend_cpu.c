@@ -122,7 +122,7 @@ static void instruction_sets_agree_bit_for_bit(void **unused) {
     enum { ROWS = 7, COLS = 203, COUNT = ROWS * COLS };
     uint64_t state = 14;
     static float x[COUNT], z[COUNT], mod[COUNT], y[2][5][COUNT];
-    double sums[2][2], columns[2][2][COLS] = {{{0}}};
+    double sums[2][4], columns[2][2][COLS] = {{{0}}};
     (void)unused;
     if (table_count < 2)
         skip();
@@ -141,6 +141,8 @@ static void instruction_sets_agree_bit_for_bit(void **unused) {
             k->add_gated(ROWS, COLS, y[which][4], x, mod, 2, COLS);
             sums[which][0] = k->sum_squares(ROWS, COLS, x, COLS);
             sums[which][1] = k->sum_squares_diff(ROWS, COLS, x, COLS, z, COLS);
+            memcpy(y[which][4], z, sizeof z);
+            k->measure_change(ROWS, COLS, x, COLS, y[which][4], COLS, 1, 1, &sums[which][2], &sums[which][3]);
             memset(columns[which], 0, sizeof columns[which]);
             k->sum_abs_columns(ROWS, COLS, x, COLS, columns[which][0]);
             k->sum_abs_columns_diff(ROWS, COLS, x, COLS, z, COLS, columns[which][1]);

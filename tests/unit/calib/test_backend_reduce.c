@@ -52,6 +52,38 @@ static void sums_of_squares_are_exact_to_double(void **unused) {
     }
 }
 
+/* The four uses: a first sight, a later one, each kept or not. */
+static void one_pass_measures_and_keeps(void **unused) {
+    uint64_t state = 24;
+    (void)unused;
+    EACH_BACKEND(k) {
+        for (size_t c = 0; c < SIZES * 4; c++) {
+            const size_t rows = sizes[c / 4][0], cols = sizes[c / 4][1], lda = cols + c % 3,
+                         ldb = cols + c % 2;
+            const int compare = c % 4 / 2 == 1, keep = c % 2 == 1;
+            float *x = filled(&state, rows, lda), *z = filled(&state, rows, ldb);
+            float *dx = put(k, x, block_bytes(rows, lda)), *dz = put(k, z, block_bytes(rows, ldb));
+            float *after = malloc(block_bytes(rows, ldb));
+            double square = 5, change = 7, squares = 5, changes = 7; /* added to what is there */
+            assert_int_equal(
+                k->measure_change(k, rows, cols, dx, lda, dz, ldb, compare, keep, &square, &change, NULL),
+                OUSAC_STATUS_OK);
+            get(k, after, dz, block_bytes(rows, ldb));
+            for (size_t i = 0; i < rows; i++)
+                for (size_t j = 0; j < cols; j++) {
+                    const double value = x[i * lda + j], moved = value - (double)z[i * ldb + j];
+                    squares += value * value;
+                    changes += compare ? moved * moved : 0;
+                    assert_true(after[i * ldb + j] == (keep ? x[i * lda + j] : z[i * ldb + j]));
+                }
+            assert_near(square, squares, 1e-12 * squares);
+            assert_near(change, changes, 1e-12 * changes);
+            drop(k, dx), drop(k, dz);
+            free(x), free(z), free(after);
+        }
+    }
+}
+
 static void column_sums_of_absolute_values_are_exact_to_double(void **unused) {
     uint64_t state = 16;
     (void)unused;
@@ -155,6 +187,7 @@ static void all_finite_finds_one_bad_value_anywhere(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_of_squares_are_exact_to_double),
+        cmocka_unit_test(one_pass_measures_and_keeps),
         cmocka_unit_test(column_sums_of_absolute_values_are_exact_to_double),
         cmocka_unit_test(nothing_adds_nothing),
         cmocka_unit_test(sums_are_reproducible),

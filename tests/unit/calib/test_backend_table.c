@@ -114,13 +114,15 @@ static void misuse_is_reported(void **unused) {
         REFUSED(k->attention(k, 1, 2, SIZE_MAX / 2, 3, x, x, x, 3, y, 4, y, &error));
         REFUSED(k->attention(k, 1, 1, 1, huge, x, x, x, huge, y, huge, y, &error));
         REFUSED(k->subtract(k, 2, 3, x, 2, x, 3, y, 3, &error));
-        REFUSED(k->subtract_rows(k, 2, 3, NULL, x, 2, x, 3, y, 3, &error));
+        REFUSED(k->subtract_rows(k, 2, 3, NULL, 1, x, 2, x, 3, y, 3, &error));
         REFUSED(k->extrapolate(k, 2, 3, 1, x, 3, x, 3, y, 2, &error));
         REFUSED(k->gather(k, 2, 3, NULL, x, 3, y, 2, &error));
         REFUSED(k->copy(k, 2, 3, x, 3, y, 2, &error));
         REFUSED(k->sum_squares(k, 4, 3, x, 3, 3, host, &error));
         REFUSED(k->sum_squares(k, 4, 3, x, 3, 0, host, &error));
         REFUSED(k->sum_squares_diff(k, 4, 3, x, 3, x, 2, 2, host, &error));
+        REFUSED(k->measure_change(k, 2, 3, x, 2, y, 3, 1, 1, host, host, &error));
+        REFUSED(k->measure_change(k, 2, 3, x, 3, y, 2, 1, 1, host, host, &error));
         REFUSED(k->sum_abs_columns(k, 4, 3, x, 3, 3, host, &error));
         REFUSED(k->sum_abs_columns(k, 4, 3, x, 2, 2, host, &error));
         REFUSED(k->sum_abs_columns_diff(k, 4, 3, x, 3, x, 2, 2, host, &error));

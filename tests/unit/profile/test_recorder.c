@@ -431,6 +431,45 @@ static void four_shards_add_up_to_the_single_run(void **state) {
     ousac_profile_free(merged);
 }
 
+/* Deltas of several evaluations go through one product; with a segment for every step each has its own. Long
+ * enough for some to be full before the trajectory ends. */
+static void moments_do_not_depend_on_what_waits_together(void **state) {
+    enum { LONG = 40 };
+    ousac_step many[LONG];
+    const ousac_schedule before = schedule;
+    double *weight = malloc(sizeof *weight * LONG * OUSAC_BRANCHES * model->arch.group_count);
+    (void)state;
+    assert_non_null(weight);
+    for (size_t i = 0; i < LONG; i++)
+        many[i] = (ousac_step){(double)(980 - 24 * i), OUSAC_MODE_COND, 1, GATES(CACHED, CACHED)};
+    many[0].gate[0] = many[17].gate[0] = OUSAC_GATE_FULL;
+    for (size_t i = 0; i < LONG * OUSAC_BRANCHES * model->arch.group_count; i++)
+        weight[i] = i % 11 == 5 ? 0 : pow(10, (double)(i % 7) - 3);
+    schedule.steps = many;
+    schedule.step_count = LONG;
+    const size_t rows = 2 * model->arch.tokens;
+    assert_int_equal(ousac_recorder_waiting(&schedule, 2, model->arch.tokens), 512);
+    assert_true((LONG - 2) * rows > 512);
+    ousac_profile *together = record(model->arch.tokens, 1, weight, 0, 3, 1),
+                  *apart = record(model->arch.tokens, LONG, weight, 0, 3, 1);
+    for (size_t g = 0; g < model->arch.group_count; g++) {
+        const size_t size = ousac_profile_moment_size(&model->arch.groups[g]);
+        double *sum = malloc(size * sizeof *sum), largest = 0, worst = 0;
+        assert_int_equal(ousac_profile_sum_moments(apart, g, sum, NULL), OUSAC_STATUS_OK);
+        for (size_t i = 0; i < size; i++) {
+            largest = fmax(largest, fabs(sum[i]));
+            worst = fmax(worst, fabs(sum[i] - together->moment[g][i]));
+        }
+        assert_true(largest > 0);
+        assert_true(worst < 2e-6 * largest);
+        free(sum);
+    }
+    ousac_profile_free(together);
+    ousac_profile_free(apart);
+    schedule = before;
+    free(weight);
+}
+
 static void threads_do_not_change_a_bit(void **state) {
     (void)state;
     with_magnitudes = 1;
@@ -528,6 +567,7 @@ int main(void) {
         cmocka_unit_test(sums_match_naive_trajectory),
         cmocka_unit_test(magnitudes_match_naive_trajectory),
         cmocka_unit_test(four_shards_add_up_to_the_single_run),
+        cmocka_unit_test(moments_do_not_depend_on_what_waits_together),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(sampled_tokens_estimate_the_whole),
         cmocka_unit_test(non_finite_activations_name_site_step_and_branch),
