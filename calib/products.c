@@ -20,6 +20,9 @@ enum { LANES = 4, ROWS = 4, VECTORS = 2 };
 /* DEPTH x COLUMNS floats of P are packed at a time: 36 KiB, three quarters of the first-level cache, at the
  * widest. */
 enum { COLUMNS = VECTORS * LANES, DEPTH = 192 };
+/* Columns of X that are multiplied by all panels of P before the next are begun: with a block of its rows 1.1
+ * MiB, which a second-level cache holds. */
+enum { SPAN = 6 * DEPTH };
 
 /* Loads and stores through `loose` need the alignment of a float only. */
 typedef float vector __attribute__((vector_size(LANES * sizeof(float))));
@@ -240,15 +243,39 @@ static void make_narrow_tile(const ousac_product *p, size_t rows, tile_function 
         memcpy(y + i * p->ldy, edge + i * LANES, width * sizeof *y);
 }
 
+/* What the next panel will be packed from: `rows` pieces of `bytes`, fetched line by line while the present
+ * one is multiplied. Its rows lie far apart, where no processor foresees them. */
+typedef struct coming {
+    const char *at;
+    size_t rows, bytes, stride, offset;
+} coming;
+
+enum { LINE = 64 };
+
+static void fetch(coming *c, size_t lines) {
+    for (; lines > 0 && c->rows > 0; lines--) {
+        __builtin_prefetch(c->at + c->offset, 0, 2);
+        c->offset += LINE;
+        if (c->offset >= c->bytes + LINE) { /* a piece may begin within a line */
+            c->offset = 0;
+            c->at += c->stride;
+            c->rows--;
+        }
+    }
+}
+
 /* Rows [first, end) of a panel's columns. */
 static void multiply_panel(const ousac_product *p, size_t first, size_t end, size_t k, size_t depth,
-                           size_t column, size_t width, const float *panel) {
+                           size_t column, size_t width, const float *panel, coming *next) {
+    const size_t tiles_left = (end - first + ROWS - 1) / ROWS;
+    const size_t lines = (next->rows * (next->bytes / LINE + 2) + tiles_left - 1) / tiles_left;
     const size_t vectors = (width + LANES - 1) / LANES, last = vector_column(vectors - 1, width);
     for (size_t row = first, rows; row < end; row += rows) {
         size_t line;
         rows = tile_rows(end - row, &line);
         const float *x = p->x + row * p->ldx + k;
         float *y = p->y + row * p->ldy + column;
+        fetch(next, lines);
         origin from = origin_of(p, k, row, column);
         if (k == 0 && p->base != NULL)
             from.ahead = end - row - rows < rows ? end - row - rows : rows;
@@ -265,22 +292,45 @@ static void scale(const ousac_product *p) {
             p->y[i * p->ldy + j] *= p->beta;
 }
 
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static coming source_of(const ousac_product *p, size_t k, size_t column) {
+    const size_t depth = smaller(p->inner - k, DEPTH), width = smaller(p->cols - column, COLUMNS);
+    const float *from = p->transposed ? p->p + column * p->ldp + k : p->p + k * p->ldp + column;
+    return (coming){(const char *)from, p->transposed ? width : depth,
+                    (p->transposed ? depth : width) * sizeof *from, p->ldp * sizeof *from, 0};
+}
+
+/* The panels of columns [start, end) of X against rows [row, last) of it. */
+static void multiply_span(const ousac_product *p, size_t row, size_t last, size_t start, float *panel) {
+    const size_t end = smaller(start + SPAN, p->inner);
+    for (size_t column = 0; column < p->cols; column += COLUMNS)
+        for (size_t k = start; k < end; k += DEPTH) {
+            const size_t depth = smaller(end - k, DEPTH), width = smaller(p->cols - column, COLUMNS);
+            coming next = {0};
+            if (k + DEPTH < end)
+                next = source_of(p, k + DEPTH, column);
+            else if (column + COLUMNS < p->cols)
+                next = source_of(p, start, column + COLUMNS);
+            else if (end < p->inner || last < p->rows)
+                next = source_of(p, end < p->inner ? end : 0, 0);
+            if (p->transposed)
+                pack_transposed(depth, width, p->alpha, p->p + column * p->ldp + k, p->ldp, panel);
+            else
+                pack(depth, width, p->alpha, p->p + k * p->ldp + column, p->ldp, panel);
+            multiply_panel(p, row, last, k, depth, column, width, panel, &next);
+        }
+}
+
 static void product(const ousac_product *p) {
     float panel[DEPTH * COLUMNS] __attribute__((aligned(64)));
     if (p->bias == NULL && p->base == NULL && p->beta != 0.0F && p->beta != 1.0F)
         scale(p);
     for (size_t row = 0; row < p->rows; row += OUSAC_PRODUCT_BLOCK)
-        for (size_t column = 0; column < p->cols; column += COLUMNS)
-            for (size_t k = 0; k < p->inner; k += DEPTH) {
-                const size_t depth = p->inner - k < DEPTH ? p->inner - k : DEPTH;
-                const size_t width = p->cols - column < COLUMNS ? p->cols - column : COLUMNS;
-                const size_t end = p->rows - row < OUSAC_PRODUCT_BLOCK ? p->rows : row + OUSAC_PRODUCT_BLOCK;
-                if (p->transposed)
-                    pack_transposed(depth, width, p->alpha, p->p + column * p->ldp + k, p->ldp, panel);
-                else
-                    pack(depth, width, p->alpha, p->p + k * p->ldp + column, p->ldp, panel);
-                multiply_panel(p, row, end, k, depth, column, width, panel);
-            }
+        for (size_t start = 0; start < p->inner; start += SPAN)
+            multiply_span(p, row, smaller(row + OUSAC_PRODUCT_BLOCK, p->rows), start, panel);
 }
 
 static void drift(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b,
