@@ -11,11 +11,15 @@
 enum {
     STREAM = 0x1ead, /* of the random start, apart from those of samples */
     SMALLEST = 256,  /* order below which a full solver is a matter of milliseconds */
-    SWEEPS = 3, /* before the first look; each multiplies what is missed by about (lambda_b / lambda_r)^2 */
+    SWEEPS = 2, /* before the first look; each multiplies what is missed by about (lambda_b / lambda_r)^2 */
     SWEEPS_MORE = 2, /* after a look that was not good enough */
     LOOKS = 3,
     DOMINANT = 16 /* directions of the moment whose share of the trace is computed in float64 */
 };
+
+/* What is left is computed in float32 where it is at least this share of the trace: 1e-7 of that is then 1e-5
+ * of what is left. */
+#define FLOAT_SUFFICES 0.02
 
 /* The eigenproblem C S x = lambda x of order n: S = W^T W and C the moment on the input side, where u = W x
  * is the eigenvector of K = W C W^T; S = 1 and C = D on the output side, where u = x. Vectors are rows. */
@@ -128,6 +132,19 @@ static ousac_status apply(const iteration *it, ousac_error *error) {
     return status;
 }
 
+/* G = V V^T, V (rows, cols) and G (rows, rows) in float64 on the backend: the upper triangle, which is all
+ * that `cholesky` reads, and some of the lower. */
+static ousac_status gram64(const ousac_backend *be, size_t rows, size_t cols, const double *v, double *g,
+                           ousac_error *error) {
+    const size_t half = rows / 2;
+    const double *below = v + half * cols;
+    const ousac_status status =
+        be->gemm64(be, 0, 1, half, rows, cols, 1, v, cols, v, cols, 0, g, rows, error);
+    return status ? status
+                  : be->gemm64(be, 0, 1, rows - half, rows - half, cols, 1, below, cols, below, cols, 0,
+                               g + half * rows + half, rows, error);
+}
+
 /* X = the rows of Y or Z, made orthonormal. Their Gram matrix is needed in float64: its condition is the
  * square of the spectrum's range. *good = 0 where even that does not suffice. */
 static ousac_status orthonormalise(const iteration *it, int *good, ousac_error *error) {
@@ -142,7 +159,7 @@ static ousac_status orthonormalise(const iteration *it, int *good, ousac_error *
     if (!status)
         status = ousac_spectral_place(&gram, be, b, b, NULL, error);
     if (!status)
-        status = be->gemm64(be, 0, 1, b, b, n, 1, wide, n, wide, n, 0, gram, b, error);
+        status = gram64(be, b, n, wide, gram, error);
     if (!status)
         status = be->download(be, it->gram, gram, b * b * sizeof(double), error);
     if (!status && (*good = cholesky(b, it->gram)) != 0) {
@@ -205,10 +222,36 @@ typedef struct site {
     ousac_side side;
     size_t m, n, order;
     const double *packed;
-    float *w;              /* backend (m, n) */
-    double *moment, *wide; /* backend: (order, order), (m, n) */
+    const float *weights;  /* host (m, n) */
+    float *w;              /* backend (m, n); `weights` themselves where the backend's memory is the host's */
+    double *moment, *wide; /* backend: (order, order), (m, n); NULL until float32 does not do */
     double trace;          /* of K */
 } site;
+
+/* What is known of r directions, host. u, b and lambda become the factors; they are allocated before all
+ * else, or they would stand between the blocks that come and go and keep the heap from shrinking. */
+typedef struct found {
+    float *u, *b;             /* (r, m), (r, n) */
+    double *lambda;           /* (min(m, n)) */
+    double *theta, *residual; /* (r) */
+} found;
+
+static int found_create(found *f, size_t m, size_t n, size_t r) {
+    f->u = ousac_malloc(r * m, sizeof *f->u);
+    f->b = ousac_malloc(r * n, sizeof *f->b);
+    f->lambda = ousac_calloc(m < n ? m : n, sizeof *f->lambda);
+    f->theta = ousac_malloc(r, sizeof *f->theta);
+    f->residual = ousac_malloc(r, sizeof *f->residual);
+    return f->u && f->b && f->lambda && f->theta && f->residual;
+}
+
+static void found_free(found *f) {
+    ousac_free(f->u);
+    ousac_free(f->b);
+    ousac_free(f->lambda);
+    ousac_free(f->theta);
+    ousac_free(f->residual);
+}
 
 /* U (r, m), orthonormal, float64 on the backend, from rows y of the order. */
 static ousac_status directions(const site *st, iteration *it, const float *y, double *u, int *good,
@@ -239,7 +282,7 @@ static ousac_status directions(const site *st, iteration *it, const float *y, do
     if (!status)
         status = ousac_spectral_place(&gram, be, r, r, NULL, error);
     if (!status)
-        status = be->gemm64(be, 0, 1, r, r, m, 1, rough, m, rough, m, 0, gram, r, error);
+        status = gram64(be, r, m, rough, gram, error);
     if (!status)
         status = be->download(be, it->gram, gram, r * r * sizeof(double), error);
     if (!status && (*good = cholesky(r, it->gram)) != 0) {
@@ -256,20 +299,74 @@ static ousac_status directions(const site *st, iteration *it, const float *y, do
     return status;
 }
 
-/* theta_i = u_i^T K u_i and residual_i = |K u_i|^2 - theta_i^2, host. With b_i = W^T u_i: theta_i = b_i^T C
- * b_i and |K u_i|^2 = (C b_i)^T S (C b_i). host_b (r, order): b_i, on the output side u_i. */
-static ousac_status rayleigh(const site *st, const iteration *it, const double *u, double *host_b,
-                             double *theta, double *residual, ousac_error *error) {
+/* b_i = W^T u_i of the directions rounded to float32: the factors. */
+static ousac_status project(const site *st, const iteration *it, const double *u, found *f,
+                            ousac_error *error) {
     const ousac_backend *be = st->backend;
-    const size_t r = it->r, k = st->order;
-    double *b = NULL, *cb = NULL;
-    double *host_cb = ousac_malloc(r * k, sizeof *host_cb);
-    const float *scb = it->tall;
+    const size_t r = it->r, m = st->m, n = st->n;
+    float *narrow = NULL, *b = NULL;
+    double *host = ousac_malloc(r * m, sizeof *host);
     ousac_status status = OUSAC_STATUS_OK;
-    if (!host_cb)
+    if (!host || !(narrow = floats(it, r, m)) || !(b = floats(it, r, n)))
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu directions", r);
     if (!status)
-        status = ousac_spectral_place(&cb, be, r, k, NULL, error);
+        status = be->download(be, host, u, r * m * sizeof *host, error);
+    if (!status) {
+        to_float(r * m, host, f->u);
+        status = be->upload(be, narrow, f->u, r * m * sizeof *f->u, error);
+    }
+    if (!status)
+        status = be->expand(be, r, n, m, narrow, m, st->w, n, 0, b, n, error);
+    if (!status)
+        status = be->download(be, f->b, b, r * n * sizeof *f->b, error);
+    be->release(be, narrow);
+    be->release(be, b);
+    ousac_free(host);
+    return status;
+}
+
+/* theta_i = u_i^T K u_i and residual_i = |K u_i|^2 - theta_i^2. With v_i = b_i, on the output side u_i:
+ * theta_i = v_i^T C v_i and |K u_i|^2 = (C v_i)^T S (C v_i). In float32, whose rounding is 1e-7 of the trace
+ * at most. */
+static ousac_status rayleigh(const site *st, const iteration *it, found *f, ousac_error *error) {
+    const ousac_backend *be = st->backend;
+    const size_t r = it->r, k = st->order;
+    const float *v = it->s ? f->b : f->u;
+    float *image = ousac_malloc(r * k, sizeof *image);
+    ousac_status status = image ? be->upload(be, it->x, v, r * k * sizeof *v, error)
+                                : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu directions", r);
+    if (!status)
+        status = be->linear(be, r, k, k, it->x, k, it->c, k, NULL, 0, it->y, k, error);
+    if (!status)
+        status = be->download(be, image, it->y, r * k * sizeof *image, error);
+    if (!status && it->s)
+        status = be->linear(be, r, k, k, it->y, k, it->s, k, NULL, 0, it->z, k, error);
+    if (!status && it->s)
+        status = be->download(be, it->tall, it->z, r * k * sizeof(float), error);
+    if (!status) /* further on than what was there, should the iteration have to go on */
+        status = be->copy(be, r, k, it->y, k, it->x, k, error);
+    for (size_t i = 0; !status && i < r; i++) {
+        const float *const at = image + i * k, *const again = it->s ? it->tall + i * k : at;
+        double dot = 0, square = 0;
+        for (size_t j = 0; j < k; j++) {
+            dot += (double)v[i * k + j] * (double)at[j];
+            square += (double)at[j] * (double)again[j];
+        }
+        f->theta[i] = dot;
+        f->residual[i] = fmax(0, square - dot * dot);
+    }
+    ousac_free(image);
+    return status;
+}
+
+/* theta in float64, for U in float64. */
+static ousac_status rayleigh64(const site *st, const iteration *it, const double *u, double *theta,
+                               ousac_error *error) {
+    const ousac_backend *be = st->backend;
+    const size_t r = it->r, k = st->order;
+    double *b = NULL, *cb = NULL, *host = ousac_malloc(2 * r * k, sizeof *host);
+    ousac_status status = host ? ousac_spectral_place(&cb, be, r, k, NULL, error)
+                               : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu directions", r);
     if (!status && st->side == OUSAC_SIDE_INPUT) {
         status = ousac_spectral_place(&b, be, r, k, NULL, error);
         if (!status)
@@ -278,29 +375,17 @@ static ousac_status rayleigh(const site *st, const iteration *it, const double *
     if (!status)
         status = be->gemm64(be, 0, 0, r, k, k, 1, b ? b : u, k, st->moment, k, 0, cb, k, error);
     if (!status)
-        status = be->download(be, host_b, b ? b : u, r * k * sizeof *host_b, error);
+        status = be->download(be, host, b ? b : u, r * k * sizeof *host, error);
     if (!status)
-        status = be->download(be, host_cb, cb, r * k * sizeof *host_cb, error);
-    if (!status && it->s) { /* X and Y are no longer needed */
-        status = upload_floats(it, it->x, r * k, host_cb, error);
-        if (!status)
-            status = be->linear(be, r, k, k, it->x, k, it->s, k, NULL, 0, it->y, k, error);
-        if (!status)
-            status = be->download(be, it->tall, it->y, r * k * sizeof(float), error);
-    }
+        status = be->download(be, host + r * k, cb, r * k * sizeof *host, error);
     for (size_t i = 0; !status && i < r; i++) {
-        double dot = 0, square = 0;
-        for (size_t j = 0; j < k; j++) {
-            const double image = host_cb[i * k + j];
-            dot += host_b[i * k + j] * image;
-            square += image * (it->s ? (double)scb[i * k + j] : image);
-        }
-        theta[i] = dot;
-        residual[i] = fmax(0, square - dot * dot);
+        theta[i] = 0;
+        for (size_t j = 0; j < k; j++)
+            theta[i] += host[i * k + j] * host[(r + i) * k + j];
     }
     be->release(be, b);
     be->release(be, cb);
-    ousac_free(host_cb);
+    ousac_free(host);
     return status;
 }
 
@@ -333,104 +418,67 @@ static void sort_rows(ousac_factors *f) {
         }
 }
 
-/* Rows of a factor, the i-th times sign[i]. */
-static ousac_status round_rows(size_t rows, size_t cols, const double *from, const double *sign, float *to,
-                               ousac_error *error) {
-    for (size_t i = 0; i < rows * cols; i++) {
-        const double value = sign[i / cols] * from[i];
-        if (!(fabs(value) <= (double)FLT_MAX))
-            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "a factor holds %g, which float32 does not", value);
-        to[i] = (float)value;
+/* Signs by convention: the largest component of u positive. */
+static ousac_status fix_signs(const site *st, size_t r, found *f, ousac_error *error) {
+    for (size_t i = 0; i < r; i++) {
+        float *u = f->u + i * st->m, *b = f->b + i * st->n;
+        size_t largest = 0;
+        for (size_t j = 1; j < st->m; j++)
+            if (fabsf(u[j]) > fabsf(u[largest]))
+                largest = j;
+        const float sign = u[largest] < 0 ? -1.0F : 1.0F;
+        for (size_t j = 0; j < st->m; j++)
+            u[j] *= sign;
+        for (size_t j = 0; j < st->n; j++) {
+            b[j] *= sign;
+            if (!isfinite(b[j]))
+                return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
+                                  "direction %zu of a factor does not fit float32", i);
+        }
     }
     return OUSAC_STATUS_OK;
 }
 
-/* a and b of the directions U. host_b as rayleigh left it; `sign` is scratch of r. */
-static ousac_status fill(ousac_factors *f, const site *st, const double *u, const double *host_b,
-                         double *sign, ousac_error *error) {
-    const ousac_backend *be = st->backend;
-    const size_t r = f->rank, m = f->m, n = f->n;
-    double *host = ousac_malloc(r * (m > n ? m : n), sizeof *host), *product = NULL;
-    ousac_status status = host ? be->download(be, host, u, r * m * sizeof *host, error)
-                               : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu directions", r);
-    for (size_t i = 0; !status && i < r; i++) {
-        size_t largest = 0;
-        for (size_t j = 1; j < m; j++)
-            if (fabs(host[i * m + j]) > fabs(host[i * m + largest]))
-                largest = j;
-        sign[i] = host[i * m + largest] < 0 ? -1 : 1;
-    }
-    if (!status)
-        status = round_rows(r, m, host, sign, f->a, error);
-    if (!status && st->side == OUSAC_SIDE_OUTPUT) {
-        status = ousac_spectral_place(&product, be, r, n, NULL, error);
-        if (!status)
-            status = be->gemm64(be, 0, 0, r, n, m, 1, u, m, st->wide, n, 0, product, n, error);
-        if (!status)
-            status = be->download(be, host, product, r * n * sizeof *host, error);
-        host_b = host;
-    }
-    if (!status)
-        status = round_rows(r, n, host_b, sign, f->b, error);
-    be->release(be, product);
-    ousac_free(host);
-    return status;
+static double left_of(const site *st, size_t r, const double *theta) {
+    double held = 0;
+    for (size_t i = 0; i < r; i++)
+        held += theta[i];
+    return st->trace - held;
 }
 
 /* The factors of U, where theta and residual say that U is good enough. */
-static ousac_status accept(ousac_factors *factors, const site *st, const iteration *it, const double *u,
-                           const double *host_b, const double *theta, double *residual, int *done,
+static ousac_status accept(ousac_factors *factors, const site *st, const iteration *it, found *f, int *done,
                            ousac_error *error) {
     const size_t r = it->r, count = st->m < st->n ? st->m : st->n;
-    double held = 0, least = theta[0];
-    for (size_t i = 0; i < r; i++) {
-        held += theta[i];
-        least = fmin(least, theta[i]);
-    }
-    const double left = st->trace - held, mean = left / (double)(count - r);
+    double least = f->theta[0];
+    for (size_t i = 0; i < r; i++)
+        least = fmin(least, f->theta[i]);
+    const double left = left_of(st, r, f->theta), mean = left / (double)(count - r);
     /* Beyond rounding of the trace nothing is known of what is left. */
     if (!(left > 1e-6 * st->trace) || mean > least ||
-        !(excess(r, theta, residual, it->values[it->b - 1]) <= OUSAC_LEADING_EXCESS * left))
+        !(excess(r, f->theta, f->residual, it->values[it->b - 1]) <= OUSAC_LEADING_EXCESS * left))
         return OUSAC_STATUS_OK;
-    ousac_status status = ousac_spectral_begin(factors, st->m, st->n, theta, r, 0, r, error);
-    if (!status && factors->rank == r)
-        status = fill(factors, st, u, host_b, residual, error);
-    if (status || factors->rank < r) {
-        ousac_factors_free(factors);
+    if (ousac_spectral_significant(f->theta, r, 0) < r)
+        return OUSAC_STATUS_OK;
+    const ousac_status status = fix_signs(st, r, f, error);
+    if (status)
         return status;
-    }
+    *factors = (ousac_factors){.m = st->m,
+                               .n = st->n,
+                               .rank = r,
+                               .directions = count,
+                               .lambda_count = count,
+                               .lambda = f->lambda,
+                               .a = f->u,
+                               .b = f->b};
+    f->lambda = NULL;
+    f->u = f->b = NULL;
+    memcpy(factors->lambda, f->theta, r * sizeof *f->theta);
     sort_rows(factors);
     for (size_t i = r; i < count; i++)
         factors->lambda[i] = mean;
-    factors->directions = count;
     *done = 1;
-    return status;
-}
-
-static ousac_status look(ousac_factors *factors, const site *st, iteration *it, int *good, int *done,
-                         ousac_error *error) {
-    const ousac_backend *be = st->backend;
-    float *y = floats(it, it->r, it->n);
-    double *u = NULL, *theta = ousac_malloc(2 * it->r, sizeof *theta);
-    double *host_b = ousac_malloc(it->r * it->n, sizeof *host_b);
-    ousac_status status = OUSAC_STATUS_OK;
-    if (!y || !theta || !host_b)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu directions", it->r);
-    if (!status)
-        status = ritz(it, y, good, error);
-    if (!status && *good)
-        status = ousac_spectral_place(&u, be, it->r, st->m, NULL, error);
-    if (!status && *good)
-        status = directions(st, it, y, u, good, error);
-    if (!status && *good)
-        status = rayleigh(st, it, u, host_b, theta, theta + it->r, error);
-    if (!status && *good)
-        status = accept(factors, st, it, u, host_b, theta, theta + it->r, done, error);
-    be->release(be, y);
-    be->release(be, u);
-    ousac_free(theta);
-    ousac_free(host_b);
-    return status;
+    return OUSAC_STATUS_OK;
 }
 
 /* A start as good as a normal one and two orders cheaper: the 128 bits of a draw are as many signs. */
@@ -525,17 +573,64 @@ done:
     return status;
 }
 
-/* The moment in both precisions, W, S and the trace of K. */
-static ousac_status prepare(site *st, iteration *it, const float *w, int *good, ousac_error *error) {
+/* The trace of K, the moment and W in float64: what is left is so small a share of the trace that float32
+ * does not resolve it. Once. */
+static ousac_status make_precise(site *st, const iteration *it, int *good, ousac_error *error) {
+    const ousac_backend *be = st->backend;
+    const size_t k = st->order;
+    double *full = NULL;
+    float *s = NULL;
+    if (st->moment)
+        return OUSAC_STATUS_OK;
+    ousac_status status = ousac_spectral_reserve(&full, k, k, error);
+    for (size_t i = 0; !status && i < k; i++)
+        for (size_t j = 0; j <= i; j++)
+            full[i * k + j] = full[j * k + i] = st->packed[i * (i + 1) / 2 + j];
+    if (!status)
+        status = ousac_spectral_place(&st->moment, be, k, k, full, error);
+    if (!status && it->s) {
+        s = ousac_malloc(k * k, sizeof *s);
+        status = s ? be->download(be, s, it->s, k * k * sizeof *s, error)
+                   : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a matrix of order %zu", k);
+        if (!status)
+            status =
+                ousac_spectral_place_weights(&st->wide, be, st->m, st->n, st->weights, NULL, NULL, error);
+        st->trace = 0;
+        if (!status)
+            status = trace_input(st, it, s, good, error);
+    }
+    ousac_free(full);
+    ousac_free(s);
+    return status;
+}
+
+/* The other triangle of a symmetric matrix whose lower one is given, in squares that stay in cache. */
+static void mirror(size_t n, float *a) {
+    enum { SQUARE = 32 };
+    for (size_t top = 0; top < n; top += SQUARE)
+        for (size_t left = 0; left <= top; left += SQUARE)
+            for (size_t i = top; i < n && i < top + SQUARE; i++)
+                for (size_t j = left; j < i && j < left + SQUARE; j++)
+                    a[j * n + i] = a[i * n + j];
+}
+
+static ousac_status check_weights(const site *st, ousac_error *error) {
+    int finite = 0;
+    const ousac_status status =
+        st->backend->all_finite(st->backend, st->m, st->n, st->w, st->n, &finite, error);
+    if (status || finite)
+        return status;
+    for (size_t i = 0; i < st->m; i++)
+        for (size_t j = 0; j < st->n; j++)
+            if (!isfinite(st->weights[i * st->n + j]))
+                return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "weight (%zu, %zu) is not finite", i, j);
+    return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "weights are not finite, but each of them is");
+}
+
+static int allocate(site *st, iteration *it) {
     const ousac_backend *be = st->backend;
     const size_t k = st->order, b = it->b;
     const int input = st->side == OUSAC_SIDE_INPUT;
-    double *full = NULL;
-    float *narrow = NULL;
-    ousac_status status = ousac_spectral_reserve(&full, k, k, error);
-    if (status)
-        return status;
-    narrow = ousac_malloc(k * k, sizeof *narrow);
     it->c = floats(it, k, k);
     it->x = floats(it, b, k);
     it->y = floats(it, b, k);
@@ -545,54 +640,113 @@ static ousac_status prepare(site *st, iteration *it, const float *w, int *good, 
     it->gram = ousac_malloc(b * b, sizeof *it->gram);
     it->more = ousac_malloc(b * b, sizeof *it->more);
     it->values = ousac_malloc(b, sizeof *it->values);
-    int short_of_memory = !narrow || !it->c || !it->x || !it->y || !it->small || !it->tall || !it->wide ||
-                          !it->gram || !it->more || !it->values;
     if (input) {
         it->s = floats(it, k, k);
         it->z = floats(it, b, k);
-        st->w = floats(it, st->m, st->n);
-        short_of_memory |= !it->s || !it->z || !st->w;
     }
-    if (short_of_memory)
+    /* The host's own weights are only read. */
+    st->w = be->host ? (float *)(uintptr_t)st->weights : floats(it, st->m, st->n);
+    return it->c && it->x && it->y && it->small && it->tall && it->wide && it->gram && it->more &&
+           it->values && (!input || (it->s && it->z)) && st->w;
+}
+
+/* A start that has been multiplied once for nearly nothing: X = R C, R (b, n) with four random signs in every
+ * column, so that each row of C is in it (a sparse embedding; Nelson and Nguyen, arXiv 1211.1002). c: host.
+ */
+static void draw_start(const iteration *it, const float *c, float *x) {
+    enum { ENTRIES = 4 };
+    const size_t n = it->n, b = it->b;
+    memset(x, 0, b * n * sizeof *x);
+    for (size_t j = 0; j < n; j++) {
+        uint32_t words[ENTRIES];
+        ousac_philox_draw(0, STREAM, 0, (uint32_t)j, words);
+        for (size_t t = 0; t < ENTRIES; t++) {
+            const float sign = (words[t] & 1U) != 0 ? 1.0F : -1.0F;
+            const float *restrict row = c + j * n;
+            float *restrict target = x + ((uint64_t)(words[t] >> 1) * b >> 31) * n;
+            for (size_t k = 0; k < n; k++)
+                target[k] += sign * row[k];
+        }
+    }
+}
+
+/* The moment, W and S in float32, and the trace of K. */
+static ousac_status prepare(site *st, iteration *it, ousac_error *error) {
+    const ousac_backend *be = st->backend;
+    const size_t k = st->order, b = it->b, bytes = k * k * sizeof(float);
+    float *narrow = ousac_malloc(k * k, sizeof *narrow);
+    ousac_status status = OUSAC_STATUS_OK;
+    if (!allocate(st, it) || !narrow)
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for an iteration of order %zu", k);
+    if (!status && !be->host)
+        status = be->upload(be, st->w, st->weights, st->m * st->n * sizeof *st->w, error);
+    if (!status)
+        status = check_weights(st, error);
     for (size_t i = 0; !status && i < k; i++)
         for (size_t j = 0; j <= i; j++) {
             const double value = st->packed[i * (i + 1) / 2 + j];
-            full[i * k + j] = full[j * k + i] = value;
-            narrow[i * k + j] = narrow[j * k + i] = (float)value;
+            narrow[i * k + j] = (float)value;
             if (!isfinite(narrow[i * k + j]))
                 status = OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
                                     "moment of order %zu holds %g at (%zu, %zu): expected a float32 number",
                                     k, value, i, j);
         }
-    if (!status)
-        status = be->upload(be, it->c, narrow, k * k * sizeof *narrow, error);
-    if (!status)
-        status = ousac_spectral_place(&st->moment, be, k, k, full, error);
-    if (!status)
-        status = ousac_spectral_place_weights(&st->wide, be, st->m, st->n, w, NULL, NULL, error);
-    if (!status && input) {
-        status = be->upload(be, st->w, w, st->m * st->n * sizeof *w, error);
-        if (!status)
-            status = be->gram(be, st->m, st->n, st->w, st->n, it->s, st->n, error);
-        if (!status)
-            status = be->download(be, narrow, it->s, k * k * sizeof *narrow, error);
-        for (size_t i = 0; !status && i < k; i++)
-            for (size_t j = 0; j < i; j++)
-                narrow[j * k + i] = narrow[i * k + j];
-        if (!status)
-            status = be->upload(be, it->s, narrow, k * k * sizeof *narrow, error);
-    }
-    if (!status && input)
-        status = trace_input(st, it, narrow, good, error);
-    for (size_t i = 0; !input && i < k; i++)
-        st->trace += st->packed[i * (i + 1) / 2 + i];
     if (!status) {
-        draw_signs(b * k, it->tall);
-        status = be->upload(be, it->x, it->tall, b * k * sizeof *it->tall, error);
+        mirror(k, narrow);
+        status = be->upload(be, it->c, narrow, bytes, error);
+        draw_start(it, narrow, it->tall);
     }
-    ousac_free(full);
+    if (!status)
+        status = be->upload(be, it->x, it->tall, b * k * sizeof *it->tall, error);
+    if (!status && it->s) {
+        status = be->gram(be, st->m, st->n, st->w, st->n, it->s, st->n, error);
+        if (!status)
+            status = be->download(be, narrow, it->s, bytes, error);
+        for (size_t i = 0; !status && i < k; i++) { /* trace(S C) */
+            const double *row = st->packed + i * (i + 1) / 2;
+            double below = 0;
+            for (size_t j = 0; j < i; j++)
+                below += row[j] * (double)narrow[i * k + j];
+            st->trace += row[i] * (double)narrow[i * k + i] + 2 * below;
+        }
+        if (!status) {
+            mirror(k, narrow);
+            status = be->upload(be, it->s, narrow, bytes, error);
+        }
+    }
+    for (size_t i = 0; !it->s && !status && i < k; i++)
+        st->trace += st->packed[i * (i + 1) / 2 + i];
     ousac_free(narrow);
+    return status;
+}
+
+static ousac_status look(ousac_factors *factors, site *st, iteration *it, found *f, int *good, int *done,
+                         ousac_error *error) {
+    const ousac_backend *be = st->backend;
+    const size_t r = it->r;
+    float *y = floats(it, r, it->n);
+    double *u = NULL;
+    ousac_status status =
+        y ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu directions", r);
+    if (!status)
+        status = ritz(it, y, good, error);
+    if (!status && *good)
+        status = ousac_spectral_place(&u, be, r, st->m, NULL, error);
+    if (!status && *good)
+        status = directions(st, it, y, u, good, error);
+    if (!status && *good)
+        status = project(st, it, u, f, error);
+    if (!status && *good)
+        status = rayleigh(st, it, f, error);
+    if (!status && *good && left_of(st, r, f->theta) < FLOAT_SUFFICES * st->trace) {
+        status = make_precise(st, it, good, error);
+        if (!status && *good)
+            status = rayleigh64(st, it, u, f->theta, error);
+    }
+    be->release(be, y); /* before the factors, which stay, are allocated among them */
+    be->release(be, u);
+    if (!status && *good)
+        status = accept(factors, st, it, f, done, error);
     return status;
 }
 
@@ -600,7 +754,8 @@ ousac_status ousac_leading_create(ousac_factors *factors, const ousac_backend *b
                                   size_t m, size_t n, const double *packed, const float *w, size_t rank,
                                   int *done, ousac_error *error) {
     const size_t order = side == OUSAC_SIDE_INPUT ? n : m;
-    site st = {.backend = backend, .side = side, .m = m, .n = n, .order = order, .packed = packed};
+    site st = {
+        .backend = backend, .side = side, .m = m, .n = n, .order = order, .packed = packed, .weights = w};
     iteration it = {.backend = backend, .n = order, .b = rank + rank / 4 + 16, .r = rank};
     int good = 1;
     *done = 0;
@@ -608,20 +763,33 @@ ousac_status ousac_leading_create(ousac_factors *factors, const ousac_backend *b
     /* U has m components, of which `order` are independent. */
     if (!ousac_leading_pays(order, rank) || m < order || n < order)
         return OUSAC_STATUS_OK;
-    ousac_status status = prepare(&st, &it, w, &good, error);
+    found f = {0};
+    ousac_status status = found_create(&f, m, n, rank)
+                              ? prepare(&st, &it, error)
+                              : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu directions", rank);
+    int sweeps = SWEEPS, restarted = 0;
     for (int i = 0; i < LOOKS && !status && good && !*done; i++) {
-        for (int sweep = 0; sweep < (i ? SWEEPS_MORE : SWEEPS) && !status && good; sweep++) {
+        for (; sweeps > 0 && !status && good; sweeps--) {
             status = apply(&it, error);
             if (!status)
                 status = orthonormalise(&it, &good, error);
+            if (!status && !good && !restarted) { /* a spectrum too steep for a start multiplied already */
+                restarted = good = 1;
+                sweeps = SWEEPS + 2;
+                draw_signs(it.b * it.n, it.tall);
+                status = backend->upload(backend, it.x, it.tall, it.b * it.n * sizeof *it.tall, error);
+            }
         }
+        sweeps = SWEEPS_MORE;
         if (!status && good)
             status = apply(&it, error);
         if (!status && good)
-            status = look(factors, &st, &it, &good, done, error);
+            status = look(factors, &st, &it, &f, &good, done, error);
     }
     iteration_free(&it);
-    backend->release(backend, st.w);
+    found_free(&f);
+    if (!backend->host)
+        backend->release(backend, st.w);
     backend->release(backend, st.moment);
     backend->release(backend, st.wide);
     return status;

@@ -8,8 +8,8 @@
  *
  * Solver measured for order 1152, rank 256, one core, milliseconds of processor time: dsyevd 257, dsyevr for
  * the 256 largest 251, the reduction to tridiagonal form alone (common to both, and to dsyevx) 106; so no
- * direct solver gains from the smaller number. Three sweeps over a block of 336 vectors are six products of
- * 1152 x 1152 x 336 in float32, 40 together.
+ * direct solver gains from the smaller number. Two sweeps over a block of 336 vectors and the look at what
+ * they found are six products of 1152 x 1152 x 336 in float32, 40 together.
  */
 #ifndef OUSAC_LEADING_H
 #define OUSAC_LEADING_H
