@@ -16,9 +16,11 @@
 #include "calib/leading.h"
 #include "calib/philox.h"
 #include "calib/prescribed.h"
+#include "calib/scaled_svd.h"
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "profile/bundle.h"
+#include "profile/factorise.h"
 #include "profile/recorder.h"
 #include "profile/runner.h"
 #include "profile/synth_law.h"
@@ -40,10 +42,15 @@ enum {
     TIMES_MAX = 4096,
     PATH_BYTES = 1024,
     STEPS = 5, /* of the runs: full, cached, cached, cached, cached */
-    CACHED_STEPS = 4
+    CACHED_STEPS = 4,
+    RECORD_BATCH = 4, /* the program's default micro-batch */
+    RECORDED =
+        2 * RECORD_BATCH /* on each thread: the first micro-batch touches its memory for the first time */
 };
 /* Ranks of a cached forward and of the bundle, over the width. */
 #define RANK_SHARE 0.125
+/* The same of the factors that are made: 256 of 1152. */
+#define FACTOR_SHARE (2.0 / 9)
 
 typedef struct bench {
     const ousac_backend *be;
@@ -52,7 +59,9 @@ typedef struct bench {
     ousac_model *model;
     size_t batch; /* samples of one forward */
     ousac_schedule schedule;
-    size_t *rank; /* (sites) */
+    size_t *rank;             /* (sites), of forwards and bundle */
+    size_t *factor_rank;      /* (sites), of the factors that are made */
+    ousac_profile *synthetic; /* of every group the moment of its kind; NULL until asked for */
     ousac_factor_set set;
     ousac_calibration *calibration;
     ousac_profile *profile; /* of the first recording */
@@ -63,6 +72,7 @@ typedef struct bench {
 
 typedef struct result {
     double seconds, macs, bytes;
+    double cpu; /* seconds of processor time, which other work on the machine hardly changes; 0: not taken */
     double left, least; /* of factors: error left, and what no rank-r matrix can undercut */
 } result;
 
@@ -89,6 +99,12 @@ static void *room(size_t count, size_t size) {
 static double now(void) {
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double cpu_of(clockid_t clock) {
+    struct timespec t;
+    (void)clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -167,10 +183,10 @@ static void copy_bytes(double bytes, result *r) {
 /* ---- forwards ---- */
 
 typedef struct watcher {
-    double start;
+    double start, cpu_start;
     int gate;
     size_t count[3];
-    double times[3][TIMES_MAX];
+    double times[3][TIMES_MAX], cpu[3][TIMES_MAX];
 } watcher;
 
 static ousac_status watch_begin(void *self, size_t step, int branch, ousac_gate gate, uint64_t first,
@@ -179,14 +195,17 @@ static ousac_status watch_begin(void *self, size_t step, int branch, ousac_gate 
     (void)step, (void)branch, (void)first, (void)count, (void)error;
     w->gate = (int)gate;
     w->start = now();
+    w->cpu_start = cpu_of(CLOCK_THREAD_CPUTIME_ID);
     return OUSAC_STATUS_OK;
 }
 
 static ousac_status watch_end(void *self, ousac_error *error) {
     watcher *w = self;
     (void)error;
-    if (w->count[w->gate] < TIMES_MAX)
-        w->times[w->gate][w->count[w->gate]++] = now() - w->start;
+    if (w->count[w->gate] < TIMES_MAX) {
+        w->times[w->gate][w->count[w->gate]] = now() - w->start;
+        w->cpu[w->gate][w->count[w->gate]++] = cpu_of(CLOCK_THREAD_CPUTIME_ID) - w->cpu_start;
+    }
     return OUSAC_STATUS_OK;
 }
 
@@ -206,7 +225,7 @@ static uint64_t macs_of(const bench *b, int cached) {
 static void forward(bench *b, size_t threads, int cached, result *r) {
     watcher *all = ousac_calloc(threads, sizeof *all);
     ousac_error error = {0};
-    double times[TIMES_MAX];
+    double times[TIMES_MAX], cpu[TIMES_MAX];
     size_t count = 0;
     check(all != NULL, "no memory");
     const ousac_run_observers observers = {.self = all, .attach = watch_attach};
@@ -221,9 +240,12 @@ static void forward(bench *b, size_t threads, int cached, result *r) {
     must(ousac_run_samples(&run, &error), &error);
     const int gate = cached ? OUSAC_GATE_CACHED : OUSAC_GATE_FULL;
     for (size_t t = 0; t < threads; t++)
-        for (size_t i = 0; i < all[t].count[gate] && count < TIMES_MAX; i++)
-            times[count++] = all[t].times[gate][i];
+        for (size_t i = 0; i < all[t].count[gate] && count < TIMES_MAX; i++) {
+            times[count] = all[t].times[gate][i];
+            cpu[count++] = all[t].cpu[gate][i];
+        }
     r->seconds = median(times, count) / (double)(threads * b->batch); /* per sample */
+    r->cpu = median(cpu, count) / (double)b->batch;
     r->macs = (double)macs_of(b, cached);
     ousac_free(all);
 }
@@ -231,7 +253,7 @@ static void forward(bench *b, size_t threads, int cached, result *r) {
 typedef struct gemm_worker {
     bench *b;
     int cached;
-    double seconds;
+    double seconds, cpu;
 } gemm_worker;
 
 /* y (rows, m) = x (rows, n) w^T */
@@ -251,7 +273,7 @@ static void *run_gemms(void *self) {
     float *x = room(rows * widest * 3, sizeof *x), *y = room(rows * widest * 3, sizeof *y);
     for (size_t i = 0; i < rows * widest * 3; i++)
         x[i] = (float)(i % 17) - 8, y[i] = 0;
-    const double start = now();
+    const double start = now(), cpu_start = cpu_of(CLOCK_THREAD_CPUTIME_ID);
     for (size_t k = 0; k < arch->group_count; k++) {
         const ousac_group *group = &arch->groups[k];
         const ousac_site *first = &arch->sites[group->first_site];
@@ -267,6 +289,7 @@ static void *run_gemms(void *self) {
             sgemm(rows, arch->sites[s].m, g->b->rank[s], y, g->b->model->weight[s], x);
     }
     g->seconds = now() - start;
+    g->cpu = cpu_of(CLOCK_THREAD_CPUTIME_ID) - cpu_start;
     ousac_free(x);
     ousac_free(y);
     return NULL;
@@ -275,21 +298,23 @@ static void *run_gemms(void *self) {
 static void gemms(bench *b, size_t threads, int cached, result *r) {
     gemm_worker workers[THREADS_MAX];
     pthread_t handles[THREADS_MAX];
-    double times[THREADS_MAX] = {0};
+    double times[THREADS_MAX] = {0}, cpu[THREADS_MAX] = {0};
     const ousac_arch *arch = &b->model->arch;
     for (size_t t = 0; t < threads; t++) {
-        workers[t] = (gemm_worker){b, cached, 0};
+        workers[t] = (gemm_worker){b, cached, 0, 0};
         check(pthread_create(&handles[t], NULL, run_gemms, &workers[t]) == 0, "no thread");
     }
     for (size_t t = 0; t < threads; t++) {
         check(pthread_join(handles[t], NULL) == 0, "a thread is lost");
         times[t] = workers[t].seconds;
+        cpu[t] = workers[t].cpu;
     }
     for (size_t s = 0; s < arch->site_count; s++) {
         const double m = (double)arch->sites[s].m, n = (double)arch->sites[s].n;
         r->macs += (double)arch->tokens * (cached ? (double)b->rank[s] * (m + n) : m * n);
     }
     r->seconds = median(times, threads) / (double)(threads * b->batch);
+    r->cpu = median(cpu, threads) / (double)b->batch;
 }
 
 /* ---- profiling ---- */
@@ -297,7 +322,7 @@ static void gemms(bench *b, size_t threads, int cached, result *r) {
 static ousac_profile *new_profile(const bench *b) {
     ousac_profile *profile = NULL;
     ousac_error error = {0};
-    ousac_profile_identity identity = {.micro_batch = b->batch, .segments = 1};
+    ousac_profile_identity identity = {.micro_batch = RECORD_BATCH, .segments = 1};
     identity.tokens_used =
         b->model->arch.tokens < 64 ? b->model->arch.tokens : 64; /* the program's default */
     memcpy(identity.model_digest, b->model->digest, sizeof identity.model_digest);
@@ -305,23 +330,24 @@ static ousac_profile *new_profile(const bench *b) {
     return profile;
 }
 
-/* An exact run of the schedule, per sample, with or without recording. */
-static void trajectory(bench *b, size_t threads, int recorded, result *r) {
+/* An exact run of the schedule of `samples` on each thread, per sample, with or without recording. */
+static void trajectory(bench *b, size_t threads, size_t samples, int recorded, result *r) {
     ousac_profile *profile = recorded ? new_profile(b) : NULL;
     ousac_recorder *recorder = NULL;
     ousac_error error = {0};
     if (recorded)
-        must(ousac_recorder_create(&recorder, profile, b->be, threads, b->batch, &error), &error);
+        must(ousac_recorder_create(&recorder, profile, b->be, threads, RECORD_BATCH, &error), &error);
     const ousac_run run = {.model = b->model,
                            .schedule = &b->schedule,
-                           .count = b->batch * threads,
-                           .micro_batch = b->batch,
+                           .count = samples * threads,
+                           .micro_batch = RECORD_BATCH,
                            .threads = threads,
                            .exact = 1,
                            .observers = recorder ? ousac_recorder_observers(recorder) : NULL};
-    const double start = now();
+    const double start = now(), cpu_start = cpu_of(CLOCK_PROCESS_CPUTIME_ID);
     must(ousac_run_samples(&run, &error), &error);
     r->seconds = (now() - start) / (double)run.count;
+    r->cpu = (cpu_of(CLOCK_PROCESS_CPUTIME_ID) - cpu_start) / (double)run.count;
     r->macs = (double)macs_of(b, 0) * STEPS;
     ousac_recorder_free(recorder);
     if (recorded) {
@@ -418,10 +444,52 @@ static void make_factors(bench *b, size_t site, int checked, result *r) {
     if (checked) {
         size_t k = 0;
         double *energy = energy_root(b, site, &k);
-        r->left = energy_left(b, &factors, b->rank[site], energy, k);
+        r->left = energy_left(b, &factors, b->factor_rank[site], energy, k);
         ousac_free(energy);
     }
     ousac_factors_free(&factors);
+}
+
+/* What the truncated SVD of the weights leaves, which is what the published factors are made of. */
+static void check_svd(bench *b, size_t site, result *r) {
+    const ousac_site *s = &b->model->arch.sites[site];
+    ousac_factors factors = {0};
+    ousac_error error = {0};
+    size_t k = 0;
+    const double start = now();
+    must(ousac_scaled_svd_create(&factors, b->be, s->m, s->n, b->model->weight[site], NULL, NULL,
+                                 b->factor_rank[site], &error),
+         &error);
+    r->seconds = now() - start;
+    double *energy = energy_root(b, site, &k);
+    r->left = energy_left(b, &factors, b->factor_rank[site], energy, k);
+    ousac_free(energy);
+    ousac_factors_free(&factors);
+}
+
+static ousac_status see_factors(void *self, size_t site, ousac_factors *factors, ousac_error *error) {
+    const bench *b = self;
+    (void)error;
+    check(factors->rank == b->factor_rank[site], "factors of another rank than asked for");
+    return OUSAC_STATUS_OK;
+}
+
+/* The factors of every site as the program makes them. */
+static void make_sites(bench *b, size_t threads, result *r) {
+    const ousac_arch *arch = &b->model->arch;
+    ousac_error error = {0};
+    if (!b->synthetic) {
+        b->synthetic = new_profile(b);
+        for (size_t g = 0; g < arch->group_count; g++)
+            memcpy(b->synthetic->moment[g], b->packed[g % OUSAC_SYNTH_GROUPS],
+                   ousac_profile_moment_size(&arch->groups[g]) * sizeof(double));
+    }
+    const ousac_factorise_options options = {
+        .method = OUSAC_METHOD_DELTA_COV, .rank_max = b->factor_rank, .threads = threads};
+    const double start = now(), cpu_start = cpu_of(CLOCK_PROCESS_CPUTIME_ID);
+    must(ousac_factorise_each(b->model, b->synthetic, &options, see_factors, b, &error), &error);
+    r->seconds = now() - start;
+    r->cpu = cpu_of(CLOCK_PROCESS_CPUTIME_ID) - cpu_start;
 }
 
 /* The leading directions alone, at the rank of the plan; no seconds where the full solver has to decide. */
@@ -433,13 +501,13 @@ static void make_leading(bench *b, size_t site, int checked, result *r) {
     int done = 0;
     const double start = now();
     must(ousac_leading_create(&factors, b->be, b->model->arch.groups[g].side, s->m, s->n, b->packed[g],
-                              b->model->weight[site], b->rank[site], &done, &error),
+                              b->model->weight[site], b->factor_rank[site], &done, &error),
          &error);
     r->seconds = done ? now() - start : 0;
     if (checked && done) {
         size_t k = 0;
         double *energy = energy_root(b, site, &k);
-        r->left = energy_left(b, &factors, b->rank[site], energy, k);
+        r->left = energy_left(b, &factors, b->factor_rank[site], energy, k);
         ousac_free(energy);
     }
     ousac_factors_free(&factors);
@@ -458,7 +526,7 @@ static void gesdd(bench *b, size_t site, int checked, result *r) {
         (int)LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', (int)k, (int)m, g, (int)k, s, v, (int)k, u, (int)least);
     r->seconds = now() - start;
     check(info == 0, "dgesdd did not converge");
-    for (size_t i = least; checked && i > b->rank[site]; i--)
+    for (size_t i = least; checked && i > b->factor_rank[site]; i--)
         r->least += s[i - 1] * s[i - 1];
     ousac_free(v);
     ousac_free(u);
@@ -486,6 +554,7 @@ static void dump(bench *b, size_t site, result *r) {
 static void make_set(bench *b) {
     const ousac_arch *arch = &b->model->arch;
     b->rank = room(arch->site_count, sizeof *b->rank);
+    b->factor_rank = room(arch->site_count, sizeof *b->factor_rank);
     b->set = (ousac_factor_set){.method = OUSAC_METHOD_SVD, .site_count = arch->site_count};
     b->set.site = ousac_calloc(arch->site_count, sizeof *b->set.site);
     check(b->set.site != NULL, "no memory");
@@ -494,6 +563,7 @@ static void make_set(bench *b) {
         const size_t rank = (size_t)(RANK_SHARE * (double)arch->width);
         ousac_factors *f = &b->set.site[s];
         b->rank[s] = rank;
+        b->factor_rank[s] = (size_t)(FACTOR_SHARE * (double)arch->width);
         *f = (ousac_factors){.m = m, .n = n, .rank = rank, .directions = least, .lambda_count = least};
         f->lambda = room(least, sizeof(double));
         f->a = room(rank * m, sizeof(float));
@@ -591,7 +661,7 @@ static void set_up(bench *b) {
          &error);
     make_moments(b);
     (void)snprintf(b->bundle, sizeof b->bundle, "%s/bundle.oca", b->directory);
-    trajectory(b, 1, 1, &ignored); /* a profile for the bundle */
+    trajectory(b, 1, 1, 1, &ignored); /* a profile for the bundle */
 }
 
 static void answer(bench *b, const char *stage, size_t threads) {
@@ -612,7 +682,7 @@ static void answer(bench *b, const char *stage, size_t threads) {
     else if (strcmp(stage, "sgemm-full") == 0 || strcmp(stage, "sgemm-cached") == 0)
         gemms(b, threads, stage[6] == 'c', &r);
     else if (strcmp(stage, "exact") == 0 || strcmp(stage, "record") == 0)
-        trajectory(b, threads, *stage == 'r', &r);
+        trajectory(b, threads, RECORDED, *stage == 'r', &r);
     else if (strncmp(stage, "root:", 5) == 0)
         make_root(b, site, &r);
     else if (strncmp(stage, "factors:", 8) == 0)
@@ -627,6 +697,10 @@ static void answer(bench *b, const char *stage, size_t threads) {
         gesdd(b, site, 0, &r);
     else if (strncmp(stage, "checked-gesdd:", 14) == 0)
         gesdd(b, site, 1, &r);
+    else if (strncmp(stage, "checked-svd:", 12) == 0)
+        check_svd(b, site, &r);
+    else if (strcmp(stage, "sites") == 0)
+        make_sites(b, threads, &r);
     else if (strncmp(stage, "dump:", 5) == 0)
         dump(b, site, &r);
     else if (strcmp(stage, "pack") == 0)
@@ -640,8 +714,8 @@ static void answer(bench *b, const char *stage, size_t threads) {
     else
         check(0, "unknown stage");
     printf("{\"seconds\": %.9g, \"macs\": %.17g, \"bytes\": %.17g, \"peak_bytes\": %.17g, \"left\": %.17g, "
-           "\"least\": %.17g}\n",
-           r.seconds, r.macs, r.bytes, peak_bytes(), r.left, r.least);
+           "\"least\": %.17g, \"cpu\": %.9g}\n",
+           r.seconds, r.macs, r.bytes, peak_bytes(), r.left, r.least, r.cpu);
     (void)fflush(stdout);
 }
 

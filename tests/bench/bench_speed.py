@@ -4,10 +4,12 @@
 
 Prints one table a model and writes the same as JSON. A row is a stage; its time is the median of the repetitions, its
 ratio the median over repetitions of its time over the baseline's, the two of which run one right after the other, in
-alternating order, so that whatever else the machine does meets both. Results are checked before anything is timed.
+alternating order, so that whatever else the machine does meets both. "Of CPU" is the same ratio of processor time, which
+other work on the machine hardly changes. Results are checked before anything is timed.
 
 Baselines: SGEMM: OpenBLAS's products of the same shapes alone, on the same threads. torch: the same forward, or
-torch.linalg.svd of the same matrix, where this Python has PyTorch. dgesdd: LAPACK's full decomposition. memcpy: of as
+torch.linalg.svd of the same matrix, where this Python has PyTorch. torch svds: the SVDs of all weights that the
+published methods take (TorchSvds says how). dgesdd: LAPACK's full decomposition. memcpy: of as
 many bytes of float32. write: a plain write and sync of as many bytes. Synthetic models have DEPTH blocks, 0 for all.
 """
 import argparse
@@ -92,9 +94,9 @@ class TorchForward:
         count = self.batch * self.threads
         inputs = self.inputs(count)
         with torch.no_grad():
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             self.net(*inputs)
-            return {"seconds": (time.perf_counter() - start) / count}
+            return {"seconds": (time.perf_counter() - start) / count, "cpu": (time.process_time() - cpu) / count}
 
 
 def torch_svd(server, directory, kind):
@@ -112,6 +114,28 @@ def torch_svd(server, directory, kind):
         return {"seconds": time.perf_counter() - start}
 
     return run
+
+
+class TorchSvds:
+    """What the published code spends on the sites of every block: torch.linalg.svd of each weight in float32, with the
+    full U and V that it asks for. One decomposition of each shape is timed and counted as often as the shape occurs."""
+
+    def __init__(self, net, blocks, threads):
+        weights = net.state_dict()
+        d = weights["blocks.0.attn.proj.weight"].shape[0]
+        self.matrices = [(4 * blocks, weights["blocks.0.attn.qkv.weight"][:d].clone()),  # q, k, v and proj
+                         (blocks, weights["blocks.0.mlp.fc1.weight"]), (blocks, weights["blocks.0.mlp.fc2.weight"])]
+        self.threads = threads
+
+    def __call__(self):
+        use_threads(self.threads)
+        total = total_cpu = 0
+        for count, matrix in self.matrices:
+            start, cpu = time.perf_counter(), time.process_time()
+            torch.linalg.svd(matrix)
+            total += count * (time.perf_counter() - start)
+            total_cpu += count * (time.process_time() - cpu)
+        return {"seconds": total, "cpu": total_cpu}
 
 
 def check_forward(build, directory, config, reference):
@@ -152,6 +176,8 @@ def compare(stage, contenders, repeats):
         ratios = [a["seconds"] / b["seconds"] for a, b in zip(mine, answers[name])]
         row["against"][name] = {"seconds": statistics.median(b["seconds"] for b in answers[name]),
                                 "ratio": statistics.median(ratios), "ratio_spread": [min(ratios), max(ratios)]}
+        if mine[0].get("cpu") and answers[name][0].get("cpu"):
+            row["against"][name]["cpu_ratio"] = statistics.median(a["cpu"] / b["cpu"] for a, b in zip(mine, answers[name]))
         if answers[name][0].get("macs"):
             row["against"][name]["gflops"] = 2e-9 * answers[name][0]["macs"] / row["against"][name]["seconds"]
     return row
@@ -171,7 +197,9 @@ def print_row(row):
                 f"{1e-6 * row['peak_bytes']:.0f}") if i == 0 else ("",) * 5
         spread = "{:.2f}..{:.2f}".format(*other["ratio_spread"]) if "ratio_spread" in other else ""
         ratio = f"{other['ratio']:.2f}" if name else ""
-        print("  {:<28}{:>10}{:>10}{:>8}{:>9}   {:<10}{:>7}  {}".format(*left, name, ratio, spread).rstrip(), flush=True)
+        cpu = f"{other['cpu_ratio']:.3f}" if "cpu_ratio" in other else ""
+        print("  {:<32}{:>10}{:>10}{:>8}{:>9}   {:<10}{:>7}{:>8}  {}".format(*left, name, ratio, cpu, spread).rstrip(),
+              flush=True)
 
 
 def measure(args, name, directory, work, batch, threads):
@@ -208,12 +236,16 @@ def measure(args, name, directory, work, batch, threads):
             if not leading["left"] <= (1 + LEADING_TOLERANCE) * least:
                 sys.exit(f"bench_speed.py: {name}: leading directions of {kind} leave "
                          f"{leading['left'] / least:.6f} of the least possible")
+            svd = server.ask(f"checked-svd:{kind}")["left"]
+            result["checks"][f"svd_left_{kind}"] = svd / least
+            if not leading["left"] <= svd:
+                sys.exit(f"bench_speed.py: {name}: leading directions of {kind} leave more than the SVD of the weights")
     print("  factors leave at most {:.7f} of the least possible energy".format(
         max(v for k, v in result["checks"].items() if k.startswith("energy"))))
 
     # --- times ---
-    print("  {:<28}{:>10}{:>10}{:>8}{:>9}   {:<10}{:>7}  {}".format(
-        "stage", "time", "GFLOP/s", "GB/s", "peak MB", "against", "ratio", "least..most"))
+    print("  {:<32}{:>10}{:>10}{:>8}{:>9}   {:<10}{:>7}{:>8}  {}".format(
+        "stage", "time", "GFLOP/s", "GB/s", "peak MB", "against", "ratio", "of CPU", "least..most"))
 
     def add(stage, contenders):
         result["rows"].append(compare(stage, contenders, args.repeats))
@@ -240,6 +272,9 @@ def measure(args, name, directory, work, batch, threads):
         add(f"factors of {kind}", contenders)
         if f"leading_left_{kind}" in result["checks"]:
             add(f"leading factors of {kind}", {"ousac": ask(f"leading:{kind}"), "dgesdd": ask(f"gesdd:{kind}")})
+    for count in sorted({1, threads}) if reference else []:
+        add(f"factors of all {facts['sites']} sites, {count} thread{'s' * (count > 1)}",
+            {"ousac": ask("sites", count), "torch svds": TorchSvds(reference.net, facts["blocks"], count)})
     add("pack", {"ousac": ask("pack"), "write": ask("plain-write")})
     add("bundle read", {"ousac": ask("read"), "memcpy": ask("copy-factors")})
     server.close()
