@@ -59,9 +59,6 @@ $(BUILD)/obj/formats/oca.o: formats/oca.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -DOCA_WITH_ZSTD -DOCA_WITH_MMAP $(CFLAGS_ALL) -O3 -std=c99 -Wpedantic -MMD -MP -c $< -o $@
 
-# Small triangular factorisations, whose loops -O2 does not vectorise.
-$(BUILD)/obj/calib/leading.o: CFLAGS_ALL += -O3
-
 $(BUILD)/obj/calib/kernels_%.o: calib/kernels.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -O3 $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
