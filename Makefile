@@ -350,7 +350,7 @@ threaded-tests: $(THREADED_TESTS)
 .PHONY: test-valgrind
 test-valgrind: tests ## the small unit tests under valgrind
 	$(TEST_ENV) OPENBLAS_CORETYPE=Prescott OUSAC_ISA=base WRAP='valgrind -q --error-exitcode=9 --leak-check=full' \
-	bash tests/run.sh $(filter-out %/test_backend_plugin %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype %/test_synth,$(UNIT_TESTS))
+	bash tests/run.sh $(filter-out %/test_backend_plugin %/test_backend_sequence %/test_backend_weights %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype %/test_synth,$(UNIT_TESTS))
 
 # --- the demo ---
 DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --schedule data/schedules/sparse_placed.json \

@@ -33,6 +33,7 @@ struct ousac_backend {
     const char *detail; /* libraries and instruction set, one line, for the record of a run */
     void *state;
     int host; /* 1: its memory is the process's own, so that a mapped file may stand in for it */
+    int bf16; /* 1: `linear` rounds its inputs, and weights that it was told of, to bfloat16 */
 
     /* --- memory of the backend. alloc: 64-byte aligned, uninitialised, NULL where short. upload and
      * download: source, respectively target, is host memory, free to change on return. --- */
@@ -163,6 +164,21 @@ struct ousac_backend {
     /* Says that w (count), a whole block of `alloc`, holds weights that do not change before its release: a
      * backend may keep them in another form for `linear`. Nothing on the CPU backend. */
     ousac_status (*prepare)(const ousac_backend *backend, size_t count, const float *w, ousac_error *error);
+
+    /* --- what a backend may lack: NULL --- */
+    /* A block for `count` weights that holds them in another form than float32 and so in less memory: upload
+     * writes into it, linear takes its W from it, release frees it, and nothing else may be given an address
+     * within it. NULL where memory is short. */
+    float *(*alloc_weights)(const ousac_backend *backend, size_t count);
+    /* Sequences: what the calling thread calls between begin and end may run at the end, as one, which spares
+     * a device the launches. Results are those of the same calls without a sequence: an operation with
+     * results in host memory, alloc and release first run what came before them. Wrong arguments and failures
+     * may be reported as late as the end; the contents of an upload are taken at once, but other threads see
+     * them only after the sequence and a later transfer. Sequences do not nest (USAGE). Where `run` is 0,
+     * what has not run yet is forgotten: after a failure, so that another may begin. Both are NULL or
+     * neither. */
+    ousac_status (*sequence_begin)(const ousac_backend *backend, ousac_error *error);
+    ousac_status (*sequence_end)(const ousac_backend *backend, int run, ousac_error *error);
 };
 
 /* The CPU backend: OpenBLAS, LAPACKE and kernels built for several instruction sets, chosen at run time

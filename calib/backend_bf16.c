@@ -195,6 +195,7 @@ static void bf16_start(void) {
     }
     /* The library stays open: its threads may outlive any moment to close it. */
     bf16.table = *cpu;
+    bf16.table.bf16 = 1;
     bf16.table.linear = bf16_linear;
     bf16.table.prepare = bf16_prepare;
     bf16.table.release = bf16_release;
@@ -212,5 +213,5 @@ ousac_status ousac_backend_bf16(const ousac_backend **backend, ousac_error *erro
 }
 
 int ousac_backend_is_bf16(const ousac_backend *backend) {
-    return backend == &bf16.table;
+    return backend->bf16;
 }

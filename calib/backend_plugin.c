@@ -1,5 +1,6 @@
 #include "calib/backend_plugin.h"
 
+#include "calib/backend_bf16.h"
 #include "formats/memory.h"
 
 #include <dlfcn.h>
@@ -100,11 +101,11 @@ done:
     return status;
 }
 
-static ousac_status open_cuda(ousac_device *device, int index, ousac_error *error) {
+static ousac_status open_cuda(ousac_device *device, int index, int bf16, ousac_error *error) {
     const ousac_plugin *plugin = NULL;
     ousac_status status = load(&plugin, error);
     if (!status)
-        status = plugin->open(&device->backend, index, error);
+        status = plugin->open(&device->backend, index, bf16, error);
     if (!status)
         device->plugin = plugin;
     return status;
@@ -112,7 +113,7 @@ static ousac_status open_cuda(ousac_device *device, int index, ousac_error *erro
 
 /* --- devices --- */
 
-ousac_status ousac_device_open(ousac_device **device, const char *name, ousac_error *error) {
+ousac_status ousac_device_open(ousac_device **device, const char *name, int bf16, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     const int automatic = strcmp(name, "auto") == 0;
     int index = -1;
@@ -126,10 +127,10 @@ ousac_status ousac_device_open(ousac_device **device, const char *name, ousac_er
     if (!opened)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "device %s: no memory", name);
     if (cuda)
-        status = open_cuda(opened, index, automatic ? NULL : error);
+        status = open_cuda(opened, index, bf16, automatic ? NULL : error);
     if (!cuda || (automatic && status)) {
         opened->backend = ousac_backend_cpu();
-        status = OUSAC_STATUS_OK;
+        status = bf16 ? ousac_backend_bf16(&opened->backend, error) : OUSAC_STATUS_OK;
     }
     if (status) {
         ousac_free(opened);

@@ -18,15 +18,16 @@ extern "C" {
 #endif
 
 /* Rises with every change of ousac_plugin, ousac_backend or ousac_error. */
-enum { OUSAC_PLUGIN_ABI = 2 };
+enum { OUSAC_PLUGIN_ABI = 3 };
 #define OUSAC_PLUGIN_SYMBOL "ousac_backend_plugin"
 
 typedef struct ousac_plugin {
     uint32_t abi;         /* OUSAC_PLUGIN_ABI of the build; nothing else is read where it differs */
     uint32_t table_bytes; /* sizeof(ousac_backend) of the build */
     const char *name;
-    /* `device`: which one, from 0; negative for the library's choice. UNSUPPORTED where there is none. */
-    ousac_status (*open)(const ousac_backend **backend, int device, ousac_error *error);
+    /* `device`: which one, from 0; negative for the library's choice. bf16 1: as in ousac_backend.
+     * UNSUPPORTED where there is none, or none that can do it. */
+    ousac_status (*open)(const ousac_backend **backend, int device, int bf16, ousac_error *error);
     /* No memory of the backend may be in use, and no thread may be in an operation. */
     void (*close)(const ousac_backend *backend);
 } ousac_plugin;
@@ -37,10 +38,11 @@ const ousac_plugin *ousac_backend_plugin(void);
 
 typedef struct ousac_device ousac_device;
 
-/* "cpu"; "cuda" or "cuda:N", device N; "auto": cuda where it can be opened, else cpu. Errors: USAGE for
- * another name; UNSUPPORTED, naming the file, where the plug-in is missing, cannot be loaded, is of another
- * version, or finds no device. Close with ousac_device_close. */
-ousac_status ousac_device_open(ousac_device **device, const char *name, ousac_error *error);
+/* "cpu"; "cuda" or "cuda:N", device N; "auto": cuda where it can be opened, else cpu. bf16 1: with linears in
+ * bfloat16 (calib/backend_bf16.h). Errors: USAGE for another name; UNSUPPORTED, naming the file, where the
+ * plug-in is missing, cannot be loaded, is of another version, or finds no device, and where the device has
+ * no bfloat16 products. Close with ousac_device_close. */
+ousac_status ousac_device_open(ousac_device **device, const char *name, int bf16, ousac_error *error);
 /* Valid until the device is closed. */
 const ousac_backend *ousac_device_backend(const ousac_device *device);
 /* NULL is fine. The library stays loaded: a CUDA runtime does not survive being unloaded. */

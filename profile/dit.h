@@ -46,7 +46,8 @@ typedef struct ousac_dit {
     const uint32_t *patch_index; /* (N * C p p): element of the sample at each element of the patches */
     const uint32_t
         *unpatch_index; /* (C H W): element of the final layer's rows at each element of the sample */
-    float *weights;     /* backend memory behind all the float pointers */
+    float *weights;     /* backend memory behind all the float pointers but those that lie in `sealed` */
+    float *sealed;      /* weights of the linears over tokens, of ousac_backend.alloc_weights; or NULL */
     uint32_t *indices;  /* backend memory behind the two index tables */
 } ousac_dit;
 

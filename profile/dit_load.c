@@ -32,10 +32,11 @@ typedef struct loader {
     cJSON *config; /* or NULL */
     const char *config_name;
     const ousac_model_options *options;
-    int in_place;         /* 1: the mapped tensors stand for memory of the backend */
-    float *host;          /* staging for a part of a tensor */
-    size_t used, total;   /* floats of dit->weights */
-    unsigned char *taken; /* per tensor of the file: 1 once it is used */
+    int in_place;                     /* 1: the mapped tensors stand for memory of the backend */
+    float *host;                      /* staging for a part of a tensor */
+    size_t used, total;               /* floats of dit->weights */
+    size_t sealed_used, sealed_total; /* of dit->sealed */
+    unsigned char *taken;             /* per tensor of the file: 1 once it is used */
     ousac_sha256 hash;
     ousac_error *error;
 } loader;
@@ -366,16 +367,26 @@ static void hash_shape(loader *l, const char *canonical, size_t dims, const size
         ousac_sha256_add_u64(&l->hash, shape[i]);
 }
 
-/* The next `count` floats of the slab; NULL where the model is not for running. */
+/* 1 where the tensor is the weight of a linear over tokens and the backend keeps such in a form of its own.
+ */
+static int is_sealed(const loader *l, const char *canonical) {
+    return l->model->backend->alloc_weights && strstr(canonical, ".weight") &&
+           !strstr(canonical, "adaLN_modulation") && !strstr(canonical, "t_embedder") &&
+           !strstr(canonical, "y_embedder");
+}
+
+/* The next `count` floats of the slab of such tensors; NULL where the model is not for running. */
 static ousac_status reserve(loader *l, const char *canonical, size_t count, float **slot) {
+    const int sealed = is_sealed(l, canonical);
+    size_t *used = sealed ? &l->sealed_used : &l->used;
     *slot = NULL;
     if (l->model->use != OUSAC_MODEL_RUN)
         return OUSAC_STATUS_OK;
-    if (count > l->total - l->used)
+    if (count > (sealed ? l->sealed_total : l->total) - *used)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_INTERNAL, "%s: tensor %s exceeds the weights planned for",
                           l->model->path, canonical);
-    *slot = l->dit->weights + l->used;
-    l->used += count;
+    *slot = (sealed ? l->dit->sealed : l->dit->weights) + *used;
+    *used += count;
     return OUSAC_STATUS_OK;
 }
 
@@ -538,9 +549,11 @@ static void sincos(const ousac_dit *dit, float *out) {
         }
 }
 
-/* 1 where the file's tensors can stand for memory of the backend: all of them float32, as aligned as that. */
+/* 1 where the file's tensors can stand for memory of the backend: all of them float32, as aligned as that,
+ * and none to be rounded. */
 static int can_stand(const loader *l) {
-    if (!l->model->backend->host || (l->options && l->options->copy_weights))
+    const ousac_backend *be = l->model->backend;
+    if (!be->host || be->bf16 || (l->options && l->options->copy_weights))
         return 0;
     for (size_t i = 0; i < ousac_safetensors_count(l->file); i++) {
         const ousac_safetensors_tensor *t = ousac_safetensors_at(l->file, i);
@@ -584,6 +597,15 @@ static size_t copied_floats(const loader *l) {
            out * d + out;
 }
 
+/* Floats of those tensors that are sealed. */
+static size_t sealed_floats(const loader *l) {
+    const ousac_dit *dit = l->dit;
+    const size_t d = dit->d, p2 = dit->patch * dit->patch;
+    return l->model->backend->alloc_weights
+               ? dit->L * (4 * d * d + 2 * dit->hidden * d) + (dit->channels + dit->out_channels) * p2 * d
+               : 0;
+}
+
 /* What running takes: what is copied, and what stands in the file. */
 static uint64_t weight_bytes(const loader *l) {
     uint64_t bytes = (uint64_t)l->total * sizeof(float);
@@ -601,13 +623,18 @@ static ousac_status load_weights(loader *l) {
     l->total = copied_floats(l);
     l->model->weight_bytes = weight_bytes(l);
     l->in_place = l->in_place && runs;
+    l->sealed_total = sealed_floats(l);
+    l->total -= l->sealed_total;
     l->host = ousac_malloc(PART_FLOATS, sizeof *l->host);
     if (runs)
         dit->weights = be->alloc(be, l->total, sizeof(float));
+    if (runs && l->sealed_total)
+        dit->sealed = be->alloc_weights(be, l->sealed_total);
     dit->block = ousac_calloc(dit->L, sizeof *dit->block);
-    if (!l->host || (runs && !dit->weights) || !dit->block)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu weights", l->model->path,
-                          l->total);
+    if (!l->host || (runs && (!dit->weights || (l->sealed_total && !dit->sealed))) || !dit->block)
+        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu weights%s%s", l->model->path,
+                          l->total + l->sealed_total, be->host ? "" : " on the device ",
+                          be->host ? "" : be->name);
 
     ousac_status status;
     if ((status = load_outer(l, "x_embedder.proj.weight", &dit->patch_w, 4,
@@ -646,7 +673,8 @@ static ousac_status load_weights(loader *l) {
                 l->error, OUSAC_STATUS_UNSUPPORTED,
                 "%s: unknown tensor %s: a DiT has none of that name, so this model cannot be run",
                 l->model->path, ousac_safetensors_at(l->file, i)->name);
-    return be->prepare(be, l->total, dit->weights, l->error);
+    /* What is not sealed where others are meets few rows alone. */
+    return l->sealed_total ? OUSAC_STATUS_OK : be->prepare(be, l->total, dit->weights, l->error);
 }
 
 static ousac_status build_indices(loader *l) {
@@ -707,6 +735,7 @@ static ousac_status fill_model(loader *l) {
     model->source = ousac_calloc(model->arch.site_count, sizeof *model->source);
     if (!model->weight || !model->bias || !model->source)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for the site table", model->path);
+    model->sealed = dit->sealed != NULL;
     for (size_t b = 0; b < dit->L; b++)
         find_sources(l, b, model->source + b * 6);
     for (size_t b = 0; b < dit->L && model->use == OUSAC_MODEL_RUN; b++) { /* q, k, v, proj, fc1, fc2 */
@@ -774,6 +803,7 @@ void ousac_dit_unload(ousac_model *model) {
     if (!dit)
         return;
     model->backend->release(model->backend, dit->weights);
+    model->backend->release(model->backend, dit->sealed);
     model->backend->release(model->backend, dit->indices);
     if (dit->class_names)
         for (size_t i = 0; i < dit->classes; i++)

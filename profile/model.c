@@ -46,7 +46,7 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
     }
     if (!backend) {
         const char *device = options && options->device ? options->device : "cpu";
-        if ((status = ousac_device_open(&loaded->device, device, error)))
+        if ((status = ousac_device_open(&loaded->device, device, options && options->bf16, error)))
             goto done;
         backend = ousac_device_backend(loaded->device);
     }
@@ -106,7 +106,7 @@ size_t ousac_model_sample_size(const ousac_model *model) {
 ousac_status ousac_model_site_rows(const ousac_model *model, size_t site, size_t first, size_t rows, float *w,
                                    ousac_error *error) {
     const size_t n = model->arch.sites[site].n;
-    if (model->weight && model->weight[site])
+    if (model->weight && model->weight[site] && !model->sealed)
         return model->backend->download(model->backend, w, model->weight[site] + first * n,
                                         rows * n * sizeof *w, error);
     const ousac_model_source *source = model->source ? &model->source[site] : NULL;

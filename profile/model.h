@@ -62,6 +62,7 @@ typedef struct ousac_model_options {
     ousac_model_use use;
     int copy_weights;   /* 1: never let the mapped file stand for memory of the backend */
     const char *device; /* as in ousac_device_open; used where no backend is given */
+    int bf16;           /* likewise */
 } ousac_model_options;
 
 typedef struct ousac_family {
@@ -114,6 +115,7 @@ struct ousac_model {
      * one after another. All NULL where the model is not for running. */
     const float **weight;
     const float **bias;
+    int sealed; /* 1: `weight` lies in ousac_backend.alloc_weights, and only the checkpoint has its values */
     ousac_safetensors *file;    /* the checkpoint, mapped; NULL where the model was not loaded from one */
     ousac_model_source *source; /* (site_count), in that file; may be NULL where there are weights */
     void *state;                /* the family's */

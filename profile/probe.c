@@ -65,9 +65,8 @@ static ousac_status predict(worker *w, ousac_executor *executor, size_t step, in
         status = ousac_executor_begin(executor, step, branch, gate, count, NULL, &effective, error);
     if (status)
         return status;
-    status = o->model->family->forward(o->model, w->workspace, branch, count, w->x_device,
-                                       o->schedule->steps[step].timestep, ousac_executor_linears(executor),
-                                       w->eps_device, error);
+    status = ousac_executor_forward(executor, w->workspace, w->x_device, o->schedule->steps[step].timestep,
+                                    w->eps_device, error);
     ousac_executor_end(executor);
     return status ? status : be->download(be, eps, w->eps_device, bytes, error);
 }

@@ -116,8 +116,7 @@ static ousac_status evaluate(worker *w, size_t step, int branch, uint64_t first,
     if (observer->begin)
         status = observer->begin(observer->self, step, branch, effective, first, count, error);
     if (!status)
-        status = model->family->forward(model, w->workspace, branch, count, w->x, s->timestep,
-                                        ousac_executor_linears(w->executor), w->eps, error);
+        status = ousac_executor_forward(w->executor, w->workspace, w->x, s->timestep, w->eps, error);
     if (!status && observer->end)
         status = observer->end(observer->self, error);
     if (!status)

@@ -147,8 +147,10 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
 
 static ousac_status open_inputs(const sample_request *request, const cli_common *common, sample_work *work,
                                 ousac_error *error) {
-    ousac_model_options options = {
-        .config_path = request->config, .heads = request->heads, .device = request->device};
+    ousac_model_options options = {.config_path = request->config,
+                                   .heads = request->heads,
+                                   .device = request->device,
+                                   .bf16 = pipeline_is_bf16(request->compute)};
     ousac_status status = OUSAC_STATUS_OK;
 
     if (request->schedule != NULL) {
@@ -427,7 +429,7 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"config", 0, CLI_TEXT, &request.config, 0, 0, 0, "FILE",
          "the model's config.json (default: beside the checkpoint)"},
         {"compute", 0, CLI_TEXT, &request.compute, 0, 0, 0, "f32|bf16",
-         "how the model's linears run; bf16 needs matrix units and oneDNN (default f32)"},
+         "how the model's linears run; bf16 needs matrix units, on a CPU oneDNN too (default f32)"},
         PIPELINE_DEVICE_OPTION(&request.device),
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
          "use a bundle made for another model or schedule, with a warning"},

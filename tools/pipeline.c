@@ -26,10 +26,12 @@ ousac_status pipeline_backend(const ousac_backend **backend, const char *compute
     if (!compute || strcmp(compute, "f32") == 0)
         return OUSAC_STATUS_OK;
     if (strcmp(compute, "bf16") == 0)
-        return on_cpu ? ousac_backend_bf16(backend, error)
-                      : OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                                   "--compute bf16: of the device cpu alone, not %s", device);
+        return on_cpu ? ousac_backend_bf16(backend, error) : OUSAC_STATUS_OK;
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--compute %s: expected f32 or bf16", compute);
+}
+
+int pipeline_is_bf16(const char *compute) {
+    return compute && strcmp(compute, "bf16") == 0;
 }
 
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
@@ -37,7 +39,8 @@ ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_optio
     const ousac_model_options load = {.config_path = options->config,
                                       .heads = options->heads,
                                       .use = options->use,
-                                      .device = options->device};
+                                      .device = options->device,
+                                      .bf16 = pipeline_is_bf16(options->compute)};
     const pipeline_team *team = options->use == OUSAC_MODEL_RUN ? pipeline_team_current() : NULL;
     const ousac_backend *backend = NULL;
     ousac_status status = pipeline_backend(&backend, options->compute, options->device, error);

@@ -75,7 +75,7 @@ typedef struct pipeline_model_options {
          0,                                                                                                  \
          0,                                                                                                  \
          "f32|bf16",                                                                                         \
-         "how the model's linears run; bf16 needs matrix units and oneDNN (default f32)"},                   \
+         "how the model's linears run; bf16 needs matrix units, on a CPU oneDNN too (default f32)"},         \
     {                                                                                                        \
         "heads", 0, CLI_SIZE, &(options)->heads, 1, 4096, 0, "N",                                            \
             "attention heads (default: from the config)"                                                     \
@@ -104,9 +104,11 @@ typedef struct pipeline_model_options {
     }
 
 /* The backend of --compute (NULL or "f32", "bf16") where the device is the CPU; NULL where another is to be
- * opened with the model. USAGE for another name or bf16 elsewhere, UNSUPPORTED where it is missing. */
+ * opened with the model, in bfloat16 where pipeline_is_bf16. USAGE for another name, UNSUPPORTED where it is
+ * missing. */
 ousac_status pipeline_backend(const ousac_backend **backend, const char *compute, const char *device,
                               ousac_error *error);
+int pipeline_is_bf16(const char *compute);
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error);
 

@@ -1,6 +1,7 @@
 /* The table of the CUDA backend, its memory, and the entry point of the plug-in. */
 #include "calib/backend_plugin.h"
 #include "calib/cuda/context.h"
+#include "calib/cuda/sequence.h"
 #include "formats/memory.h"
 
 #include <cstdio>
@@ -17,6 +18,7 @@ static void *alloc(const ousac_backend *backend, size_t count, size_t size) {
     if (size != 0 && count > SIZE_MAX / 2 / size)
         return nullptr;
     const size_t bytes = count * size > 0 ? count * size : 1;
+    (void)flush(backend, nullptr); /* a failure is reported at the sequence's end */
     if (cudaSetDevice(state->device) != cudaSuccess || cudaMalloc(&block, bytes) != cudaSuccess) {
         (void)cudaGetLastError(); /* short of memory is no failure of the device */
         return nullptr;
@@ -25,14 +27,20 @@ static void *alloc(const ousac_backend *backend, size_t count, size_t size) {
 }
 
 static void release(const ousac_backend *backend, void *block) {
-    const State *state = static_cast<const State *>(backend->state);
-    if (block == nullptr || cudaSetDevice(state->device) != cudaSuccess)
+    State *state = static_cast<State *>(backend->state);
+    if (block == nullptr)
         return;
+    (void)flush(backend, nullptr); /* likewise */
+    (void)cudaSetDevice(state->device);
+    (void)pthread_mutex_lock(&state->mutex);
+    state->released++;
+    (void)pthread_mutex_unlock(&state->mutex);
     /* What this thread queued on the block must be over; what others did is theirs to wait for. */
     const Context *c = present(backend);
     if (c != nullptr)
         (void)cudaStreamSynchronize(c->stream);
-    (void)cudaFree(block);
+    if (!release_weights(backend, block))
+        (void)cudaFree(block);
 }
 
 /* Complete on return: the host block may change, and other threads' work sees the target. */
@@ -47,6 +55,12 @@ static ousac_status transfer(const ousac_backend *backend, const char *operation
 
 static ousac_status upload(const ousac_backend *backend, void *target, const void *source, size_t bytes,
                            ousac_error *error) {
+    int done = 0;
+    ousac_status status = upload_weights(backend, target, source, bytes, &done, error);
+    if (!status && !done)
+        status = sequence_upload(backend, target, source, bytes, &done, error);
+    if (status || done)
+        return status;
     return transfer(backend, "upload", target, source, bytes, cudaMemcpyHostToDevice, error);
 }
 
@@ -55,7 +69,12 @@ static ousac_status download(const ousac_backend *backend, void *target, const v
     return transfer(backend, "download", target, source, bytes, cudaMemcpyDeviceToHost, error);
 }
 
-/* cuBLAS takes weights as they are. */
+static float *alloc_block_of_weights(const ousac_backend *backend, size_t count) {
+    (void)flush(backend, nullptr);
+    return alloc_weights(backend, count);
+}
+
+/* In float32 cuBLAS takes weights as they are. */
 static ousac_status prepare(const ousac_backend *backend, size_t count, const float *w, ousac_error *error) {
     (void)backend, (void)count, (void)w, (void)error;
     return OUSAC_STATUS_OK;
@@ -78,6 +97,9 @@ static ousac_status choose_device(int wanted, int *device, ousac_error *error) {
     return OUSAC_STATUS_OK;
 }
 
+/* The first processors whose matrix units take bfloat16. */
+enum { BF16_MAJOR = 8 };
+
 static ousac_status describe(State *state, ousac_error *error) {
     cudaDeviceProp properties;
     int driver = 0, runtime = 0;
@@ -86,11 +108,17 @@ static ousac_status describe(State *state, ousac_error *error) {
         (status = check(cudaDriverGetVersion(&driver), "open", error)) ||
         (status = check(cudaRuntimeGetVersion(&runtime), "open", error)))
         return status;
+    if (state->table.bf16 && properties.major < BF16_MAJOR)
+        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
+                          "cuda: compute bf16: device %d, %.100s, has compute capability %d.%d: bfloat16 "
+                          "products need %d.0",
+                          state->device, properties.name, properties.major, properties.minor, BF16_MAJOR);
     (void)std::snprintf(
         state->detail, sizeof state->detail,
-        "%.100s, compute capability %d.%d, %zu MiB, CUDA driver %d.%d, runtime %d.%d, float32 products %s",
+        "%.100s, compute capability %d.%d, %zu MiB, CUDA driver %d.%d, runtime %d.%d, float32 products %s%s",
         properties.name, properties.major, properties.minor, properties.totalGlobalMem >> 20, driver / 1000,
-        driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10, state->tf32 ? "in TF32" : "exact");
+        driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10, state->tf32 ? "in TF32" : "exact",
+        state->table.bf16 ? "; linears in bfloat16" : "");
     return OUSAC_STATUS_OK;
 }
 
@@ -102,38 +130,41 @@ static void fill_table(State *state) {
     t->alloc = alloc;
     t->release = release;
     t->upload = upload;
-    t->download = download;
-    t->linear = linear;
-    t->expand = expand;
-    t->gram = gram;
-    t->gemm64 = gemm64;
-    t->eigen64 = eigen64;
-    t->norm_modulate = norm_modulate;
-    t->add_gated = add_gated;
-    t->gelu_tanh = gelu_tanh;
-    t->silu = silu;
-    t->attention = attention;
-    t->subtract = subtract;
-    t->subtract_rows = subtract_rows;
-    t->extrapolate = extrapolate;
-    t->gather = gather;
-    t->copy = copy;
-    t->axpy = axpy;
-    t->sum_squares = sum_squares;
-    t->sum_squares_diff = sum_squares_diff;
-    t->measure_change = measure_change;
-    t->sum_abs_columns = sum_abs_columns;
-    t->sum_abs_columns_diff = sum_abs_columns_diff;
-    t->accumulate_packed = accumulate_packed;
-    t->all_finite = all_finite;
-    t->prepare = prepare;
-    t->project_change = project_change;
-    t->expand_onto = expand_onto;
+    t->download = Direct<download>::call;
+    t->linear = Recorded<linear>::call;
+    t->expand = Recorded<expand>::call;
+    t->gram = Direct<gram>::call;
+    t->gemm64 = Direct<gemm64>::call;
+    t->eigen64 = Direct<eigen64>::call;
+    t->norm_modulate = Recorded<norm_modulate>::call;
+    t->add_gated = Recorded<add_gated>::call;
+    t->gelu_tanh = Recorded<gelu_tanh>::call;
+    t->silu = Recorded<silu>::call;
+    t->attention = Recorded<attention>::call;
+    t->subtract = Recorded<subtract>::call;
+    t->subtract_rows = Recorded<subtract_rows>::call;
+    t->extrapolate = Recorded<extrapolate>::call;
+    t->gather = Recorded<gather>::call;
+    t->copy = Recorded<copy>::call;
+    t->axpy = Recorded<axpy>::call;
+    t->sum_squares = Direct<sum_squares>::call;
+    t->sum_squares_diff = Direct<sum_squares_diff>::call;
+    t->measure_change = Direct<measure_change>::call;
+    t->sum_abs_columns = Direct<sum_abs_columns>::call;
+    t->sum_abs_columns_diff = Direct<sum_abs_columns_diff>::call;
+    t->accumulate_packed = Direct<accumulate_packed>::call;
+    t->all_finite = Direct<all_finite>::call;
+    t->prepare = t->bf16 ? Direct<prepare_bf16>::call : prepare;
+    t->alloc_weights = t->bf16 ? alloc_block_of_weights : nullptr;
+    t->sequence_begin = state->graphs ? sequence_begin : nullptr;
+    t->sequence_end = state->graphs ? sequence_end : nullptr;
+    t->project_change = Recorded<project_change>::call;
+    t->expand_onto = Recorded<expand_onto>::call;
 }
 
-static ousac_status open_backend(const ousac_backend **backend, int device, ousac_error *error) {
+static ousac_status open_backend(const ousac_backend **backend, int device, int bf16, ousac_error *error) {
     ousac_status status;
-    const char *tf32 = std::getenv("OUSAC_CUDA_TF32");
+    const char *tf32 = std::getenv("OUSAC_CUDA_TF32"), *graphs = std::getenv("OUSAC_CUDA_GRAPHS");
     int chosen = 0;
     *backend = nullptr;
     if ((status = choose_device(device, &chosen, error)))
@@ -143,6 +174,8 @@ static ousac_status open_backend(const ousac_backend **backend, int device, ousa
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cuda: no memory for a backend");
     state->device = chosen;
     state->tf32 = tf32 != nullptr && std::strcmp(tf32, "1") == 0;
+    state->graphs = graphs == nullptr || std::strcmp(graphs, "0") != 0;
+    state->table.bf16 = bf16 != 0;
     fill_table(state);
     if ((status = check(cudaSetDevice(chosen), "open", error)) || (status = describe(state, error)) ||
         (status = attention_prepare(error)) || (status = start_contexts(state, error))) {

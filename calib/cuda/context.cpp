@@ -51,6 +51,7 @@ ousac_status launched(const char *operation, ousac_error *error) {
 /* --- contexts --- */
 
 static void destroy(Context *c) {
+    sequence_free(c->sequence);
     if (c->solver_params)
         (void)cusolverDnDestroyParams(c->solver_params);
     if (c->solver)
@@ -131,6 +132,7 @@ ousac_status enter(const ousac_backend *backend, const char *operation, Context 
 /* A thread ends: its context waits for the next one. Runs on that thread. */
 static void give_back(void *pointer) {
     Context *c = static_cast<Context *>(pointer);
+    sequence_abandon(c->sequence);
     (void)pthread_mutex_lock(&c->state->mutex);
     c->next_idle = c->state->idle;
     c->state->idle = c;
@@ -139,9 +141,13 @@ static void give_back(void *pointer) {
 
 ousac_status scratch(Context *c, const char *operation, size_t bytes, void **block, ousac_error *error) {
     if (bytes > c->scratch_bytes) {
+        if (c->capturing)
+            return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "cuda: %s: needs scratch within a capture",
+                              operation);
         ousac_status status = check(cudaStreamSynchronize(c->stream), operation, error);
         if (status)
             return status;
+        forget_graphs(c->sequence);
         (void)cudaFree(c->scratch);
         c->scratch = nullptr;
         c->scratch_bytes = 0;

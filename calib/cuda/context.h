@@ -21,6 +21,7 @@
 namespace ousac_cuda {
 
 struct State;
+struct Sequence;
 
 struct Context {
     State *state;
@@ -34,16 +35,24 @@ struct Context {
     size_t scratch_bytes;
     void *pinned; /* page-locked host memory, likewise */
     size_t pinned_bytes;
+    Sequence *sequence; /* made by the first */
+    bool capturing;     /* the stream's work goes into a graph, and nothing may wait for it */
 };
+
+/* A block of weights in bfloat16. bf16.cpp */
+struct Weights;
 
 struct State {
     ousac_backend table;
     int device;
-    int tf32;
+    int tf32, graphs;
     char detail[256];
     pthread_key_t key;     /* the calling thread's Context */
-    pthread_mutex_t mutex; /* over the two lists */
+    pthread_mutex_t mutex; /* over what follows */
     Context *all, *idle;
+    Weights *weights;
+    uint64_t weights_released; /* how many blocks of them */
+    uint64_t released;         /* how many blocks in all */
 };
 
 /* The lists and the thread key of a state whose device is set. Stopping destroys every context: no thread
@@ -111,6 +120,29 @@ ousac_status attention(const ousac_backend *, size_t batch, size_t tokens, size_
                        const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
                        size_t ld_out, float *work, ousac_error *error);
 
+/* --- sequence.cpp --- */
+
+/* Graphs hold the address of the scratch. */
+void forget_graphs(Sequence *sequence);
+/* The thread is gone. */
+void sequence_abandon(Sequence *sequence);
+void sequence_free(Sequence *sequence);
+
+/* bf16.cpp: of a backend whose `bf16` is 1 */
+ousac_status prepare_bf16(const ousac_backend *, size_t count, const float *w, ousac_error *error);
+float *alloc_weights(const ousac_backend *, size_t count);
+/* *done = 1 where the target lies in a block of alloc_weights, which then has the values, or in part. */
+ousac_status upload_weights(const ousac_backend *, void *target, const void *source, size_t bytes, int *done,
+                            ousac_error *error);
+/* Forgets the block; 1 where that was all there was to release. No thread may use it any more. */
+int release_weights(const ousac_backend *, const void *block);
+/* The rounded form of W (m, n) where a linear of so many rows takes it; else NULL. */
+const uint16_t *rounded_weights(const ousac_backend *, size_t rows, size_t m, size_t n, const float *w,
+                                size_t ldw, float beta);
+/* Y = X W^T + beta Y; sizes checked, none 0. */
+ousac_status linear_bf16(Context *context, const Product *p, size_t rows, size_t n, const float *x,
+                         size_t ldx, const uint16_t *w, float beta, float *y, ousac_error *error);
+
 /* eigen.cu */
 ousac_status eigen64(const ousac_backend *, size_t n, double *a, size_t lda, double *values,
                      ousac_error *error);
@@ -161,6 +193,9 @@ ousac_status all_finite(const ousac_backend *, size_t rows, size_t cols, const f
 /* y (rows, cols) = row, repeated. elementwise.cu */
 ousac_status fill_rows(Context *context, const char *operation, size_t rows, size_t cols, const float *row,
                        float *y, size_t ldy, ousac_error *error);
+/* y (rows, cols), contiguous = x in bfloat16, rounded to nearest even. elementwise.cu */
+ousac_status round_rows(Context *context, const char *operation, size_t rows, size_t cols, const float *x,
+                        size_t ldx, uint16_t *y, ousac_error *error);
 /* y = beta y, where beta 0 clears without reading. elementwise.cu */
 ousac_status scale_rows(Context *context, const char *operation, size_t rows, size_t cols, float beta,
                         float *y, size_t ldy, ousac_error *error);

@@ -203,6 +203,32 @@ __global__ void __launch_bounds__(THREADS)
             y[b * stride_y + i] = x[b * stride_x + index[i]];
 }
 
+/* Of a NaN only the quiet bit is set: rounding could carry it into infinity. */
+__device__ inline uint16_t round_to_bf16(float value) {
+    const uint32_t bits = __float_as_uint(value);
+    if ((bits & 0x7fffffffU) > 0x7f800000U)
+        return static_cast<uint16_t>((bits | 0x400000U) >> 16);
+    return static_cast<uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
+}
+
+struct alignas(8) Rounded {
+    uint16_t x, y, z, w;
+};
+__device__ inline void round_unit(float from, uint16_t *to) {
+    *to = round_to_bf16(from);
+}
+__device__ inline void round_unit(float4 from, Rounded *to) {
+    *to = {round_to_bf16(from.x), round_to_bf16(from.y), round_to_bf16(from.z), round_to_bf16(from.w)};
+}
+
+template <typename From, typename To>
+__global__ void __launch_bounds__(THREADS)
+    round_kernel(size_t rows, size_t units, const From *x, size_t ldx, To *y) {
+    for (size_t i = first_row(); i < rows; i += row_step())
+        for (size_t j = first_col(); j < units; j += col_step())
+            round_unit(x[i * ldx + j], &y[i * units + j]);
+}
+
 __global__ void __launch_bounds__(THREADS)
     accumulate_packed_kernel(size_t n, double weight, const float *g, size_t ldg, double *packed) {
     for (size_t i = first_row(); i < n; i += row_step())
@@ -429,6 +455,20 @@ ousac_status fill_rows(Context *c, const char *operation, size_t rows, size_t co
     } else {
         const Cover over = cover(rows, cols);
         map_kernel<<<over.grid, over.block, 0, c->stream>>>(rows, cols, target, Identity{}, repeated);
+    }
+    return launched(operation, error);
+}
+
+ousac_status round_rows(Context *c, const char *operation, size_t rows, size_t cols, const float *x,
+                        size_t ldx, uint16_t *y, ousac_error *error) {
+    const Operand<const float> from = {x, ldx};
+    if (cols % 4 == 0 && in_fours(rows, from) && reinterpret_cast<uintptr_t>(y) % sizeof(Rounded) == 0) {
+        const Cover over = cover(rows, cols / 4);
+        round_kernel<<<over.grid, over.block, 0, c->stream>>>(
+            rows, cols / 4, reinterpret_cast<const float4 *>(x), ldx / 4, reinterpret_cast<Rounded *>(y));
+    } else {
+        const Cover over = cover(rows, cols);
+        round_kernel<<<over.grid, over.block, 0, c->stream>>>(rows, cols, x, ldx, y);
     }
     return launched(operation, error);
 }

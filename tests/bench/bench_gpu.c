@@ -360,7 +360,7 @@ int main(int argc, char **argv) {
         (void)fprintf(stderr, "usage: bench_gpu DIRECTORY [DEVICE [WIDTH HEADS BLOCKS BATCH]]\n");
         return 2;
     }
-    stop_on(ousac_device_open(&device, argc > 2 ? argv[2] : "cuda", &error), &error);
+    stop_on(ousac_device_open(&device, argc > 2 ? argv[2] : "cuda", 0, &error), &error);
     bench b = {.device = ousac_device_backend(device),
                .cpu = ousac_backend_cpu(),
                .width = argument(argc, argv, 3, 1152),

@@ -43,6 +43,7 @@ if grep -q 'compute bf16: ' err; then
 fi
 check "a bfloat16 profile is made" test "$status" = 0 -a -s b.oca
 check "it says what bfloat16 changed" grep -qE '^bf16 against f32 on samples 0:4: delta energy [-+0-9.e]+, at most' out
+check "which is something, though the checkpoint is float32" grep -qE 'final samples [0-9.]*[1-9]' out
 profile f.oca --samples 4:8 --weights b.oca
 check "weights of the other precision are refused" grep -q 'step weights of another --compute' err
 profile f.oca --samples 4:8 --weights-plain

@@ -5,9 +5,11 @@
 #include <stdlib.h>
 
 /* Devices 0 and 1; there is no other. */
-static ousac_status open_strict(const ousac_backend **backend, int device, ousac_error *error) {
+static ousac_status open_strict(const ousac_backend **backend, int device, int bf16, ousac_error *error) {
     if (device > 1)
         return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "strict: no device %d", device);
+    if (bf16)
+        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "strict: no bfloat16");
     *backend = strict_backend();
     return OUSAC_STATUS_OK;
 }

@@ -24,10 +24,15 @@ static const ousac_backend *list[BACKENDS_MAX];
 static size_t count;
 static ousac_device *device;
 
+static int bf16_wanted(void) {
+    const char *compute = getenv("OUSAC_TEST_COMPUTE");
+    return compute && strcmp(compute, "bf16") == 0;
+}
+
 static int open_device(const char *name) {
     ousac_error error = {0};
     const char *required = getenv("OUSAC_GPU_REQUIRED");
-    if (ousac_device_open(&device, name, &error) == OUSAC_STATUS_OK) {
+    if (ousac_device_open(&device, name, bf16_wanted(), &error) == OUSAC_STATUS_OK) {
         list[count++] = ousac_device_backend(device);
         printf("on %s\n", list[0]->detail);
         return 0;

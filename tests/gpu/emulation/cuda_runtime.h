@@ -48,7 +48,32 @@ inline long long __double_as_longlong(double value) {
     return bits;
 }
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2 };
+inline uint32_t __float_as_uint(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorDevicesUnavailable = 46,
+    cudaErrorNoDevice = 100,
+    cudaErrorECCUncorrectable = 214,
+    cudaErrorNvlinkUncorrectable = 220,
+    cudaErrorContained = 226,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchTimeout = 702,
+    cudaErrorHardwareStackError = 714,
+    cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureUnmatched = 903,
+    cudaErrorGraphExecUpdateFailure = 910,
+    cudaErrorExternalDevice = 911,
+    cudaErrorUnknown = 999
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct ousac_emulated_stream;
@@ -78,6 +103,21 @@ cudaError_t cudaFreeHost(void *block);
 cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t stream);
+
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+typedef struct ousac_emulated_graph *cudaGraph_t;
+typedef struct ousac_emulated_exec *cudaGraphExec_t;
+struct cudaGraphExecUpdateResultInfo {
+    int result;
+};
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo *info);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+
 /* Like a device with 99 KiB of shared memory per block. */
 cudaError_t ousac_set_shared_limit(int bytes);
 template <typename Kernel> cudaError_t cudaFuncSetAttribute(Kernel, int, int bytes) {
@@ -85,12 +125,14 @@ template <typename Kernel> cudaError_t cudaFuncSetAttribute(Kernel, int, int byt
 }
 
 namespace ousac_emulation {
+/* Work of a stream: run now, or written down where the stream is being captured. Two nodes of one kind may
+ * take each other's place in an update. */
+cudaError_t submit(cudaStream_t stream, size_t kind, std::function<void()> work);
 /* Runs the kernel for every thread of every block, block after block. */
 void run(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes);
-inline void emulate(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                    cudaStream_t) {
-    run(kernel, grid, block, shared_bytes);
-}
+/* The result is that of the next cudaGetLastError. */
+void emulate(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes,
+             cudaStream_t stream);
 /* The dynamic shared memory of the block that runs. */
 void *shared();
 } // namespace ousac_emulation

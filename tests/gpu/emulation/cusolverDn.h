@@ -7,10 +7,10 @@
 enum cusolverStatus_t {
     CUSOLVER_STATUS_SUCCESS = 0,
     CUSOLVER_STATUS_ALLOC_FAILED = 2,
-    CUSOLVER_STATUS_INVALID_VALUE = 3
+    CUSOLVER_STATUS_INVALID_VALUE = 3,
+    CUSOLVER_STATUS_EXECUTION_FAILED = 6
 };
 enum cusolverEigMode_t { CUSOLVER_EIG_MODE_NOVECTOR, CUSOLVER_EIG_MODE_VECTOR };
-enum cudaDataType { CUDA_R_64F = 1 };
 typedef struct ousac_emulated_solver *cusolverDnHandle_t;
 typedef struct ousac_emulated_params *cusolverDnParams_t;
 

@@ -4,10 +4,13 @@
 #include <cblas.h>
 #include <lapacke.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <setjmp.h>
 #include <ucontext.h>
 #include <vector>
@@ -182,35 +185,173 @@ float __shfl_xor_sync(unsigned mask, float value, int lane_mask) {
     return result;
 }
 
-/* --- CUDA --- */
+/* --- devices, their memory, and what is made to fail: see README.md --- */
+
+using namespace ousac_emulation;
+
+static std::mutex lock;                         /* over what follows */
+static std::map<void *, size_t> blocks, locked; /* of the device, page-locked; bytes */
+static size_t device_bytes, device_limit;
+static int devices = 1, capability = 90;
+static bool captures_fail;
+static std::atomic<long> submissions_left; /* before the device is lost; below 0: for ever */
+static std::atomic<bool> lost;
+static thread_local cudaError_t last_error;
+static thread_local ousac_emulated_stream *captured_here;
+
+struct ousac_emulated_node {
+    size_t kind;
+    std::function<void()> work;
+};
+struct ousac_emulated_stream {
+    bool capturing, invalid;
+    std::vector<ousac_emulated_node> nodes;
+};
+struct ousac_emulated_graph {
+    std::vector<ousac_emulated_node> nodes;
+};
+struct ousac_emulated_exec {
+    std::vector<ousac_emulated_node> nodes;
+};
+
+/* What tests count: work run as it was submitted, nodes run by graphs, captures, graphs made, updated and
+ * launched; and bytes of the device in use. */
+struct ousac_emulated_counts {
+    std::atomic<long> eager, nodes, captures, instantiated, updated, launched;
+};
+static ousac_emulated_counts counts;
+extern "C" __attribute__((visibility("default"))) void ousac_emulated_count(long out[7]) {
+    const std::atomic<long> *all[6] = {&counts.eager,        &counts.nodes,   &counts.captures,
+                                       &counts.instantiated, &counts.updated, &counts.launched};
+    for (int i = 0; i < 6; i++)
+        out[i] = *all[i];
+    const std::lock_guard<std::mutex> guard(lock);
+    out[6] = static_cast<long>(device_bytes);
+}
+
+static long setting(const char *name, long otherwise) {
+    const char *text = std::getenv(name);
+    return text != nullptr && *text != '\0' ? std::strtol(text, nullptr, 10) : otherwise;
+}
+
+/* As a process meets the device: when a backend is opened. */
+static void read_settings() {
+    const std::lock_guard<std::mutex> guard(lock);
+    devices = static_cast<int>(setting("OUSAC_EMULATED_DEVICES", 1));
+    capability = static_cast<int>(setting("OUSAC_EMULATED_CAPABILITY", 90));
+    device_limit = static_cast<size_t>(setting("OUSAC_EMULATED_BYTES", std::numeric_limits<long>::max()));
+    captures_fail = setting("OUSAC_EMULATED_CAPTURES_FAIL", 0) != 0;
+    submissions_left = setting("OUSAC_EMULATED_LOST_AFTER", -1);
+    lost = false;
+}
+
+static cudaError_t fails(cudaError_t error) {
+    last_error = error;
+    return error;
+}
+/* A lost device fails every call from then on. */
+static bool is_lost() {
+    return lost;
+}
+#define UNLESS_LOST                                                                                          \
+    if (is_lost())                                                                                           \
+    return fails(cudaErrorLaunchFailure)
+/* What a capture in mode thread-local forbids its thread. */
+#define UNLESS_CAPTURING                                                                                     \
+    if (captured_here != nullptr) {                                                                          \
+        captured_here->invalid = true;                                                                       \
+        return fails(cudaErrorStreamCaptureUnsupported);                                                     \
+    }
+
+cudaError_t ousac_emulation::submit(cudaStream_t stream, size_t kind, std::function<void()> work) {
+    UNLESS_LOST;
+    if (stream->capturing) {
+        stream->nodes.push_back({kind, std::move(work)});
+        return cudaSuccess;
+    }
+    if (submissions_left >= 0 && submissions_left-- == 0) {
+        lost = true;
+        return fails(cudaErrorLaunchFailure);
+    }
+    counts.eager++;
+    work();
+    return cudaSuccess;
+}
+
+void ousac_emulation::emulate(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                              cudaStream_t stream) {
+    (void)submit(stream, kernel.target_type().hash_code(), [=] { run(kernel, grid, block, shared_bytes); });
+}
 
 /* As of a device: bytes that nobody has written are NaN. */
-static cudaError_t allocate(void **block, size_t bytes) {
+static cudaError_t allocate(std::map<void *, size_t> *list, void **block, size_t bytes) {
     *block = nullptr;
+    UNLESS_LOST;
+    UNLESS_CAPTURING
+    const std::lock_guard<std::mutex> guard(lock);
+    if (list == &blocks && bytes > device_limit - device_bytes)
+        return fails(cudaErrorMemoryAllocation);
     /* Exactly as long as asked for, so that a sanitizer sees what lies beyond. */
     if (bytes > std::numeric_limits<size_t>::max() / 64 || posix_memalign(block, 256, bytes) != 0)
         *block = nullptr;
     if (*block == nullptr)
-        return cudaErrorMemoryAllocation;
+        return fails(cudaErrorMemoryAllocation);
     std::memset(*block, 0xff, bytes);
+    (*list)[*block] = bytes;
+    if (list == &blocks)
+        device_bytes += bytes;
+    return cudaSuccess;
+}
+
+static cudaError_t release(std::map<void *, size_t> *list, void *block) {
+    UNLESS_CAPTURING
+    const std::lock_guard<std::mutex> guard(lock);
+    const auto found = list->find(block);
+    if (block == nullptr)
+        return cudaSuccess;
+    if (found == list->end())
+        return fails(cudaErrorInvalidValue);
+    if (list == &blocks)
+        device_bytes -= found->second;
+    list->erase(found);
+    std::free(block);
     return cudaSuccess;
 }
 
 cudaError_t cudaGetLastError() {
-    return cudaSuccess;
+    const cudaError_t result = is_lost() ? cudaErrorLaunchFailure : last_error;
+    last_error = cudaSuccess;
+    return result;
 }
 const char *cudaGetErrorString(cudaError_t error) {
-    return error == cudaErrorMemoryAllocation ? "out of memory" : "emulated error";
+    switch (error) {
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorLaunchFailure:
+        return "unspecified launch failure";
+    case cudaErrorNoDevice:
+        return "no CUDA-capable device is detected";
+    default:
+        return "emulated error";
+    }
 }
 const char *cudaGetErrorName(cudaError_t error) {
-    return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaErrorInvalidValue";
+    switch (error) {
+    case cudaErrorMemoryAllocation:
+        return "cudaErrorMemoryAllocation";
+    case cudaErrorLaunchFailure:
+        return "cudaErrorLaunchFailure";
+    default:
+        return "cudaErrorInvalidValue";
+    }
 }
 cudaError_t cudaGetDeviceCount(int *count) {
-    *count = 1;
-    return cudaSuccess;
+    read_settings();
+    *count = devices;
+    return devices > 0 ? cudaSuccess : fails(cudaErrorNoDevice);
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int) {
-    *properties = {"emulated on the processor", 0, 0, 0};
+    *properties = {"emulated on the processor", capability / 10, capability % 10, 0};
     return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int *version) {
@@ -222,43 +363,134 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
     return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
-    return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
+    UNLESS_LOST;
+    return device < devices ? cudaSuccess : fails(cudaErrorInvalidValue);
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
-    *stream = reinterpret_cast<cudaStream_t>(std::malloc(1));
+    UNLESS_LOST;
+    *stream = new ousac_emulated_stream();
     return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    UNLESS_LOST;
+    if (stream->capturing) {
+        stream->invalid = true;
+        return fails(cudaErrorStreamCaptureUnsupported);
+    }
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-    std::free(stream);
+    delete stream;
     return cudaSuccess;
 }
 cudaError_t cudaMalloc(void **block, size_t bytes) {
-    return allocate(block, bytes);
+    return allocate(&blocks, block, bytes);
 }
 cudaError_t cudaFree(void *block) {
-    std::free(block);
-    return cudaSuccess;
+    return release(&blocks, block);
 }
 cudaError_t cudaMallocHost(void **block, size_t bytes) {
-    return allocate(block, bytes);
+    return allocate(&locked, block, bytes);
 }
 cudaError_t cudaFreeHost(void *block) {
-    std::free(block);
-    return cudaSuccess;
+    return release(&locked, block);
 }
-cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-    std::memcpy(target, source, bytes);
-    return cudaSuccess;
+
+/* Page-locked, all of it. */
+static bool is_locked(const void *at, size_t bytes) {
+    const std::lock_guard<std::mutex> guard(lock);
+    for (const auto &block : locked)
+        if (at >= block.first &&
+            static_cast<const char *>(at) + bytes <= static_cast<const char *>(block.first) + block.second)
+            return true;
+    return false;
 }
-cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t) {
-    std::memset(target, value, bytes);
-    return cudaSuccess;
+
+enum { KIND_COPY, KIND_SET, KIND_PRODUCT };
+
+cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+    /* What a graph reads when it runs must be there then. */
+    if (stream->capturing && !is_locked(kind == cudaMemcpyHostToDevice ? source : target, bytes)) {
+        stream->invalid = true;
+        return fails(cudaErrorStreamCaptureUnsupported);
+    }
+    return submit(stream, KIND_COPY, [=] { std::memcpy(target, source, bytes); });
+}
+cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t stream) {
+    return submit(stream, KIND_SET, [=] { std::memset(target, value, bytes); });
 }
 cudaError_t ousac_set_shared_limit(int bytes) {
-    return bytes <= 99 * 1024 ? cudaSuccess : cudaErrorInvalidValue;
+    return bytes <= 99 * 1024 ? cudaSuccess : fails(cudaErrorInvalidValue);
+}
+
+/* --- graphs --- */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    UNLESS_LOST;
+    if (stream->capturing || captured_here != nullptr)
+        return fails(cudaErrorInvalidValue);
+    counts.captures++;
+    stream->capturing = true;
+    stream->invalid = false;
+    captured_here = stream;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    *graph = nullptr;
+    if (!stream->capturing || captured_here != stream)
+        return fails(cudaErrorStreamCaptureUnmatched);
+    captured_here = nullptr;
+    stream->capturing = false;
+    std::vector<ousac_emulated_node> nodes = std::move(stream->nodes);
+    stream->nodes.clear();
+    UNLESS_LOST;
+    if (stream->invalid)
+        return fails(cudaErrorStreamCaptureInvalidated);
+    *graph = new ousac_emulated_graph{std::move(nodes)};
+    return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
+    UNLESS_LOST;
+    counts.instantiated++;
+    *exec = new ousac_emulated_exec{graph->nodes};
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph,
+                                cudaGraphExecUpdateResultInfo *info) {
+    UNLESS_LOST;
+    bool alike = exec->nodes.size() == graph->nodes.size();
+    for (size_t i = 0; alike && i < graph->nodes.size(); i++)
+        alike = exec->nodes[i].kind == graph->nodes[i].kind;
+    info->result = !alike;
+    if (!alike)
+        return fails(cudaErrorGraphExecUpdateFailure);
+    counts.updated++;
+    exec->nodes = graph->nodes;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    UNLESS_LOST;
+    if (stream->capturing)
+        return fails(cudaErrorInvalidValue);
+    counts.launched++;
+    for (const ousac_emulated_node &node : exec->nodes) {
+        if (submissions_left >= 0 && submissions_left-- == 0) {
+            lost = true;
+            return fails(cudaErrorLaunchFailure);
+        }
+        counts.nodes++;
+        node.work();
+    }
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+    delete exec;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
 }
 
 /* --- cuBLAS: column-major, as the real one --- */
@@ -274,19 +506,33 @@ static bool refuses(bool ta, bool tb, int m, int n, int k, int lda, int ldb, int
            ldc < (m > 1 ? m : 1);
 }
 
+struct ousac_emulated_blas {
+    cudaStream_t stream;
+};
+
+/* Scalars are those of the call, in host pointer mode; matrices are what they hold when the product runs. */
+static cublasStatus_t product(cublasHandle_t handle, std::function<void()> work) {
+    if (handle->stream->capturing && captures_fail)
+        handle->stream->invalid = true;
+    return submit(handle->stream, KIND_PRODUCT, std::move(work)) == cudaSuccess
+               ? CUBLAS_STATUS_SUCCESS
+               : CUBLAS_STATUS_EXECUTION_FAILED;
+}
+
 const char *cublasGetStatusName(cublasStatus_t) {
     return "emulated";
 }
 cublasStatus_t cublasCreate(cublasHandle_t *handle) {
     openblas_set_num_threads(1);
-    *handle = reinterpret_cast<cublasHandle_t>(std::malloc(1));
+    *handle = new ousac_emulated_blas();
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasDestroy(cublasHandle_t handle) {
-    std::free(handle);
+    delete handle;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) {
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
+    handle->stream = stream;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t) {
@@ -298,33 +544,70 @@ cublasStatus_t cublasSetPointerMode(cublasHandle_t, cublasPointerMode_t) {
 cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) {
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasSgemm(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                           const float *alpha, const float *a, int lda, const float *b, int ldb,
+cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                           int k, const float *alpha, const float *a, int lda, const float *b, int ldb,
                            const float *beta, float *c, int ldc) {
     if (refuses(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, lda, ldb, ldc))
         return CUBLAS_STATUS_INVALID_VALUE;
-    cblas_sgemm(CblasColMajor, transposed(ta), transposed(tb), m, n, k, *alpha, a, lda, b, ldb, *beta, c,
-                ldc);
-    return CUBLAS_STATUS_SUCCESS;
+    const float by = *alpha, onto = *beta;
+    return product(handle, [=] {
+        cblas_sgemm(CblasColMajor, transposed(ta), transposed(tb), m, n, k, by, a, lda, b, ldb, onto, c, ldc);
+    });
 }
-cublasStatus_t cublasDgemm(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                           const double *alpha, const double *a, int lda, const double *b, int ldb,
+cublasStatus_t cublasDgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                           int k, const double *alpha, const double *a, int lda, const double *b, int ldb,
                            const double *beta, double *c, int ldc) {
     if (refuses(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, lda, ldb, ldc))
         return CUBLAS_STATUS_INVALID_VALUE;
-    cblas_dgemm(CblasColMajor, transposed(ta), transposed(tb), m, n, k, *alpha, a, lda, b, ldb, *beta, c,
-                ldc);
-    return CUBLAS_STATUS_SUCCESS;
+    const double by = *alpha, onto = *beta;
+    return product(handle, [=] {
+        cblas_dgemm(CblasColMajor, transposed(ta), transposed(tb), m, n, k, by, a, lda, b, ldb, onto, c, ldc);
+    });
 }
-cublasStatus_t cublasSsyrk(cublasHandle_t, cublasFillMode_t fill, cublasOperation_t trans, int n, int k,
-                           const float *alpha, const float *a, int lda, const float *beta, float *c,
+cublasStatus_t cublasSsyrk(cublasHandle_t handle, cublasFillMode_t fill, cublasOperation_t trans, int n,
+                           int k, const float *alpha, const float *a, int lda, const float *beta, float *c,
                            int ldc) {
     const int rows_a = trans == CUBLAS_OP_T ? k : n;
     if (n < 0 || k < 0 || lda < (rows_a > 1 ? rows_a : 1) || ldc < (n > 1 ? n : 1))
         return CUBLAS_STATUS_INVALID_VALUE;
-    cblas_ssyrk(CblasColMajor, fill == CUBLAS_FILL_MODE_UPPER ? CblasUpper : CblasLower, transposed(trans), n,
-                k, *alpha, a, lda, *beta, c, ldc);
-    return CUBLAS_STATUS_SUCCESS;
+    const float by = *alpha, onto = *beta;
+    return product(handle, [=] {
+        cblas_ssyrk(CblasColMajor, fill == CUBLAS_FILL_MODE_UPPER ? CblasUpper : CblasLower,
+                    transposed(trans), n, k, by, a, lda, onto, c, ldc);
+    });
+}
+
+/* The values of a column-major matrix of bfloat16, which float32 holds. */
+static std::vector<float> widened(const void *matrix, int rows, int cols, int ld) {
+    const uint16_t *source = static_cast<const uint16_t *>(matrix);
+    std::vector<float> wide(static_cast<size_t>(ld) * static_cast<size_t>(cols));
+    for (int j = 0; j < cols; j++)
+        for (int i = 0; i < rows; i++) {
+            const size_t at = static_cast<size_t>(j) * static_cast<size_t>(ld) + static_cast<size_t>(i);
+            const uint32_t bits = static_cast<uint32_t>(source[at]) << 16;
+            std::memcpy(&wide[at], &bits, sizeof bits);
+        }
+    return wide;
+}
+
+/* bfloat16 times bfloat16, summed in float32, and nothing else. */
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                            int k, const void *alpha, const void *a, cudaDataType type_a, int lda,
+                            const void *b, cudaDataType type_b, int ldb, const void *beta, void *c,
+                            cudaDataType type_c, int ldc, cublasComputeType_t compute, cublasGemmAlgo_t) {
+    const bool flip_a = ta == CUBLAS_OP_T, flip_b = tb == CUBLAS_OP_T;
+    if (type_a != CUDA_R_16BF || type_b != CUDA_R_16BF || type_c != CUDA_R_32F ||
+        compute != CUBLAS_COMPUTE_32F)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (refuses(flip_a, flip_b, m, n, k, lda, ldb, ldc))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    const float by = *static_cast<const float *>(alpha), onto = *static_cast<const float *>(beta);
+    return product(handle, [=] {
+        const std::vector<float> wide_a = widened(a, flip_a ? k : m, flip_a ? m : k, lda);
+        const std::vector<float> wide_b = widened(b, flip_b ? n : k, flip_b ? k : n, ldb);
+        cblas_sgemm(CblasColMajor, transposed(ta), transposed(tb), m, n, k, by, wide_a.data(), lda,
+                    wide_b.data(), ldb, onto, static_cast<float *>(c), ldc);
+    });
 }
 
 /* --- cuSOLVER --- */
@@ -363,6 +646,8 @@ cusolverStatus_t cusolverDnXsyevd(cusolverDnHandle_t, cusolverDnParams_t, cusolv
                                   size_t device_bytes, void *host_buffer, size_t host_bytes, int *info) {
     if (n < 1 || lda < n)
         return CUSOLVER_STATUS_INVALID_VALUE;
+    if (is_lost())
+        return CUSOLVER_STATUS_EXECUTION_FAILED;
     *info = LAPACKE_dsyevd_work(
         LAPACK_COL_MAJOR, mode == CUSOLVER_EIG_MODE_VECTOR ? 'V' : 'N',
         fill == CUBLAS_FILL_MODE_UPPER ? 'U' : 'L', static_cast<int>(n), static_cast<double *>(a),

@@ -27,7 +27,7 @@ static const char *choose(const char *file) {
 static void assert_refused(const char *name, ousac_status expected, const char *const *words) {
     ousac_device *device = NULL;
     ousac_error error = {0};
-    assert_int_equal(ousac_device_open(&device, name, &error), expected);
+    assert_int_equal(ousac_device_open(&device, name, 0, &error), expected);
     assert_int_equal(error.status, expected);
     assert_null(device);
     for (; *words; words++)
@@ -50,7 +50,7 @@ static void the_cpu_needs_no_plug_in(void **unused) {
     ousac_device *device = NULL;
     (void)unused;
     choose("missing.so");
-    assert_int_equal(ousac_device_open(&device, "cpu", NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_device_open(&device, "cpu", 0, NULL), OUSAC_STATUS_OK);
     assert_ptr_equal(ousac_device_backend(device), ousac_backend_cpu());
     ousac_device_close(device);
     ousac_device_close(NULL);
@@ -84,7 +84,7 @@ static void a_plug_in_serves_the_device_asked_for(void **unused) {
     for (size_t i = 0; i < 4; i++) {
         ousac_device *device = NULL;
         ousac_error error = {0};
-        assert_int_equal(ousac_device_open(&device, names[i], &error), OUSAC_STATUS_OK);
+        assert_int_equal(ousac_device_open(&device, names[i], 0, &error), OUSAC_STATUS_OK);
         const ousac_backend *backend = ousac_device_backend(device);
         assert_string_equal(backend->name, "strict");
         assert_non_null(backend->expand_onto);
@@ -101,7 +101,7 @@ static void auto_falls_back_to_the_cpu(void **unused) {
     for (size_t i = 0; i < 3; i++) {
         ousac_device *device = NULL;
         choose(files[i]);
-        assert_int_equal(ousac_device_open(&device, "auto", NULL), OUSAC_STATUS_OK);
+        assert_int_equal(ousac_device_open(&device, "auto", 0, NULL), OUSAC_STATUS_OK);
         assert_ptr_equal(ousac_device_backend(device), ousac_backend_cpu());
         ousac_device_close(device);
     }
@@ -121,7 +121,7 @@ static void a_failed_allocation_is_reported(void **unused) {
     (void)unused;
     choose("tests/plugins/strict.so");
     (void)ousac_memory_fail_after(0);
-    assert_int_equal(ousac_device_open(&device, "cuda", &error), OUSAC_STATUS_MEMORY);
+    assert_int_equal(ousac_device_open(&device, "cuda", 0, &error), OUSAC_STATUS_MEMORY);
     (void)ousac_memory_fail_after(-1);
     assert_null(device);
 }
@@ -135,7 +135,7 @@ static void the_built_plug_in_opens_or_says_that_there_is_no_device(void **unuse
         print_message("skipped: the CUDA plug-in was not built\n");
         skip();
     }
-    const ousac_status status = ousac_device_open(&device, "cuda", &error);
+    const ousac_status status = ousac_device_open(&device, "cuda", 0, &error);
     if (status == OUSAC_STATUS_OK) {
         assert_string_equal(ousac_device_backend(device)->name, "cuda");
         ousac_device_close(device);

@@ -1,0 +1,262 @@
+/* The CUDA backend with linears in bfloat16: which products it rounds and how exactly, weights kept in no
+ * other form, and devices that cannot do it. On the emulation, or on a device with OUSAC_TEST_BACKEND=cuda.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/support/backends.h"
+#include "tests/support/calib_support.h"
+#include "tests/support/emulated.h"
+
+#include "formats/dtype.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const ousac_backend *k;
+
+static double rounded(float x) {
+    return (double)ousac_bf16_to_f32(ousac_f32_to_bf16(x));
+}
+
+static const size_t shapes[][3] = {{32, 1, 1},   {33, 48, 72},    {64, 96, 96}, {100, 7, 50},
+                                   {40, 96, 24}, {128, 130, 257}, {35, 57, 400}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+/* Y = X W^T + bias of rounded factors, against its sum in double; what lies beside Y is left alone. */
+static void expect_product(size_t rows, size_t m, size_t n, const float *x, size_t ldx, const float *w,
+                           const float *bias, const float *y, size_t ldy) {
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < m; j++) {
+            double expected = bias ? (double)bias[j] : 0, size = fabs(expected);
+            for (size_t e = 0; e < n; e++) {
+                const double term = rounded(x[i * ldx + e]) * rounded(w[j * n + e]);
+                expected += term;
+                size += fabs(term);
+            }
+            assert_near(y[i * ldy + j], expected, 6e-8 * size * (4 + sqrt((double)n)));
+        }
+    }
+    assert_pad_untouched(y, rows, m, ldy);
+}
+
+/* `sealed` 1: the weights have no float32 form. */
+static void check_shapes(int sealed) {
+    uint64_t state = 2;
+    for (size_t c = 0; c < SHAPES * 2; c++) {
+        const size_t rows = shapes[c / 2][0], m = shapes[c / 2][1], n = shapes[c / 2][2];
+        const size_t ldx = n + c % 3, ldy = m + c % 5;
+        const int biased = (int)(c % 2);
+        float *w = filled(&state, m, n), *bias = filled(&state, 1, m), *x = filled(&state, rows, ldx);
+        float *y = blank(rows, ldy);
+        float *dw = sealed ? k->alloc_weights(k, m * n) : k->alloc(k, m * n, sizeof *dw);
+        float *db = put(k, bias, m * sizeof *bias), *dx = put(k, x, block_bytes(rows, ldx));
+        float *dy = put(k, y, block_bytes(rows, ldy));
+        assert_non_null(dw);
+        assert_int_equal(k->upload(k, dw, w, m * n * sizeof *w, NULL), OUSAC_STATUS_OK);
+        if (!sealed)
+            assert_int_equal(k->prepare(k, m * n, dw, NULL), OUSAC_STATUS_OK);
+        assert_int_equal(k->linear(k, rows, m, n, dx, ldx, dw, n, biased ? db : NULL, 0, dy, ldy, NULL),
+                         OUSAC_STATUS_OK);
+        get(k, y, dy, block_bytes(rows, ldy));
+        expect_product(rows, m, n, x, ldx, w, biased ? bias : NULL, y, ldy);
+        drop(k, dw), drop(k, db), drop(k, dx), drop(k, dy);
+        free(w), free(bias), free(x), free(y);
+    }
+}
+
+static void prepared_weights_are_multiplied_in_bfloat16(void **unused) {
+    (void)unused;
+    check_shapes(0);
+}
+
+static void sealed_weights_too(void **unused) {
+    (void)unused;
+    check_shapes(1);
+}
+
+/* Weights and inputs that round to either side, ties, and the ends of the range, through products by 1. */
+static void rounding_is_to_nearest_even(void **unused) {
+    enum { N = 40, ROWS = 32 };
+    const float special[] = {1.00390625F, 1.01171875F,   1.00390637F, -1.00390625F, 0.0F,   -0.0F,
+                             FLT_MIN,     3.3895314e38F, 1e-45F,      INFINITY,     -3e38F, 0.1F};
+    float *x = calloc(ROWS * N, sizeof *x), *w = calloc(N * N, sizeof *w), *y = calloc(ROWS * N, sizeof *y);
+    (void)unused;
+    for (int inputs = 0; inputs < 2; inputs++) { /* in the inputs, then in the weights */
+        memset(x, 0, ROWS * N * sizeof *x), memset(w, 0, N * N * sizeof *w);
+        float *varied = inputs ? x : w, *unit = inputs ? w : x;
+        for (size_t i = 0; i < 12; i++) { /* one value on the diagonal: no sums */
+            varied[i * N + i] = special[i];
+            unit[i * N + i] = 1;
+        }
+        float *dx = put(k, x, ROWS * N * sizeof *x), *dy = put(k, y, ROWS * N * sizeof *y);
+        float *dw = k->alloc_weights(k, N * N);
+        assert_non_null(dw);
+        assert_int_equal(k->upload(k, dw, w, N * N * sizeof *w, NULL), OUSAC_STATUS_OK);
+        assert_int_equal(k->linear(k, ROWS, N, N, dx, N, dw, N, NULL, 0, dy, N, NULL), OUSAC_STATUS_OK);
+        get(k, y, dy, ROWS * N * sizeof *y);
+        for (size_t i = 0; i < 12; i++)
+            if (!isinf(special[i])) /* whose product with 0 is none */
+                assert_true((double)y[i * N + i] == rounded(special[i]));
+            else
+                assert_true(isnan(y[i * N + (i + 1) % N]) || isinf(y[i * N + i]));
+        drop(k, dx), drop(k, dw), drop(k, dy);
+    }
+    free(x), free(w), free(y);
+}
+
+/* Few rows, a sum onto Y, and weights that were not prepared run in float32 as without bfloat16. */
+static void everything_else_is_float32(void **unused) {
+    enum { ROWS = 64, M = 24, N = 40 };
+    uint64_t state = 3;
+    ousac_device *plain = emulated_open(0);
+    const ousac_backend *f32 = ousac_device_backend(plain), *both[2] = {k, f32};
+    float *host = filled(&state, M, N), *x = filled(&state, ROWS, N);
+    float y[2][ROWS * M];
+    (void)unused;
+    assert_int_equal(k->bf16, 1);
+    assert_int_equal(f32->bf16, 0);
+    assert_null(f32->alloc_weights);
+    const struct {
+        size_t rows, m, first;
+        int prepared;
+        float beta;
+        int same;
+    } cases[] = {{ROWS, M, 0, 1, 0, 0},
+                 {ROWS, M / 2, M / 4, 1, 0, 0},
+                 {31, M, 0, 1, 0, 1},
+                 {ROWS, M, 0, 0, 0, 1},
+                 {ROWS, M, 0, 1, 1, 1}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        for (int b = 0; b < 2; b++) {
+            const ousac_backend *be = both[b];
+            float *w = put(be, host, M * N * sizeof *host), *dx = put(be, x, ROWS * N * sizeof *x);
+            float *dy = put(be, x, ROWS * M * sizeof *x);
+            if (cases[c].prepared)
+                assert_int_equal(be->prepare(be, M * N, w, NULL), OUSAC_STATUS_OK);
+            assert_int_equal(be->linear(be, cases[c].rows, cases[c].m, N, dx, N, w + cases[c].first * N, N,
+                                        NULL, cases[c].beta, dy, M, NULL),
+                             OUSAC_STATUS_OK);
+            get(be, y[b], dy, sizeof y[b]);
+            get(be, host, w, M * N * sizeof *host); /* prepared weights keep their float32 values */
+            drop(be, w), drop(be, dx), drop(be, dy);
+        }
+        if ((memcmp(y[0], y[1], sizeof y[0]) == 0) != cases[c].same)
+            fail_msg("case %zu: %s float32", c, cases[c].same ? "not as" : "as");
+    }
+    free(host), free(x);
+    ousac_device_close(plain);
+}
+
+/* Few rows of sealed weights, which have no other form; parts of the block; uploads in pieces, within a
+ * sequence too. */
+static void a_sealed_block_serves_every_linear(void **unused) {
+    enum { ROWS = 5, M = 30, N = 36, SITES = 3 };
+    uint64_t state = 4;
+    float *host = filled(&state, SITES * M, N), *x = filled(&state, ROWS, N), *y = blank(ROWS, M);
+    float *w = k->alloc_weights(k, SITES * M * N), *dx = put(k, x, ROWS * N * sizeof *x);
+    float *dy = put(k, y, block_bytes(ROWS, M));
+    ousac_error error = {0};
+    (void)unused;
+    assert_non_null(w);
+    assert_int_equal(k->sequence_begin(k, &error), OUSAC_STATUS_OK);
+    for (size_t at = 0; at < SITES * M * N; at += M * N / 2)
+        assert_int_equal(k->upload(k, w + at, host + at, M * N / 2 * sizeof *host, &error), OUSAC_STATUS_OK);
+    assert_int_equal(k->sequence_end(k, 1, &error), OUSAC_STATUS_OK);
+    for (size_t s = 0; s < SITES; s++) {
+        assert_int_equal(k->linear(k, ROWS, M, N, dx, N, w + s * M * N, N, NULL, 0, dy, M, &error), 0);
+        get(k, y, dy, block_bytes(ROWS, M));
+        expect_product(ROWS, M, N, x, N, host + s * M * N, NULL, y, M);
+    }
+    assert_int_equal(k->upload(k, w + SITES * M * N - 1, host, 2 * sizeof *host, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(k->upload(k, w, host, 3, &error), OUSAC_STATUS_USAGE);
+    assert_non_null(strstr(error.message, "whole weights"));
+    drop(k, w), drop(k, dx), drop(k, dy);
+    free(host), free(x), free(y);
+}
+
+static void a_device_without_them_is_refused(void **unused) {
+    ousac_device *device = NULL;
+    ousac_error error = {0};
+    (void)unused;
+    if (emulated_is_real())
+        skip();
+    assert_int_equal(setenv("OUSAC_EMULATED_CAPABILITY", "75", 1), 0);
+    assert_int_equal(ousac_device_open(&device, "cuda", 1, &error), OUSAC_STATUS_UNSUPPORTED);
+    assert_null(device);
+    assert_non_null(strstr(error.message, "compute capability 7.5: bfloat16 products need 8.0"));
+    assert_null(strchr(error.message, '\n'));
+    assert_int_equal(ousac_device_open(&device, "cuda", 0, &error), OUSAC_STATUS_OK);
+    ousac_device_close(device);
+    assert_int_equal(setenv("OUSAC_EMULATED_CAPABILITY", "80", 1), 0);
+    assert_int_equal(ousac_device_open(&device, "cuda", 1, &error), OUSAC_STATUS_OK);
+    ousac_device_close(device);
+    assert_int_equal(unsetenv("OUSAC_EMULATED_CAPABILITY"), 0);
+}
+
+/* A sealed block takes half the memory of its float32 form, and no more on the way. */
+static void sealed_weights_take_half_the_memory(void **unused) {
+    enum { N = 1 << 20 };
+    const ousac_backend *before = k;
+    float *host = calloc(N, sizeof *host);
+    (void)unused;
+    if (emulated_is_real()) {
+        free(host);
+        skip();
+    }
+    assert_non_null(host);
+    /* a thread's context takes 32 MiB; an upload, 4 MiB at most */
+    long counts[EMULATED_KINDS];
+    char limit[32];
+    emulated_count(counts);
+    (void)snprintf(limit, sizeof limit, "%ld", counts[EMULATED_BYTES] + (50L << 20));
+    assert_int_equal(setenv("OUSAC_EMULATED_BYTES", limit, 1), 0);
+    ousac_device *device = emulated_open(1);
+    k = ousac_device_backend(device);
+    float *w = k->alloc_weights(k, 5 * N); /* 20 MiB as float32 */
+    assert_non_null(w);
+    for (size_t at = 0; at < 5; at++)
+        assert_int_equal(k->upload(k, w + at * N, host, N * sizeof *host, NULL), OUSAC_STATUS_OK);
+    assert_null(k->alloc_weights(k, 5 * N));
+    assert_null(k->alloc(k, 5 * N, sizeof(float)));
+    drop(k, w);
+    w = k->alloc_weights(k, 5 * N); /* and gives it back */
+    assert_non_null(w);
+    drop(k, w);
+    ousac_device_close(device);
+    assert_int_equal(unsetenv("OUSAC_EMULATED_BYTES"), 0);
+    k = before;
+    free(host);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(prepared_weights_are_multiplied_in_bfloat16),
+        cmocka_unit_test(sealed_weights_too),
+        cmocka_unit_test(rounding_is_to_nearest_even),
+        cmocka_unit_test(everything_else_is_float32),
+        cmocka_unit_test(a_sealed_block_serves_every_linear),
+        cmocka_unit_test(a_device_without_them_is_refused),
+        cmocka_unit_test(sealed_weights_take_half_the_memory),
+    };
+    ousac_device *device = NULL;
+    ousac_error error = {0};
+    const int refused = emulated_choose();
+    if (refused)
+        return refused;
+    if (ousac_device_open(&device, "cuda", 1, &error)) {
+        print_message("%s\n", error.message);
+        return error.status == OUSAC_STATUS_UNSUPPORTED ? 77 : 1;
+    }
+    k = ousac_device_backend(device);
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ousac_device_close(device);
+    return failed;
+}
