@@ -9,7 +9,7 @@ static double now_s(void) {
 }
 
 ousac_status ousac_checkpoint_flush(ousac_checkpoint *checkpoint, ousac_error *error) {
-    if (checkpoint->unsaved == 0)
+    if (checkpoint->unsaved == 0 || checkpoint->broken)
         return OUSAC_STATUS_OK;
     const double begin = now_s();
     const ousac_status status = checkpoint->save(checkpoint->self, error);
@@ -32,8 +32,10 @@ static ousac_status collect(void *self, size_t worker, uint64_t first, size_t co
     const ousac_run_observers *inner = checkpoint->inner;
     ousac_status status =
         inner->collect ? inner->collect(inner->self, worker, first, count, error) : OUSAC_STATUS_OK;
-    if (status)
+    if (status) {
+        checkpoint->broken = 1;
         return status;
+    }
     checkpoint->unsaved += count;
     /* 0 asks for every micro-batch, whatever that costs */
     return checkpoint->every_s <= 0 || now_s() >= checkpoint->due ? ousac_checkpoint_flush(checkpoint, error)
@@ -44,5 +46,6 @@ void ousac_checkpoint_start(ousac_checkpoint *checkpoint) {
     checkpoint->observers = (ousac_run_observers){checkpoint, attach, collect};
     checkpoint->due = now_s() + checkpoint->every_s;
     checkpoint->unsaved = 0;
+    checkpoint->broken = 0;
     checkpoint->seconds = 0;
 }

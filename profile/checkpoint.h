@@ -27,14 +27,15 @@ typedef struct ousac_checkpoint {
     ousac_run_observers observers; /* to be put into the ousac_run */
     double due;                    /* seconds of the monotonic clock */
     uint64_t unsaved;              /* samples collected since the last save */
-    double seconds;                /* spent in saving */
+    int broken;     /* 1: a micro-batch could not be collected whole, so what there is must not be saved */
+    double seconds; /* spent in saving */
 } ousac_checkpoint;
 
 /* Takes `inner` to `self`, fills the rest. The next save after one that took t seconds comes no sooner than
  * 9 t later, so that saving takes at most a tenth of the time. The checkpoint must outlive the run. */
 void ousac_checkpoint_start(ousac_checkpoint *checkpoint);
 
-/* Saves where something was collected since the last save: for a run that was interrupted. */
+/* Saves where something was collected since the last save, and whole: for a run that was interrupted. */
 ousac_status ousac_checkpoint_flush(ousac_checkpoint *checkpoint, ousac_error *error);
 
 #ifdef __cplusplus

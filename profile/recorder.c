@@ -473,7 +473,8 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
         ok = witness_create(&r->witness[i], r);
     if (!ok) {
         ousac_recorder_free(r);
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to record %zu samples on %zu threads", batch,
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory%s%s to record %zu samples on %zu threads",
+                          backend->host ? "" : " on the device ", backend->host ? "" : backend->name, batch,
                           workers);
     }
     *recorder = r;

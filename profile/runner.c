@@ -311,6 +311,10 @@ ousac_status ousac_run_samples(const ousac_run *run, ousac_error *error) {
         goto done;
     for (; created < threads; created++)
         if ((status = worker_create(&workers[created], &sh, created, error))) {
+            const ousac_backend *be = run->model->backend;
+            if (status == OUSAC_STATUS_MEMORY && !be->host)
+                (void)ousac_error_prefix(error, "device %s, thread %zu of %zu, micro-batch %zu", be->name,
+                                         created + 1, threads, run->micro_batch);
             created++;
             goto done;
         }

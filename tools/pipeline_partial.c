@@ -218,8 +218,10 @@ static ousac_status save(void *self, ousac_error *error) {
     ousac_status status = json_text(&doc, 0, &text, error);
     if (!status)
         status = ousac_profile_save(profile, partial->path, text, error);
-    if (!status)
+    if (!status) {
         partial->exists = 1;
+        partial->kept = ousac_profile_samples(profile);
+    }
     ousac_free(text);
     json_end(&doc);
     return status;
@@ -232,7 +234,7 @@ const ousac_run_observers *pipeline_partial_begin(pipeline_partial *partial, con
     partial->runs = runs;
     partial->profile = profile;
     partial->before = *cost;
-    partial->samples_before = ousac_profile_samples(profile);
+    partial->samples_before = partial->kept = ousac_profile_samples(profile);
     partial->started = cli_seconds();
     partial->of = *of;
     partial->evaluations = 0;
@@ -246,15 +248,17 @@ const ousac_run_observers *pipeline_partial_begin(pipeline_partial *partial, con
 
 ousac_status pipeline_partial_end(pipeline_partial *partial, ousac_status status, ousac_error *error) {
     char message[OUSAC_ERROR_MESSAGE_BYTES];
-    if (status != OUSAC_STATUS_INTERRUPTED)
+    /* A device that was lost, or whose memory was short: the same command may fare better. */
+    const int failed = status == OUSAC_STATUS_IO || status == OUSAC_STATUS_MEMORY;
+    if (status != OUSAC_STATUS_INTERRUPTED && !failed)
         return status;
     memcpy(message, error->message, sizeof message);
-    const ousac_status saved = ousac_checkpoint_flush(&partial->checkpoint, error);
-    if (saved)
+    const ousac_status saved = ousac_checkpoint_flush(&partial->checkpoint, failed ? NULL : error);
+    if (saved && !failed)
         return saved;
-    const uint64_t kept = ousac_profile_samples(partial->profile);
+    const uint64_t kept = partial->exists ? partial->kept : 0;
     if (kept == 0)
-        return OUSAC_FAIL(error, status, "%.300s; no micro-batch was complete", message);
+        return failed ? status : OUSAC_FAIL(error, status, "%.300s; no micro-batch was complete", message);
     return OUSAC_FAIL(error, status,
                       "%.200s; %s keeps %" PRIu64 " of %" PRIu64
                       " samples: the same command goes on from there",

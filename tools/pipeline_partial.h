@@ -50,7 +50,8 @@ struct pipeline_partial {
     char held_weights[8];
     cli_range held_of; /* the samples that it is a part of */
     pipeline_cost held_cost;
-    int exists; /* 1: a file stands under `path` */
+    int exists;    /* 1: a file stands under `path` */
+    uint64_t kept; /* samples in it */
     /* of the recording under way: */
     ousac_checkpoint checkpoint;
     const pipeline_runs *runs;

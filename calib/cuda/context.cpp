@@ -16,12 +16,34 @@ static State *state_of(const ousac_backend *backend) {
 
 /* --- errors --- */
 
+/* After these nothing works any more in this process. */
+static bool ends_device(cudaError_t result) {
+    switch (result) {
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContained:
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorHardwareStackError:
+    case cudaErrorLaunchFailure:
+    case cudaErrorExternalDevice:
+    case cudaErrorUnknown:
+        return true;
+    default:
+        return false;
+    }
+}
+
 ousac_status check(cudaError_t result, const char *operation, ousac_error *error) {
     if (result == cudaSuccess)
         return OUSAC_STATUS_OK;
     (void)cudaGetLastError(); /* an error that the device survives is not reported twice */
     if (result == cudaErrorMemoryAllocation)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cuda: %s: no device memory", operation);
+    if (ends_device(result))
+        return OUSAC_FAIL(error, OUSAC_STATUS_IO, "cuda: the device stopped working, seen at %s: %s (%s)",
+                          operation, cudaGetErrorString(result), cudaGetErrorName(result));
     return OUSAC_FAIL(error, OUSAC_STATUS_IO, "cuda: %s, or work queued before it, failed: %s (%s)",
                       operation, cudaGetErrorString(result), cudaGetErrorName(result));
 }
@@ -31,6 +53,8 @@ ousac_status check(cublasStatus_t result, const char *operation, ousac_error *er
         return OUSAC_STATUS_OK;
     if (result == CUBLAS_STATUS_ALLOC_FAILED)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cuda: %s: no memory for cuBLAS", operation);
+    if (const cudaError_t cause = cudaGetLastError(); ends_device(cause))
+        return check(cause, operation, error);
     return OUSAC_FAIL(error, OUSAC_STATUS_IO, "cuda: %s: cuBLAS failed: %s", operation,
                       cublasGetStatusName(result));
 }
@@ -40,6 +64,8 @@ ousac_status check(cusolverStatus_t result, const char *operation, ousac_error *
         return OUSAC_STATUS_OK;
     if (result == CUSOLVER_STATUS_ALLOC_FAILED)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cuda: %s: no memory for cuSOLVER", operation);
+    if (const cudaError_t cause = cudaGetLastError(); ends_device(cause))
+        return check(cause, operation, error);
     return OUSAC_FAIL(error, OUSAC_STATUS_IO, "cuda: %s: cuSOLVER failed with status %d", operation,
                       static_cast<int>(result));
 }

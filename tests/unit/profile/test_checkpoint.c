@@ -84,6 +84,26 @@ static void a_long_interval_saves_when_flushed(void **state) {
     assert_int_equal(s.saved_at, 8);
 }
 
+/* A device that is lost while a micro-batch is collected leaves part of it in the sums. */
+static void what_was_collected_in_part_is_never_saved(void **state) {
+    script s = {0};
+    ousac_checkpoint checkpoint;
+    ousac_run_observers inner;
+    ousac_error error = {0};
+    (void)state;
+    start(&checkpoint, &inner, &s, 1e6);
+    must_succeed(batch(&checkpoint, &error), &error);
+    s.collect_status = OUSAC_STATUS_IO;
+    assert_int_equal(batch(&checkpoint, &error), OUSAC_STATUS_IO);
+    must_succeed(ousac_checkpoint_flush(&checkpoint, &error), &error);
+    assert_int_equal(s.saves, 0);
+    s.collect_status = OUSAC_STATUS_OK;
+    start(&checkpoint, &inner, &s, 1e6); /* another run begins whole */
+    must_succeed(batch(&checkpoint, &error), &error);
+    must_succeed(ousac_checkpoint_flush(&checkpoint, &error), &error);
+    assert_int_equal(s.saves, 1);
+}
+
 static void a_failure_ends_the_run(void **state) {
     script s = {.save_status = OUSAC_STATUS_IO};
     ousac_checkpoint checkpoint;
@@ -304,6 +324,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_interval_saves_every_micro_batch),
         cmocka_unit_test(a_long_interval_saves_when_flushed),
+        cmocka_unit_test(what_was_collected_in_part_is_never_saved),
         cmocka_unit_test(a_failure_ends_the_run),
         cmocka_unit_test(a_recording_goes_on_from_its_file_to_the_same_bits),
         cmocka_unit_test(the_sums_of_a_profile_are_what_merging_adds),

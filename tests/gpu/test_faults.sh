@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# What goes wrong on a device, on the emulation (tests/gpu/emulation/README.md): none there, one that cannot do bfloat16,
+# memory that is short at any allocation, a device lost at any moment; and that graphs and bfloat16 change no more than
+# they should.
+#
+#     OUSAC=build/ousac BUILD=build bash tests/gpu/test_faults.sh
+set -u
+
+OUSAC=$(realpath "${OUSAC:-build/ousac}") && BUILD=$(realpath "${BUILD:-build}") || exit 2
+WORK=$(mktemp -d) || exit 2
+trap 'rm -rf "$WORK"' EXIT
+cd "$WORK" || exit 2
+export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so
+passed=0 failed=0
+
+pass() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    echo "FAILED: $1: $(head -c 400 out err 2>/dev/null)" >&2
+}
+check() { # check NAME COMMAND...: the command succeeds
+    local name=$1
+    shift
+    if "$@" >out 2>err; then pass; else fail "$name"; fi
+}
+# refused NAME CODE TEXT COMMAND...: exit code, and one line on standard error that has the text.
+refused() {
+    local name=$1 code=$2 text=$3 got
+    shift 3
+    "$@" >out 2>err
+    got=$?
+    if [ $got = "$code" ] && [ "$(wc -l <err)" = 1 ] && grep -qF -- "$text" err; then
+        pass
+    else
+        fail "$name: exit code $got, expected $code and '$text'"
+    fi
+}
+
+"$BUILD/tests/tools/make_dit" dit >/dev/null || exit 1
+"$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o s.json -q || exit 1
+model=(-q -m dit/model.safetensors -s s.json)
+common=("${model[@]}" --device cuda)
+sample=(sample "${model[@]}" --samples 2)
+profile=(profile "${common[@]}" --samples 0:6 --micro-batch 2 --weights-plain --reproducible)
+
+# --- no device, and one that cannot ---
+refused "no device" 6 "no device that can be used: no CUDA-capable device" env OUSAC_EMULATED_DEVICES=0 "$OUSAC" "${sample[@]}" --device cuda -o no.png
+refused "no such device" 6 "no device 3: this machine has 1" "$OUSAC" "${sample[@]}" --device cuda:3 -o no.png
+check "auto is the CPU where there is none" env OUSAC_EMULATED_DEVICES=0 "$OUSAC" "${sample[@]}" --device auto -o auto.png
+refused "no bfloat16" 6 "compute capability 7.5: bfloat16 products need 8.0" \
+    env OUSAC_EMULATED_CAPABILITY=75 "$OUSAC" "${sample[@]}" --device cuda --compute bf16 -o no.png
+check "nothing is left" test ! -e no.png
+
+# --- short of memory, wherever it ends ---
+refusals=0
+# A thread's workspace is 32 MiB; weights, caches and moments of the tiny model are far smaller.
+for bytes in 0 30000 90000 150000 $(seq $((32 << 20)) 50000 $((36 << 20))); do
+    OUSAC_EMULATED_BYTES=$bytes "$OUSAC" "${profile[@]}" --threads 1 -o short.oca >out 2>err
+    code=$?
+    [ $code = 0 ] && break
+    refusals=$((refusals + 1))
+    if [ $code != 1 ] || [ "$(wc -l <err)" != 1 ] || ! grep -q memory err || [ -e short.oca ]; then
+        fail "$bytes bytes of device memory: exit code $code, expected 1 and one line about memory"
+    fi
+done
+check "it runs with enough of it" test "$code" = 0
+check "and there was too little before" test "$refusals" -gt 8
+check "the profile is whole" "$OUSAC" verify short.oca
+
+# --- a device lost in mid-run ---
+check "undisturbed" "$OUSAC" "${profile[@]}" --threads 1 -o whole.oca
+lost=0 resumed=0
+for after in 0 5 400 900 1400 1900; do
+    rm -f lost.oca lost.oca.part
+    OUSAC_EMULATED_LOST_AFTER=$after "$OUSAC" "${profile[@]}" --threads 1 -o lost.oca >out 2>err
+    code=$?
+    cp err message
+    [ $code = 0 ] && continue
+    lost=$((lost + 1))
+    if [ $code != 1 ] || [ "$(wc -l <err)" != 1 ] || [ -e lost.oca ] ||
+        ! grep -qE 'the device stopped working, seen at|no memory' err; then
+        fail "lost after $after: exit code $code, expected 1 and one line"
+        continue
+    fi
+    if [ -e lost.oca.part ]; then
+        resumed=$((resumed + 1))
+        check "lost after $after: says what is kept" \
+            grep -qE 'lost.oca.part keeps [24] of 6 samples: the same command goes on' message
+        check "lost after $after: a whole state" "$OUSAC" verify lost.oca.part
+    fi
+    check "after $after: goes on" "$OUSAC" "${profile[@]}" --threads 1 -o lost.oca
+    check "after $after: to the same bytes" cmp whole.oca lost.oca
+done
+check "it was lost" test "$lost" -gt 3
+check "and some runs left a state" test "$resumed" -gt 1
+refused "two threads: lost" 1 "the device stopped working" \
+    env OUSAC_EMULATED_LOST_AFTER=1500 "$OUSAC" "${profile[@]}" --threads 2 -o two.oca
+check "two threads: goes on" "$OUSAC" "${profile[@]}" --threads 2 -o two.oca
+check "two threads: to the same bytes" cmp whole.oca two.oca
+refused "lost while sampling" 1 "the device stopped working" env OUSAC_EMULATED_LOST_AFTER=150 "$OUSAC" "${sample[@]}" --device cuda -o no.png
+check "nothing is left of it" test ! -e no.png
+
+# --- graphs change nothing ---
+calibrate=(calibrate "${common[@]}" --samples 4 --validation 2 --test 2 --micro-batch 2 --budget-step 0.6 --dtype f32)
+for graphs in 0 1; do
+    for forecast in off on; do
+        OUSAC_CUDA_GRAPHS=$graphs "$OUSAC" "${calibrate[@]}" --method uniform --forecast $forecast --threads 1 \
+            -o run$graphs.$forecast >out 2>err || fail "calibrate, graphs $graphs, forecast $forecast"
+    done
+    OUSAC_CUDA_GRAPHS=$graphs "$OUSAC" place "${common[@]}" --samples 2 --full 2 --micro-batch 2 --threads 1 \
+        -o placed$graphs.json >out 2>err || fail "place, graphs $graphs"
+done
+for forecast in off on; do
+    check "the bundle with graphs, forecast $forecast" cmp run0.$forecast/bundle.oca run1.$forecast/bundle.oca
+    check "samples with graphs, forecast $forecast" "$OUSAC" diff --tolerance 0 run0.$forecast/samples.oca run1.$forecast/samples.oca
+done
+check "the placement with graphs" cmp placed0.json placed1.json
+
+# --- bfloat16 ---
+check "a bfloat16 profile" "$OUSAC" "${profile[@]}" --compute bf16 -o b.oca
+cp out effect
+check "says what it changed" test -e b.oca
+"$OUSAC" profile -m dit/model.safetensors -s s.json --device cuda --samples 0:4 --compute bf16 --pilot-samples 4 -o e.oca >effect 2>err
+check "by how much" grep -qE '^bf16 against f32 on samples 0:4: delta energy [-+0-9.e]+, at most [0-9.e-]+ .*; final samples [0-9.e-]+$' effect
+check "that is something" "${PYTHON:-python3}" -c 'import re, sys
+output = float(re.search(r"final samples ([0-9.e-]+)", open("effect").read()).group(1))
+sys.exit(not 1e-5 < output < 0.05)'
+refused "one precision a profile" 4 "float32 and the other in bfloat16" "$OUSAC" merge whole.oca b.oca -o m.oca
+check "a bundle made in bfloat16" "$OUSAC" "${calibrate[@]}" --compute bf16 --method uniform --forecast off -o low
+check "its factors are those of the exact weights" "$OUSAC" verify low/bundle.oca
+check "auto takes bfloat16 to the device" "$OUSAC" "${sample[@]}" --device auto --compute bf16 -o auto16.png
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
