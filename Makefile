@@ -283,14 +283,16 @@ bench: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/dit_fo
 	@mkdir -p $(BUILD)/bench
 	$(TORCH_PYTHON) tests/bench/bench_speed.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/speed.json
 
-$(BUILD)/tests/bench/bench_gpu: $(BUILD)/obj/tests/bench/bench_gpu.o $(SUPPORT_LIB) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/bench/bench_gpu: $(patsubst %,$(BUILD)/obj/tests/bench/%.o,bench_gpu bench_gpu_factors) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+tests: $(BUILD)/tests/bench/bench_gpu
 
 .PHONY: bench-gpu
-bench-gpu: $(BUILD)/tests/bench/bench_gpu cuda ## a GPU: rates of its operations, forward, recording, factors; checked first
+bench-gpu: $(PROGRAM) $(BUILD)/tests/bench/bench_gpu cuda ## a GPU: rates, forwards, profiling, factors, beside PyTorch's where it is: build/bench/gpu.json
 	@mkdir -p $(BUILD)/bench
-	OUSAC_CUDA_PLUGIN=$(BUILD)/libousac_cuda.so $(BUILD)/tests/bench/bench_gpu $(BUILD)/bench
+	OUSAC_CUDA_PLUGIN=$(BUILD)/libousac_cuda.so $(TORCH_PYTHON) tests/bench/bench_gpu.py --build $(BUILD) -o $(BUILD)/bench/gpu.json
 
 # --- what the tests run ---
 # The first Python that has torch, for the comparison with PyTorch; without one that comparison is skipped and counted.
@@ -332,7 +334,7 @@ test-gpu-sanitizer: tests cuda ## the operations on a GPU under compute-sanitize
 # Without what repeats whole calibrations at length, measures memory or emulates a device, all of it covered by shorter
 # tests; SKIP= runs those too.
 test-asan: SKIP ?= %/test_synth tests/cli/test_compare.sh tests/cli/test_memory.sh tests/cli/test_mpi.sh tests/cli/test_pipeline.sh \
-                   tests/cli/test_synth.sh tests/gpu/test_emulated.sh
+                   tests/cli/test_synth.sh tests/gpu/test_bench.sh tests/gpu/test_emulated.sh tests/gpu/test_faults.sh
 .PHONY: test-asan
 test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in build-asan
 	+$(MAKE) --no-print-directory run-tests BUILD=$(BUILD)-asan SANITIZE=address,undefined SKIP='$(SKIP)'

@@ -1,0 +1,388 @@
+"""Everything about a GPU that is worth a number, in one run: what a forward, a profile and the factors take, how much of
+the device that is, and what PyTorch takes for the same on the same device.
+
+    bench_gpu.py --build build -o build/bench/gpu.json [--device cuda] [--parts rates,forward,profile,factors]
+
+Parts: rates of products and copies, and with them the roofline of what follows; forwards of DiT-XL/2 at 256 and 1024
+tokens, full and corrected, in float32 and bfloat16, beside PyTorch's fastest of what it has (eager, torch.compile;
+fused attention); plain and recorded runs, 64 samples of 50 steps recorded at the end; factors of all sites of DiT-XL/2
+and of a model of FLUX.1's size, beside torch.linalg.svd and torch.svd_lowrank, with the error of each. Results are
+checked before anything is timed: operations and short trajectories against the CPU, forwards against PyTorch, factors by
+the energy they leave. What cannot be done is skipped with its reason. --toy runs the same on sizes for which a device is
+not needed (tests/gpu/test_bench.sh). Exit code 77: no such device.
+"""
+import argparse
+import array
+import contextlib
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "../interop"))
+import dit_torch  # noqa: E402
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+KINDS = {"q": 3, "proj": 1, "fc1": 1, "fc2": 1}  # how many of a block are like it: q stands for k and v
+FORWARD_TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the noise predicted, against PyTorch's in float32
+FACTOR_TOLERANCE = {"left": 1e-4, "left_leading": 0.01}  # of the energy left beyond the least possible
+RANK = 64
+
+
+class Server:
+    """A process of bench_gpu on one device, in one precision."""
+
+    def __init__(self, args, compute):
+        command = [os.path.join(args.build, "tests/bench/bench_gpu"), args.device, compute, str(args.repeats), str(args.inner)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self.line()
+
+    def line(self):
+        text = self.process.stdout.readline()
+        if not text:
+            sys.exit(self.process.wait() or 1)
+        return json.loads(text)
+
+    def ask(self, *words):
+        self.process.stdin.write(" ".join(str(word) for word in words) + "\n")
+        self.process.stdin.flush()
+        return self.line()
+
+    def close(self):
+        self.process.stdin.close()
+        if self.process.wait():
+            sys.exit(1)
+
+
+class Torch:
+    """PyTorch on a device: "cuda", or "cpu" for the toy sizes."""
+
+    def __init__(self, device):
+        self.device = device
+
+    def default(self):
+        """Where the network makes tensors of its own; before PyTorch 2 that is always the processor."""
+        return torch.device(self.device) if hasattr(torch.device, "__enter__") else contextlib.nullcontext()
+
+    def wait(self):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def time(self, run, repeats, inner):
+        for _ in range(3):
+            run()
+        seconds = []
+        for _ in range(repeats):
+            self.wait()
+            start = time.perf_counter()
+            for _ in range(inner):
+                run()
+            self.wait()
+            seconds.append((time.perf_counter() - start) / inner)
+        return statistics.median(seconds)
+
+
+def find_torch(args):
+    """PyTorch, or why not."""
+    if torch is None:
+        return None, "this Python has no PyTorch"
+    if torch.cuda.is_available():
+        return Torch("cuda"), ""
+    return (Torch("cpu"), "") if args.toy else (None, "PyTorch sees no CUDA device")
+
+
+def fused_attention(net):
+    """Attention by PyTorch's fused operation, where this version has it."""
+    function = getattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    if function is None:
+        return False
+
+    def forward(self, x):
+        B, N, d = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(function(q, k, v).transpose(1, 2).reshape(B, N, d))
+
+    kind = type(net.blocks[0].attn)
+    kind.forward = forward
+    return True
+
+
+def read(path, kind):
+    values = array.array(kind)
+    with open(path, "rb") as file:
+        values.frombytes(file.read())
+    return torch.tensor(values)
+
+
+def scaled(seconds):
+    for unit, factor in (("s", 1), ("ms", 1e3), ("us", 1e6)):
+        if seconds * factor >= 1 or unit == "us":
+            return f"{seconds * factor:.4g} {unit}"
+
+
+def row(name, seconds, *more):
+    print("  {:<40}{:>12}  {}".format(name, scaled(seconds), ", ".join(m for m in more if m)), flush=True)
+
+
+def skipped(result, what, why):
+    result["skipped"].append({"what": what, "why": why})
+    print(f"  {what}: skipped, {why}", flush=True)
+
+
+# --- parts ---
+
+def measure_rates(args, servers, result):
+    for compute, server in servers.items():
+        answer = server.ask("operations", args.rows, args.width)
+        print(f"\n{args.rows} rows of {args.width}, linears in {compute}")
+        for op in answer["operations"]:
+            flops, bytes_ = op["flops"] / op["seconds"], op["bytes"] / op["seconds"]
+            row(op["name"], op["seconds"], f"{1e-12 * flops:.3f} TFLOP/s" if flops else "", f"{1e-9 * bytes_:.1f} GB/s")
+        named = {op["name"]: op for op in answer["operations"]}
+        result["rates"][compute] = {
+            "operations": answer["operations"],
+            "flops_per_s": named["linear"]["flops"] / named["linear"]["seconds"],
+            "bytes_per_s": named["copy"]["bytes"] / named["copy"]["seconds"]}
+
+
+def roofline(result, compute, facts, macs, seconds):
+    """Share of the time that the products alone would take at the rate measured, and where memory would bound them."""
+    rates = result["rates"].get(compute)
+    if not rates:
+        return {}
+    least = 2 * macs * facts["batch"] / rates["flops_per_s"]
+    return {"flops_per_s": 2 * macs * facts["batch"] / seconds, "least_seconds": least, "share": least / seconds,
+            "flops_per_byte_to_be_bound_by_products": rates["flops_per_s"] / rates["bytes_per_s"]}
+
+
+def torch_contenders(net, library):
+    """Name and forward of every way in which PyTorch can run the network."""
+    yield "eager", net
+    if not hasattr(torch, "compile") or library.device != "cuda":
+        return
+    for mode in ("default", "max-autotune"):
+        yield f"compile, {mode}", torch.compile(net, mode=None if mode == "default" else mode)
+
+
+def torch_forward(args, library, directory, config, work, compute, result):
+    """The check of eps.f32 and the fastest time; None where PyTorch is not there."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    with library.default():
+        net = dit_torch.public_model(directory, config).to(library.device)
+        fused = fused_attention(net)
+        size, channels = config["input_size"], config["in_channels"]
+        x = read(os.path.join(work, "x.f32"), "f").reshape(-1, channels, size, size).to(library.device)
+        labels = read(os.path.join(work, "labels.i32"), "i").long().to(library.device)
+        t = torch.full((x.shape[0],), 500.0, device=library.device)
+        mine = read(os.path.join(work, "eps.f32"), "f").reshape(x.shape).to(library.device)
+        with torch.no_grad():
+            theirs = net(x, t, labels)[:, :channels]
+            error = float(((mine - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).max())
+            if not error < FORWARD_TOLERANCE[compute]:
+                sys.exit(f"bench_gpu.py: forward in {compute}: {error:.3g} from PyTorch, expected below "
+                         f"{FORWARD_TOLERANCE[compute]:g}")
+            if compute == "bf16":
+                net, x = net.bfloat16(), x.bfloat16()
+                net.t_embedder.forward = lambda t: embed_bf16(net.t_embedder, t)
+            times = {}
+            for name, run in torch_contenders(net, library):
+                try:
+                    times[name] = library.time(lambda: run(x, t, labels), args.repeats, args.inner)
+                except Exception as failure:  # a compiler that this machine lacks, say
+                    skipped(result, f"PyTorch, {name}", str(failure).splitlines()[0][:200])
+    best = min(times, key=times.get)
+    return {"error": error, "fused_attention": fused, "seconds": times, "best": best, "best_seconds": times[best]}
+
+
+def embed_bf16(embedder, t):
+    """The timestep's features in float32, as they are, and its network in bfloat16."""
+    frequency = torch.exp(-math.log(10000) * torch.arange(128, device=t.device) / 128)
+    phase = t[:, None].float() * frequency[None]
+    return embedder.mlp(torch.cat([phase.cos(), phase.sin()], -1).bfloat16())
+
+
+def make_model(args, tokens):
+    """Directory of a checkpoint."""
+    if args.toy:
+        directory = os.path.join(args.work, "toy")
+        subprocess.run([os.path.join(args.build, "tests/tools/make_dit"), directory], check=True)
+        return directory
+    directory = os.path.join(args.work, f"dit-xl-{tokens}")
+    os.makedirs(directory, exist_ok=True)
+    subprocess.run([os.path.join(args.build, "ousac"), "synth", "--preset", "DiT-XL/2", "--tokens", str(tokens), "-q", "-o",
+                    os.path.join(directory, "model.safetensors")], check=True, stdout=subprocess.DEVNULL)
+    return directory
+
+
+def measure_forwards(args, servers, library, why, result):
+    for tokens, batch in args.tokens:
+        directory = make_model(args, tokens)
+        path, config_path = (os.path.join(directory, name) for name in ("model.safetensors", "config.json"))
+        with open(config_path) as file:
+            config = json.load(file)
+        for compute, server in servers.items():
+            facts = server.ask("load", path, config_path, batch)
+            found = {"tokens": facts["tokens"], "compute": compute, "batch": batch, "blocks": facts["blocks"],
+                     "width": facts["width"], "load_seconds": facts["seconds"]}
+            print(f"\n{facts['blocks']} blocks of width {facts['width']}, {facts['tokens']} tokens, {batch} samples, {compute}")
+            found["check"] = server.ask("check")["error"]
+            print(f"  a trajectory, full and corrected: {found['check']:.2g} from the CPU's in float32")
+            server.ask("write", args.work)
+            if library:
+                found["torch"] = torch_forward(args, library, directory, config, args.work, compute, result)
+                print(f"  a forward: {found['torch']['error']:.2g} from PyTorch's in float32")
+            else:
+                skipped(result, "PyTorch's forward", why)
+            for kind, macs in (("full", facts["macs"]), ("cached", facts["macs_cached"])):
+                seconds = server.ask(kind)["seconds"]
+                found[kind] = {"seconds": seconds, **roofline(result, compute, facts, macs, seconds)}
+                more = [f"{100 * found[kind]['share']:.1f} % of the products' rate"] if "share" in found[kind] else []
+                if kind == "cached":
+                    more.append(f"{100 * seconds / found['full']['seconds']:.1f} % of a full one")
+                row(f"forward, {kind}", seconds, *more)
+            if library:
+                for name, seconds in found["torch"]["seconds"].items():
+                    row(f"PyTorch, {name}", seconds, f"ousac's takes {found['full']['seconds'] / seconds:.2f} of it")
+            result["forward"].append(found)
+
+
+def measure_profiles(args, servers, result):
+    tokens, batch = args.tokens[0]
+    directory = make_model(args, tokens)
+    for compute, server in servers.items():
+        server.ask("load", *(os.path.join(directory, name) for name in ("model.safetensors", "config.json")), batch)
+        samples, steps = args.overhead
+        print(f"\nprofiling at {tokens} tokens, {compute}")
+        ratios, times = [], {"plain": [], "recorded": []}
+        for _ in range(args.repeats):
+            for kind in times:
+                times[kind].append(server.ask(kind, samples, steps)["seconds"])
+            ratios.append(times["recorded"][-1] / times["plain"][-1])
+        row(f"sampling, {samples} samples of {steps} steps", statistics.median(times["plain"]))
+        row("the same, recorded", statistics.median(times["recorded"]),
+            f"recording adds {100 * (statistics.median(ratios) - 1):.1f} %")
+        samples, steps = args.profile
+        whole = server.ask("recorded", samples, steps)["seconds"]
+        row(f"profile, {samples} samples of {steps} steps", whole)
+        result["profile"].append({"compute": compute, "plain": times["plain"], "recorded": times["recorded"],
+                                  "overhead": statistics.median(ratios) - 1, "whole_seconds": whole,
+                                  "whole_samples": samples, "whole_steps": steps})
+
+
+def torch_factors(library, path, m, k, rank, least_by_us, result):
+    """Time and energy left of PyTorch's decompositions of the same matrix, and the least possible."""
+    g = torch.frombuffer(bytearray(open(path, "rb").read()), dtype=torch.float64).reshape(m, k).to(library.device)
+    answers, least = {}, None
+
+    def left(u):
+        u = u[:, :rank].double()
+        return float((g - u @ (u.T @ g)).square().sum())
+
+    single = g.float()
+    for name, run in (("linalg.svd, float64", lambda: torch.linalg.svd(g, full_matrices=False)),
+                      ("linalg.svd, float32", lambda: torch.linalg.svd(single, full_matrices=False)),
+                      ("svd_lowrank, float32", lambda: torch.svd_lowrank(single, q=rank + rank // 4 + 16, niter=3))):
+        try:
+            run()
+            library.wait()
+            start = time.perf_counter()
+            found = run()
+            library.wait()
+            answers[name] = {"seconds": time.perf_counter() - start, "left": left(found[0])}
+            if name.endswith("float64"):
+                least = float(found[1][rank:].square().sum())
+        except Exception as failure:
+            skipped(result, name, str(failure).splitlines()[0][:200])
+    return answers, least if least is not None else least_by_us
+
+
+def measure_factors(args, server, library, why, result):
+    for name, width, hidden, blocks, rank in args.models:
+        print(f"\nfactors of {name}: {blocks} blocks of width {width}, rank {rank}; every block's are those of one")
+        found = {"model": name, "width": width, "blocks": blocks, "rank": rank, "kinds": {}}
+        totals = {}
+        for kind, alike in KINDS.items():
+            path = os.path.join(args.work, "energy.f64")
+            mine = server.ask("energy", width, hidden, rank, kind, path)
+            answers, least = {}, mine["left"]
+            if library:
+                answers, least = torch_factors(library, path, mine["m"], mine["k"], rank, least, result)
+            found["kinds"][kind] = {"ousac": mine, "torch": answers, "least": least}
+            for key, tolerance in FACTOR_TOLERANCE.items():
+                if key in mine and not mine[key] <= (1 + tolerance) * least + 1e-12 * mine["energy"]:
+                    sys.exit(f"bench_gpu.py: {name}, {kind}: factors leave {mine[key] / least:.6f} of the least possible")
+            beyond = [f"ousac {mine['left'] / least - 1:.1e}"]
+            if "left_leading" in mine:
+                beyond.append(f"leading {mine['left_leading'] / least - 1:.1e}")
+            for other, answer in answers.items():
+                beyond.append(f"{other} {answer['left'] / least - 1:.1e}")
+                totals[other] = totals.get(other, 0) + answer["seconds"] * blocks * alike
+            print(f"  {kind}: energy left beyond the least: " + ", ".join(beyond), flush=True)
+            os.remove(path)
+        if not library:
+            skipped(result, "PyTorch's decompositions", why)
+        whole = server.ask("factors", width, hidden, blocks, rank)
+        found["seconds"] = whole
+        row(f"ousac, all {whole['sites']} sites", whole["seconds"], f"{whole['full_solver']} by the full solver")
+        for other, seconds in totals.items():
+            row(f"torch {other}, as many", seconds,
+                f"ousac takes {whole['seconds'] / seconds:.3f} of it, from moment and weights on")
+        found["torch_seconds"] = totals
+        result["factors"].append(found)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--parts", default="rates,forward,profile,factors")
+    parser.add_argument("--compute", default="f32,bf16")
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("-o", "--output", required=True)
+    args = parser.parse_args()
+    args.work = args.output + ".work"
+    os.makedirs(args.work, exist_ok=True)
+    if args.toy:
+        args.repeats, args.inner, args.rows, args.width = 1, 2, 32, 24
+        args.tokens, args.overhead, args.profile = [(16, 2)], (2, 3), (4, 4)
+        args.models = [("toy", 24, 96, 2, 5)]
+    else:
+        args.repeats, args.inner, args.rows, args.width = 5, 10, 16384, 1152
+        args.tokens, args.overhead, args.profile = [(256, 16), (1024, 8)], (16, 10), (64, 50)
+        args.models = [("DiT-XL/2", 1152, 4608, 28, 256), ("FLUX.1's size", 3072, 12288, 57, 256)]
+    parts = args.parts.split(",")
+    library, why = find_torch(args)
+    result = {"rates": {}, "forward": [], "profile": [], "factors": [], "skipped": []}
+    servers = {}
+    for compute in args.compute.split(","):
+        servers[compute] = Server(args, compute)
+        result.setdefault("device", servers[compute].facts)
+    print(result["device"]["detail"])
+    if library:
+        result["torch"] = {"version": torch.__version__, "device": library.device}
+        print(f"PyTorch {torch.__version__} on {library.device}")
+    if "rates" in parts:
+        measure_rates(args, servers, result)
+    if "forward" in parts:
+        measure_forwards(args, servers, library, why, result)
+    if "profile" in parts:
+        measure_profiles(args, servers, result)
+    if "factors" in parts:
+        measure_factors(args, next(iter(servers.values())), library, why, result)
+    for server in servers.values():
+        server.close()
+    with open(args.output, "w") as file:
+        json.dump(result, file, indent=1)
+    print(f"\n{len(result['skipped'])} skipped; {args.output}")
+
+
+main()

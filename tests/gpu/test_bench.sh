@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# bench-gpu's script from its first line to its last on the emulation, at sizes for which no device is needed: that every
+# part runs, checks, and leaves its numbers. The numbers say nothing.
+#
+#     BUILD=build bash tests/gpu/test_bench.sh
+set -u
+
+BUILD=${BUILD:-build}
+HERE=$(dirname "$0")
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so
+python=${TORCH_PYTHON:-${PYTHON:-python3}}
+bench() { "$python" "$HERE/../bench/bench_gpu.py" --build "$BUILD" --toy -o "$WORK/gpu.json" >"$WORK/out" 2>&1; }
+
+OUSAC_EMULATED_DEVICES=0 bench
+if [ $? != 77 ] || [ -e "$WORK/gpu.json" ]; then
+    echo "without a device: expected exit code 77 and no file"
+    exit 1
+fi
+if ! bench; then
+    cat "$WORK/out"
+    exit 1
+fi
+"$python" - "$WORK/gpu.json" <<'PYTHON' || exit 1
+import json
+import sys
+
+result = json.load(open(sys.argv[1]))
+assert set(result["rates"]) == {"f32", "bf16"}
+for rates in result["rates"].values():
+    assert rates["flops_per_s"] > 0 and rates["bytes_per_s"] > 0 and len(rates["operations"]) == 8
+assert [f["compute"] for f in result["forward"]] == ["f32", "bf16"]
+for forward in result["forward"]:
+    assert 0 < forward["check"] < (1e-4 if forward["compute"] == "f32" else 0.05), forward["check"]
+    assert forward["full"]["seconds"] > 0 and forward["full"]["share"] > 0 and forward["cached"]["seconds"] > 0
+    assert ("torch" in forward) == ("torch" in result)
+    if "torch" in forward:
+        assert forward["torch"]["best_seconds"] == min(forward["torch"]["seconds"].values()) > 0
+assert result["forward"][1]["check"] > 1e-5  # bfloat16 it was
+assert len(result["profile"]) == 2 and all(p["whole_samples"] == 4 and p["whole_steps"] == 4 for p in result["profile"])
+(factors,) = result["factors"]
+assert factors["seconds"]["sites"] == 12 and len(factors["kinds"]) == 4
+for kind, answer in factors["kinds"].items():
+    mine, least = answer["ousac"], answer["least"]
+    assert least <= mine["left"] * (1 + 1e-9) and mine["left"] < mine["energy"], kind
+    assert len(answer["torch"]) == (3 if "torch" in result else 0)
+assert "torch" in result or any("PyTorch" in s["why"] for s in result["skipped"])
+PYTHON
+echo "2 passed, 0 failed"
