@@ -172,11 +172,13 @@ struct ousac_backend {
     float *(*alloc_weights)(const ousac_backend *backend, size_t count);
     /* Sequences: what the calling thread calls between begin and end may run at the end, as one, which spares
      * a device the launches. Results are those of the same calls without a sequence: an operation with
-     * results in host memory, alloc and release first run what came before them. Wrong arguments and failures
-     * may be reported as late as the end; the contents of an upload are taken at once, but other threads see
-     * them only after the sequence and a later transfer. Sequences do not nest (USAGE). Where `run` is 0,
-     * what has not run yet is forgotten: after a failure, so that another may begin. Both are NULL or
-     * neither. */
+     * results in host memory, alloc and release first run what came before them; sum_squares,
+     * sum_squares_diff and measure_change alone may add their sums, whose place must last that long, as late
+     * as the end. Wrong arguments
+     * and failures too may be reported that late; the contents of an upload are taken at once, but other
+     * threads see them only after the sequence and a later transfer. Sequences do not nest (USAGE). Where
+     * `run` is 0, what has not run yet is forgotten: after a failure, so that another may begin. Both are
+     * NULL or neither. */
     ousac_status (*sequence_begin)(const ousac_backend *backend, ousac_error *error);
     ousac_status (*sequence_end)(const ousac_backend *backend, int run, ousac_error *error);
 };

@@ -271,8 +271,8 @@ ousac_status ousac_executor_forward(ousac_executor *ex, void *workspace, const f
                                     float *out, ousac_error *error) {
     const ousac_model *model = ex->model;
     const ousac_backend *be = model->backend;
-    const int seen = ex->observer && (ex->observer->linear || ex->observer->module);
-    const int sequence = be->sequence_begin && !seen;
+    const ousac_observer *o = ex->observer;
+    const int sequence = be->sequence_begin && (!o || o->late || !(o->linear || o->module));
     ousac_status status = sequence ? be->sequence_begin(be, error) : OUSAC_STATUS_OK;
     if (status)
         return status;

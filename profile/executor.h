@@ -33,6 +33,7 @@ typedef struct ousac_executor ousac_executor;
  * during the call. Any member may be NULL. */
 typedef struct ousac_observer {
     void *self;
+    int late; /* 1: linear and module do not need what sum_squares adds before `end` is called */
     /* `gate` is the effective one. */
     ousac_status (*begin)(void *self, size_t step, int branch, ousac_gate gate, uint64_t first_sample,
                           size_t count, ousac_error *error);
@@ -76,7 +77,7 @@ ousac_status ousac_executor_begin(ousac_executor *executor, size_t step, int bra
                                   size_t count, const ousac_observer *observer, ousac_gate *effective,
                                   ousac_error *error);
 /* The model's forward of the evaluation begun, x and out as in ousac_family.forward: as one sequence of the
- * backend where it has those and no observer looks at linears or modules. */
+ * backend where it has those and no observer of linears or modules needs results at once. */
 ousac_status ousac_executor_forward(ousac_executor *executor, void *workspace, const float *x,
                                     double timestep, float *out, ousac_error *error);
 /* The linears of the evaluation begun. */

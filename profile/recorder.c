@@ -26,6 +26,7 @@ typedef struct witness {
     double **moment;                    /* backend memory, as in the profile */
     const float *y_last;                /* of the evaluation's last linear, and the group it belongs to */
     size_t ldy_last, group_last;
+    unsigned char *as_site;       /* per module: 1, its output is that of its last linear, measured as such */
     ousac_magnitudes *magnitudes; /* NULL where the profile holds none */
     /* the evaluation under way: */
     size_t step;
@@ -202,16 +203,12 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
     const size_t n = p->arch.sites[g->first_site].n, m = r->group_m[group];
     const ousac_history *history = &w->history[w->branch];
     size_t column = 0;
-    const double *x2 = at(w, OUSAC_SCALAR_X2, group);
     ousac_status status = measure(w, rows, n, x, ldx, history->x[0][group], n, at(w, OUSAC_SCALAR_X2, group),
                                   at(w, OUSAC_SCALAR_DX2, group), error);
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         const ousac_site *site = &p->arch.sites[s];
-        const double *y2 = at(w, OUSAC_SCALAR_Y2, s);
         status = measure(w, rows, site->m, y + column, ldy, history->y[0][group] + column, m,
                          at(w, OUSAC_SCALAR_Y2, s), at(w, OUSAC_SCALAR_DY2, s), error);
-        if (!status && !(isfinite(*y2) && isfinite(*x2)))
-            status = not_finite(w, site->name, error);
         column += site->m;
     }
     if (!status && history->filled > 0 && p->moment && w->gate == OUSAC_GATE_CACHED)
@@ -231,24 +228,40 @@ static ousac_status module(void *self, size_t index, size_t rows, const float *o
     const ousac_module *m = &arch->modules[index];
     const size_t last = m->first_site + m->site_count - 1;
     const ousac_group *g = &arch->groups[arch->sites[last].group];
-    double *square = at(w, OUSAC_SCALAR_MODULE2, index), *change = at(w, OUSAC_SCALAR_DMODULE2, index);
     /* The output of the module's last linear and nothing else has been measured already. */
-    if (out == w->y_last && ld_out == w->ldy_last && arch->sites[last].group == w->group_last &&
-        g->site_count == 1 && arch->sites[last].m == m->width) {
-        const double *y2 = at(w, OUSAC_SCALAR_Y2, last), *dy2 = at(w, OUSAC_SCALAR_DY2, last);
-        *square = *y2;
-        *change = *dy2;
-        return OUSAC_STATUS_OK;
+    w->as_site[index] = out == w->y_last && ld_out == w->ldy_last &&
+                        arch->sites[last].group == w->group_last && g->site_count == 1 &&
+                        arch->sites[last].m == m->width;
+    return w->as_site[index]
+               ? OUSAC_STATUS_OK
+               : measure(w, rows, m->width, out, ld_out, w->history[w->branch].room[0][index], m->width,
+                         at(w, OUSAC_SCALAR_MODULE2, index), at(w, OUSAC_SCALAR_DMODULE2, index), error);
+}
+
+/* What only all sums of the forward tell: modules measured as sites, and the first site whose activations
+ * were not finite. */
+static ousac_status look_at_sums(witness *w, ousac_error *error) {
+    const ousac_arch *arch = &w->recorder->profile->arch;
+    for (size_t s = 0; s < arch->site_count; s++)
+        if (!isfinite(*at(w, OUSAC_SCALAR_Y2, s)) || !isfinite(*at(w, OUSAC_SCALAR_X2, arch->sites[s].group)))
+            return not_finite(w, arch->sites[s].name, error);
+    for (size_t m = 0; m < arch->module_count; m++) {
+        const size_t last = arch->modules[m].first_site + arch->modules[m].site_count - 1;
+        if (w->as_site[m]) {
+            *at(w, OUSAC_SCALAR_MODULE2, m) = *at(w, OUSAC_SCALAR_Y2, last);
+            *at(w, OUSAC_SCALAR_DMODULE2, m) = *at(w, OUSAC_SCALAR_DY2, last);
+        }
+        if (!isfinite(*at(w, OUSAC_SCALAR_MODULE2, m)))
+            return not_finite(w, arch->modules[m].name, error);
     }
-    ousac_status status = measure(w, rows, m->width, out, ld_out, w->history[w->branch].room[0][index],
-                                  m->width, square, change, error);
-    if (!status && !isfinite(*square))
-        status = not_finite(w, m->name, error);
-    return status;
+    return OUSAC_STATUS_OK;
 }
 
 static ousac_status end(void *self, ousac_error *error) {
     witness *w = self;
+    const ousac_status status = look_at_sums(w, error);
+    if (status)
+        return status;
     if (w->magnitudes)
         ousac_magnitudes_end(w->magnitudes, w->branch);
     if (w->gate == OUSAC_GATE_FULL)
@@ -319,7 +332,12 @@ static ousac_status attach(void *self, size_t worker, ousac_observer *observer, 
     if (worker >= r->workers)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "worker %zu of a recorder for %zu", worker,
                           r->workers);
-    *observer = (ousac_observer){&r->witness[worker], begin, linear, module, end};
+    *observer = (ousac_observer){.self = &r->witness[worker],
+                                 .late = !r->witness[worker].magnitudes,
+                                 .begin = begin,
+                                 .linear = linear,
+                                 .module = module,
+                                 .end = end};
     return OUSAC_STATUS_OK;
 }
 
@@ -342,6 +360,7 @@ static void witness_free(witness *w, const ousac_recorder *r) {
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_history_free(&w->history[b]);
     ousac_magnitudes_free(w->magnitudes);
+    ousac_free(w->as_site);
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         ousac_free(w->scalar[s]);
     for (size_t i = 0; w->moment && !r->spilled && i < p->identity.segments * p->arch.group_count; i++)
@@ -376,6 +395,8 @@ static int witness_create(witness *w, ousac_recorder *r) {
         if (!(w->scalar[s] = ousac_calloc(scalar_size(p, s), sizeof(double))))
             return 0;
     if (p->identity.magnitudes && ousac_magnitudes_create(&w->magnitudes, p, be, r->rows_max, NULL))
+        return 0;
+    if (!(w->as_site = ousac_calloc(arch->module_count, 1)))
         return 0;
     if (!p->moment)
         return 1;

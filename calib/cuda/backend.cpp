@@ -133,7 +133,7 @@ static void fill_table(State *state) {
     t->download = Direct<download>::call;
     t->linear = Recorded<linear>::call;
     t->expand = Recorded<expand>::call;
-    t->gram = Direct<gram>::call;
+    t->gram = Recorded<gram>::call;
     t->gemm64 = Direct<gemm64>::call;
     t->eigen64 = Direct<eigen64>::call;
     t->norm_modulate = Recorded<norm_modulate>::call;
@@ -147,12 +147,12 @@ static void fill_table(State *state) {
     t->gather = Recorded<gather>::call;
     t->copy = Recorded<copy>::call;
     t->axpy = Recorded<axpy>::call;
-    t->sum_squares = Direct<sum_squares>::call;
-    t->sum_squares_diff = Direct<sum_squares_diff>::call;
-    t->measure_change = Direct<measure_change>::call;
+    t->sum_squares = sum_squares;
+    t->sum_squares_diff = sum_squares_diff;
+    t->measure_change = measure_change;
     t->sum_abs_columns = Direct<sum_abs_columns>::call;
     t->sum_abs_columns_diff = Direct<sum_abs_columns_diff>::call;
-    t->accumulate_packed = Direct<accumulate_packed>::call;
+    t->accumulate_packed = Recorded<accumulate_packed>::call;
     t->all_finite = Direct<all_finite>::call;
     t->prepare = t->bf16 ? Direct<prepare_bf16>::call : prepare;
     t->alloc_weights = t->bf16 ? alloc_block_of_weights : nullptr;

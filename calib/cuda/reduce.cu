@@ -1,7 +1,7 @@
 /* Reductions of the CUDA plug-in, in float64. The partition of the work and the order of every sum follow
  * from the shape alone: no atomics on floats, so results are the same from run to run and device to device.
  */
-#include "calib/cuda/context.h"
+#include "calib/cuda/sequence.h"
 
 #include <climits>
 
@@ -116,10 +116,11 @@ ousac_status too_many(const char *operation, size_t rows, size_t cols, ousac_err
                       cols);
 }
 
+/* Where `out` is NULL, the sums are left in the sequence's results, from `offset` on. */
 template <bool DIFF>
 ousac_status sum_of_squares(const ousac_backend *backend, const char *operation, size_t rows, size_t cols,
                             const float *a, size_t lda, const float *b, size_t ldb, size_t rows_per_group,
-                            double *out, ousac_error *error) {
+                            double *out, size_t offset, ousac_error *error) {
     Context *c = nullptr;
     void *block = nullptr, *host = nullptr;
     ousac_status status = check_whole_groups(operation, rows, rows_per_group, error);
@@ -134,11 +135,12 @@ ousac_status sum_of_squares(const ousac_backend *backend, const char *operation,
     if ((status = enter(backend, operation, &c, error)) ||
         (status = scratch(c, operation, groups * (parts + 1) * sizeof(double), &block, error)))
         return status;
-    double *result = static_cast<double *>(block), *partial = result + groups;
+    double *partial = static_cast<double *>(block) + groups;
+    double *result = out != nullptr ? static_cast<double *>(block) : sequence_results(c, offset);
     squares_kernel<DIFF><<<static_cast<unsigned>(groups * parts), THREADS, 0, c->stream>>>(
         cols, a, lda, b, ldb, rows_per_group, parts, part_rows, partial);
     finish_squares_kernel<<<static_cast<unsigned>(groups), THREADS, 0, c->stream>>>(parts, partial, result);
-    if ((status = launched(operation, error)) ||
+    if ((status = launched(operation, error)) || out == nullptr ||
         (status = fetch(c, operation, result, groups * sizeof(double), &host, error)))
         return status;
     for (size_t g = 0; g < groups; g++)
@@ -178,19 +180,58 @@ ousac_status sum_of_columns(const ousac_backend *backend, const char *operation,
     return OUSAC_STATUS_OK;
 }
 
+ousac_status sum_squares_now(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                             size_t ldx, size_t rows_per_group, double *out, ousac_error *error) {
+    return sum_of_squares<false>(backend, "sum_squares", rows, cols, x, ldx, x, ldx, rows_per_group, out, 0,
+                                 error);
+}
+
+ousac_status sum_squares_late(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                              size_t ldx, size_t rows_per_group, size_t offset, ousac_error *error) {
+    return sum_of_squares<false>(backend, "sum_squares", rows, cols, x, ldx, x, ldx, rows_per_group, nullptr,
+                                 offset, error);
+}
+
+ousac_status sum_squares_diff_now(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
+                                  size_t lda, const float *b, size_t ldb, size_t rows_per_group, double *out,
+                                  ousac_error *error) {
+    return sum_of_squares<true>(backend, "sum_squares_diff", rows, cols, a, lda, b, ldb, rows_per_group, out,
+                                0, error);
+}
+
+ousac_status sum_squares_diff_late(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
+                                   size_t lda, const float *b, size_t ldb, size_t rows_per_group,
+                                   size_t offset, ousac_error *error) {
+    return sum_of_squares<true>(backend, "sum_squares_diff", rows, cols, a, lda, b, ldb, rows_per_group,
+                                nullptr, offset, error);
+}
+
+/* Sums that have a value, of whole groups. */
+bool can_wait(size_t rows, size_t cols, size_t rows_per_group) {
+    return rows > 0 && cols > 0 && rows_per_group > 0 && rows % rows_per_group == 0;
+}
+
 } // namespace
 
 ousac_status sum_squares(const ousac_backend *backend, size_t rows, size_t cols, const float *x, size_t ldx,
                          size_t rows_per_group, double *out, ousac_error *error) {
-    return sum_of_squares<false>(backend, "sum_squares", rows, cols, x, ldx, x, ldx, rows_per_group, out,
-                                 error);
+    size_t offset = 0;
+    if (can_wait(rows, cols, rows_per_group) &&
+        reserve_results(backend, rows / rows_per_group, out, &offset) != nullptr)
+        return Recorded<sum_squares_late>::call(backend, rows, cols, x, ldx, rows_per_group, offset, error);
+    return Direct<sum_squares_now>::call(backend, rows, cols, x, ldx, rows_per_group, out, error);
 }
 
 ousac_status sum_squares_diff(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
                               size_t lda, const float *b, size_t ldb, size_t rows_per_group, double *out,
                               ousac_error *error) {
-    return sum_of_squares<true>(backend, "sum_squares_diff", rows, cols, a, lda, b, ldb, rows_per_group, out,
-                                error);
+    size_t offset = 0;
+    if (can_wait(rows, cols, rows_per_group) &&
+        reserve_results(backend, rows / rows_per_group, out, &offset) != nullptr)
+        return Recorded<sum_squares_diff_late>::call(backend, rows, cols, a, lda, b, ldb, rows_per_group,
+                                                     offset, error);
+    return Direct<sum_squares_diff_now>::call(backend, rows, cols, a, lda, b, ldb, rows_per_group, out,
+                                              error);
 }
 
 ousac_status measure_change(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
@@ -203,7 +244,7 @@ ousac_status measure_change(const ousac_backend *backend, size_t rows, size_t co
         (compare &&
          (status = sum_squares_diff(backend, rows, cols, x, ldx, past, ld_past, rows, change, error))))
         return status;
-    return keep ? copy(backend, rows, cols, x, ldx, past, ld_past, error) : OUSAC_STATUS_OK;
+    return keep ? Recorded<copy>::call(backend, rows, cols, x, ldx, past, ld_past, error) : OUSAC_STATUS_OK;
 }
 
 ousac_status sum_abs_columns(const ousac_backend *backend, size_t rows, size_t cols, const float *x,

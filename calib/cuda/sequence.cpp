@@ -8,19 +8,27 @@ namespace ousac_cuda {
 namespace {
 
 enum {
-    GRAPHS_MAX = 64,  /* of one thread: gates, branches and swapped slots, and a forecast's steps */
-    SEEN_MAX = 256,   /* lists that ran once, by their hashes */
+    GRAPHS_MAX = 128, /* of one thread: gates, branches and swapped slots, and a forecast's steps */
+    SEEN_MAX = 512,   /* lists that ran once, by their hashes */
     UNUSED_MAX = 512, /* sequences after which a graph that none of them was makes room */
     FAILURES_MAX = 4, /* captures that fail before this thread tries no more */
     STAGING_BYTES = 64 << 10,
     STAGING_ALIGNMENT = 256,
-    CALLS_BYTES = 64 << 10 /* room to begin with */
+    CALLS_BYTES = 64 << 10, /* room to begin with */
+    CALL_BYTES_MAX = 256,   /* of one that leaves results */
+    RESULTS_MAX = 2048      /* of a forward of 57 blocks, 1368 */
 };
 
 /* A list of calls, as bytes. */
 struct Calls {
     unsigned char *bytes;
     size_t used, room;
+};
+
+/* Sums that wait for the end. */
+struct Delivery {
+    double *out;
+    size_t offset, count;
 };
 
 struct Graph {
@@ -46,7 +54,10 @@ struct Sequence {
     int failures;
     unsigned char *staging; /* page-locked */
     size_t staged;
-    bool staging_busy; /* by what was launched */
+    bool staging_busy;         /* by what was launched */
+    double *results, *fetched; /* (RESULTS_MAX): of the device, page-locked */
+    size_t result_count, delivery_count;
+    Delivery deliveries[RESULTS_MAX];
 };
 
 namespace {
@@ -167,6 +178,28 @@ Graph *keep(const ousac_backend *backend, Context *c, Graph *place, uint64_t has
     return place;
 }
 
+ousac_status fetch_results(const ousac_backend *backend, size_t count, ousac_error *error) {
+    Context *c = nullptr;
+    const ousac_status status = enter(backend, "sum_squares", &c, error);
+    return status ? status
+                  : check(cudaMemcpyAsync(c->sequence->fetched, c->sequence->results, count * sizeof(double),
+                                          cudaMemcpyDeviceToHost, c->stream),
+                          "sum_squares", error);
+}
+
+/* Waits for the results and hands them out. */
+ousac_status deliver(Context *c, ousac_error *error) {
+    Sequence *s = c->sequence;
+    if (s->delivery_count == 0)
+        return OUSAC_STATUS_OK;
+    const ousac_status status = check(cudaStreamSynchronize(c->stream), "sum_squares", error);
+    for (size_t i = 0; i < s->delivery_count && !status; i++)
+        for (size_t j = 0; j < s->deliveries[i].count; j++)
+            s->deliveries[i].out[j] += s->fetched[s->deliveries[i].offset + j];
+    s->delivery_count = s->result_count = 0;
+    return status;
+}
+
 ousac_status play(const ousac_backend *backend, Context *c, ousac_error *error) {
     Sequence *s = c->sequence;
     State *state = c->state;
@@ -208,22 +241,28 @@ Sequence *recording(const ousac_backend *backend) {
     return c != nullptr && c->sequence != nullptr && c->sequence->recording ? c->sequence : nullptr;
 }
 
+static bool make_room(Calls *calls, size_t needed) {
+    if (needed <= calls->room)
+        return true;
+    size_t room = calls->room > 0 ? calls->room : static_cast<size_t>(CALLS_BYTES);
+    while (room < needed)
+        room *= 2;
+    unsigned char *grown = static_cast<unsigned char *>(ousac_malloc(room, 1));
+    if (grown == nullptr)
+        return false;
+    if (calls->used > 0)
+        std::memcpy(grown, calls->bytes, calls->used);
+    ousac_free(calls->bytes);
+    calls->bytes = grown;
+    calls->room = room;
+    return true;
+}
+
 unsigned char *append(Sequence *s, Runner runner, size_t bytes) {
     Calls *calls = &s->calls;
     const size_t needed = calls->used + sizeof runner + bytes;
-    if (needed > calls->room) {
-        size_t room = calls->room > 0 ? calls->room : static_cast<size_t>(CALLS_BYTES);
-        while (room < needed)
-            room *= 2;
-        unsigned char *grown = static_cast<unsigned char *>(ousac_malloc(room, 1));
-        if (grown == nullptr)
-            return nullptr;
-        if (calls->used > 0)
-            std::memcpy(grown, calls->bytes, calls->used);
-        ousac_free(calls->bytes);
-        calls->bytes = grown;
-        calls->room = room;
-    }
+    if (!make_room(calls, needed))
+        return nullptr;
     unsigned char *at = calls->bytes + calls->used;
     std::memcpy(at, &runner, sizeof runner);
     calls->used = needed;
@@ -234,9 +273,14 @@ ousac_status flush(const ousac_backend *backend, ousac_error *error) {
     Sequence *s = recording(backend);
     if (s == nullptr)
         return OUSAC_STATUS_OK;
+    Context *c = present(backend);
     s->recording = false;
     s->staging_busy = s->staged > 0;
     s->failed = run_calls(backend, &s->calls, &s->failure);
+    if (!s->failed && s->result_count > 0)
+        s->failed = fetch_results(backend, s->result_count, &s->failure);
+    if (!s->failed)
+        s->failed = deliver(c, &s->failure);
     s->calls.used = 0;
     if (s->failed && error != nullptr)
         *error = s->failure;
@@ -259,6 +303,7 @@ ousac_status sequence_begin(const ousac_backend *backend, ousac_error *error) {
     c->sequence->failed = OUSAC_STATUS_OK;
     c->sequence->calls.used = 0;
     c->sequence->staged = 0;
+    c->sequence->delivery_count = c->sequence->result_count = 0;
     return OUSAC_STATUS_OK;
 }
 
@@ -270,14 +315,21 @@ ousac_status sequence_end(const ousac_backend *backend, int run, ousac_error *er
     Sequence *s = c->sequence;
     if (s == nullptr || !s->begun)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "sequence_end: expected a sequence that was begun");
-    const bool whole = s->recording;
+    bool whole = s->recording;
+    if (whole && run && s->result_count > 0) {
+        status = Recorded<fetch_results>::call(backend, s->result_count, error);
+        whole = s->recording; /* short of memory, it ran already */
+    }
     s->begun = s->recording = false;
     if (run && s->failed) {
         status = s->failed;
         if (error != nullptr)
             *error = s->failure;
-    } else if (run && whole)
+    } else if (run && whole && !status) {
         status = play(backend, c, error);
+        if (!status)
+            status = deliver(c, error);
+    }
     s->calls.used = 0;
     return status;
 }
@@ -314,6 +366,32 @@ ousac_status sequence_upload(const ousac_backend *backend, void *target, const v
     return Recorded<staged_upload>::call(backend, target, offset, bytes, error);
 }
 
+Sequence *reserve_results(const ousac_backend *backend, size_t count, double *out, size_t *offset) {
+    Sequence *s = recording(backend);
+    void *block = nullptr;
+    /* The call itself must find room: its results are waited for from now on. */
+    if (s == nullptr || count > RESULTS_MAX - s->result_count || s->delivery_count == RESULTS_MAX ||
+        !make_room(&s->calls, s->calls.used + CALL_BYTES_MAX))
+        return nullptr;
+    if (s->results == nullptr && cudaMalloc(&block, RESULTS_MAX * sizeof(double)) == cudaSuccess)
+        s->results = static_cast<double *>(block);
+    if (s->results != nullptr && s->fetched == nullptr &&
+        cudaMallocHost(&block, RESULTS_MAX * sizeof(double)) == cudaSuccess)
+        s->fetched = static_cast<double *>(block);
+    if (s->fetched == nullptr) {
+        (void)cudaGetLastError();
+        return nullptr;
+    }
+    *offset = s->result_count;
+    s->deliveries[s->delivery_count++] = {out, *offset, count};
+    s->result_count += count;
+    return s;
+}
+
+double *sequence_results(const Context *c, size_t offset) {
+    return c->sequence->results + offset;
+}
+
 void forget_graphs(Sequence *s) {
     for (size_t i = 0; s != nullptr && i < GRAPHS_MAX; i++)
         drop(&s->graphs[i]);
@@ -331,6 +409,9 @@ void sequence_free(Sequence *s) {
     ousac_free(s->calls.bytes);
     if (s->staging != nullptr)
         (void)cudaFreeHost(s->staging);
+    (void)cudaFree(s->results);
+    if (s->fetched != nullptr)
+        (void)cudaFreeHost(s->fetched);
     ousac_free(s);
 }
 

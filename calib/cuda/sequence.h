@@ -15,8 +15,12 @@
  * no longer used takes on the new list. Where all are in use, as with a forecast over many steps, whose lists
  * differ by their coefficients, those that find no room run call by call.
  *
- * Whatever cannot be captured (results in host memory, allocations) first runs what was written down, call by
- * call; so does every list whose capture fails. The results are those of the calls without a sequence.
+ * Sums of squares, of which a recorded forward takes hundreds, leave their results in device memory; all are
+ * fetched together when the list has run, and added where the calls said, in the order of the calls.
+ *
+ * Whatever cannot be captured (other results in host memory, allocations) first runs what was written down,
+ * call by call; so does every list whose capture fails. The results are those of the calls without a
+ * sequence.
  */
 #ifndef OUSAC_CUDA_SEQUENCE_H
 #define OUSAC_CUDA_SEQUENCE_H
@@ -49,6 +53,12 @@ ousac_status sequence_end(const ousac_backend *, int run, ousac_error *error);
 /* *done = 1 where the upload was written down. */
 ousac_status sequence_upload(const ousac_backend *, void *target, const void *source, size_t bytes, int *done,
                              ousac_error *error);
+
+/* Room for `count` sums of a call that is written down, to be added to out at the end; NULL where there is
+ * none left or nothing is written down. *offset: what sequence_results takes. */
+Sequence *reserve_results(const ousac_backend *backend, size_t count, double *out, size_t *offset);
+/* Where they are left: device memory. */
+double *sequence_results(const Context *context, size_t offset);
 
 /* An operation that is written down within a sequence: Recorded<linear>::call. */
 template <auto Operation> struct Recorded;

@@ -101,6 +101,8 @@ refused "lost while sampling" 1 "the device stopped working" env OUSAC_EMULATED_
 check "nothing is left of it" test ! -e no.png
 
 # --- graphs change nothing ---
+check "a recording without graphs" env OUSAC_CUDA_GRAPHS=0 "$OUSAC" "${profile[@]}" --threads 1 -o eager.oca
+check "is the same file" cmp whole.oca eager.oca
 calibrate=(calibrate "${common[@]}" --samples 4 --validation 2 --test 2 --micro-batch 2 --budget-step 0.6 --dtype f32)
 for graphs in 0 1; do
     for forecast in off on; do

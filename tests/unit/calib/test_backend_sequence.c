@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 40, D = 24, HEADS = 2, R = 5, THREADS = 3, MANY = 80 };
+enum { ROWS = 40, D = 24, HEADS = 2, R = 5, THREADS = 3, MANY = 150 };
 enum { X = ROWS * D, WIDE = ROWS * 3 * D };
 
 static const ousac_backend *k;
@@ -219,14 +219,14 @@ static void what_cannot_wait_runs_what_came_before(void **unused) {
     for (int round = 0; round < 3; round++)
         for (int which = 0; which < 5; which++) {
             float *x = put(k, host, sizeof host), *y = put(k, host, sizeof host);
-            double *packed = k->alloc(k, 8 * 8, sizeof *packed), sum = 0;
+            double sums[N] = {0};
             ousac_error error = {0};
             int finite = 0;
             must(k->sequence_begin(k, &error), &error);
             must(k->axpy(k, N, 2, x, y, &error), &error); /* y = 3 */
             if (which == 0) {
-                must(k->sum_squares(k, 1, N, y, N, 1, &sum, &error), &error);
-                assert_true(sum == 9 * N);
+                must(k->sum_abs_columns(k, 1, N, y, N, 1, sums, &error), &error);
+                assert_true(sums[0] == 3 && sums[N - 1] == 3);
             } else if (which == 1) {
                 get(k, out, y, sizeof out);
                 assert_true(out[0] == 3 && out[N - 1] == 3);
@@ -247,14 +247,97 @@ static void what_cannot_wait_runs_what_came_before(void **unused) {
             get(k, out, y, sizeof out);
             for (int i = 0; i < N; i++)
                 assert_true(out[i] == 4);
-            drop(k, x), drop(k, y), drop(k, packed);
+            drop(k, x), drop(k, y);
         }
+}
+
+/* Sums of squares, moments and all: what a recorded forward does. They add to what is there, in the order of
+ * the calls, at the end of the sequence; what they are taken of may have changed by then. */
+static ousac_status record(const float *rows, float *x, float *delta, float *gram, double *packed,
+                           double weight, double out[4], ousac_error *error) {
+    ousac_status status = k->upload(k, x, rows, X * sizeof *rows, error);
+#define THEN(call)                                                                                           \
+    if (!status)                                                                                             \
+    status = (call)
+    THEN(k->sum_squares(k, ROWS, D, x, D, ROWS / 2, out, error));
+    THEN(k->sum_squares_diff(k, ROWS, D, x, D, delta, D, ROWS, out + 2, error));
+    THEN(k->subtract(k, ROWS, D, x, D, delta, D, delta, D, error));
+    THEN(k->sum_squares(k, ROWS, D, delta, D, ROWS, out + 3, error));
+    THEN(k->gram(k, ROWS, D, delta, D, gram, D, error));
+    THEN(k->accumulate_packed(k, D, weight, gram, D, packed, error));
+    THEN(k->copy(k, ROWS, D, x, D, delta, D, error));
+    THEN(k->sum_squares(k, ROWS, D, delta, D, ROWS, out + 3, error));
+#undef THEN
+    return status;
+}
+
+static void sums_arrive_at_the_end(void **unused) {
+    enum { PACKED = D * (D + 1) / 2, ROUNDS = 9 };
+    double sums[2][4] = {{0}}, packed_sums[2][PACKED], zeros[PACKED] = {0};
+    (void)unused;
+    for (int sequence = 0; sequence < 2; sequence++) {
+        uint64_t state = 7;
+        float *first = filled(&state, ROWS, D);
+        float *x = put(k, first, X * sizeof *first), *delta = put(k, first, X * sizeof *first);
+        float *gram = k->alloc(k, D * D, sizeof *gram);
+        double *packed = put(k, zeros, sizeof zeros), *out = sums[sequence];
+        ousac_error error = {0};
+        for (int round = 0; round < ROUNDS; round++) {
+            float *rows = filled(&state, ROWS, D);
+            const double weight = round % 3, before = out[0];
+            if (sequence)
+                must(k->sequence_begin(k, &error), &error);
+            must(record(rows, x, delta, gram, packed, weight, out, &error), &error);
+            if (sequence) {
+                assert_true(out[0] == before); /* not yet */
+                if (round == 4) {              /* what cannot wait brings them with it */
+                    double columns[D] = {0};
+                    must(k->sum_abs_columns(k, ROWS, D, x, D, ROWS, columns, &error), &error);
+                    assert_true(out[0] > before);
+                }
+                must(k->sequence_end(k, 1, &error), &error);
+            }
+            assert_true(out[0] > before);
+            free(rows);
+        }
+        if (sequence) { /* forgotten with the rest */
+            must(k->sequence_begin(k, &error), &error);
+            must(record(first, x, delta, gram, packed, 1, out, &error), &error);
+            must(k->sequence_end(k, 0, &error), &error);
+        }
+        get(k, packed_sums[sequence], packed, sizeof zeros);
+        drop(k, x), drop(k, delta), drop(k, gram), drop(k, packed);
+        free(first);
+    }
+    assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
+    assert_memory_equal(packed_sums[0], packed_sums[1], sizeof packed_sums[0]);
+}
+
+/* More sums than there is room for: some arrive early. */
+static void many_sums_arrive(void **unused) {
+    enum { N = 1030, CALLS = 2 };
+    float host[N];
+    double *sums = calloc(CALLS * N, sizeof *sums);
+    (void)unused;
+    assert_non_null(sums);
+    for (int i = 0; i < N; i++)
+        host[i] = (float)i;
+    float *x = put(k, host, sizeof host);
+    ousac_error error = {0};
+    must(k->sequence_begin(k, &error), &error);
+    for (size_t c = 0; c < CALLS; c++)
+        must(k->sum_squares(k, N, 1, x, 1, 1, sums + c * N, &error), &error);
+    must(k->sequence_end(k, 1, &error), &error);
+    for (size_t i = 0; i < CALLS * N; i++)
+        assert_true(sums[i] == (double)(i % N) * (double)(i % N));
+    drop(k, x);
+    free(sums);
 }
 
 static void misuse_is_reported(void **unused) {
     float host[16] = {0}, *x = put(k, host, sizeof host);
     ousac_error error = {0};
-    double sum = 0;
+    double sums[16] = {0};
     (void)unused;
     assert_int_equal(k->sequence_end(k, 1, &error), OUSAC_STATUS_USAGE);
     must(k->sequence_begin(k, &error), &error);
@@ -275,7 +358,7 @@ static void misuse_is_reported(void **unused) {
     assert_int_equal(k->sequence_end(k, 1, &error), OUSAC_STATUS_USAGE);
     must(k->sequence_begin(k, &error), &error);
     must(k->copy(k, 2, 3, x, 3, x, 2, &error), &error);
-    assert_int_equal(k->sum_squares(k, 1, 16, x, 16, 1, &sum, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(k->sum_abs_columns(k, 1, 16, x, 16, 1, sums, &error), OUSAC_STATUS_USAGE);
     must(k->sequence_end(k, 0, &error), &error);
     /* and the next one is none the worse */
     must(k->sequence_begin(k, &error), &error);
@@ -348,8 +431,8 @@ static void more_lists_than_places(void **unused) {
     emulated_count(after);
     if (!emulated_is_real()) {
         /* met again in the second round, all in use from then on */
-        assert_int_equal(between[EMULATED_LAUNCHED] - before[EMULATED_LAUNCHED], 3 * 64);
-        assert_true(between[EMULATED_CAPTURES] - before[EMULATED_CAPTURES] == 64);
+        assert_int_equal(between[EMULATED_LAUNCHED] - before[EMULATED_LAUNCHED], 3 * 128);
+        assert_true(between[EMULATED_CAPTURES] - before[EMULATED_CAPTURES] == 128);
         /* of the same shape: the graphs there were take the new scalars */
         assert_int_equal(after[EMULATED_UPDATED] - between[EMULATED_UPDATED], 4);
         assert_int_equal(after[EMULATED_INSTANTIATED], between[EMULATED_INSTANTIATED]);
@@ -493,6 +576,8 @@ int main(void) {
         cmocka_unit_test(a_list_is_captured_when_it_is_met_again),
         cmocka_unit_test(nothing_runs_before_the_end),
         cmocka_unit_test(what_cannot_wait_runs_what_came_before),
+        cmocka_unit_test(sums_arrive_at_the_end),
+        cmocka_unit_test(many_sums_arrive),
         cmocka_unit_test(misuse_is_reported),
         cmocka_unit_test(large_uploads_pass),
         cmocka_unit_test(more_lists_than_places),
