@@ -41,6 +41,10 @@ ousac_status check(cudaError_t result, const char *operation, ousac_error *error
     (void)cudaGetLastError(); /* an error that the device survives is not reported twice */
     if (result == cudaErrorMemoryAllocation)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cuda: %s: no device memory", operation);
+    if (result == cudaErrorNoKernelImageForDevice)
+        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
+                          "cuda: the plug-in was built for other devices than this one: %s",
+                          cudaGetErrorString(result));
     if (ends_device(result))
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "cuda: the device stopped working, seen at %s: %s (%s)",
                           operation, cudaGetErrorString(result), cudaGetErrorName(result));

@@ -49,6 +49,8 @@ refused "no such device" 6 "no device 3: this machine has 1" "$OUSAC" "${sample[
 check "auto is the CPU where there is none" env OUSAC_EMULATED_DEVICES=0 "$OUSAC" "${sample[@]}" --device auto -o auto.png
 refused "no bfloat16" 6 "compute capability 7.5: bfloat16 products need 8.0" \
     env OUSAC_EMULATED_CAPABILITY=75 "$OUSAC" "${sample[@]}" --device cuda --compute bf16 -o no.png
+refused "no code for it" 6 "built for other devices than this one: no kernel image" \
+    env OUSAC_EMULATED_CAPABILITY=61 "$OUSAC" "${sample[@]}" --device cuda -o no.png
 check "nothing is left" test ! -e no.png
 
 # --- short of memory, wherever it ends ---
@@ -109,7 +111,7 @@ for graphs in 0 1; do
         OUSAC_CUDA_GRAPHS=$graphs "$OUSAC" "${calibrate[@]}" --method uniform --forecast $forecast --threads 1 \
             -o run$graphs.$forecast >out 2>err || fail "calibrate, graphs $graphs, forecast $forecast"
     done
-    OUSAC_CUDA_GRAPHS=$graphs "$OUSAC" place "${common[@]}" --samples 2 --full 2 --micro-batch 2 --threads 1 \
+    OUSAC_CUDA_GRAPHS=$graphs "$OUSAC" place "${common[@]}" --samples 2 --probe-samples 2 --evaluations 2 --full 2 --micro-batch 2 --threads 1 \
         -o placed$graphs.json >out 2>err || fail "place, graphs $graphs"
 done
 for forecast in off on; do
@@ -128,8 +130,24 @@ check "that is something" "${PYTHON:-python3}" -c 'import re, sys
 output = float(re.search(r"final samples ([0-9.e-]+)", open("effect").read()).group(1))
 sys.exit(not 1e-5 < output < 0.05)'
 refused "one precision a profile" 4 "float32 and the other in bfloat16" "$OUSAC" merge whole.oca b.oca -o m.oca
-check "a bundle made in bfloat16" "$OUSAC" "${calibrate[@]}" --compute bf16 --method uniform --forecast off -o low
-check "its factors are those of the exact weights" "$OUSAC" verify low/bundle.oca
+# Factors by the plain SVD depend on the weights alone, which must be the checkpoint's and not the rounded ones.
+for compute in f32 bf16; do
+    check "a bundle made in $compute" "$OUSAC" "${calibrate[@]}" --compute $compute --factors svd --method uniform --forecast off -o $compute
+    check "and exported" "$OUSAC" export --safetensors $compute/bundle.oca -o $compute.safetensors
+done
+cat >factors.py <<'PYTHON'
+import json, struct, sys
+
+def factors(path):
+    data = open(path, "rb").read()
+    size = struct.unpack("<Q", data[:8])[0]
+    return {name: (entry["shape"], data[8 + size + entry["data_offsets"][0]:8 + size + entry["data_offsets"][1]])
+            for name, entry in json.loads(data[8:8 + size]).items() if name.startswith("factor/")}
+
+a, b = factors(sys.argv[1]), factors(sys.argv[2])
+sys.exit(not a or a != b)
+PYTHON
+check "its factors are those of the exact weights" "${PYTHON:-python3}" factors.py f32.safetensors bf16.safetensors
 check "auto takes bfloat16 to the device" "$OUSAC" "${sample[@]}" --device auto --compute bf16 -o auto16.png
 
 echo "$passed passed, $failed failed"

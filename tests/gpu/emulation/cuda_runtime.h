@@ -60,6 +60,7 @@ enum cudaError_t {
     cudaErrorMemoryAllocation = 2,
     cudaErrorDevicesUnavailable = 46,
     cudaErrorNoDevice = 100,
+    cudaErrorNoKernelImageForDevice = 209,
     cudaErrorECCUncorrectable = 214,
     cudaErrorNvlinkUncorrectable = 220,
     cudaErrorContained = 226,

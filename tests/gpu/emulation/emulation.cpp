@@ -192,6 +192,7 @@ using namespace ousac_emulation;
 static std::mutex lock;                         /* over what follows */
 static std::map<void *, size_t> blocks, locked; /* of the device, page-locked; bytes */
 static size_t device_bytes, device_limit;
+enum { BUILT_FOR = 70 }; /* the least capability */
 static int devices = 1, capability = 90;
 static bool captures_fail;
 static std::atomic<long> submissions_left; /* before the device is lost; below 0: for ever */
@@ -331,6 +332,8 @@ const char *cudaGetErrorString(cudaError_t error) {
         return "unspecified launch failure";
     case cudaErrorNoDevice:
         return "no CUDA-capable device is detected";
+    case cudaErrorNoKernelImageForDevice:
+        return "no kernel image is available for execution on the device";
     default:
         return "emulated error";
     }
@@ -421,6 +424,8 @@ cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t 
     return submit(stream, KIND_SET, [=] { std::memset(target, value, bytes); });
 }
 cudaError_t ousac_set_shared_limit(int bytes) {
+    if (capability < BUILT_FOR)
+        return fails(cudaErrorNoKernelImageForDevice);
     return bytes <= 99 * 1024 ? cudaSuccess : fails(cudaErrorInvalidValue);
 }
 
