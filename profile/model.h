@@ -85,7 +85,8 @@ typedef struct ousac_family {
                                 size_t count, ousac_error *error);
     /* Text of the conditioning of a sample, for people ("class 3, ring"), at most size bytes. */
     void (*describe_input)(const ousac_model *model, uint64_t seed, uint64_t sample, char *text, size_t size);
-    /* x (count, channels, height, width) -> predicted noise, same shape; backend memory. */
+    /* x (count, channels, height, width) -> predicted noise, same shape; backend memory. Runs within a
+     * sequence of the backend (calib/backend.h), so nothing in it may wait for a result. */
     ousac_status (*forward)(const ousac_model *model, void *workspace, int branch, size_t count,
                             const float *x, double timestep, const ousac_linears *linears, float *out,
                             ousac_error *error);
