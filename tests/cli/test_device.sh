@@ -7,30 +7,8 @@
 # Each check prints one line; the last line counts them.
 set -u
 
-OUSAC=${OUSAC:-build/ousac}
+. "$(dirname "$0")/pipeline.bash"
 BUILD=${BUILD:-build}
-DATA=${DATA:-data}
-WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
-passed=0
-failed=0
-
-pass() {
-    passed=$((passed + 1))
-    echo "ok      $1"
-}
-
-fail() {
-    failed=$((failed + 1))
-    echo "FAILED  $1"
-    sed 's/^/        /' "$WORK/out" "$WORK/err" 2>/dev/null | head -20
-}
-
-check() { # check NAME COMMAND...: the command succeeds
-    local name=$1
-    shift
-    if "$@" >"$WORK/out" 2>"$WORK/err"; then pass "$name"; else fail "$name"; fi
-}
 
 # refused NAME CODE PATTERN ARGUMENT...: the exit code, one line on standard error that has the pattern, and no file.
 refused() {
@@ -81,5 +59,4 @@ done
 check "the scaled bundle on other memory is the CPU's" "$OUSAC" diff "$WORK/cpu.cd/bundle.oca" "$WORK/cuda.cd/bundle.oca"
 check "the placement on other memory is the CPU's" "$OUSAC" diff "$WORK/cpu.json" "$WORK/cuda.json"
 
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish

@@ -11,32 +11,9 @@ PYTHON=${PYTHON:-python3}
 WORK=$(mktemp -d) || exit 2
 trap 'rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 2
-passed=0 failed=0
 export OPENBLAS_NUM_THREADS=1
 
-pass() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAILED: $1: $(head -c 400 out err 2>/dev/null)" >&2
-}
-# check NAME COMMAND...: the command succeeds.
-check() {
-    local name=$1
-    shift
-    if "$@" >out 2>err; then pass; else fail "$name"; fi
-}
-# refused NAME CODE TEXT COMMAND...: exit code, and one line on standard error that has the text.
-refused() {
-    local name=$1 code=$2 text=$3 got
-    shift 3
-    "$@" >out 2>err
-    got=$?
-    if [ $got = "$code" ] && [ "$(wc -l <err)" = 1 ] && grep -qF -- "$text" err; then
-        pass
-    else
-        fail "$name: exit code $got, expected $code and '$text'"
-    fi
-}
+. "$ROOT/tests/cli/quiet.bash"
 absent() { [ ! -e "$1" ]; }
 # samples FILE: how many a profile holds.
 samples() {
@@ -271,5 +248,4 @@ check "what is no decision is not taken up" "$OUSAC" "${open[@]}" -o moved
 cp out told
 check "but searched for" grep -q "^placed" told
 
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+finish

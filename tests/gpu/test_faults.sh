@@ -6,35 +6,12 @@
 #     OUSAC=build/ousac BUILD=build bash tests/gpu/test_faults.sh
 set -u
 
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && BUILD=$(realpath "${BUILD:-build}") || exit 2
+HERE=$(cd "$(dirname "$0")" && pwd) && OUSAC=$(realpath "${OUSAC:-build/ousac}") && BUILD=$(realpath "${BUILD:-build}") || exit 2
 WORK=$(mktemp -d) || exit 2
 trap 'rm -rf "$WORK"' EXIT
 cd "$WORK" || exit 2
 export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so
-passed=0 failed=0
-
-pass() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAILED: $1: $(head -c 400 out err 2>/dev/null)" >&2
-}
-check() { # check NAME COMMAND...: the command succeeds
-    local name=$1
-    shift
-    if "$@" >out 2>err; then pass; else fail "$name"; fi
-}
-# refused NAME CODE TEXT COMMAND...: exit code, and one line on standard error that has the text.
-refused() {
-    local name=$1 code=$2 text=$3 got
-    shift 3
-    "$@" >out 2>err
-    got=$?
-    if [ $got = "$code" ] && [ "$(wc -l <err)" = 1 ] && grep -qF -- "$text" err; then
-        pass
-    else
-        fail "$name: exit code $got, expected $code and '$text'"
-    fi
-}
+. "$HERE/../cli/quiet.bash"
 
 "$BUILD/tests/tools/make_dit" dit >/dev/null || exit 1
 "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o s.json -q || exit 1
@@ -150,5 +127,4 @@ PYTHON
 check "its factors are those of the exact weights" "${PYTHON:-python3}" factors.py f32.safetensors bf16.safetensors
 check "auto takes bfloat16 to the device" "$OUSAC" "${sample[@]}" --device auto --compute bf16 -o auto16.png
 
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish
