@@ -97,8 +97,8 @@ struct ousac_backend {
     ousac_status (*subtract)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
                              size_t lda, const float *b, size_t ldb, float *y, size_t ldy,
                              ousac_error *error);
-    /* y (rows, cols): row i is `scale` times row index[i] of a - b; `index` is backend memory, NULL for 0, 1,
-     * 2... */
+    /* y (rows, cols): row i is `scale` times row index[i] of a minus row i of b; `index` is backend memory,
+     * NULL for 0, 1, 2... */
     ousac_status (*subtract_rows)(const ousac_backend *backend, size_t rows, size_t cols,
                                   const uint32_t *index, float scale, const float *a, size_t lda,
                                   const float *b, size_t ldb, float *y, size_t ldy, ousac_error *error);
@@ -125,12 +125,15 @@ struct ousac_backend {
     ousac_status (*sum_squares_diff)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
                                      size_t lda, const float *b, size_t ldb, size_t rows_per_group,
                                      double *out, ousac_error *error);
-    /* What a cache's reference needs of x (rows, cols), in one pass: *square (host memory) += the sum of x^2;
-     * where `compare`, *change (host) += that of (x - past)^2, the difference taken in float64; where `keep`,
-     * past = x afterwards. past (rows, cols). The sums are those of sum_squares and sum_squares_diff. */
-    ousac_status (*measure_change)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
-                                   size_t ldx, float *past, size_t ld_past, int compare, int keep,
-                                   double *square, double *change, ousac_error *error);
+    /* What a cache's reference needs of an activation x, in one pass. Row i of past (rows, cols) stands for
+     * row index[i] of x: *square (host memory) += the sum of the squares of these rows of x; where `compare`,
+     * *change (host) += that of their differences from past, taken in float64; where `keep`, row i of past is
+     * row next[i] of x afterwards. `index` and `next` are backend memory, NULL for 0, 1, 2..., where the sums
+     * are those of sum_squares and sum_squares_diff. */
+    ousac_status (*measure_change)(const ousac_backend *backend, size_t rows, size_t cols,
+                                   const uint32_t *index, const uint32_t *next, const float *x, size_t ldx,
+                                   float *past, size_t ld_past, int compare, int keep, double *square,
+                                   double *change, ousac_error *error);
     /* Sums over rows of absolute values, per column, float64, to host memory: out (rows / rows_per_group,
      * cols), contiguous; out(g, j) += sum of |x(i, j)| over the rows i of group g. */
     ousac_status (*sum_abs_columns)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,

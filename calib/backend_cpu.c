@@ -533,7 +533,7 @@ static ousac_status cpu_subtract_rows(const ousac_backend *backend, size_t rows,
     CHECK_VIEW("subtract_rows", "y", rows, cols, ldy, float);
     for (size_t i = 0; i < rows; i++) {
         const size_t row = index != NULL ? index[i] : i;
-        kernels_of(backend)->subtract_scaled(cols, scale, a + row * lda, b + row * ldb, y + i * ldy);
+        kernels_of(backend)->subtract_scaled(cols, scale, a + row * lda, b + i * ldb, y + i * ldy);
     }
     return OUSAC_STATUS_OK;
 }
@@ -606,13 +606,15 @@ static ousac_status cpu_sum_squares_diff(const ousac_backend *backend, size_t ro
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status cpu_measure_change(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+static ousac_status cpu_measure_change(const ousac_backend *backend, size_t rows, size_t cols,
+                                       const uint32_t *index, const uint32_t *next, const float *x,
                                        size_t ldx, float *past, size_t ld_past, int compare, int keep,
                                        double *square, double *change, ousac_error *error) {
     double squares = 0, changes = 0;
     CHECK_VIEW("measure_change", "x", rows, cols, ldx, float);
     CHECK_VIEW("measure_change", "past", rows, cols, ld_past, float);
-    kernels_of(backend)->measure_change(rows, cols, x, ldx, past, ld_past, compare, keep, &squares, &changes);
+    kernels_of(backend)->measure_change(rows, cols, index, next, x, ldx, past, ld_past, compare, keep,
+                                        &squares, &changes);
     *square += squares;
     if (compare)
         *change += changes;

@@ -304,17 +304,16 @@ static double sum_squares_diff(size_t rows, size_t cols, const float *a, size_t 
     return add_lanes64(lanes) + rest;
 }
 
-static void measure_change(size_t rows, size_t cols, const float *x, size_t ldx, float *past, size_t ld_past,
-                           int compare, int keep, double *square, double *change) {
+static void measure_change(size_t rows, size_t cols, const uint32_t *index, const uint32_t *next,
+                           const float *x, size_t ldx, float *past, size_t ld_past, int compare, int keep,
+                           double *square, double *change) {
     double squares[LANES64] = {0}, changes[LANES64] = {0};
     double rest_square = 0, rest_change = 0;
-    if (!compare)
-        *square = sum_squares(rows, cols, x, ldx);
     for (size_t i = 0; i < rows; i++) {
-        const float *now = x + i * ldx;
+        const float *now = x + (index ? index[i] : i) * ldx;
         float *then = past + i * ld_past;
-        size_t j = compare ? 0 : cols;
-        for (; j + LANES64 <= cols; j += LANES64) {
+        size_t j = 0;
+        for (; compare && j + LANES64 <= cols; j += LANES64) {
             __builtin_prefetch(then + ld_past + j); /* memory, not arithmetic, is what this waits for */
             for (size_t l = 0; l < LANES64; l++) {
                 const double value = (double)now[j + l], moved = value - (double)then[j + l];
@@ -322,18 +321,22 @@ static void measure_change(size_t rows, size_t cols, const float *x, size_t ldx,
                 changes[l] += moved * moved;
             }
         }
+        for (; j + LANES64 <= cols; j += LANES64)
+            for (size_t l = 0; l < LANES64; l++) {
+                const double value = (double)now[j + l];
+                squares[l] += value * value;
+            }
         for (; j < cols; j++) {
-            const double value = (double)now[j], moved = value - (double)then[j];
+            const double value = (double)now[j], moved = compare ? value - (double)then[j] : 0;
             rest_square += value * value;
             rest_change += moved * moved;
         }
-        if (keep) /* the row is in cache now */
-            memcpy(then, now, cols * sizeof *then);
+        if (keep)
+            memcpy(then, x + (next ? next[i] : i) * ldx, cols * sizeof *then);
     }
-    if (compare) {
-        *square = add_lanes64(squares) + rest_square;
+    *square = add_lanes64(squares) + rest_square;
+    if (compare)
         *change = add_lanes64(changes) + rest_change;
-    }
 }
 
 static void sum_abs_columns(size_t rows, size_t cols, const float *x, size_t ldx, double *sum) {

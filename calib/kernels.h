@@ -49,10 +49,12 @@ typedef struct ousac_kernels {
     double (*sum_squares)(size_t rows, size_t cols, const float *x, size_t ldx);
     double (*sum_squares_diff)(size_t rows, size_t cols, const float *a, size_t lda, const float *b,
                                size_t ldb);
-    /* *square = sum of x^2, in the order of sum_squares; where `compare`, *change = that of (x - past)^2 as
-     * sum_squares_diff has it; where `keep`, past = x. */
-    void (*measure_change)(size_t rows, size_t cols, const float *x, size_t ldx, float *past, size_t ld_past,
-                           int compare, int keep, double *square, double *change);
+    /* Row i of past stands for row index[i] of x, NULL for 0, 1...: *square = the sum of squares of these
+     * rows of x, in the order of sum_squares; where `compare`, *change = that of what they differ from past,
+     * as sum_squares_diff has it; where `keep`, row i of past = row next[i] of x, NULL likewise. */
+    void (*measure_change)(size_t rows, size_t cols, const uint32_t *index, const uint32_t *next,
+                           const float *x, size_t ldx, float *past, size_t ld_past, int compare, int keep,
+                           double *square, double *change);
     /* sum[j] += |x(i, j)|, and |a(i, j) - b(i, j)| with the difference taken in float64, row after row. */
     void (*sum_abs_columns)(size_t rows, size_t cols, const float *x, size_t ldx, double *sum);
     void (*sum_abs_columns_diff)(size_t rows, size_t cols, const float *a, size_t lda, const float *b,

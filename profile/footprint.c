@@ -77,20 +77,20 @@ uint64_t ousac_footprint_executor(const ousac_model *model, size_t batch, size_t
 
 uint64_t ousac_footprint_witness(const ousac_arch *arch, const ousac_schedule *schedule, size_t batch,
                                  size_t tokens, size_t segments, int magnitudes, int spilled) {
-    const uint64_t rows = (uint64_t)batch * arch->tokens;
-    const uint64_t history =
-        ousac_footprint_history(arch, (size_t)rows, 1) * ousac_footprint_branches(schedule);
+    const size_t rows = batch * tokens, branches = ousac_footprint_branches(schedule);
     uint64_t largest = 0, dims = 0,
-             bytes = history + ousac_footprint_profile(arch, schedule->step_count, magnitudes);
+             bytes = ousac_footprint_history(arch, rows, 1) * branches +
+                     ousac_footprint_profile(arch, schedule->step_count, magnitudes) +
+                     (rows * (2 + 1 + OUSAC_BRANCHES) + arch->tokens) * sizeof(uint32_t);
     for (size_t g = 0; g < arch->group_count; g++) {
         largest = most(largest, arch->groups[g].dim);
         dims += arch->groups[g].dim;
     }
     if (magnitudes)
-        bytes += history;
-    if (segments) /* the deltas that wait, a Gram matrix, the rows chosen */
+        bytes += ousac_footprint_history(arch, batch * arch->tokens, 1) * branches;
+    if (segments) /* the deltas that wait, a Gram matrix */
         bytes += ousac_recorder_waiting(schedule, batch, tokens) * dims * sizeof(float) +
-                 largest * largest * sizeof(float) + (2 * rows + arch->tokens) * sizeof(uint32_t) +
+                 largest * largest * sizeof(float) +
                  (spilled ? ousac_footprint_largest_moment(arch) : ousac_footprint_moments(arch, segments));
     return bytes;
 }

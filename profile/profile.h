@@ -20,9 +20,9 @@
 extern "C" {
 #endif
 
-/* Scalars recorded for every step and branch; sums of squares over all tokens and the samples recorded. The
- * delta of an evaluation is against the branch's last full evaluation before it, also where it is full itself
- * (the error that a refresh removes); 0 where there is none. */
+/* Scalars recorded for every step and branch; sums of squares over the samples recorded and over all tokens,
+ * for which the tokens used stand. The delta of an evaluation is against the branch's last full evaluation
+ * before it, also where it is full itself (the error that a refresh removes); 0 where there is none. */
 typedef enum ousac_scalar {
     OUSAC_SCALAR_X2 = 0,       /* per group: ||x||^2 */
     OUSAC_SCALAR_DX2 = 1,      /* per group: ||x - x_c||^2 */
@@ -53,7 +53,7 @@ typedef struct ousac_profile_identity {
     char weights_digest[OUSAC_DIGEST_CHARS]; /* of the step weights */
     uint64_t seed;
     size_t micro_batch;
-    size_t tokens_used; /* per sample and step, 1..N: how many tokens the moments saw */
+    size_t tokens_used; /* per sample and step, 1..N: how many tokens are seen */
     size_t segments;    /* of the step range, each with its own moments; at least 1 */
     int magnitudes;     /* 1: channel magnitudes are recorded */
     int bf16;           /* 1: the model's linears ran in bfloat16 */

@@ -18,9 +18,12 @@ typedef struct witness {
     ousac_history
         history[OUSAC_BRANCHES]; /* of the schedule's cache; empty for a branch that it never evaluates */
     float **waiting;             /* per group: (capacity, dim), weighted deltas not yet in the moment */
-    size_t *waiting_rows, *waiting_segment; /* per group */
-    float *gram;                            /* (dim, dim), the largest */
-    uint32_t *rows_host, *rows;             /* which rows the moments see; host and backend */
+    size_t *waiting_rows, *waiting_segment;           /* per group */
+    float *gram;                                      /* (dim, dim), the largest */
+    uint32_t *chosen[OUSAC_BRANCHES], *spare, *order; /* host: the rows that the references stand for; room
+                                                         for the next choice, and for a permutation */
+    uint32_t *rows, *next_rows;                       /* backend: the same of the evaluation under way */
+    const uint32_t *index, *next; /* the rows that references stand for before it and after it; NULL: all */
     size_t row_count;
     double *scalar[OUSAC_SCALAR_COUNT]; /* as in the profile */
     double **moment;                    /* backend memory, as in the profile */
@@ -37,10 +40,10 @@ typedef struct witness {
 struct ousac_recorder {
     ousac_profile *profile;
     const ousac_backend *backend;
-    size_t workers, rows_max, capacity;
-    size_t last_slot; /* of the schedule's last evaluation */
-    int spilled;      /* 1: the threads' moments are mapped from the profile's spill, which frees them */
-    size_t *group_m;  /* per group: sum of m */
+    size_t workers, batch, rows_max, capacity; /* rows_max: seen of a micro-batch */
+    size_t last_slot;                          /* of the schedule's last evaluation */
+    int spilled;     /* 1: the threads' moments are mapped from the profile's spill, which frees them */
+    size_t *group_m; /* per group: sum of m */
     witness *witness;
     double *host; /* staging for one moment */
     ousac_run_observers observers;
@@ -68,18 +71,14 @@ static ousac_status not_finite(const witness *w, const char *name, ousac_error *
 
 /* --- what is seen --- */
 
-/* The tokens of each sample that the moments see: the first K of a Fisher-Yates shuffle of 0..N-1 under
- * (seed, sample, step), in rising order. */
-static ousac_status choose_rows(witness *w, uint64_t first, size_t count, ousac_error *error) {
+/* The tokens of each sample that are seen from this evaluation on: the first K of a Fisher-Yates shuffle of
+ * 0..N-1 under (seed, sample, step), in rising order. */
+static void choose_rows(witness *w, uint64_t first, size_t count) {
     const ousac_profile *p = w->recorder->profile;
-    const ousac_backend *be = w->recorder->backend;
-    size_t N = p->arch.tokens, K = p->identity.tokens_used;
-    uint32_t *order = w->rows_host + w->recorder->rows_max; /* second half: scratch of N */
-    w->row_count = count * K;
-    if (K == N)
-        return OUSAC_STATUS_OK;
+    const size_t N = p->arch.tokens, K = p->identity.tokens_used;
+    uint32_t *order = w->order;
     for (size_t s = 0; s < count; s++) {
-        uint32_t *chosen = w->rows_host + s * K;
+        uint32_t *chosen = w->spare + s * K;
         for (size_t i = 0; i < N; i++)
             order[i] = (uint32_t)i;
         for (size_t i = 0; i < K; i++) {
@@ -100,7 +99,29 @@ static ousac_status choose_rows(witness *w, uint64_t first, size_t count, ousac_
         for (size_t i = 0; i < K; i++)
             chosen[i] = (uint32_t)(s * N) + order[i];
     }
-    return be->upload(be, w->rows, w->rows_host, w->row_count * sizeof *w->rows, error);
+}
+
+/* Which rows the evaluation is seen at: those that its branch's references stand for. A full one chooses anew
+ * for the references that it leaves; where there are none yet, it is seen at these. */
+static ousac_status place_rows(witness *w, uint64_t first, size_t count, ousac_error *error) {
+    const ousac_profile *p = w->recorder->profile;
+    const ousac_backend *be = w->recorder->backend;
+    const size_t bytes = count * p->identity.tokens_used * sizeof *w->rows;
+    const int seen = w->history[w->branch].filled > 0, full = w->gate == OUSAC_GATE_FULL;
+    ousac_status status = OUSAC_STATUS_OK;
+    w->row_count = count * p->identity.tokens_used;
+    w->index = w->next = NULL;
+    if (p->identity.tokens_used == p->arch.tokens)
+        return OUSAC_STATUS_OK;
+    if (seen)
+        status = be->upload(be, w->rows, w->chosen[w->branch], bytes, error);
+    if (full && !status) {
+        choose_rows(w, first, count);
+        status = be->upload(be, w->next_rows, w->spare, bytes, error);
+    }
+    w->next = w->next_rows;
+    w->index = seen ? w->rows : w->next_rows;
+    return status;
 }
 
 static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, uint64_t first, size_t count,
@@ -112,14 +133,14 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "step %zu, branch %s is evaluated, but not by the profile's schedule %s", step,
                           ousac_branch_name(branch), p->schedule.name);
-    if (count * p->arch.tokens > w->recorder->rows_max)
-        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a recorder of %zu rows", count,
-                          w->recorder->rows_max);
+    if (count > w->recorder->batch)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a recorder for %zu", count,
+                          w->recorder->batch);
     w->step = step;
     w->branch = branch;
     w->y_last = NULL;
     w->gate = p->gate[slot(step, branch)];
-    return p->moment && w->gate == OUSAC_GATE_CACHED ? choose_rows(w, first, count, error) : OUSAC_STATUS_OK;
+    return place_rows(w, first, count, error);
 }
 
 /* Takes a thread's moment out of memory until it is added to again. */
@@ -179,19 +200,20 @@ static ousac_status add_moment(witness *w, size_t group, const float *x, size_t 
     if (status)
         return status;
     w->waiting_segment[group] = segment;
-    status = be->subtract_rows(
-        be, w->row_count, dim, p->identity.tokens_used == p->arch.tokens ? NULL : w->rows, (float)scale, now,
-        input ? ldx : ldy, then, dim, w->waiting[group] + w->waiting_rows[group] * dim, dim, error);
+    status = be->subtract_rows(be, w->row_count, dim, w->index, (float)scale, now, input ? ldx : ldy, then,
+                               dim, w->waiting[group] + w->waiting_rows[group] * dim, dim, error);
     w->waiting_rows[group] += w->row_count;
     return status;
 }
 
-/* One pass over a matrix and its reference: the scalars, and at a full gate the new reference. */
-static ousac_status measure(witness *w, size_t rows, size_t cols, const float *x, size_t ldx, float *past,
-                            size_t ld_past, double *square, double *change, ousac_error *error) {
+/* One pass over the rows seen of a matrix and their reference: the scalars, and at a full gate the new
+ * reference. What this costs is the traffic of memory. */
+static ousac_status measure(witness *w, size_t cols, const float *x, size_t ldx, float *past, size_t ld_past,
+                            double *square, double *change, ousac_error *error) {
     const ousac_backend *be = w->recorder->backend;
-    return be->measure_change(be, rows, cols, x, ldx, past, ld_past, w->history[w->branch].filled > 0,
-                              w->gate == OUSAC_GATE_FULL, square, change, error);
+    return be->measure_change(be, w->row_count, cols, w->index, w->next, x, ldx, past, ld_past,
+                              w->history[w->branch].filled > 0, w->gate == OUSAC_GATE_FULL, square, change,
+                              error);
 }
 
 static ousac_status linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
@@ -203,11 +225,11 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
     const size_t n = p->arch.sites[g->first_site].n, m = r->group_m[group];
     const ousac_history *history = &w->history[w->branch];
     size_t column = 0;
-    ousac_status status = measure(w, rows, n, x, ldx, history->x[0][group], n, at(w, OUSAC_SCALAR_X2, group),
+    ousac_status status = measure(w, n, x, ldx, history->x[0][group], n, at(w, OUSAC_SCALAR_X2, group),
                                   at(w, OUSAC_SCALAR_DX2, group), error);
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         const ousac_site *site = &p->arch.sites[s];
-        status = measure(w, rows, site->m, y + column, ldy, history->y[0][group] + column, m,
+        status = measure(w, site->m, y + column, ldy, history->y[0][group] + column, m,
                          at(w, OUSAC_SCALAR_Y2, s), at(w, OUSAC_SCALAR_DY2, s), error);
         column += site->m;
     }
@@ -228,13 +250,14 @@ static ousac_status module(void *self, size_t index, size_t rows, const float *o
     const ousac_module *m = &arch->modules[index];
     const size_t last = m->first_site + m->site_count - 1;
     const ousac_group *g = &arch->groups[arch->sites[last].group];
+    (void)rows;
     /* The output of the module's last linear and nothing else has been measured already. */
     w->as_site[index] = out == w->y_last && ld_out == w->ldy_last &&
                         arch->sites[last].group == w->group_last && g->site_count == 1 &&
                         arch->sites[last].m == m->width;
     return w->as_site[index]
                ? OUSAC_STATUS_OK
-               : measure(w, rows, m->width, out, ld_out, w->history[w->branch].room[0][index], m->width,
+               : measure(w, m->width, out, ld_out, w->history[w->branch].room[0][index], m->width,
                          at(w, OUSAC_SCALAR_MODULE2, index), at(w, OUSAC_SCALAR_DMODULE2, index), error);
 }
 
@@ -264,8 +287,12 @@ static ousac_status end(void *self, ousac_error *error) {
         return status;
     if (w->magnitudes)
         ousac_magnitudes_end(w->magnitudes, w->branch);
-    if (w->gate == OUSAC_GATE_FULL)
+    if (w->gate == OUSAC_GATE_FULL) {
+        uint32_t *before = w->chosen[w->branch];
+        w->chosen[w->branch] = w->spare;
+        w->spare = before;
         ousac_history_end(&w->history[w->branch]);
+    }
     /* Here and not in `collect`, for which threads wait on one another. */
     return slot(w->step, w->branch) == w->recorder->last_slot ? add_all_waiting(w, error) : OUSAC_STATUS_OK;
 }
@@ -281,6 +308,15 @@ static size_t scalar_size(const ousac_profile *p, int scalar) {
 static void move_sums(size_t count, double *restrict sum, double *restrict part) {
     for (size_t i = 0; i < count; i++) {
         sum[i] += part[i];
+        part[i] = 0;
+    }
+}
+
+/* Adds a thread's sums of a scalar to the profile's and clears them. The tokens seen stand for all. */
+static void collect_scalar(ousac_profile *p, int scalar, double *part) {
+    const double share = (double)p->arch.tokens / (double)p->identity.tokens_used;
+    for (size_t i = 0; i < scalar_size(p, scalar); i++) {
+        p->scalar[scalar][i] += share * part[i];
         part[i] = 0;
     }
 }
@@ -306,11 +342,8 @@ static ousac_status collect(void *self, size_t worker, uint64_t first, size_t co
     ousac_recorder *r = self;
     ousac_profile *p = r->profile;
     witness *w = &r->witness[worker];
-    for (int s = 0; s < OUSAC_SCALAR_COUNT; s++) {
-        for (size_t i = 0; i < scalar_size(p, s); i++)
-            p->scalar[s][i] += w->scalar[s][i];
-        memset(w->scalar[s], 0, scalar_size(p, s) * sizeof(double));
-    }
+    for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
+        collect_scalar(p, s, w->scalar[s]);
     ousac_status status = add_all_waiting(w, error);
     for (size_t i = 0; p->moment && !status && i < p->identity.segments * p->arch.group_count; i++) {
         status = collect_moment(r, p->moment[i], w->moment[i],
@@ -373,7 +406,11 @@ static void witness_free(witness *w, const ousac_recorder *r) {
     ousac_free(w->waiting_segment);
     be->release(be, w->gram);
     be->release(be, w->rows);
-    ousac_free(w->rows_host);
+    be->release(be, w->next_rows);
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        ousac_free(w->chosen[b]);
+    ousac_free(w->spare);
+    ousac_free(w->order);
 }
 
 static int witness_create(witness *w, ousac_recorder *r) {
@@ -394,9 +431,18 @@ static int witness_create(witness *w, ousac_recorder *r) {
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         if (!(w->scalar[s] = ousac_calloc(scalar_size(p, s), sizeof(double))))
             return 0;
-    if (p->identity.magnitudes && ousac_magnitudes_create(&w->magnitudes, p, be, r->rows_max, NULL))
+    if (p->identity.magnitudes &&
+        ousac_magnitudes_create(&w->magnitudes, p, be, r->batch * arch->tokens, NULL))
         return 0;
-    if (!(w->as_site = ousac_calloc(arch->module_count, 1)))
+    w->rows = be->alloc(be, r->rows_max, sizeof *w->rows);
+    w->next_rows = be->alloc(be, r->rows_max, sizeof *w->next_rows);
+    w->spare = ousac_malloc(r->rows_max, sizeof *w->spare);
+    w->order = ousac_malloc(arch->tokens, sizeof *w->order);
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        if (!(w->chosen[b] = ousac_malloc(r->rows_max, sizeof *w->chosen[b])))
+            return 0;
+    w->as_site = ousac_calloc(arch->module_count, 1);
+    if (!w->rows || !w->next_rows || !w->spare || !w->order || !w->as_site)
         return 0;
     if (!p->moment)
         return 1;
@@ -407,10 +453,7 @@ static int witness_create(witness *w, ousac_recorder *r) {
     w->waiting_rows = ousac_calloc(arch->group_count, sizeof *w->waiting_rows);
     w->waiting_segment = ousac_calloc(arch->group_count, sizeof *w->waiting_segment);
     w->gram = be->alloc(be, largest * largest, sizeof(float));
-    w->rows = be->alloc(be, r->rows_max, sizeof *w->rows);
-    w->rows_host = ousac_malloc(r->rows_max + arch->tokens, sizeof *w->rows_host);
-    if (!w->moment || !w->waiting || !w->waiting_rows || !w->waiting_segment || !w->gram || !w->rows ||
-        !w->rows_host)
+    if (!w->moment || !w->waiting || !w->waiting_rows || !w->waiting_segment || !w->gram)
         return 0;
     for (size_t g = 0; g < arch->group_count; g++)
         if (!(w->waiting[g] = be->alloc(be, r->capacity * arch->groups[g].dim, sizeof(float))))
@@ -468,7 +511,8 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
     r->profile = profile;
     r->backend = backend;
     r->workers = workers;
-    r->rows_max = batch * arch->tokens;
+    r->batch = batch;
+    r->rows_max = batch * profile->identity.tokens_used;
     r->capacity = ousac_recorder_waiting(&profile->schedule, batch, profile->identity.tokens_used);
     for (size_t i = 0; i < profile->schedule.step_count; i++)
         for (int b = OUSAC_BRANCHES - 1; b >= 0; b--) /* the runner's order */

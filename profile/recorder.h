@@ -2,7 +2,8 @@
  * can call an ousac_observer, or ousac_run_samples itself, can be profiled.
  *
  * The recorder keeps its own reference values of each branch, refreshed where the effective gate is full, so
- * that the deltas are those of the schedule's cache although the run itself is exact.
+ * that the deltas are those of the schedule's cache although the run itself is exact. It sees, and keeps, the
+ * tokens used alone; they are drawn anew with each refresh.
  */
 #ifndef OUSAC_RECORDER_H
 #define OUSAC_RECORDER_H
@@ -27,7 +28,8 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
                                    ousac_error *error);
 void ousac_recorder_free(ousac_recorder *recorder);
 
-/* The observers to put into an ousac_run. Non-finite activations are NUMBER, naming site, step and branch. */
+/* The observers to put into an ousac_run. Non-finite activations among those of the tokens used are NUMBER,
+ * naming site, step and branch. */
 const ousac_run_observers *ousac_recorder_observers(ousac_recorder *recorder);
 
 /* Rows of deltas, at most, that a thread holds back for each moment until one product takes them all:

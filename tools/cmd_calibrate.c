@@ -584,7 +584,7 @@ static int run(const cli_command *command, int argc, char **argv) {
         PIPELINE_FACTORS_OPTION(&request.factors),
         PIPELINE_STORAGE_OPTIONS(&request.storage),
         {"tokens", 0, CLI_SIZE, &request.tokens, 1, 1 << 24, 0, "K",
-         "tokens of each sample and step that the moments see (default: all, at most 64)"},
+         "tokens of each sample that are recorded, drawn anew at each refresh (default: all, at most 64)"},
         {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
          "samples computed together (default 4)"},
         {"reference", 0, CLI_TEXT, &request.reference, 0, 0, 0, "FILE",

@@ -247,7 +247,7 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
          "samples computed together; part of the profile's identity (default 4)"},
         {"tokens", 0, CLI_SIZE, &request.tokens, 1, TOKENS_MAX, 0, "K",
-         "tokens of each sample and step that the moments see (default: all, at most 64)"},
+         "tokens of each sample that are recorded, drawn anew at each refresh (default: all, at most 64)"},
         {"segments", 0, CLI_SIZE, &request.segments, 1, SEGMENTS_MAX, 0, "N",
          "parts of the step range with moments of their own (default 1)"},
         {"magnitudes", 0, CLI_FLAG, &request.magnitudes, 0, 0, 0, NULL,

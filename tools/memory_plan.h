@@ -97,7 +97,7 @@ typedef struct memory_recording {
     const ousac_schedule *schedule;
     uint64_t pilot_samples, samples; /* 0 for none */
     size_t micro_batch, segments;
-    size_t tokens; /* of each sample that the moments see; 0 for the default */
+    size_t tokens; /* of each sample that are recorded; 0 for the default */
     int magnitudes;
 } memory_recording;
 void memory_list_recording(memory_plan *plan, const memory_recording *recording);

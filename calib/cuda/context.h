@@ -177,9 +177,9 @@ ousac_status sum_squares(const ousac_backend *, size_t rows, size_t cols, const 
 ousac_status sum_squares_diff(const ousac_backend *, size_t rows, size_t cols, const float *a, size_t lda,
                               const float *b, size_t ldb, size_t rows_per_group, double *out,
                               ousac_error *error);
-ousac_status measure_change(const ousac_backend *, size_t rows, size_t cols, const float *x, size_t ldx,
-                            float *past, size_t ld_past, int compare, int keep, double *square,
-                            double *change, ousac_error *error);
+ousac_status measure_change(const ousac_backend *, size_t rows, size_t cols, const uint32_t *index,
+                            const uint32_t *next, const float *x, size_t ldx, float *past, size_t ld_past,
+                            int compare, int keep, double *square, double *change, ousac_error *error);
 ousac_status sum_abs_columns(const ousac_backend *, size_t rows, size_t cols, const float *x, size_t ldx,
                              size_t rows_per_group, double *out, ousac_error *error);
 ousac_status sum_abs_columns_diff(const ousac_backend *, size_t rows, size_t cols, const float *a, size_t lda,

@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(THREADS)
     for (size_t i = first_row(); i < rows; i += row_step()) {
         const size_t row = index != nullptr ? index[i] : i;
         for (size_t j = first_col(); j < cols; j += col_step())
-            y[i * ldy + j] = scale * (a[row * lda + j] - b[row * ldb + j]);
+            y[i * ldy + j] = scale * (a[row * lda + j] - b[i * ldb + j]);
     }
 }
 

@@ -49,6 +49,40 @@ __global__ void __launch_bounds__(THREADS)
         partial[blockIdx.x] = sum;
 }
 
+/* Block p looks at the rows [p part_rows, (p + 1) part_rows) of past and those of x that they stand for:
+ * partial (2, parts), of squares and, where COMPARE, of squared changes. */
+template <bool COMPARE>
+__global__ void __launch_bounds__(THREADS)
+    measure_kernel(size_t rows, size_t cols, const uint32_t *index, const uint32_t *next, const float *x,
+                   size_t ldx, float *past, size_t ld_past, int keep, size_t part_rows, double *partial) {
+    const size_t first = blockIdx.x * part_rows;
+    const size_t last = first + part_rows < rows ? first + part_rows : rows;
+    double square = 0, change = 0;
+    for (size_t i = first; i < last; i++) {
+        const float *now = x + (index != nullptr ? index[i] : i) * ldx;
+        const float *kept = x + (next != nullptr ? next[i] : i) * ldx;
+        float *then = past + i * ld_past;
+        for (size_t j = threadIdx.x; j < cols; j += THREADS) {
+            const float value = now[j];
+            square += static_cast<double>(value) * static_cast<double>(value);
+            if (COMPARE) {
+                const double moved = static_cast<double>(value) - static_cast<double>(then[j]);
+                change += moved * moved;
+            }
+            if (keep)
+                then[j] = kept[j];
+        }
+    }
+    square = block_sum(square);
+    if (threadIdx.x == 0)
+        partial[blockIdx.x] = square;
+    if (COMPARE) {
+        change = block_sum(change);
+        if (threadIdx.x == 0)
+            partial[gridDim.x + blockIdx.x] = change;
+    }
+}
+
 /* result[group] = sum of its parts; one block per group. */
 __global__ void __launch_bounds__(THREADS)
     finish_squares_kernel(size_t parts, const double *partial, double *result) {
@@ -206,6 +240,56 @@ ousac_status sum_squares_diff_late(const ousac_backend *backend, size_t rows, si
                                 nullptr, offset, error);
 }
 
+/* Adds the sums to *square and *change; where these are NULL, leaves them in the sequence's results, from
+ * `offset` on. */
+ousac_status measure(const ousac_backend *backend, size_t rows, size_t cols, const uint32_t *index,
+                     const uint32_t *next, const float *x, size_t ldx, float *past, size_t ld_past,
+                     int compare, int keep, double *square, double *change, size_t offset,
+                     ousac_error *error) {
+    Context *c = nullptr;
+    void *block = nullptr, *host = nullptr;
+    const char *operation = "measure_change";
+    ousac_status status = check_view(operation, "x", rows, cols, ldx, sizeof *x, error);
+    if (status || (status = check_view(operation, "past", rows, cols, ld_past, sizeof *past, error)) ||
+        rows == 0 || cols == 0)
+        return status;
+    const size_t part_rows = cols >= PART_ELEMENTS ? 1 : PART_ELEMENTS / cols;
+    const size_t parts = (rows - 1) / part_rows + 1, count = compare ? 2 : 1;
+    if (parts > INT_MAX)
+        return too_many(operation, rows, cols, error);
+    if ((status = enter(backend, operation, &c, error)) ||
+        (status = scratch(c, operation, count * (parts + 1) * sizeof(double), &block, error)))
+        return status;
+    double *partial = static_cast<double *>(block) + count;
+    double *result = square != nullptr ? static_cast<double *>(block) : sequence_results(c, offset);
+    const auto kernel = compare ? measure_kernel<true> : measure_kernel<false>;
+    kernel<<<static_cast<unsigned>(parts), THREADS, 0, c->stream>>>(rows, cols, index, next, x, ldx, past,
+                                                                    ld_past, keep, part_rows, partial);
+    finish_squares_kernel<<<static_cast<unsigned>(count), THREADS, 0, c->stream>>>(parts, partial, result);
+    if ((status = launched(operation, error)) || square == nullptr ||
+        (status = fetch(c, operation, result, count * sizeof(double), &host, error)))
+        return status;
+    *square += static_cast<const double *>(host)[0];
+    if (compare)
+        *change += static_cast<const double *>(host)[1];
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status measure_change_now(const ousac_backend *backend, size_t rows, size_t cols, const uint32_t *index,
+                                const uint32_t *next, const float *x, size_t ldx, float *past, size_t ld_past,
+                                int compare, int keep, double *square, double *change, ousac_error *error) {
+    return measure(backend, rows, cols, index, next, x, ldx, past, ld_past, compare, keep, square, change, 0,
+                   error);
+}
+
+ousac_status measure_change_late(const ousac_backend *backend, size_t rows, size_t cols,
+                                 const uint32_t *index, const uint32_t *next, const float *x, size_t ldx,
+                                 float *past, size_t ld_past, int compare, int keep, size_t offset,
+                                 ousac_error *error) {
+    return measure(backend, rows, cols, index, next, x, ldx, past, ld_past, compare, keep, nullptr, nullptr,
+                   offset, error);
+}
+
 /* Sums that have a value, of whole groups. */
 bool can_wait(size_t rows, size_t cols, size_t rows_per_group) {
     return rows > 0 && cols > 0 && rows_per_group > 0 && rows % rows_per_group == 0;
@@ -217,7 +301,7 @@ ousac_status sum_squares(const ousac_backend *backend, size_t rows, size_t cols,
                          size_t rows_per_group, double *out, ousac_error *error) {
     size_t offset = 0;
     if (can_wait(rows, cols, rows_per_group) &&
-        reserve_results(backend, rows / rows_per_group, out, &offset) != nullptr)
+        reserve_results(backend, rows / rows_per_group, &out, 1, &offset) != nullptr)
         return Recorded<sum_squares_late>::call(backend, rows, cols, x, ldx, rows_per_group, offset, error);
     return Direct<sum_squares_now>::call(backend, rows, cols, x, ldx, rows_per_group, out, error);
 }
@@ -227,24 +311,24 @@ ousac_status sum_squares_diff(const ousac_backend *backend, size_t rows, size_t 
                               ousac_error *error) {
     size_t offset = 0;
     if (can_wait(rows, cols, rows_per_group) &&
-        reserve_results(backend, rows / rows_per_group, out, &offset) != nullptr)
+        reserve_results(backend, rows / rows_per_group, &out, 1, &offset) != nullptr)
         return Recorded<sum_squares_diff_late>::call(backend, rows, cols, a, lda, b, ldb, rows_per_group,
                                                      offset, error);
     return Direct<sum_squares_diff_now>::call(backend, rows, cols, a, lda, b, ldb, rows_per_group, out,
                                               error);
 }
 
-ousac_status measure_change(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
-                            size_t ldx, float *past, size_t ld_past, int compare, int keep, double *square,
-                            double *change, ousac_error *error) {
-    ousac_status status = check_view("measure_change", "past", rows, cols, ld_past, sizeof *past, error);
-    if (status || rows == 0)
-        return status;
-    if ((status = sum_squares(backend, rows, cols, x, ldx, rows, square, error)) ||
-        (compare &&
-         (status = sum_squares_diff(backend, rows, cols, x, ldx, past, ld_past, rows, change, error))))
-        return status;
-    return keep ? Recorded<copy>::call(backend, rows, cols, x, ldx, past, ld_past, error) : OUSAC_STATUS_OK;
+ousac_status measure_change(const ousac_backend *backend, size_t rows, size_t cols, const uint32_t *index,
+                            const uint32_t *next, const float *x, size_t ldx, float *past, size_t ld_past,
+                            int compare, int keep, double *square, double *change, ousac_error *error) {
+    double *const sums[] = {square, change};
+    const size_t count = compare ? 2 : 1;
+    size_t offset = 0;
+    if (rows > 0 && cols > 0 && reserve_results(backend, 1, sums, count, &offset) != nullptr)
+        return Recorded<measure_change_late>::call(backend, rows, cols, index, next, x, ldx, past, ld_past,
+                                                   compare, keep, offset, error);
+    return Direct<measure_change_now>::call(backend, rows, cols, index, next, x, ldx, past, ld_past, compare,
+                                            keep, square, change, error);
 }
 
 ousac_status sum_abs_columns(const ousac_backend *backend, size_t rows, size_t cols, const float *x,

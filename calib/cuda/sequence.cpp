@@ -366,12 +366,13 @@ ousac_status sequence_upload(const ousac_backend *backend, void *target, const v
     return Recorded<staged_upload>::call(backend, target, offset, bytes, error);
 }
 
-Sequence *reserve_results(const ousac_backend *backend, size_t count, double *out, size_t *offset) {
+Sequence *reserve_results(const ousac_backend *backend, size_t count, double *const *out, size_t places,
+                          size_t *offset) {
     Sequence *s = recording(backend);
     void *block = nullptr;
     /* The call itself must find room: its results are waited for from now on. */
-    if (s == nullptr || count > RESULTS_MAX - s->result_count || s->delivery_count == RESULTS_MAX ||
-        !make_room(&s->calls, s->calls.used + CALL_BYTES_MAX))
+    if (s == nullptr || count > (RESULTS_MAX - s->result_count) / places ||
+        places > RESULTS_MAX - s->delivery_count || !make_room(&s->calls, s->calls.used + CALL_BYTES_MAX))
         return nullptr;
     if (s->results == nullptr && cudaMalloc(&block, RESULTS_MAX * sizeof(double)) == cudaSuccess)
         s->results = static_cast<double *>(block);
@@ -383,8 +384,10 @@ Sequence *reserve_results(const ousac_backend *backend, size_t count, double *ou
         return nullptr;
     }
     *offset = s->result_count;
-    s->deliveries[s->delivery_count++] = {out, *offset, count};
-    s->result_count += count;
+    for (size_t i = 0; i < places; i++) {
+        s->deliveries[s->delivery_count++] = {out[i], s->result_count, count};
+        s->result_count += count;
+    }
     return s;
 }
 

@@ -54,9 +54,11 @@ ousac_status sequence_end(const ousac_backend *, int run, ousac_error *error);
 ousac_status sequence_upload(const ousac_backend *, void *target, const void *source, size_t bytes, int *done,
                              ousac_error *error);
 
-/* Room for `count` sums of a call that is written down, to be added to out at the end; NULL where there is
- * none left or nothing is written down. *offset: what sequence_results takes. */
-Sequence *reserve_results(const ousac_backend *backend, size_t count, double *out, size_t *offset);
+/* Room for the sums of a call that is written down, `count` for each of `places`, out[0], out[1]..., to be
+ * added there at the end; NULL where there is none left or nothing is written down. *offset: what
+ * sequence_results takes. */
+Sequence *reserve_results(const ousac_backend *backend, size_t count, double *const *out, size_t places,
+                          size_t *offset);
 /* Where they are left: device memory. */
 double *sequence_results(const Context *context, size_t offset);
 

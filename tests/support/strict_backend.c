@@ -191,12 +191,13 @@ static ousac_status strict_sum_squares_diff(const ousac_backend *b, size_t rows,
                                    error);
 }
 
-static ousac_status strict_measure_change(const ousac_backend *b, size_t rows, size_t cols, const float *x,
+static ousac_status strict_measure_change(const ousac_backend *b, size_t rows, size_t cols,
+                                          const uint32_t *index, const uint32_t *next, const float *x,
                                           size_t ldx, float *past, size_t ld_past, int compare, int keep,
                                           double *square, double *change, ousac_error *error) {
     (void)b;
-    return cpu()->measure_change(cpu(), rows, cols, IN(x), ldx, OUT(past), ld_past, compare, keep,
-                                 host(square), compare ? host(change) : change, error);
+    return cpu()->measure_change(cpu(), rows, cols, IN(index), IN(next), IN(x), ldx, OUT(past), ld_past,
+                                 compare, keep, host(square), compare ? host(change) : change, error);
 }
 
 static ousac_status strict_sum_abs_columns(const ousac_backend *b, size_t rows, size_t cols, const float *x,

@@ -142,7 +142,8 @@ static void instruction_sets_agree_bit_for_bit(void **unused) {
             sums[which][0] = k->sum_squares(ROWS, COLS, x, COLS);
             sums[which][1] = k->sum_squares_diff(ROWS, COLS, x, COLS, z, COLS);
             memcpy(y[which][4], z, sizeof z);
-            k->measure_change(ROWS, COLS, x, COLS, y[which][4], COLS, 1, 1, &sums[which][2], &sums[which][3]);
+            k->measure_change(ROWS, COLS, NULL, NULL, x, COLS, y[which][4], COLS, 1, 1, &sums[which][2],
+                              &sums[which][3]);
             memset(columns[which], 0, sizeof columns[which]);
             k->sum_abs_columns(ROWS, COLS, x, COLS, columns[which][0]);
             k->sum_abs_columns_diff(ROWS, COLS, x, COLS, z, COLS, columns[which][1]);

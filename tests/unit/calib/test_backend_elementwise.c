@@ -234,7 +234,7 @@ static void differences_and_copies_are_exact(void **unused) {
             fetch_y(&m, k);
             for (size_t i = 0; i < m.rows; i++)
                 for (size_t j = 0; j < m.d; j++)
-                    assert_true(m.y[i * m.ldy + j] == m.u[index[i] * m.ldu + j] - m.v[index[i] * m.ldv + j]);
+                    assert_true(m.y[i * m.ldy + j] == m.u[index[i] * m.ldu + j] - m.v[i * m.ldv + j]);
             assert_int_equal(
                 k->subtract_rows(k, m.rows, m.d, NULL, 0.3F, m.du, m.ldu, m.dv, m.ldv, m.dy, m.ldy, NULL),
                 OUSAC_STATUS_OK);

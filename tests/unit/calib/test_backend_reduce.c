@@ -52,34 +52,42 @@ static void sums_of_squares_are_exact_to_double(void **unused) {
     }
 }
 
-/* The four uses: a first sight, a later one, each kept or not. */
+/* The four uses: a first sight, a later one, each kept or not; past stands for all rows, or for every third
+ * and then for those behind them. */
 static void one_pass_measures_and_keeps(void **unused) {
     uint64_t state = 24;
     (void)unused;
     EACH_BACKEND(k) {
-        for (size_t c = 0; c < SIZES * 4; c++) {
-            const size_t rows = sizes[c / 4][0], cols = sizes[c / 4][1], lda = cols + c % 3,
-                         ldb = cols + c % 2;
-            const int compare = c % 4 / 2 == 1, keep = c % 2 == 1;
-            float *x = filled(&state, rows, lda), *z = filled(&state, rows, ldb);
-            float *dx = put(k, x, block_bytes(rows, lda)), *dz = put(k, z, block_bytes(rows, ldb));
+        for (size_t c = 0; c < SIZES * 8; c++) {
+            const int compare = c % 4 / 2 == 1, keep = c % 2 == 1, some = c % 8 / 4 == 1;
+            const size_t all = sizes[c / 8][0], rows = some ? (all + 2) / 3 : all, cols = sizes[c / 8][1];
+            const size_t lda = cols + c % 3, ldb = cols + c % 2;
+            float *x = filled(&state, all, lda), *z = filled(&state, rows, ldb);
+            float *dx = put(k, x, block_bytes(all, lda)), *dz = put(k, z, block_bytes(rows, ldb));
             float *after = malloc(block_bytes(rows, ldb));
+            uint32_t *index = malloc(2 * rows * sizeof *index), *next = index + rows;
+            for (size_t i = 0; i < rows; i++) {
+                index[i] = (uint32_t)(some ? 3 * i : i);
+                next[i] = (uint32_t)(some ? (3 * i + 1) % all : i);
+            }
+            uint32_t *dindex = put(k, index, rows * sizeof *index);
+            uint32_t *dnext = put(k, next, rows * sizeof *next);
             double square = 5, change = 7, squares = 5, changes = 7; /* added to what is there */
-            assert_int_equal(
-                k->measure_change(k, rows, cols, dx, lda, dz, ldb, compare, keep, &square, &change, NULL),
-                OUSAC_STATUS_OK);
+            assert_int_equal(k->measure_change(k, rows, cols, some ? dindex : NULL, some ? dnext : NULL, dx,
+                                               lda, dz, ldb, compare, keep, &square, &change, NULL),
+                             OUSAC_STATUS_OK);
             get(k, after, dz, block_bytes(rows, ldb));
             for (size_t i = 0; i < rows; i++)
                 for (size_t j = 0; j < cols; j++) {
-                    const double value = x[i * lda + j], moved = value - (double)z[i * ldb + j];
+                    const double value = x[index[i] * lda + j], moved = value - (double)z[i * ldb + j];
                     squares += value * value;
                     changes += compare ? moved * moved : 0;
-                    assert_true(after[i * ldb + j] == (keep ? x[i * lda + j] : z[i * ldb + j]));
+                    assert_true(after[i * ldb + j] == (keep ? x[next[i] * lda + j] : z[i * ldb + j]));
                 }
             assert_near(square, squares, 1e-12 * squares);
             assert_near(change, changes, 1e-12 * changes);
-            drop(k, dx), drop(k, dz);
-            free(x), free(z), free(after);
+            drop(k, dx), drop(k, dz), drop(k, dindex), drop(k, dnext);
+            free(x), free(z), free(after), free(index);
         }
     }
 }

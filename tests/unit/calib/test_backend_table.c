@@ -121,8 +121,8 @@ static void misuse_is_reported(void **unused) {
         REFUSED(k->sum_squares(k, 4, 3, x, 3, 3, host, &error));
         REFUSED(k->sum_squares(k, 4, 3, x, 3, 0, host, &error));
         REFUSED(k->sum_squares_diff(k, 4, 3, x, 3, x, 2, 2, host, &error));
-        REFUSED(k->measure_change(k, 2, 3, x, 2, y, 3, 1, 1, host, host, &error));
-        REFUSED(k->measure_change(k, 2, 3, x, 3, y, 2, 1, 1, host, host, &error));
+        REFUSED(k->measure_change(k, 2, 3, NULL, NULL, x, 2, y, 3, 1, 1, host, host, &error));
+        REFUSED(k->measure_change(k, 2, 3, NULL, NULL, x, 3, y, 2, 1, 1, host, host, &error));
         REFUSED(k->sum_abs_columns(k, 4, 3, x, 3, 3, host, &error));
         REFUSED(k->sum_abs_columns(k, 4, 3, x, 2, 2, host, &error));
         REFUSED(k->sum_abs_columns_diff(k, 4, 3, x, 3, x, 2, 2, host, &error));

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/philox.h"
 #include "formats/memory.h"
 #include "profile/dit.h"
 #include "profile/recorder.h"
@@ -17,7 +18,7 @@
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"
 
-enum { SEED = 21, SAMPLES = 8, BLOCKS = 2, SITES = 6 * BLOCKS, MODULES = 2 * BLOCKS };
+enum { SEED = 21, SAMPLES = 8, BLOCKS = 2, SITES = 6 * BLOCKS, MODULES = 2 * BLOCKS, TOKENS_MAX = 64 };
 
 static scratch directory;
 static ousac_model *model;
@@ -117,9 +118,12 @@ static void some_weights(double *weight) {
 
 typedef struct sums {
     const double *weight;
+    size_t tokens_used;
+    uint64_t sample;
     size_t step;
     int branch;
     int filled[2];
+    int seen[2][TOKENS_MAX], next[TOKENS_MAX]; /* per token: 1, the branch's references hold it, or will */
     double *x[2][SITES], *y[2][SITES], *out[2][MODULES];
     double scalar[OUSAC_SCALAR_COUNT][STEPS][2][SITES];
     double *moment[2][4 * BLOCKS]; /* per segment of two and group: (dim, dim) */
@@ -132,22 +136,40 @@ static double *keep(double *old, const double *values, size_t count) {
     return copy;
 }
 
+static int effective(const sums *s) {
+    return s->filled[s->branch] ? (int)steps[s->step].gate[s->branch] : OUSAC_GATE_FULL;
+}
+
 static void on_begin(void *self, size_t step, int branch) {
     sums *s = self;
+    const size_t tokens = model->arch.tokens;
+    uint32_t deck[TOKENS_MAX];
     s->step = step;
     s->branch = branch;
     /* a site's reference is replaced while the evaluation runs, so `filled` is set by its last module */
+    if (effective(s) != OUSAC_GATE_FULL)
+        return;
+    memset(s->next, 0, sizeof s->next);
+    for (size_t i = 0; i < tokens; i++)
+        deck[i] = (uint32_t)i;
+    for (size_t i = 0; i < s->tokens_used; i++) {
+        const size_t j = i + ousac_philox_below(SEED, OUSAC_STREAM_TOKENS, s->sample,
+                                                (uint32_t)((step * tokens + i) * 64), (uint32_t)(tokens - i));
+        const uint32_t taken = deck[j];
+        deck[j] = deck[i];
+        s->next[taken] = 1;
+    }
+    if (!s->filled[branch])
+        memcpy(s->seen[branch], s->next, sizeof s->next);
 }
 
-static double energy(const double *a, const double *b, size_t count) {
+/* Over the tokens seen, times the inverse of their share. */
+static double energy(const sums *s, const double *a, const double *b, size_t rows, size_t columns) {
     double sum = 0;
-    for (size_t i = 0; i < count; i++)
-        sum += (a[i] - (b ? b[i] : 0)) * (a[i] - (b ? b[i] : 0));
-    return sum;
-}
-
-static int effective(const sums *s) {
-    return s->filled[s->branch] ? (int)steps[s->step].gate[s->branch] : OUSAC_GATE_FULL;
+    for (size_t i = 0; i < rows * columns; i++)
+        if (s->seen[s->branch][i / columns])
+            sum += (a[i] - (b ? b[i] : 0)) * (a[i] - (b ? b[i] : 0));
+    return sum * (double)model->arch.tokens / (double)s->tokens_used;
 }
 
 static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x, double *y) {
@@ -156,19 +178,20 @@ static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, co
     const ousac_group *group = &model->arch.groups[where->group];
     int b = s->branch, first = site == group->first_site;
     if (first)
-        s->scalar[OUSAC_SCALAR_X2][s->step][b][where->group] += energy(x, NULL, rows * n);
-    s->scalar[OUSAC_SCALAR_Y2][s->step][b][site] += energy(y, NULL, rows * m);
+        s->scalar[OUSAC_SCALAR_X2][s->step][b][where->group] += energy(s, x, NULL, rows, n);
+    s->scalar[OUSAC_SCALAR_Y2][s->step][b][site] += energy(s, y, NULL, rows, m);
     if (s->filled[b]) {
         if (first)
-            s->scalar[OUSAC_SCALAR_DX2][s->step][b][where->group] += energy(x, s->x[b][site], rows * n);
-        s->scalar[OUSAC_SCALAR_DY2][s->step][b][site] += energy(y, s->y[b][site], rows * m);
+            s->scalar[OUSAC_SCALAR_DX2][s->step][b][where->group] += energy(s, x, s->x[b][site], rows, n);
+        s->scalar[OUSAC_SCALAR_DY2][s->step][b][site] += energy(s, y, s->y[b][site], rows, m);
         if (first && effective(s) == OUSAC_GATE_CACHED) {
             int input = group->side == OUSAC_SIDE_INPUT;
             const double *now = input ? x : y, *then = input ? s->x[b][site] : s->y[b][site];
             double *moment = s->moment[s->step * 2 / STEPS][where->group];
-            double w = s->weight[(s->step * 2 + (size_t)b) * model->arch.group_count + where->group];
+            double w = s->weight[(s->step * 2 + (size_t)b) * model->arch.group_count + where->group] *
+                       (double)model->arch.tokens / (double)s->tokens_used;
             for (size_t row = 0; row < rows; row++)
-                for (size_t i = 0; i < group->dim; i++)
+                for (size_t i = 0; i < group->dim && s->seen[b][row]; i++)
                     for (size_t j = 0; j < group->dim; j++)
                         moment[i * group->dim + j] +=
                             w * (now[row * group->dim + i] - then[row * group->dim + i]) *
@@ -184,13 +207,16 @@ static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, co
 static void on_module(void *self, size_t module, size_t rows, size_t d, double *out) {
     sums *s = self;
     int b = s->branch;
-    s->scalar[OUSAC_SCALAR_MODULE2][s->step][b][module] += energy(out, NULL, rows * d);
+    s->scalar[OUSAC_SCALAR_MODULE2][s->step][b][module] += energy(s, out, NULL, rows, d);
     if (s->filled[b])
-        s->scalar[OUSAC_SCALAR_DMODULE2][s->step][b][module] += energy(out, s->out[b][module], rows * d);
+        s->scalar[OUSAC_SCALAR_DMODULE2][s->step][b][module] += energy(s, out, s->out[b][module], rows, d);
     if (effective(s) == OUSAC_GATE_FULL)
         s->out[b][module] = keep(s->out[b][module], out, rows * d);
-    if (module == MODULES - 1)
-        s->filled[b] = 1;
+    if (module != MODULES - 1)
+        return;
+    if (effective(s) == OUSAC_GATE_FULL)
+        memcpy(s->seen[b], s->next, sizeof s->next);
+    s->filled[b] = 1;
 }
 
 static void sums_free(sums *s) {
@@ -205,15 +231,16 @@ static void sums_free(sums *s) {
     free(s);
 }
 
-static void sums_match_naive_trajectory(void **state) {
-    (void)state;
+static void sums_match_naive(size_t tokens_used) {
     double weight[STEPS * 2 * 4 * BLOCKS];
     float x[3 * 8 * 8];
     ousac_error error = {0};
     some_weights(weight);
-    ousac_profile *profile = record(model->arch.tokens, 2, weight, 0, 3, 2);
+    ousac_profile *profile = record(tokens_used, 2, weight, 0, 3, 2);
     sums *s = calloc(1, sizeof *s);
     assert_non_null(s);
+    assert_true(model->arch.tokens <= TOKENS_MAX);
+    s->tokens_used = tokens_used;
     assert_int_equal(ousac_model_sample_size(model), sizeof x / sizeof *x);
     s->weight = weight;
     for (int g = 0; g < 2; g++)
@@ -224,6 +251,7 @@ static void sums_match_naive_trajectory(void **state) {
     for (uint64_t sample = 0; sample < 3; sample++) {
         naive_hooks hooks = {s, on_begin, on_site, on_module};
         s->filled[0] = s->filled[1] = 0;
+        s->sample = sample;
         must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes,
                               &hooks, x, &error),
              &error);
@@ -258,6 +286,12 @@ static void sums_match_naive_trajectory(void **state) {
         }
     sums_free(s);
     ousac_profile_free(profile);
+}
+
+static void sums_match_naive_trajectory(void **state) {
+    (void)state;
+    sums_match_naive(model->arch.tokens);
+    sums_match_naive(5);
 }
 
 /* --- channel magnitudes, naively --- */
@@ -500,8 +534,41 @@ static void sampled_tokens_estimate_the_whole(void **state) {
         ratio_sum += trace[1] / trace[0];
     }
     assert_true(fabs(ratio_sum / (double)model->arch.group_count - 1) < 0.05);
+    for (int k = 0; k < OUSAC_SCALAR_COUNT; k++) {
+        const size_t width = ousac_profile_scalar_width(&model->arch, (ousac_scalar)k);
+        double whole = 0, estimate = 0;
+        for (size_t i = 0; i < STEPS * OUSAC_BRANCHES * width; i++) {
+            whole += all->scalar[k][i];
+            estimate += half->scalar[k][i];
+            assert_true((all->scalar[k][i] > 0) == (half->scalar[k][i] > 0));
+        }
+        assert_true(estimate != whole);
+        assert_true(fabs(estimate / whole - 1) < 0.05);
+    }
     ousac_profile_free(all);
     ousac_profile_free(half);
+}
+
+/* With weights of 1 the trace of a moment is the sum of the squared deltas of its side, of the same tokens.
+ */
+static void scalars_and_moments_see_the_same_tokens(void **state) {
+    (void)state;
+    ousac_profile *profile = record(5, 1, NULL, 0, 3, 2);
+    for (size_t g = 0; g < model->arch.group_count; g++) {
+        const ousac_group *group = &model->arch.groups[g];
+        double trace = 0, sum = 0;
+        for (size_t i = 0; i < group->dim; i++)
+            trace += profile->moment[g][i * (i + 1) / 2 + i];
+        for (size_t e = 0; e < STEPS * OUSAC_BRANCHES; e++)
+            if (profile->gate[e] == OUSAC_GATE_CACHED)
+                sum +=
+                    group->side == OUSAC_SIDE_INPUT
+                        ? profile->scalar[OUSAC_SCALAR_DX2][e * model->arch.group_count + g]
+                        : profile->scalar[OUSAC_SCALAR_DY2][e * model->arch.site_count + group->first_site];
+        assert_true(trace > 0);
+        assert_true(fabs(sum / trace - 1) < 1e-5);
+    }
+    ousac_profile_free(profile);
 }
 
 static void non_finite_activations_name_site_step_and_branch(void **state) {
@@ -570,6 +637,7 @@ int main(void) {
         cmocka_unit_test(moments_do_not_depend_on_what_waits_together),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(sampled_tokens_estimate_the_whole),
+        cmocka_unit_test(scalars_and_moments_see_the_same_tokens),
         cmocka_unit_test(non_finite_activations_name_site_step_and_branch),
         cmocka_unit_test(moments_on_disk_are_those_in_memory),
         cmocka_unit_test(allocation_failures_are_reported),
