@@ -218,10 +218,11 @@ ousac_status attention(const ousac_backend *backend, size_t batch, size_t tokens
         return status;
     if ((status = enter(backend, "attention", &c, error)))
         return status;
-    return head_dim <= ATTENTION_HEAD_DIM_MAX
-               ? attention_tiled(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, error)
-               : attention_by_scores(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, work,
-                                     error);
+    if (head_dim > ATTENTION_HEAD_DIM_MAX)
+        return attention_by_scores(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, work,
+                                   error);
+    return (backend->bf16 ? attention_bf16 : attention_tiled)(c, batch, tokens, heads, head_dim, q, k, v,
+                                                              ld_qkv, out, ld_out, error);
 }
 
 } // namespace ousac_cuda

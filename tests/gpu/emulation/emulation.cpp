@@ -22,7 +22,7 @@ thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace ousac_emulation {
 namespace {
 
-enum { WARP = 32, STACK_BYTES = 64 << 10, THREADS_MAX = 1024 };
+enum { WARP = 32, STACK_BYTES = 64 << 10, THREADS_MAX = 1024, EXCHANGE_BYTES = 32 };
 
 /* A fiber lives as long as its thread of the host and runs one thread of a block after another. It is started
  * through its context and changes over by jumps, which need no system call. */
@@ -47,7 +47,7 @@ struct Block {
     bool progressed, backward;
     Barrier all;
     Barrier warp[THREADS_MAX / WARP];
-    float exchange[THREADS_MAX];
+    char exchange[THREADS_MAX][EXCHANGE_BYTES];
     const std::function<void()> *kernel;
     void *dynamic;
 };
@@ -165,6 +165,18 @@ void *shared() {
     return state->dynamic;
 }
 
+void share(const void *mine, size_t bytes, void *all) {
+    Block &b = *state;
+    const unsigned warp = b.current / WARP;
+    if (bytes > EXCHANGE_BYTES)
+        fail("an exchange of too much");
+    std::memcpy(b.exchange[b.current], mine, bytes);
+    wait(b.warp[warp], WARP);
+    for (unsigned lane = 0; lane < WARP; lane++)
+        std::memcpy(static_cast<char *>(all) + lane * bytes, b.exchange[warp * WARP + lane], bytes);
+    wait(b.warp[warp], WARP); /* before the next exchange overwrites it */
+}
+
 } // namespace ousac_emulation
 
 void __syncthreads() {
@@ -174,14 +186,15 @@ void __syncthreads() {
 
 float __shfl_xor_sync(unsigned mask, float value, int lane_mask) {
     using namespace ousac_emulation;
-    Block &b = *state;
     if (mask != 0xffffffffU || lane_mask < 0 || lane_mask >= WARP)
         fail("a shuffle of part of a warp");
+    Block &b = *state;
     const unsigned self = b.current, warp = self / WARP;
-    b.exchange[self] = value;
+    float result;
+    std::memcpy(b.exchange[self], &value, sizeof value);
     wait(b.warp[warp], WARP);
-    const float result = b.exchange[self ^ static_cast<unsigned>(lane_mask)];
-    wait(b.warp[warp], WARP); /* before the next shuffle overwrites it */
+    std::memcpy(&result, b.exchange[self ^ static_cast<unsigned>(lane_mask)], sizeof result);
+    wait(b.warp[warp], WARP); /* before the next exchange overwrites it */
     return result;
 }
 
