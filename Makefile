@@ -114,7 +114,7 @@ CUDA_HOME := $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
 endif
 CUDA_ARCHS ?= 80 86 89 90 100 120
 # A Toolkit without the libraries is none.
-CUDA_FOUND := $(and $(NVCC),$(wildcard $(CUDA_HOME)/include/cublas_v2.h),$(wildcard $(CUDA_HOME)/include/cusolverDn.h))
+CUDA_FOUND := $(and $(NVCC),$(wildcard $(CUDA_HOME)/include/cublas_v2.h),$(wildcard $(CUDA_HOME)/include/cublasLt.h),$(wildcard $(CUDA_HOME)/include/cusolverDn.h))
 CUDA_PLUGIN := $(if $(CUDA_FOUND),$(if $(SANITIZE),,$(BUILD)/libousac_cuda.so))
 # Machine code for each, and the newest one's PTX for what comes after it.
 CUDA_CODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
@@ -139,7 +139,7 @@ $(BUILD)/obj/calib/cuda/%.o: calib/cuda/%.cpp
 	$(CUDA_CXX) -c $< -o $@
 
 $(BUILD)/libousac_cuda.so: $(CUDA_KERNELS) $(CUDA_HOST) $(CUDA_COMMON)
-	$(CXX) -shared -Wl,-z,defs -Wl,-rpath,$(CUDA_HOME)/lib64 $^ -L$(CUDA_HOME)/lib64 -lcudart_static -lcublas -lcusolver \
+	$(CXX) -shared -Wl,-z,defs -Wl,-rpath,$(CUDA_HOME)/lib64 $^ -L$(CUDA_HOME)/lib64 -lcudart_static -lcublas -lcublasLt -lcusolver \
 	  -ldl -lrt -pthread -o $@
 
 # --- unit tests: tests/unit/<layer>/test_*.c, each a cmocka program that links its layer and those below ---
