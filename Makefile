@@ -283,7 +283,7 @@ bench: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/dit_fo
 	@mkdir -p $(BUILD)/bench
 	$(TORCH_PYTHON) tests/bench/bench_speed.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/speed.json
 
-$(BUILD)/tests/bench/bench_gpu: $(patsubst %,$(BUILD)/obj/tests/bench/%.o,bench_gpu bench_gpu_factors) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/bench/bench_gpu: $(patsubst %,$(BUILD)/obj/tests/bench/%.o,bench_gpu bench_gpu_attention bench_gpu_factors) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 

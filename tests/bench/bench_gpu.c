@@ -488,6 +488,8 @@ static void answer(bench *b, char **word, size_t words) {
     const char *stage = word[0];
     if (strcmp(stage, "operations") == 0 && words == 3)
         time_operations(&b->on, number(word[1]), number(word[2]));
+    else if (strcmp(stage, "attention") == 0 && words == 5)
+        bench_attention(&b->on, number(word[1]), number(word[2]), number(word[3]), number(word[4]));
     else if (strcmp(stage, "factors") == 0 && words == 5)
         bench_factors(&b->on, number(word[1]), number(word[2]), number(word[3]), number(word[4]));
     else if (strcmp(stage, "energy") == 0 && words == 6)

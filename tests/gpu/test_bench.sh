@@ -30,6 +30,10 @@ result = json.load(open(sys.argv[1]))
 assert set(result["rates"]) == {"f32", "bf16"}
 for rates in result["rates"].values():
     assert rates["flops_per_s"] > 0 and rates["bytes_per_s"] > 0 and len(rates["operations"]) == 8
+assert [(a["tokens"], a["head_width"]) for a in result["attention"]] == [(16, 8), (40, 72)]
+for attention in result["attention"]:
+    assert attention["compute"]["f32"]["error"] < 1e-5 < attention["compute"]["bf16"]["error"] < 0.01
+    assert all(a["seconds"] > 0 and a["flops"] > 0 for a in attention["compute"].values())
 assert [f["compute"] for f in result["forward"]] == ["f32", "bf16"]
 for forward in result["forward"]:
     assert 0 < forward["check"] < (1e-4 if forward["compute"] == "f32" else 0.05), forward["check"]
