@@ -176,9 +176,9 @@ $(BUILD)/tests/plugins/%.so: $(BUILD)/obj/pic/tests/plugins/%.o
 
 # The CUDA plug-in's own sources, run on the processor: see tests/gpu/emulation/README.md.
 EMULATED_CUDA := $(BUILD)/tests/plugins/emulated_cuda.so
+EMULATION := $(patsubst tests/gpu/emulation/%.cpp,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard tests/gpu/emulation/*.cpp)))
 EMULATED := $(patsubst calib/cuda/%.cu,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard calib/cuda/*.cu))) \
-            $(patsubst calib/cuda/%.cpp,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard calib/cuda/*.cpp))) \
-            $(patsubst tests/gpu/emulation/%.cpp,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard tests/gpu/emulation/*.cpp)))
+            $(patsubst calib/cuda/%.cpp,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard calib/cuda/*.cpp))) $(EMULATION)
 EMULATED_CXX = $(CXX) -Itests/gpu/emulation $(CPPFLAGS) -std=c++17 $(OPT) -fPIC -fvisibility=hidden -Wall -Wextra -Wno-unknown-pragmas \
                $(WERROR) -ffp-contract=off $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer) -MMD -MP
 
@@ -287,10 +287,23 @@ $(BUILD)/tests/bench/bench_gpu: $(patsubst %,$(BUILD)/obj/tests/bench/%.o,bench_
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
-tests: $(BUILD)/tests/bench/bench_gpu
+# Calls cuSOLVER itself; on the emulation for the test of the benchmark's script.
+$(BUILD)/tests/bench/bench_eigen: tests/bench/bench_eigen.cpp
+	@mkdir -p $(@D)
+	$(CUDA_CXX) $< -Wl,-rpath,$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib64 -lcudart_static -lcusolver -ldl -lrt -pthread -o $@
+
+$(BUILD)/obj/emulated/%.o: tests/bench/%.cpp
+	@mkdir -p $(@D)
+	$(EMULATED_CXX) -c $< -o $@
+
+$(BUILD)/tests/bench/emulated_bench_eigen: $(BUILD)/obj/emulated/bench_eigen.o $(EMULATION)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) $^ -lopenblas -llapacke -pthread -o $@
+
+tests: $(BUILD)/tests/bench/bench_gpu $(BUILD)/tests/bench/emulated_bench_eigen
 
 .PHONY: bench-gpu
-bench-gpu: $(PROGRAM) $(BUILD)/tests/bench/bench_gpu cuda ## a GPU: rates, forwards, profiling, factors, beside PyTorch's where it is: build/bench/gpu.json
+bench-gpu: $(PROGRAM) $(BUILD)/tests/bench/bench_gpu $(if $(CUDA_PLUGIN),$(BUILD)/tests/bench/bench_eigen) cuda ## a GPU: rates, forwards, profiling, factors, beside PyTorch's where it is: build/bench/gpu.json
 	@mkdir -p $(BUILD)/bench
 	OUSAC_CUDA_PLUGIN=$(BUILD)/libousac_cuda.so $(TORCH_PYTHON) tests/bench/bench_gpu.py --build $(BUILD) -o $(BUILD)/bench/gpu.json
 
@@ -366,7 +379,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 
 # --- static checks ---
 SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
-CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/calib/cuda/*.h tests/gpu/emulation/*.cpp)
+CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/calib/cuda/*.h tests/gpu/emulation/*.cpp tests/bench/*.cpp)
 SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
 
 .PHONY: check

@@ -1,15 +1,16 @@
 """Everything about a GPU that is worth a number, in one run: what a forward, a profile and the factors take, how much of
 the device that is, and what PyTorch takes for the same on the same device.
 
-    bench_gpu.py --build build -o build/bench/gpu.json [--device cuda] [--parts rates,attention,forward,profile,factors]
+    bench_gpu.py --build build -o build/bench/gpu.json [--device cuda] [--parts LIST]
 
 Parts: rates of products and copies, and with them the roofline of what follows; attention alone, beside PyTorch's fused
 one; forwards of DiT-XL/2 at 256 and 1024 tokens, full and corrected, in float32 and bfloat16, beside PyTorch's fastest
 of what it has (eager, torch.compile; fused attention); plain and recorded runs, 64 samples of 50 steps recorded at the
-end; factors of all sites of DiT-XL/2 and of a model of FLUX.1's size, beside torch.linalg.svd and torch.svd_lowrank,
-with the error of each. Results are checked before anything is timed: operations and short trajectories against the CPU,
-forwards against PyTorch, factors by the energy they leave. What cannot be done is skipped with its reason. --toy runs
-the same on sizes for which a device is not needed (tests/gpu/test_bench.sh). Exit code 77: no such device.
+end; eigenproblems one after another and batched; factors of all sites of DiT-XL/2 and of a model of FLUX.1's size,
+beside torch.linalg.svd and torch.svd_lowrank, with the error of each. Results are checked before anything is timed:
+operations and short trajectories against the CPU, forwards against PyTorch, factors by the energy they leave. What
+cannot be done is skipped with its reason. --toy runs the same on sizes for which a device is not needed
+(tests/gpu/test_bench.sh). Exit code 77: no such device.
 """
 import argparse
 import array
@@ -325,6 +326,30 @@ def measure_profiles(args, servers, result):
                                   "whole_samples": samples, "whole_steps": steps})
 
 
+def measure_eigen(args, server, result):
+    """One eigenproblem after another as the backend solves them, together by cuSOLVER's batched solver, and on a core of
+    the processor. Orders: 192 is the shipped model's, 384 DiT-S/2's; 96 and 336 those of the Rayleigh-Ritz problems of
+    leading directions at ranks 64 and 256."""
+    program = args.eigen or os.path.join(args.build, "tests/bench/bench_eigen")
+    print("\neigenproblems in float64, each of a batch")
+    if not os.path.exists(program):
+        skipped(result, "batched eigenproblems", f"no {program}: it is built where there is a CUDA Toolkit")
+        return
+    for order in args.orders:
+        one = server.ask("eigen", order, 3)
+        for batch in args.batches:
+            output = subprocess.run([program, str(order), str(batch), str(args.repeats)], stdout=subprocess.PIPE, text=True)
+            if output.returncode:
+                sys.exit(f"bench_gpu.py: {program} {order} {batch} failed")
+            found = {**json.loads(output.stdout), **one}
+            each = {name: found[name] / batch for name in ("looped", "batched")}
+            row(f"order {order}, {batch} together", each["batched"],
+                f"{each['batched'] / each['looped']:.3f} of one after another",
+                f"{each['batched'] / one['device']:.3f} of the backend's",
+                f"{each['batched'] / one['processor']:.3f} of a core's")
+            result["eigen"].append(found)
+
+
 def torch_factors(library, path, m, k, rank, least_by_us, result):
     """Time and energy left of PyTorch's decompositions of the same matrix, and the least possible."""
     g = torch.frombuffer(bytearray(open(path, "rb").read()), dtype=torch.float64).reshape(m, k).to(library.device)
@@ -391,8 +416,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--parts", default="rates,attention,forward,profile,factors")
+    parser.add_argument("--parts", default="rates,attention,forward,profile,eigen,factors")
     parser.add_argument("--compute", default="f32,bf16")
+    parser.add_argument("--eigen", help="the program bench_eigen, if not the build's")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("-o", "--output", required=True)
     args = parser.parse_args()
@@ -401,17 +427,19 @@ def main():
     if args.toy:
         args.repeats, args.inner, args.rows, args.width = 1, 2, 32, 24
         args.attention = [(2, 16, 2, 8), (1, 40, 1, 72)]
+        args.orders, args.batches = (8, 33), (3,)
         args.tokens, args.overhead, args.profile = [(16, 2)], (2, 3), (4, 4)
         args.models = [("toy", 24, 96, 2, 5)]
     else:
         args.repeats, args.inner, args.rows, args.width = 5, 10, 16384, 1152
         args.attention = [(16384 // tokens, tokens, 1152 // width, width) for width in (72, 128)
                           for tokens in (256, 1024, 4096)]
+        args.orders, args.batches = (32, 64, 96, 128, 192, 256, 336, 384, 512, 768, 1024), (3, 6, 24)
         args.tokens, args.overhead, args.profile = [(256, 16), (1024, 8)], (16, 10), (64, 50)
         args.models = [("DiT-XL/2", 1152, 4608, 28, 256), ("FLUX.1's size", 3072, 12288, 57, 256)]
     parts = args.parts.split(",")
     library, why = find_torch(args)
-    result = {"rates": {}, "attention": [], "forward": [], "profile": [], "factors": [], "skipped": []}
+    result = {"rates": {}, "attention": [], "forward": [], "profile": [], "eigen": [], "factors": [], "skipped": []}
     servers = {}
     for compute in args.compute.split(","):
         servers[compute] = Server(args, compute)
@@ -428,6 +456,8 @@ def main():
         measure_forwards(args, servers, library, why, result)
     if "profile" in parts:
         measure_profiles(args, servers, result)
+    if "eigen" in parts:
+        measure_eigen(args, next(iter(servers.values())), result)
     if "factors" in parts:
         measure_factors(args, next(iter(servers.values())), library, why, result)
     for server in servers.values():

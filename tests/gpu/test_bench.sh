@@ -11,7 +11,7 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so
 python=${TORCH_PYTHON:-${PYTHON:-python3}}
-bench() { "$python" "$HERE/../bench/bench_gpu.py" --build "$BUILD" --toy -o "$WORK/gpu.json" >"$WORK/out" 2>&1; }
+bench() { "$python" "$HERE/../bench/bench_gpu.py" --build "$BUILD" --eigen "$BUILD/tests/bench/emulated_bench_eigen" --toy -o "$WORK/gpu.json" >"$WORK/out" 2>&1; }
 
 OUSAC_EMULATED_DEVICES=0 bench
 if [ $? != 77 ] || [ -e "$WORK/gpu.json" ]; then
@@ -43,6 +43,8 @@ for forward in result["forward"]:
         assert forward["torch"]["best_seconds"] == min(forward["torch"]["seconds"].values()) > 0
 assert result["forward"][1]["check"] > 1e-5  # bfloat16 it was
 assert len(result["profile"]) == 2 and all(p["whole_samples"] == 4 and p["whole_steps"] == 4 for p in result["profile"])
+assert [e["order"] for e in result["eigen"]] == [8, 33]
+assert all(e[kind] > 0 for e in result["eigen"] for kind in ("looped", "batched", "device", "processor"))
 (factors,) = result["factors"]
 assert factors["seconds"]["sites"] == 12 and len(factors["kinds"]) == 4
 for kind, answer in factors["kinds"].items():

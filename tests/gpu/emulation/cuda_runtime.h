@@ -87,7 +87,7 @@ enum cudaError_t {
     cudaErrorExternalDevice = 911,
     cudaErrorUnknown = 999
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct ousac_emulated_stream;
 typedef ousac_emulated_stream *cudaStream_t;

@@ -824,3 +824,25 @@ cusolverStatus_t cusolverDnXsyevd(cusolverDnHandle_t, cusolverDnParams_t, cusolv
         static_cast<int>(host_bytes / sizeof(lapack_int)));
     return CUSOLVER_STATUS_SUCCESS;
 }
+cusolverStatus_t cusolverDnXsyevBatched_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t params,
+                                                   cusolverEigMode_t mode, cublasFillMode_t fill, int64_t n,
+                                                   cudaDataType type_a, const void *a, int64_t lda,
+                                                   cudaDataType type_w, const void *w, cudaDataType compute,
+                                                   size_t *device_bytes, size_t *host_bytes, int64_t) {
+    return cusolverDnXsyevd_bufferSize(handle, params, mode, fill, n, type_a, a, lda, type_w, w, compute,
+                                       device_bytes, host_bytes);
+}
+cusolverStatus_t cusolverDnXsyevBatched(cusolverDnHandle_t handle, cusolverDnParams_t params,
+                                        cusolverEigMode_t mode, cublasFillMode_t fill, int64_t n,
+                                        cudaDataType type_a, void *a, int64_t lda, cudaDataType type_w,
+                                        void *w, cudaDataType compute, void *device_buffer,
+                                        size_t device_bytes, void *host_buffer, size_t host_bytes, int *info,
+                                        int64_t batch) {
+    cusolverStatus_t result = CUSOLVER_STATUS_SUCCESS;
+    for (int64_t i = 0; i < batch && !result; i++)
+        result =
+            cusolverDnXsyevd(handle, params, mode, fill, n, type_a, static_cast<double *>(a) + i * n * lda,
+                             lda, type_w, static_cast<double *>(w) + i * n, compute, device_buffer,
+                             device_bytes, host_buffer, host_bytes, info + i);
+    return result;
+}
