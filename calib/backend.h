@@ -33,7 +33,8 @@ struct ousac_backend {
     const char *detail; /* libraries and instruction set, one line, for the record of a run */
     void *state;
     int host; /* 1: its memory is the process's own, so that a mapped file may stand in for it */
-    int bf16; /* 1: `linear` rounds its inputs, and weights that it was told of, to bfloat16 */
+    int bf16; /* 1: `linear` rounds its inputs, and weights that it was told of, to bfloat16; on a GPU
+                 `attention` rounds too, as is said there, on the CPU it does not */
 
     /* --- memory of the backend. alloc: 64-byte aligned, uninitialised, NULL where short. upload and
      * download: source, respectively target, is host memory, free to change on return. --- */
@@ -89,7 +90,13 @@ struct ousac_backend {
                          ousac_error *error);
     /* Softmax attention, `batch` sequences of `tokens` rows, `heads` heads of width `head_dim`, scale
      * 1/sqrt(head_dim): q, k, v (batch * tokens, heads * head_dim) with leading dimension ld_qkv, out with
-     * ld_out. `work`: at least tokens * tokens floats. */
+     * ld_out. `work`: at least tokens * tokens floats.
+     *
+     * On a GPU in bfloat16, heads of width 128 at most: q, k, v and the weights exp(score - max) are rounded
+     * to bfloat16, to nearest even; products, the weights' sum and the rest are float32. With w the exact
+     * weights of the rounded inputs, an output is within 2^-8 sum w |v| of theirs, and an error of float32;
+     * against q, k and v as they are, scores move by up to (2^-7 + 2^-16) sum |q k| / sqrt(head_dim) besides,
+     * values by 2^-8. The tests hold it to both. */
     ousac_status (*attention)(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                               size_t head_dim, const float *q, const float *k, const float *v, size_t ld_qkv,
                               float *out, size_t ld_out, float *work, ousac_error *error);

@@ -38,10 +38,10 @@ const ousac_plugin *ousac_backend_plugin(void);
 
 typedef struct ousac_device ousac_device;
 
-/* "cpu"; "cuda" or "cuda:N", device N; "auto": cuda where it can be opened, else cpu. bf16 1: with linears in
- * bfloat16 (calib/backend_bf16.h). Errors: USAGE for another name; UNSUPPORTED, naming the file, where the
- * plug-in is missing, cannot be loaded, is of another version, or finds no device, and where the device has
- * no bfloat16 products. Close with ousac_device_close. */
+/* "cpu"; "cuda" or "cuda:N", device N; "auto": cuda where it can be opened, else cpu. bf16 1: with linears,
+ * and on a GPU attention, in bfloat16 (calib/backend_bf16.h, calib/backend.h). Errors: USAGE for another
+ * name; UNSUPPORTED, naming the file, where the plug-in is missing, cannot be loaded, is of another version,
+ * or finds no device, and where the device has no bfloat16 products. Close with ousac_device_close. */
 ousac_status ousac_device_open(ousac_device **device, const char *name, int bf16, ousac_error *error);
 /* Valid until the device is closed. */
 const ousac_backend *ousac_device_backend(const ousac_device *device);

@@ -56,7 +56,7 @@ typedef struct ousac_profile_identity {
     size_t tokens_used; /* per sample and step, 1..N: how many tokens are seen */
     size_t segments;    /* of the step range, each with its own moments; at least 1 */
     int magnitudes;     /* 1: channel magnitudes are recorded */
-    int bf16;           /* 1: the model's linears ran in bfloat16 */
+    int bf16;           /* 1: the model's linears, on a GPU attention too, ran in bfloat16 */
 } ousac_profile_identity;
 
 /* The file that a profile's moments are still in. */

@@ -429,7 +429,8 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"config", 0, CLI_TEXT, &request.config, 0, 0, 0, "FILE",
          "the model's config.json (default: beside the checkpoint)"},
         {"compute", 0, CLI_TEXT, &request.compute, 0, 0, 0, "f32|bf16",
-         "how the model's linears run; bf16 needs matrix units, on a CPU oneDNN too (default f32)"},
+         "how the model's linears run, on a GPU attention too; bf16 needs matrix units, on a CPU oneDNN "
+         "(default f32)"},
         PIPELINE_DEVICE_OPTION(&request.device),
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
          "use a bundle made for another model or schedule, with a warning"},

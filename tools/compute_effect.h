@@ -1,4 +1,5 @@
-/* What bfloat16 linears do to the statistics: the same pilot and the same samples in both precisions. */
+/* What computing in bfloat16 does to the statistics: the same pilot and the same samples in both precisions.
+ */
 #ifndef OUSAC_COMPUTE_EFFECT_H
 #define OUSAC_COMPUTE_EFFECT_H
 

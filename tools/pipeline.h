@@ -75,7 +75,8 @@ typedef struct pipeline_model_options {
          0,                                                                                                  \
          0,                                                                                                  \
          "f32|bf16",                                                                                         \
-         "how the model's linears run; bf16 needs matrix units, on a CPU oneDNN too (default f32)"},         \
+         "how the model's linears run, on a GPU attention too; bf16 needs matrix units, on a CPU oneDNN "    \
+         "(default f32)"},                                                                                   \
     {                                                                                                        \
         "heads", 0, CLI_SIZE, &(options)->heads, 1, 4096, 0, "N",                                            \
             "attention heads (default: from the config)"                                                     \

@@ -118,7 +118,7 @@ static ousac_status describe(State *state, ousac_error *error) {
         "%.100s, compute capability %d.%d, %zu MiB, CUDA driver %d.%d, runtime %d.%d, float32 products %s%s",
         properties.name, properties.major, properties.minor, properties.totalGlobalMem >> 20, driver / 1000,
         driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10, state->tf32 ? "in TF32" : "exact",
-        state->table.bf16 ? "; linears in bfloat16" : "");
+        state->table.bf16 ? "; linears and attention in bfloat16" : "");
     return OUSAC_STATUS_OK;
 }
 
@@ -178,7 +178,8 @@ static ousac_status open_backend(const ousac_backend **backend, int device, int 
     state->table.bf16 = bf16 != 0;
     fill_table(state);
     if ((status = check(cudaSetDevice(chosen), "open", error)) || (status = describe(state, error)) ||
-        (status = attention_prepare(error)) || (status = start_contexts(state, error))) {
+        (status = attention_prepare(error)) || (bf16 && (status = attention_bf16_prepare(error))) ||
+        (status = start_contexts(state, error))) {
         ousac_free(state);
         return status;
     }

@@ -189,16 +189,27 @@ const uint16_t *rounded_weights(const ousac_backend *backend, size_t rows, size_
     return found;
 }
 
-ousac_status linear_bf16(Context *c, const Product *p, size_t rows, size_t n, const float *x, size_t ldx,
-                         const uint16_t *w, float beta, float *y, ousac_error *error) {
+ousac_status linear_bf16(Context *c, const Product *p, const float *x, const uint16_t *w, const float *bias,
+                         float beta, float *y, ousac_error *error) {
+    const size_t rows = static_cast<size_t>(p->rows), cols = static_cast<size_t>(p->cols);
+    const size_t inner = static_cast<size_t>(p->inner);
     const float one = 1.0F;
     void *block = nullptr;
+    int done = 0;
     ousac_status status;
-    if (rows > SIZE_MAX / sizeof(uint16_t) / n)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "linear: %zu x %zu inputs are too many", rows, n);
-    if ((status = scratch(c, "linear", rows * n * sizeof(uint16_t), &block, error)) ||
-        (status = round_rows(c, "linear", rows, n, x, ldx, static_cast<uint16_t *>(block), error)))
+    if (rows > SIZE_MAX / sizeof(uint16_t) / inner)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "linear: %zu x %zu inputs are too many", rows, inner);
+    if ((status = scratch(c, "linear", rows * inner * sizeof(uint16_t), &block, error)) ||
+        (status = round_rows(c, "linear", rows, inner, x, static_cast<size_t>(p->lda),
+                             static_cast<uint16_t *>(block), error)) ||
+        (status = multiply_bf16(c, p, w, static_cast<uint16_t *>(block), bias, beta, y, &done, error)) ||
+        done)
         return status;
+    if (bias != nullptr) {
+        if ((status = fill_rows(c, "linear", rows, cols, bias, y, static_cast<size_t>(p->ldc), error)))
+            return status;
+        beta = 1.0F;
+    }
     return check(cublasGemmEx(c->blas, CUBLAS_OP_T, CUBLAS_OP_N, p->cols, p->rows, p->inner, &one, w,
                               CUDA_R_16BF, p->ldb, block, CUDA_R_16BF, p->inner, &beta, y, CUDA_R_32F, p->ldc,
                               CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),

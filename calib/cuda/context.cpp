@@ -7,9 +7,6 @@
 
 namespace ousac_cuda {
 
-/* What NVIDIA advises for Hopper and later; more than earlier processors use. */
-static const size_t BLAS_WORKSPACE_BYTES = 32U << 20;
-
 static State *state_of(const ousac_backend *backend) {
     return static_cast<State *>(backend->state);
 }
@@ -82,6 +79,7 @@ ousac_status launched(const char *operation, ousac_error *error) {
 
 static void destroy(Context *c) {
     sequence_free(c->sequence);
+    free_matmuls(c->matmuls);
     if (c->solver_params)
         (void)cusolverDnDestroyParams(c->solver_params);
     if (c->solver)

@@ -22,6 +22,10 @@ namespace ousac_cuda {
 
 struct State;
 struct Sequence;
+struct Matmul;
+
+/* What NVIDIA advises for Hopper and later; more than earlier processors use. */
+constexpr size_t BLAS_WORKSPACE_BYTES = 32U << 20;
 
 struct Context {
     State *state;
@@ -36,6 +40,7 @@ struct Context {
     void *pinned; /* page-locked host memory, likewise */
     size_t pinned_bytes;
     Sequence *sequence; /* made by the first */
+    Matmul *matmuls;    /* of shapes met so far */
     bool capturing;     /* the stream's work goes into a graph, and nothing may wait for it */
 };
 
@@ -139,9 +144,15 @@ int release_weights(const ousac_backend *, const void *block);
 /* The rounded form of W (m, n) where a linear of so many rows takes it; else NULL. */
 const uint16_t *rounded_weights(const ousac_backend *, size_t rows, size_t m, size_t n, const float *w,
                                 size_t ldw, float beta);
-/* Y = X W^T + beta Y; sizes checked, none 0. */
-ousac_status linear_bf16(Context *context, const Product *p, size_t rows, size_t n, const float *x,
-                         size_t ldx, const uint16_t *w, float beta, float *y, ousac_error *error);
+/* Y = X W^T + bias, or + beta Y where bias is NULL; sizes checked, none 0. */
+ousac_status linear_bf16(Context *context, const Product *p, const float *x, const uint16_t *w,
+                         const float *bias, float beta, float *y, ousac_error *error);
+
+/* matmul_bf16.cpp: the same of inputs (rows, n) that are rounded and contiguous; *done = 0 where the library
+ * has no way for these sizes, and nothing was done. */
+ousac_status multiply_bf16(Context *context, const Product *p, const uint16_t *w, const uint16_t *x,
+                           const float *bias, float beta, float *y, int *done, ousac_error *error);
+void free_matmuls(Matmul *matmuls);
 
 /* eigen.cu */
 ousac_status eigen64(const ousac_backend *, size_t n, double *a, size_t lda, double *values,
@@ -213,6 +224,11 @@ ousac_status attention_prepare(ousac_error *error); /* once per device, before t
 ousac_status attention_tiled(Context *context, size_t batch, size_t tokens, size_t heads, size_t head_dim,
                              const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
                              size_t ld_out, ousac_error *error);
+/* The same with Q, K, V and the weights rounded to bfloat16; compute capability 8.0. attention_bf16.cu */
+ousac_status attention_bf16_prepare(ousac_error *error);
+ousac_status attention_bf16(Context *context, size_t batch, size_t tokens, size_t heads, size_t head_dim,
+                            const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
+                            size_t ld_out, ousac_error *error);
 /* work (rows, n), contiguous = x - last - s (last - before); before NULL: x - last. elementwise.cu */
 ousac_status subtract_past(const ousac_backend *, const char *operation, size_t rows, size_t n, float s,
                            const float *x, size_t ldx, const float *last, const float *before, size_t ld_past,

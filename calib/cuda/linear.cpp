@@ -25,6 +25,8 @@ ousac_status linear(const ousac_backend *backend, size_t rows, size_t m, size_t 
     const uint16_t *rounded = rounded_weights(backend, rows, m, n, w, ldw, beta);
     if ((status = enter(backend, "linear", &c, error)))
         return status;
+    if (rounded != nullptr)
+        return linear_bf16(c, &p, x, rounded, bias, beta, y, error);
     if (bias != nullptr) {
         if ((status = fill_rows(c, "linear", rows, m, bias, y, ldy, error)))
             return status;
@@ -32,8 +34,6 @@ ousac_status linear(const ousac_backend *backend, size_t rows, size_t m, size_t 
     }
     if (n == 0)
         return scale_rows(c, "linear", rows, m, beta, y, ldy, error);
-    if (rounded != nullptr)
-        return linear_bf16(c, &p, rows, n, x, ldx, rounded, beta, y, error);
     const float one = 1.0F;
     return check(cublasSgemm(c->blas, CUBLAS_OP_T, CUBLAS_OP_N, p.cols, p.rows, p.inner, &one, w, p.ldb, x,
                              p.lda, &beta, y, p.ldc),
@@ -218,10 +218,11 @@ ousac_status attention(const ousac_backend *backend, size_t batch, size_t tokens
         return status;
     if ((status = enter(backend, "attention", &c, error)))
         return status;
-    return head_dim <= ATTENTION_HEAD_DIM_MAX
-               ? attention_tiled(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, error)
-               : attention_by_scores(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, work,
-                                     error);
+    if (head_dim > ATTENTION_HEAD_DIM_MAX)
+        return attention_by_scores(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, work,
+                                   error);
+    return (backend->bf16 ? attention_bf16 : attention_tiled)(c, batch, tokens, heads, head_dim, q, k, v,
+                                                              ld_qkv, out, ld_out, error);
 }
 
 } // namespace ousac_cuda

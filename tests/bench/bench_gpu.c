@@ -226,6 +226,48 @@ static void time_operations(const bench_device *on, size_t rows, size_t d) {
     ousac_free(seconds);
 }
 
+/* Seconds for each of `batch` eigenproblems, one after another as factors are made, on the device and on one
+ * core of the processor. */
+static void time_eigen(const bench_device *on, size_t order, size_t batch) {
+    const size_t size = order * order;
+    double *host = bench_room(size, sizeof *host), *seconds = bench_room(on->repeats, sizeof *seconds);
+    double *found[2], times[2];
+    float *noise = bench_room(size, sizeof *noise);
+    ousac_error error = {0};
+    bench_fill(size, noise);
+    for (size_t i = 0; i < order; i++)
+        for (size_t j = 0; j <= i; j++)
+            host[i * order + j] = host[j * order + i] =
+                (i == j ? 1.5 + 0.5 * (double)noise[i * order + j] : 0.5 * (double)noise[i * order + j]) /
+                sqrt((double)((1 + i) * (1 + j)));
+    for (int which = 0; which < 2; which++) {
+        const ousac_backend *k = which ? on->device : on->cpu;
+        double *a = k->alloc(k, size, sizeof *a), *values = k->alloc(k, order, sizeof *values);
+        bench_check(a && values, "no memory on the device");
+        found[which] = bench_room(order, sizeof(double));
+        for (size_t r = 0; r <= on->repeats; r++) { /* the first of them warms up */
+            double took = 0;
+            for (size_t i = 0; i < batch; i++) {
+                bench_must(k->upload(k, a, host, size * sizeof *a, &error), &error);
+                const double start = bench_now();
+                bench_must(k->eigen64(k, order, a, order, values, &error), &error);
+                bench_must(k->download(k, found[which], values, order * sizeof *values, &error), &error);
+                took += bench_now() - start;
+            }
+            if (r > 0)
+                seconds[r - 1] = took / (double)batch;
+        }
+        times[which] = bench_median(seconds, on->repeats);
+        k->release(k, a), k->release(k, values);
+    }
+    for (size_t i = 0; i < order; i++)
+        bench_check(fabs(found[0][i] - found[1][i]) <= 1e-11 * fabs(found[0][0]),
+                    "eigenvalues differ from the CPU's");
+    printf("{\"processor\":%.9g,\"device\":%.9g}\n", times[0], times[1]);
+    ousac_free(found[0]), ousac_free(found[1]);
+    ousac_free(host), ousac_free(noise), ousac_free(seconds);
+}
+
 /* --- the engine --- */
 
 static void make_schedule(const ousac_model *model, size_t steps, ousac_schedule *schedule) {
@@ -488,6 +530,10 @@ static void answer(bench *b, char **word, size_t words) {
     const char *stage = word[0];
     if (strcmp(stage, "operations") == 0 && words == 3)
         time_operations(&b->on, number(word[1]), number(word[2]));
+    else if (strcmp(stage, "attention") == 0 && words == 5)
+        bench_attention(&b->on, number(word[1]), number(word[2]), number(word[3]), number(word[4]));
+    else if (strcmp(stage, "eigen") == 0 && words == 3)
+        time_eigen(&b->on, number(word[1]), number(word[2]));
     else if (strcmp(stage, "factors") == 0 && words == 5)
         bench_factors(&b->on, number(word[1]), number(word[2]), number(word[3]), number(word[4]));
     else if (strcmp(stage, "energy") == 0 && words == 6)

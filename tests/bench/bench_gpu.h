@@ -27,6 +27,9 @@ float *bench_place(const ousac_backend *backend, const float *host, size_t count
 /* Waits for what is queued: a download does. */
 void bench_drain(const ousac_backend *backend, const float *block);
 
+/* Attention over that many tokens: one line of JSON, checked before it is timed. */
+void bench_attention(const bench_device *bench, size_t batch, size_t tokens, size_t heads, size_t width);
+
 /* Factors of the sites of a DiT of that shape, from weights and delta moments with the decay of real ones
  * (profile/synth_law.h), made once for each of a block's sites and used for every block. Answers on standard
  * output, one line of JSON each. */

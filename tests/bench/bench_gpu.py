@@ -1,15 +1,16 @@
 """Everything about a GPU that is worth a number, in one run: what a forward, a profile and the factors take, how much of
 the device that is, and what PyTorch takes for the same on the same device.
 
-    bench_gpu.py --build build -o build/bench/gpu.json [--device cuda] [--parts rates,forward,profile,factors]
+    bench_gpu.py --build build -o build/bench/gpu.json [--device cuda] [--parts LIST]
 
-Parts: rates of products and copies, and with them the roofline of what follows; forwards of DiT-XL/2 at 256 and 1024
-tokens, full and corrected, in float32 and bfloat16, beside PyTorch's fastest of what it has (eager, torch.compile;
-fused attention); plain and recorded runs, 64 samples of 50 steps recorded at the end; factors of all sites of DiT-XL/2
-and of a model of FLUX.1's size, beside torch.linalg.svd and torch.svd_lowrank, with the error of each. Results are
-checked before anything is timed: operations and short trajectories against the CPU, forwards against PyTorch, factors by
-the energy they leave. What cannot be done is skipped with its reason. --toy runs the same on sizes for which a device is
-not needed (tests/gpu/test_bench.sh). Exit code 77: no such device.
+Parts: rates of products and copies, and with them the roofline of what follows; attention alone, beside PyTorch's fused
+one; forwards of DiT-XL/2 at 256 and 1024 tokens, full and corrected, in float32 and bfloat16, beside PyTorch's fastest
+of what it has (eager, torch.compile; fused attention); plain and recorded runs, 64 samples of 50 steps recorded at the
+end; eigenproblems one after another and batched; factors of all sites of DiT-XL/2 and of a model of FLUX.1's size,
+beside torch.linalg.svd and torch.svd_lowrank, with the error of each. Results are checked before anything is timed:
+operations and short trajectories against the CPU, forwards against PyTorch, factors by the energy they leave. What
+cannot be done is skipped with its reason. --toy runs the same on sizes for which a device is not needed
+(tests/gpu/test_bench.sh). Exit code 77: no such device.
 """
 import argparse
 import array
@@ -33,6 +34,7 @@ except ImportError:
 
 KINDS = {"q": 3, "proj": 1, "fc1": 1, "fc2": 1}  # how many of a block are like it: q stands for k and v
 FORWARD_TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the noise predicted, against PyTorch's in float32
+ATTENTION_TOLERANCE = {"f32": 1e-4, "bf16": 0.02}  # of PyTorch's, against its definition
 FACTOR_TOLERANCE = {"left": 1e-4, "left_leading": 0.01}  # of the energy left beyond the least possible
 RANK = 64
 
@@ -151,6 +153,52 @@ def measure_rates(args, servers, result):
             "operations": answer["operations"],
             "flops_per_s": named["linear"]["flops"] / named["linear"]["seconds"],
             "bytes_per_s": named["copy"]["bytes"] / named["copy"]["seconds"]}
+
+
+def torch_attention(args, library, compute, batch, tokens, heads, width):
+    """Time of PyTorch's fused attention on inputs that are already there in that precision, each tensor contiguous."""
+    function = getattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    if function is None:
+        return None
+    kind = torch.bfloat16 if compute == "bf16" else torch.float32
+    exact = [6 * torch.rand(batch, heads, tokens, width, device=library.device) - 3 for _ in range(3)]
+    inputs = [x.to(kind) for x in exact]
+    with torch.no_grad():
+        mine, expected = function(*inputs)[0, 0].double(), [x[0, 0].double() for x in inputs]
+        scores = expected[0] @ expected[1].T / math.sqrt(width)
+        expected = torch.softmax(scores, -1) @ expected[2]
+        error = float((mine - expected).norm() / expected.norm())
+        if not error < ATTENTION_TOLERANCE[compute]:
+            sys.exit(f"bench_gpu.py: PyTorch's attention in {compute}: {error:.3g} from its definition")
+        return library.time(lambda: function(*inputs), args.repeats, args.inner)
+
+
+def measure_attention(args, servers, library, why, result):
+    print("\nattention, each kernel alone")
+    if library:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    else:
+        skipped(result, "PyTorch's attention", why)
+    for batch, tokens, heads, width in args.attention:
+        found = {"batch": batch, "tokens": tokens, "heads": heads, "head_width": width, "compute": {}}
+        for compute, server in servers.items():
+            answer = server.ask("attention", batch, tokens, heads, width)
+            rate = f"{1e-12 * answer['flops'] / answer['seconds']:.3f} TFLOP/s"
+            row(f"{batch} of {tokens} tokens, {heads} heads of {width}, {compute}", answer["seconds"], rate,
+                f"{answer['error']:.1e} from the CPU's")
+            if library:
+                seconds = torch_attention(args, library, compute, batch, tokens, heads, width)
+                if seconds is None:
+                    skipped(result, "PyTorch's attention", "this version has no fused one")
+                else:
+                    answer["torch_seconds"] = seconds
+                    row(f"PyTorch, {compute}", seconds, f"{1e-12 * answer['flops'] / seconds:.3f} TFLOP/s",
+                        f"ousac's takes {answer['seconds'] / seconds:.2f} of it")
+            found["compute"][compute] = answer
+        if len(found["compute"]) == 2:
+            found["bf16_of_f32"] = found["compute"]["bf16"]["seconds"] / found["compute"]["f32"]["seconds"]
+            print(f"  in bf16 {found['bf16_of_f32']:.3f} of the time in f32", flush=True)
+        result["attention"].append(found)
 
 
 def roofline(result, compute, facts, macs, seconds):
@@ -278,6 +326,30 @@ def measure_profiles(args, servers, result):
                                   "whole_samples": samples, "whole_steps": steps})
 
 
+def measure_eigen(args, server, result):
+    """One eigenproblem after another as the backend solves them, together by cuSOLVER's batched solver, and on a core of
+    the processor. Orders: 192 is the shipped model's, 384 DiT-S/2's; 96 and 336 those of the Rayleigh-Ritz problems of
+    leading directions at ranks 64 and 256."""
+    program = args.eigen or os.path.join(args.build, "tests/bench/bench_eigen")
+    print("\neigenproblems in float64, each of a batch")
+    if not os.path.exists(program):
+        skipped(result, "batched eigenproblems", f"no {program}: it is built where there is a CUDA Toolkit")
+        return
+    for order in args.orders:
+        one = server.ask("eigen", order, 3)
+        for batch in args.batches:
+            output = subprocess.run([program, str(order), str(batch), str(args.repeats)], stdout=subprocess.PIPE, text=True)
+            if output.returncode:
+                sys.exit(f"bench_gpu.py: {program} {order} {batch} failed")
+            found = {**json.loads(output.stdout), **one}
+            each = {name: found[name] / batch for name in ("looped", "batched")}
+            row(f"order {order}, {batch} together", each["batched"],
+                f"{each['batched'] / each['looped']:.3f} of one after another",
+                f"{each['batched'] / one['device']:.3f} of the backend's",
+                f"{each['batched'] / one['processor']:.3f} of a core's")
+            result["eigen"].append(found)
+
+
 def torch_factors(library, path, m, k, rank, least_by_us, result):
     """Time and energy left of PyTorch's decompositions of the same matrix, and the least possible."""
     g = torch.frombuffer(bytearray(open(path, "rb").read()), dtype=torch.float64).reshape(m, k).to(library.device)
@@ -344,8 +416,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--parts", default="rates,forward,profile,factors")
+    parser.add_argument("--parts", default="rates,attention,forward,profile,eigen,factors")
     parser.add_argument("--compute", default="f32,bf16")
+    parser.add_argument("--eigen", help="the program bench_eigen, if not the build's")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("-o", "--output", required=True)
     args = parser.parse_args()
@@ -353,15 +426,20 @@ def main():
     os.makedirs(args.work, exist_ok=True)
     if args.toy:
         args.repeats, args.inner, args.rows, args.width = 1, 2, 32, 24
+        args.attention = [(2, 16, 2, 8), (1, 40, 1, 72)]
+        args.orders, args.batches = (8, 33), (3,)
         args.tokens, args.overhead, args.profile = [(16, 2)], (2, 3), (4, 4)
         args.models = [("toy", 24, 96, 2, 5)]
     else:
         args.repeats, args.inner, args.rows, args.width = 5, 10, 16384, 1152
+        args.attention = [(16384 // tokens, tokens, 1152 // width, width) for width in (72, 128)
+                          for tokens in (256, 1024, 4096)]
+        args.orders, args.batches = (32, 64, 96, 128, 192, 256, 336, 384, 512, 768, 1024), (3, 6, 24)
         args.tokens, args.overhead, args.profile = [(256, 16), (1024, 8)], (16, 10), (64, 50)
         args.models = [("DiT-XL/2", 1152, 4608, 28, 256), ("FLUX.1's size", 3072, 12288, 57, 256)]
     parts = args.parts.split(",")
     library, why = find_torch(args)
-    result = {"rates": {}, "forward": [], "profile": [], "factors": [], "skipped": []}
+    result = {"rates": {}, "attention": [], "forward": [], "profile": [], "eigen": [], "factors": [], "skipped": []}
     servers = {}
     for compute in args.compute.split(","):
         servers[compute] = Server(args, compute)
@@ -372,10 +450,14 @@ def main():
         print(f"PyTorch {torch.__version__} on {library.device}")
     if "rates" in parts:
         measure_rates(args, servers, result)
+    if "attention" in parts:
+        measure_attention(args, servers, library, why, result)
     if "forward" in parts:
         measure_forwards(args, servers, library, why, result)
     if "profile" in parts:
         measure_profiles(args, servers, result)
+    if "eigen" in parts:
+        measure_eigen(args, next(iter(servers.values())), result)
     if "factors" in parts:
         measure_factors(args, next(iter(servers.values())), library, why, result)
     for server in servers.values():

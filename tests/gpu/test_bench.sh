@@ -11,7 +11,7 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so
 python=${TORCH_PYTHON:-${PYTHON:-python3}}
-bench() { "$python" "$HERE/../bench/bench_gpu.py" --build "$BUILD" --toy -o "$WORK/gpu.json" >"$WORK/out" 2>&1; }
+bench() { "$python" "$HERE/../bench/bench_gpu.py" --build "$BUILD" --eigen "$BUILD/tests/bench/emulated_bench_eigen" --toy -o "$WORK/gpu.json" >"$WORK/out" 2>&1; }
 
 OUSAC_EMULATED_DEVICES=0 bench
 if [ $? != 77 ] || [ -e "$WORK/gpu.json" ]; then
@@ -30,6 +30,10 @@ result = json.load(open(sys.argv[1]))
 assert set(result["rates"]) == {"f32", "bf16"}
 for rates in result["rates"].values():
     assert rates["flops_per_s"] > 0 and rates["bytes_per_s"] > 0 and len(rates["operations"]) == 8
+assert [(a["tokens"], a["head_width"]) for a in result["attention"]] == [(16, 8), (40, 72)]
+for attention in result["attention"]:
+    assert attention["compute"]["f32"]["error"] < 1e-5 < attention["compute"]["bf16"]["error"] < 0.01
+    assert all(a["seconds"] > 0 and a["flops"] > 0 for a in attention["compute"].values())
 assert [f["compute"] for f in result["forward"]] == ["f32", "bf16"]
 for forward in result["forward"]:
     assert 0 < forward["check"] < (1e-4 if forward["compute"] == "f32" else 0.05), forward["check"]
@@ -39,6 +43,8 @@ for forward in result["forward"]:
         assert forward["torch"]["best_seconds"] == min(forward["torch"]["seconds"].values()) > 0
 assert result["forward"][1]["check"] > 1e-5  # bfloat16 it was
 assert len(result["profile"]) == 2 and all(p["whole_samples"] == 4 and p["whole_steps"] == 4 for p in result["profile"])
+assert [e["order"] for e in result["eigen"]] == [8, 33]
+assert all(e[kind] > 0 for e in result["eigen"] for kind in ("looped", "batched", "device", "processor"))
 (factors,) = result["factors"]
 assert factors["seconds"]["sites"] == 12 and len(factors["kinds"]) == 4
 for kind, answer in factors["kinds"].items():

@@ -13,7 +13,8 @@ enum emulated_kind {
     EMULATED_INSTANTIATED, /* graphs made */
     EMULATED_UPDATED,      /* graphs changed in place */
     EMULATED_LAUNCHED,
-    EMULATED_BYTES, /* of the device, in use */
+    EMULATED_BYTES,   /* of the device, in use */
+    EMULATED_CHOICES, /* of an algorithm by cuBLASLt */
     EMULATED_KINDS
 };
 

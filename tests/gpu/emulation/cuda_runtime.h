@@ -11,7 +11,7 @@
 #define __global__ static
 #define __device__
 #define __shared__ static thread_local
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct dim3 {
@@ -22,6 +22,18 @@ struct alignas(16) float4 {
     float x, y, z, w;
 };
 inline float4 make_float4(float x, float y, float z, float w) {
+    return {x, y, z, w};
+}
+struct alignas(8) float2 {
+    float x, y;
+};
+inline float2 make_float2(float x, float y) {
+    return {x, y};
+}
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
     return {x, y, z, w};
 }
 
@@ -75,7 +87,7 @@ enum cudaError_t {
     cudaErrorExternalDevice = 911,
     cudaErrorUnknown = 999
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaStreamNonBlocking = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct ousac_emulated_stream;
 typedef ousac_emulated_stream *cudaStream_t;
@@ -136,5 +148,7 @@ void emulate(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t 
              cudaStream_t stream);
 /* The dynamic shared memory of the block that runs. */
 void *shared();
+/* `bytes` (up to 32) of every lane of the warp, in order, to all of them. */
+void share(const void *mine, size_t bytes, void *all);
 } // namespace ousac_emulation
 #endif

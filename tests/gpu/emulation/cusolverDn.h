@@ -29,4 +29,15 @@ cusolverStatus_t cusolverDnXsyevd(cusolverDnHandle_t handle, cusolverDnParams_t 
                                   cudaDataType type_a, void *a, int64_t lda, cudaDataType type_w, void *w,
                                   cudaDataType compute, void *device_buffer, size_t device_bytes,
                                   void *host_buffer, size_t host_bytes, int *info);
+cusolverStatus_t cusolverDnXsyevBatched_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t params,
+                                                   cusolverEigMode_t mode, cublasFillMode_t fill, int64_t n,
+                                                   cudaDataType type_a, const void *a, int64_t lda,
+                                                   cudaDataType type_w, const void *w, cudaDataType compute,
+                                                   size_t *device_bytes, size_t *host_bytes, int64_t batch);
+cusolverStatus_t cusolverDnXsyevBatched(cusolverDnHandle_t handle, cusolverDnParams_t params,
+                                        cusolverEigMode_t mode, cublasFillMode_t fill, int64_t n,
+                                        cudaDataType type_a, void *a, int64_t lda, cudaDataType type_w,
+                                        void *w, cudaDataType compute, void *device_buffer,
+                                        size_t device_bytes, void *host_buffer, size_t host_bytes, int *info,
+                                        int64_t batch);
 #endif

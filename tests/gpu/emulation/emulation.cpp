@@ -1,4 +1,5 @@
 /* Fibers for the threads of a block, and the parts of CUDA, cuBLAS and cuSOLVER that the plug-in calls. */
+#include <cublasLt.h>
 #include <cusolverDn.h>
 
 #include <cblas.h>
@@ -22,7 +23,7 @@ thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace ousac_emulation {
 namespace {
 
-enum { WARP = 32, STACK_BYTES = 64 << 10, THREADS_MAX = 1024 };
+enum { WARP = 32, STACK_BYTES = 64 << 10, THREADS_MAX = 1024, EXCHANGE_BYTES = 32 };
 
 /* A fiber lives as long as its thread of the host and runs one thread of a block after another. It is started
  * through its context and changes over by jumps, which need no system call. */
@@ -47,7 +48,7 @@ struct Block {
     bool progressed, backward;
     Barrier all;
     Barrier warp[THREADS_MAX / WARP];
-    float exchange[THREADS_MAX];
+    char exchange[THREADS_MAX][EXCHANGE_BYTES];
     const std::function<void()> *kernel;
     void *dynamic;
 };
@@ -165,6 +166,18 @@ void *shared() {
     return state->dynamic;
 }
 
+void share(const void *mine, size_t bytes, void *all) {
+    Block &b = *state;
+    const unsigned warp = b.current / WARP;
+    if (bytes > EXCHANGE_BYTES)
+        fail("an exchange of too much");
+    std::memcpy(b.exchange[b.current], mine, bytes);
+    wait(b.warp[warp], WARP);
+    for (unsigned lane = 0; lane < WARP; lane++)
+        std::memcpy(static_cast<char *>(all) + lane * bytes, b.exchange[warp * WARP + lane], bytes);
+    wait(b.warp[warp], WARP); /* before the next exchange overwrites it */
+}
+
 } // namespace ousac_emulation
 
 void __syncthreads() {
@@ -174,14 +187,15 @@ void __syncthreads() {
 
 float __shfl_xor_sync(unsigned mask, float value, int lane_mask) {
     using namespace ousac_emulation;
-    Block &b = *state;
     if (mask != 0xffffffffU || lane_mask < 0 || lane_mask >= WARP)
         fail("a shuffle of part of a warp");
+    Block &b = *state;
     const unsigned self = b.current, warp = self / WARP;
-    b.exchange[self] = value;
+    float result;
+    std::memcpy(b.exchange[self], &value, sizeof value);
     wait(b.warp[warp], WARP);
-    const float result = b.exchange[self ^ static_cast<unsigned>(lane_mask)];
-    wait(b.warp[warp], WARP); /* before the next shuffle overwrites it */
+    std::memcpy(&result, b.exchange[self ^ static_cast<unsigned>(lane_mask)], sizeof result);
+    wait(b.warp[warp], WARP); /* before the next exchange overwrites it */
     return result;
 }
 
@@ -216,18 +230,19 @@ struct ousac_emulated_exec {
 };
 
 /* What tests count: work run as it was submitted, nodes run by graphs, captures, graphs made, updated and
- * launched; and bytes of the device in use. */
+ * launched; bytes of the device in use; and choices of an algorithm. */
 struct ousac_emulated_counts {
-    std::atomic<long> eager, nodes, captures, instantiated, updated, launched;
+    std::atomic<long> eager, nodes, captures, instantiated, updated, launched, choices;
 };
 static ousac_emulated_counts counts;
-extern "C" __attribute__((visibility("default"))) void ousac_emulated_count(long out[7]) {
+extern "C" __attribute__((visibility("default"))) void ousac_emulated_count(long out[8]) {
     const std::atomic<long> *all[6] = {&counts.eager,        &counts.nodes,   &counts.captures,
                                        &counts.instantiated, &counts.updated, &counts.launched};
     for (int i = 0; i < 6; i++)
         out[i] = *all[i];
     const std::lock_guard<std::mutex> guard(lock);
     out[6] = static_cast<long>(device_bytes);
+    out[7] = counts.choices;
 }
 
 static long setting(const char *name, long otherwise) {
@@ -516,12 +531,14 @@ struct ousac_emulated_blas {
 };
 
 /* Scalars are those of the call, in host pointer mode; matrices are what they hold when the product runs. */
+static cublasStatus_t product_on(cudaStream_t stream, std::function<void()> work) {
+    if (stream->capturing && captures_fail)
+        stream->invalid = true;
+    return submit(stream, KIND_PRODUCT, std::move(work)) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
+                                                                        : CUBLAS_STATUS_EXECUTION_FAILED;
+}
 static cublasStatus_t product(cublasHandle_t handle, std::function<void()> work) {
-    if (handle->stream->capturing && captures_fail)
-        handle->stream->invalid = true;
-    return submit(handle->stream, KIND_PRODUCT, std::move(work)) == cudaSuccess
-               ? CUBLAS_STATUS_SUCCESS
-               : CUBLAS_STATUS_EXECUTION_FAILED;
+    return product_on(handle->stream, std::move(work));
 }
 
 const char *cublasGetStatusName(cublasStatus_t) {
@@ -615,6 +632,152 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasO
     });
 }
 
+/* --- cuBLASLt: bfloat16 times bfloat16, summed in float32, with a bias or without --- */
+
+struct ousac_emulated_matmul {
+    cublasOperation_t transposed_a;
+    cublasLtEpilogue_t epilogue;
+    const float *bias;
+};
+struct ousac_emulated_layout {
+    cudaDataType type;
+    int rows, cols, ld;
+};
+struct ousac_emulated_wish {
+    uint64_t workspace;
+    uint32_t reduction, align_a, align_c, align_d;
+};
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *product, cublasComputeType_t compute,
+                                        cudaDataType scale) {
+    if (compute != CUBLAS_COMPUTE_32F || scale != CUDA_R_32F)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    *product = new ousac_emulated_matmul{CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr};
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t product) {
+    delete product;
+    return CUBLAS_STATUS_SUCCESS;
+}
+template <typename T> static cublasStatus_t take(T *field, const void *value, size_t bytes) {
+    if (bytes != sizeof *field)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    std::memcpy(field, value, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product,
+                                              cublasLtMatmulDescAttributes_t name, const void *value,
+                                              size_t bytes) {
+    switch (name) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        return take(&product->transposed_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return take(&product->epilogue, value, bytes);
+    default:
+        return take(&product->bias, value, bytes);
+    }
+}
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows,
+                                          uint64_t cols, int64_t ld) {
+    *layout =
+        new ousac_emulated_layout{type, static_cast<int>(rows), static_cast<int>(cols), static_cast<int>(ld)};
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+    delete layout;
+    return CUBLAS_STATUS_SUCCESS;
+}
+/* The defaults are the library's. */
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *wish) {
+    *wish = new ousac_emulated_wish{0, 7, 256, 256, 256};
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t wish) {
+    delete wish;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t wish,
+                                                    cublasLtMatmulPreferenceAttributes_t name,
+                                                    const void *value, size_t bytes) {
+    switch (name) {
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+        return take(&wish->workspace, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return take(&wish->reduction, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+        return take(&wish->align_a, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+        return take(&wish->align_c, value, bytes);
+    default:
+        return take(&wish->align_d, value, bytes);
+    }
+}
+
+/* What an algorithm was chosen for, and may be used for alone. */
+enum { ALGO_SIZES, ALGO_LD, ALGO_ALIGN_A, ALGO_ALIGN_B, ALGO_ALIGN_D, ALGO_ALIGN_BIAS, ALGO_WORKSPACE };
+static uint64_t aligned_to(const void *p) {
+    const uint64_t address = reinterpret_cast<uintptr_t>(p) | 256U;
+    return address & (~address + 1);
+}
+static uint64_t mixed(int a, int b, int c) {
+    return (static_cast<uint64_t>(a) * 1000003U + static_cast<uint64_t>(b)) * 1000003U +
+           static_cast<uint64_t>(c);
+}
+
+/* Nothing is found for odd inner sizes, so that tests meet that too. */
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t product,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t wish, int wanted,
+                                              cublasLtMatmulHeuristicResult_t *results, int *found) {
+    counts.choices++;
+    *found = 0;
+    if (product->transposed_a != CUBLAS_OP_T || a->type != CUDA_R_16BF || b->type != CUDA_R_16BF ||
+        c->type != CUDA_R_32F || d->type != CUDA_R_32F || a->rows % 2 != 0)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (wanted < 1 || a->rows != b->rows || d->rows != a->cols || d->cols != b->cols || c->ld != d->ld ||
+        wish->reduction != CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE ||
+        refuses(true, false, a->cols, b->cols, a->rows, a->ld, b->ld, d->ld))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    *results = {};
+    results->algo.data[ALGO_SIZES] = mixed(a->rows, a->cols, b->cols);
+    results->algo.data[ALGO_LD] = mixed(a->ld, b->ld, d->ld);
+    results->algo.data[ALGO_ALIGN_A] = wish->align_a;
+    results->algo.data[ALGO_ALIGN_B] = 256;
+    results->algo.data[ALGO_ALIGN_D] = wish->align_c < wish->align_d ? wish->align_c : wish->align_d;
+    results->algo.data[ALGO_ALIGN_BIAS] = product->bias != nullptr ? aligned_to(product->bias) : 1;
+    results->algo.data[ALGO_WORKSPACE] = results->workspaceSize = wish->workspace;
+    *found = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, const void *alpha,
+                              const void *a, cublasLtMatrixLayout_t layout_a, const void *b,
+                              cublasLtMatrixLayout_t layout_b, const void *beta, const void *c,
+                              cublasLtMatrixLayout_t, void *d, cublasLtMatrixLayout_t layout_d,
+                              const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t workspace_bytes,
+                              cudaStream_t stream) {
+    const int m = layout_d->rows, n = layout_d->cols, k = layout_a->rows;
+    const int lda = layout_a->ld, ldb = layout_b->ld, ldd = layout_d->ld;
+    const uint64_t *chosen = algorithm->data;
+    const bool biased = product->epilogue == CUBLASLT_EPILOGUE_BIAS;
+    const float *bias = biased ? product->bias : nullptr;
+    if (chosen[ALGO_SIZES] != mixed(k, m, n) || chosen[ALGO_LD] != mixed(lda, ldb, ldd) ||
+        aligned_to(a) < chosen[ALGO_ALIGN_A] || aligned_to(b) < chosen[ALGO_ALIGN_B] ||
+        aligned_to(d) < chosen[ALGO_ALIGN_D] || workspace == nullptr ||
+        workspace_bytes < chosen[ALGO_WORKSPACE] || c != d || biased != (bias != nullptr) ||
+        (biased && aligned_to(bias) < chosen[ALGO_ALIGN_BIAS]))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    const float by = *static_cast<const float *>(alpha), onto = *static_cast<const float *>(beta);
+    return product_on(stream, [=] {
+        const std::vector<float> wide_a = widened(a, k, m, lda), wide_b = widened(b, k, n, ldb);
+        float *target = static_cast<float *>(d);
+        cblas_sgemm(CblasColMajor, CblasTrans, CblasNoTrans, m, n, k, by, wide_a.data(), lda, wide_b.data(),
+                    ldb, onto, target, ldd);
+        for (int j = 0; bias != nullptr && j < n; j++)
+            cblas_saxpy(m, 1.0F, bias, 1, target + static_cast<size_t>(j) * static_cast<size_t>(ldd), 1);
+    });
+}
+
 /* --- cuSOLVER --- */
 
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t *handle) {
@@ -660,4 +823,26 @@ cusolverStatus_t cusolverDnXsyevd(cusolverDnHandle_t, cusolverDnParams_t, cusolv
         static_cast<int>(device_bytes / sizeof(double)), static_cast<lapack_int *>(host_buffer),
         static_cast<int>(host_bytes / sizeof(lapack_int)));
     return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnXsyevBatched_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t params,
+                                                   cusolverEigMode_t mode, cublasFillMode_t fill, int64_t n,
+                                                   cudaDataType type_a, const void *a, int64_t lda,
+                                                   cudaDataType type_w, const void *w, cudaDataType compute,
+                                                   size_t *device_bytes, size_t *host_bytes, int64_t) {
+    return cusolverDnXsyevd_bufferSize(handle, params, mode, fill, n, type_a, a, lda, type_w, w, compute,
+                                       device_bytes, host_bytes);
+}
+cusolverStatus_t cusolverDnXsyevBatched(cusolverDnHandle_t handle, cusolverDnParams_t params,
+                                        cusolverEigMode_t mode, cublasFillMode_t fill, int64_t n,
+                                        cudaDataType type_a, void *a, int64_t lda, cudaDataType type_w,
+                                        void *w, cudaDataType compute, void *device_buffer,
+                                        size_t device_bytes, void *host_buffer, size_t host_bytes, int *info,
+                                        int64_t batch) {
+    cusolverStatus_t result = CUSOLVER_STATUS_SUCCESS;
+    for (int64_t i = 0; i < batch && !result; i++)
+        result =
+            cusolverDnXsyevd(handle, params, mode, fill, n, type_a, static_cast<double *>(a) + i * n * lda,
+                             lda, type_w, static_cast<double *>(w) + i * n, compute, device_buffer,
+                             device_bytes, host_buffer, host_bytes, info + i);
+    return result;
 }

@@ -182,6 +182,50 @@ static void a_sealed_block_serves_every_linear(void **unused) {
     free(host), free(x), free(y);
 }
 
+/* Inputs rounded, then one product that adds the bias: also in a graph, and for a bias at another address.
+ * What was chosen for a shape serves as long as the alignments are as good. */
+static void a_bias_costs_no_pass_of_its_own(void **unused) {
+    enum { ROWS = 48, M = 64, N = 32, CALLS = 6 };
+    uint64_t state = 5;
+    float *host = filled(&state, M, N), *x = filled(&state, ROWS, N), *bias = filled(&state, CALLS, M);
+    float *y = blank(ROWS, M), *w = k->alloc_weights(k, M * N), *dx = put(k, x, ROWS * N * sizeof *x);
+    float *db = put(k, bias, CALLS * M * sizeof *bias), *dy = put(k, y, block_bytes(ROWS, M));
+    long before[EMULATED_KINDS], after[EMULATED_KINDS];
+    (void)unused;
+    assert_non_null(w);
+    assert_int_equal(k->upload(k, w, host, M * N * sizeof *host, NULL), OUSAC_STATUS_OK);
+    for (int graph = 0; graph < 2; graph++) {
+        emulated_count(before);
+        for (size_t i = 0; i < CALLS; i++) {
+            const size_t which = graph ? 1 : i; /* 256 bytes apart */
+            if (graph)
+                assert_int_equal(k->sequence_begin(k, NULL), OUSAC_STATUS_OK);
+            assert_int_equal(k->linear(k, ROWS, M, N, dx, N, w, N, db + which * M, 0, dy, M, NULL),
+                             OUSAC_STATUS_OK);
+            if (graph)
+                assert_int_equal(k->sequence_end(k, 1, NULL), OUSAC_STATUS_OK);
+            get(k, y, dy, block_bytes(ROWS, M));
+            expect_product(ROWS, M, N, x, N, host, bias + which * M, y, M);
+        }
+        emulated_count(after);
+        if (emulated_is_real())
+            continue;
+        assert_int_equal(after[EMULATED_CHOICES] - before[EMULATED_CHOICES], !graph);
+        if (!graph) /* rounding, product and the copy back */
+            assert_int_equal(after[EMULATED_EAGER] - before[EMULATED_EAGER], 3 * CALLS);
+        else
+            assert_int_equal(after[EMULATED_LAUNCHED] - before[EMULATED_LAUNCHED], CALLS - 1);
+    }
+    for (size_t skew = 1; skew < 4; skew++) { /* a bias that is aligned to nothing but its floats */
+        float *skewed = db + skew;
+        assert_int_equal(k->linear(k, ROWS, M, N, dx, N, w, N, skewed, 0, dy, M, NULL), OUSAC_STATUS_OK);
+        get(k, y, dy, block_bytes(ROWS, M));
+        expect_product(ROWS, M, N, x, N, host, bias + skew, y, M);
+    }
+    drop(k, w), drop(k, dx), drop(k, db), drop(k, dy);
+    free(host), free(x), free(bias), free(y);
+}
+
 static void a_device_without_them_is_refused(void **unused) {
     ousac_device *device = NULL;
     ousac_error error = {0};
@@ -243,6 +287,7 @@ int main(void) {
         cmocka_unit_test(rounding_is_to_nearest_even),
         cmocka_unit_test(everything_else_is_float32),
         cmocka_unit_test(a_sealed_block_serves_every_linear),
+        cmocka_unit_test(a_bias_costs_no_pass_of_its_own),
         cmocka_unit_test(a_device_without_them_is_refused),
         cmocka_unit_test(sealed_weights_take_half_the_memory),
     };

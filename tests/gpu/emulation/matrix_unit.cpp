@@ -1,0 +1,89 @@
+/* The warp's matrix unit: what its lanes give is collected, and each takes what the PTX ISA says of it. */
+#include <calib/cuda/matrix_unit.h>
+
+#include <cfloat>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+enum { LANES = 32 };
+
+uint16_t rounded(float value) {
+    uint32_t bits = __float_as_uint(value);
+    if (std::isnan(value))
+        return 0x7fff;
+    bits += 0x7fffU + (bits >> 16 & 1U);
+    return static_cast<uint16_t>(bits >> 16);
+}
+
+float widened(uint32_t half) {
+    const uint32_t bits = half << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Of the pair that a register holds. */
+float value_of(uint32_t packed, unsigned which) {
+    return widened(which ? packed >> 16 : packed & 0xffffU);
+}
+
+/* Row j of matrix i, where all lanes say it is. */
+void collect_rows(const void *row, const uint16_t *rows[LANES]) {
+    if (reinterpret_cast<uintptr_t>(row) % 16 != 0) {
+        std::fprintf(stderr, "emulation: a matrix row that is not aligned\n");
+        std::abort();
+    }
+    ousac_emulation::share(&row, sizeof row, rows);
+}
+
+} // namespace
+
+uint32_t ousac_cuda::pack_bf16(float low, float high) {
+    return static_cast<uint32_t>(rounded(low)) | static_cast<uint32_t>(rounded(high)) << 16;
+}
+
+float ousac_cuda::exp2_fast(float x) {
+    const float y = std::exp2(x);
+    return y < FLT_MIN ? 0.0F : y;
+}
+
+/* Other lanes' rows are read between two exchanges, so that none is changed meanwhile. */
+void ousac_cuda::load_matrices(uint32_t out[4], const void *row) {
+    const uint16_t *rows[LANES];
+    collect_rows(row, rows);
+    const unsigned lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
+    for (unsigned i = 0; i < 4; i++)
+        std::memcpy(&out[i], rows[8 * i + g] + static_cast<size_t>(2) * t, sizeof out[i]);
+    collect_rows(row, rows);
+}
+
+void ousac_cuda::load_matrices_transposed(uint32_t out[4], const void *row) {
+    const uint16_t *rows[LANES];
+    collect_rows(row, rows);
+    const unsigned lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
+    for (unsigned i = 0; i < 4; i++)
+        out[i] = static_cast<uint32_t>(rows[8 * i + 2 * t][g]) |
+                 static_cast<uint32_t>(rows[8 * i + 2 * t + 1][g]) << 16;
+    collect_rows(row, rows);
+}
+
+void ousac_cuda::multiply_add(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+    struct Given {
+        uint32_t a[4], b[2];
+    } mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}}, all[LANES];
+    ousac_emulation::share(&mine, sizeof mine, all);
+    const unsigned lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
+    for (unsigned e = 0; e < 4; e++) {
+        const unsigned row = g + e / 2 * 8, col = 2 * t + e % 2;
+        float sum = c[e];
+        for (unsigned k = 0; k < 16; k++) {
+            const Given &left = all[row % 8 * 4 + k % 8 / 2], &right = all[col * 4 + k % 8 / 2];
+            sum += value_of(left.a[k / 8 * 2 + row / 8], k % 2) * value_of(right.b[k / 8], k % 2);
+        }
+        c[e] = sum;
+    }
+}
