@@ -69,7 +69,7 @@ $(BUILD)/obj/calib/products_%.o: calib/products.c
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -O3 -ffp-contract=fast $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
 
 # Its small dense matrices are its own.
-$(BUILD)/obj/calib/leading.o: OPT += -O3
+$(BUILD)/obj/calib/leading.o $(BUILD)/obj/calib/triangular.o: OPT += -O3
 
 $(FORMATS_LIB): $(call objects,formats)
 $(CALIB_LIB): $(call objects,calib) $(foreach i,$(ISAS),$(BUILD)/obj/calib/kernels_$(i).o $(BUILD)/obj/calib/products_$(i).o)
