@@ -15,6 +15,7 @@ enum {
     SWEEPS = 2, /* before the first look; each multiplies what is missed by about (lambda_b / lambda_r)^2 */
     SWEEPS_MORE = 2, /* after a look that was not good enough */
     LOOKS = 3,
+    PANELS = 4,
     DOMINANT = 16 /* directions of the moment whose share of the trace is computed in float64 */
 };
 
@@ -141,28 +142,34 @@ static ousac_status apply(const iteration *it, ousac_error *error) {
     return status;
 }
 
+/* Where the p-th of PANELS ranges of rows begins: triangles are worked in so many panels. */
+static size_t panel(size_t rows, size_t p) {
+    return rows * p / PANELS;
+}
+
 /* G = V V^T, V (rows, cols) and G (rows, rows) in float64 on the backend: the upper triangle, which is all
  * that `ousac_cholesky` reads, and some of the lower. */
 static ousac_status gram64(const ousac_backend *be, size_t rows, size_t cols, const double *v, double *g,
                            ousac_error *error) {
-    const size_t half = rows / 2;
-    const double *below = v + half * cols;
-    const ousac_status status =
-        be->gemm64(be, 0, 1, half, rows, cols, 1, v, cols, v, cols, 0, g, rows, error);
-    return status ? status
-                  : be->gemm64(be, 0, 1, rows - half, rows - half, cols, 1, below, cols, below, cols, 0,
-                               g + half * rows + half, rows, error);
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t p = 0; p < PANELS && !status; p++) {
+        const size_t first = panel(rows, p);
+        status = be->gemm64(be, 0, 1, panel(rows, p + 1) - first, rows - first, cols, 1, v + first * cols,
+                            cols, v + first * cols, cols, 0, g + first * rows + first, rows, error);
+    }
+    return status;
 }
 
-/* Y (rows, cols) = L X in float64 on the backend, L (rows, rows) lower: its zeros are skipped by halves. */
+/* Y (rows, cols) = L X in float64 on the backend, L (rows, rows) lower: most of its zeros are skipped. */
 static ousac_status lower64(const ousac_backend *be, size_t rows, size_t cols, const double *l,
                             const double *x, double *y, ousac_error *error) {
-    const size_t half = rows / 2;
-    const ousac_status status =
-        be->gemm64(be, 0, 0, half, cols, half, 1, l, rows, x, cols, 0, y, cols, error);
-    return status ? status
-                  : be->gemm64(be, 0, 0, rows - half, cols, rows, 1, l + half * rows, rows, x, cols, 0,
-                               y + half * cols, cols, error);
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t p = 0; p < PANELS && !status; p++) {
+        const size_t first = panel(rows, p), last = panel(rows, p + 1);
+        status = be->gemm64(be, 0, 0, last - first, cols, last, 1, l + first * rows, rows, x, cols, 0,
+                            y + first * cols, cols, error);
+    }
+    return status;
 }
 
 /* X = the rows of Y or Z, made orthonormal. Their Gram matrix is needed in float64: its condition is the
@@ -187,12 +194,11 @@ static ousac_status orthonormalise(const iteration *it, int *good, ousac_error *
     if (!status && (*good = ousac_cholesky(b, it->gram)) != 0) {
         ousac_invert_lower(b, it->gram, it->more);
         status = upload_floats(it, it->small, b * b, it->more, error);
-        const size_t half = b / 2; /* the zeros above the diagonal are skipped by halves */
-        if (!status)
-            status = be->expand(be, half, n, half, it->small, b, rows, n, 0, it->x, n, error);
-        if (!status)
-            status = be->expand(be, b - half, n, b, it->small + half * b, b, rows, n, 0, it->x + half * n, n,
-                                error);
+        for (size_t p = 0; p < PANELS && !status; p++) {
+            const size_t first = panel(b, p), last = panel(b, p + 1);
+            status = be->expand(be, last - first, n, last, it->small + first * b, b, rows, n, 0,
+                                it->x + first * n, n, error);
+        }
     }
     be->release(be, placed);
     be->release(be, gram);
@@ -447,23 +453,39 @@ static void sort_rows(ousac_factors *f) {
         }
 }
 
+/* The first of the components of largest magnitude. Magnitudes order as their bits do, which are compared
+ * side by side. */
+static size_t largest_of(size_t count, const float *x) {
+    int32_t peak = 0;
+    size_t at = 0;
+    for (size_t j = 0; j < count; j++) {
+        int32_t bits;
+        memcpy(&bits, x + j, sizeof bits);
+        bits &= INT32_MAX;
+        peak = bits > peak ? bits : peak;
+    }
+    float magnitude;
+    memcpy(&magnitude, &peak, sizeof magnitude);
+    while (at + 1 < count && fabsf(x[at]) != magnitude)
+        at++;
+    return at;
+}
+
 /* Signs by convention: the largest component of u positive. */
 static ousac_status fix_signs(const site *st, size_t r, found *f, ousac_error *error) {
     for (size_t i = 0; i < r; i++) {
         float *u = f->u + i * st->m, *b = f->b + i * st->n;
-        size_t largest = 0;
-        for (size_t j = 1; j < st->m; j++)
-            if (fabsf(u[j]) > fabsf(u[largest]))
-                largest = j;
-        const float sign = u[largest] < 0 ? -1.0F : 1.0F;
+        const float sign = u[largest_of(st->m, u)] < 0 ? -1.0F : 1.0F;
+        int finite = 1;
         for (size_t j = 0; j < st->m; j++)
             u[j] *= sign;
         for (size_t j = 0; j < st->n; j++) {
             b[j] *= sign;
-            if (!isfinite(b[j]))
-                return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
-                                  "direction %zu of a factor does not fit float32", i);
+            finite &= fabsf(b[j]) <= FLT_MAX;
         }
+        if (!finite)
+            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "direction %zu of a factor does not fit float32",
+                              i);
     }
     return OUSAC_STATUS_OK;
 }
@@ -721,42 +743,43 @@ static void draw_start(const iteration *it, const float *c, float *x) {
 static ousac_status prepare(site *st, iteration *it, ousac_error *error) {
     const ousac_backend *be = st->backend;
     const size_t k = st->order, b = it->b, bytes = k * k * sizeof(float);
-    float *narrow = ousac_malloc(k * k, sizeof *narrow);
+    float *room = NULL; /* for what a device has to be sent */
     ousac_status status = OUSAC_STATUS_OK;
-    if (!allocate(st, it) || !narrow)
+    if (!allocate(st, it) || (!be->host && !(room = ousac_malloc(k * k, sizeof *room))))
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for an iteration of order %zu", k);
     if (!status && !be->host)
         status = be->upload(be, st->w, st->weights, st->m * st->n * sizeof *st->w, error);
     if (!status)
         status = check_weights(st, error);
+    float *c = be->host ? it->c : room, *s = be->host ? it->s : room;
     if (!status) {
         for (size_t i = 0; i < k; i++)
-            to_float(i + 1, st->packed + i * (i + 1) / 2, narrow + i * k);
-        mirror(k, narrow);
-        status = be->upload(be, it->c, narrow, bytes, error);
+            to_float(i + 1, st->packed + i * (i + 1) / 2, c + i * k);
+        mirror(k, c);
+        status = be->host ? OUSAC_STATUS_OK : be->upload(be, it->c, c, bytes, error);
     }
     if (!status)
         status = check_moment(st, it, error);
     if (!status)
-        draw_start(it, narrow, it->tall);
+        draw_start(it, c, it->tall);
     if (!status)
         status = be->upload(be, it->x, it->tall, b * k * sizeof *it->tall, error);
     if (!status && it->s) {
         status = be->gram(be, st->m, st->n, st->w, st->n, it->s, st->n, error);
-        if (!status)
-            status = be->download(be, narrow, it->s, bytes, error);
+        if (!status && !be->host)
+            status = be->download(be, s, it->s, bytes, error);
         for (size_t i = 0; !status && i < k; i++) { /* trace(S C) */
             const double *row = st->packed + i * (i + 1) / 2;
-            st->trace += row[i] * (double)narrow[i * k + i] + 2 * dot_mixed(i, row, narrow + i * k);
+            st->trace += row[i] * (double)s[i * k + i] + 2 * dot_mixed(i, row, s + i * k);
         }
         if (!status) {
-            mirror(k, narrow);
-            status = be->upload(be, it->s, narrow, bytes, error);
+            mirror(k, s);
+            status = be->host ? OUSAC_STATUS_OK : be->upload(be, it->s, s, bytes, error);
         }
     }
     for (size_t i = 0; !it->s && !status && i < k; i++)
         st->trace += st->packed[i * (i + 1) / 2 + i];
-    ousac_free(narrow);
+    ousac_free(room);
     return status;
 }
 
