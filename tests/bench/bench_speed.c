@@ -11,6 +11,7 @@
  * busy. Moments for the factorisation have the decay of real ones (profile/synth_law.h).
  */
 #include "calib/backend.h"
+#include "calib/backend_bf16.h"
 #include "calib/cost.h"
 #include "calib/factors.h"
 #include "calib/leading.h"
@@ -67,6 +68,7 @@ typedef struct bench {
     ousac_profile *profile; /* of the first recording */
     double *packed[OUSAC_SYNTH_GROUPS];
     ousac_root root[OUSAC_SYNTH_GROUPS];
+    struct bench *rounded; /* the same on the bfloat16 backend; NULL until asked for */
     char bundle[PATH_BYTES];
 } bench;
 
@@ -248,6 +250,61 @@ static void forward(bench *b, size_t threads, int cached, result *r) {
     r->cpu = median(cpu, count) / (double)b->batch;
     r->macs = (double)macs_of(b, cached);
     ousac_free(all);
+}
+
+/* ---- the same in bfloat16 ---- */
+
+/* The largest relative deviation of a sample of a whole run; both ways must differ, or one of them ran twice.
+ */
+#define ROUNDED_DEVIATION 0.05
+
+static float *draw(const bench *b, const ousac_model *model, size_t count) {
+    ousac_error error = {0};
+    float *samples = room(count * ousac_model_sample_size(model), sizeof *samples);
+    const ousac_run run = {.model = model,
+                           .schedule = &b->schedule,
+                           .count = count,
+                           .micro_batch = b->batch,
+                           .threads = 1,
+                           .exact = 1,
+                           .samples = samples};
+    must(ousac_run_samples(&run, &error), &error);
+    return samples;
+}
+
+static void check_rounded(const bench *b, const bench *rounded) {
+    const size_t size = ousac_model_sample_size(b->model);
+    float *plain = draw(b, b->model, b->batch), *other = draw(b, rounded->model, b->batch);
+    for (size_t s = 0; s < b->batch; s++) {
+        double square = 0, wrong = 0;
+        for (size_t i = s * size; i < (s + 1) * size; i++) {
+            square += (double)plain[i] * (double)plain[i];
+            wrong += ((double)plain[i] - (double)other[i]) * ((double)plain[i] - (double)other[i]);
+        }
+        check(wrong > 0 && wrong <= ROUNDED_DEVIATION * ROUNDED_DEVIATION * square,
+              "a sample in bfloat16 is not one in float32, rounded");
+    }
+    ousac_free(plain);
+    ousac_free(other);
+}
+
+/* A full forward of the same model in bfloat16, checked when first asked for; no seconds where this machine
+ * has no such products. */
+static void rounded_forward(bench *b, size_t threads, result *r) {
+    const ousac_backend *be = NULL;
+    ousac_error error = {0};
+    if (!b->rounded) {
+        if (ousac_backend_bf16(&be, &error) == OUSAC_STATUS_UNSUPPORTED)
+            return;
+        check(be != NULL, error.message);
+        bench *rounded = room(1, sizeof *rounded);
+        *rounded = *b;
+        rounded->be = be;
+        must(ousac_model_load(&rounded->model, b->path, &b->from, be, &error), &error);
+        check_rounded(b, rounded);
+        b->rounded = rounded;
+    }
+    forward(b->rounded, threads, 0, r);
 }
 
 typedef struct gemm_worker {
@@ -683,6 +740,8 @@ static void answer(bench *b, const char *stage, size_t threads) {
         copy_bytes(parameters_bytes(b->model), &r);
     else if (strcmp(stage, "full") == 0 || strcmp(stage, "cached") == 0)
         forward(b, threads, *stage == 'c', &r);
+    else if (strcmp(stage, "bf16") == 0)
+        rounded_forward(b, threads, &r);
     else if (strcmp(stage, "sgemm-full") == 0 || strcmp(stage, "sgemm-cached") == 0)
         gemms(b, threads, stage[6] == 'c', &r);
     else if (strcmp(stage, "exact") == 0 || strcmp(stage, "record") == 0)

@@ -263,6 +263,8 @@ def measure(args, name, directory, work, batch, threads):
         add(f"forward full, {count} thread{'s' * (count > 1)}", contenders)
         add(f"forward cached, {count} thread{'s' * (count > 1)}",
             {"ousac": ask("cached", count), "SGEMM": ask("sgemm-cached", count), "full": ask("full", count)})
+        if server.ask("bf16")["seconds"]:  # where there are such products; compared with float32 before it is timed
+            add(f"forward full, bf16, {count} thread{'s' * (count > 1)}", {"ousac": ask("bf16", count), "full": ask("full", count)})
     add(f"profile, {threads} thread{'s' * (threads > 1)}", {"ousac": ask("record", threads), "unrecorded": ask("exact", threads)})
     add("root of a moment", {"ousac": ask("root:q")})
     for kind in KINDS:
