@@ -201,7 +201,8 @@ template <int DIM, int KEYS> ousac_status prepare(ousac_error *error) {
 
 /* What every launch is given. */
 struct Job {
-    size_t blocks, tokens, heads, query_tiles;
+    unsigned blocks;
+    size_t tokens, heads, query_tiles;
     int head_dim;
     const float *q, *k, *v;
     size_t ld_qkv;
@@ -211,10 +212,9 @@ struct Job {
 
 template <int DIM, int KEYS> void launch(const Job &job, cudaStream_t stream) {
     const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(job.head_dim)));
-    attention_kernel<DIM, KEYS>
-        <<<static_cast<unsigned>(job.blocks), THREADS, shared_floats<DIM, KEYS>() * sizeof(float), stream>>>(
-            job.tokens, job.heads, job.head_dim, scale, job.query_tiles, job.q, job.k, job.v, job.ld_qkv,
-            job.out, job.ld_out);
+    attention_kernel<DIM, KEYS><<<job.blocks, THREADS, shared_floats<DIM, KEYS>() * sizeof(float), stream>>>(
+        job.tokens, job.heads, job.head_dim, scale, job.query_tiles, job.q, job.k, job.v, job.ld_qkv, job.out,
+        job.ld_out);
 }
 
 } // namespace
@@ -232,25 +232,28 @@ ousac_status attention_prepare(ousac_error *error) {
     return OUSAC_STATUS_OK;
 }
 
-ousac_status attention_tiled(Context *c, size_t batch, size_t tokens, size_t heads, size_t head_dim,
-                             const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
-                             size_t ld_out, ousac_error *error) {
-    const size_t query_tiles = (tokens - 1) / QUERIES + 1;
-    if (heads > INT_MAX / query_tiles || batch > INT_MAX / (heads * query_tiles))
+ousac_status attention_grid(size_t batch, size_t tokens, size_t heads, size_t queries, size_t *query_tiles,
+                            unsigned *blocks, ousac_error *error) {
+    const size_t tiles = (tokens - 1) / queries + 1;
+    if (heads > INT_MAX / tiles || batch > INT_MAX / (heads * tiles))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "attention: %zu sequences of %zu tokens and %zu heads are too many for one call",
                           batch, tokens, heads);
-    const Job job = {batch * heads * query_tiles,
-                     tokens,
-                     heads,
-                     query_tiles,
-                     static_cast<int>(head_dim),
-                     q,
-                     k,
-                     v,
-                     ld_qkv,
-                     out,
-                     ld_out};
+    *query_tiles = tiles;
+    *blocks = static_cast<unsigned>(batch * heads * tiles);
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status attention_tiled(Context *c, size_t batch, size_t tokens, size_t heads, size_t head_dim,
+                             const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
+                             size_t ld_out, ousac_error *error) {
+    size_t query_tiles = 0;
+    unsigned blocks = 0;
+    const ousac_status status = attention_grid(batch, tokens, heads, QUERIES, &query_tiles, &blocks, error);
+    if (status)
+        return status;
+    const Job job = {blocks, tokens, heads, query_tiles, static_cast<int>(head_dim), q, k,
+                     v,      ld_qkv, out,   ld_out};
     if (head_dim <= 32)
         launch<32, 64>(job, c->stream);
     else if (head_dim <= 64)

@@ -16,7 +16,6 @@
 #include "calib/cuda/context.h"
 #include "calib/cuda/matrix_unit.h"
 
-#include <climits>
 #include <cmath>
 
 namespace ousac_cuda {
@@ -335,12 +334,11 @@ ousac_status attention_bf16_prepare(ousac_error *error) {
 ousac_status attention_bf16(Context *c, size_t batch, size_t tokens, size_t heads, size_t head_dim,
                             const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
                             size_t ld_out, ousac_error *error) {
-    const size_t query_tiles = (tokens - 1) / QUERIES + 1;
-    if (heads > INT_MAX / query_tiles || batch > INT_MAX / (heads * query_tiles))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "attention: %zu sequences of %zu tokens and %zu heads are too many for one call",
-                          batch, tokens, heads);
-    const unsigned blocks = static_cast<unsigned>(batch * heads * query_tiles);
+    size_t query_tiles = 0;
+    unsigned blocks = 0;
+    const ousac_status status = attention_grid(batch, tokens, heads, QUERIES, &query_tiles, &blocks, error);
+    if (status)
+        return status;
     const Job job = {heads,
                      query_tiles,
                      static_cast<int>(tokens),

@@ -218,6 +218,10 @@ ousac_status clear_lower(Context *context, const char *operation, size_t n, floa
 /* Rows of x (rows, cols), contiguous, become their softmax. attention.cu */
 ousac_status softmax_rows(Context *context, const char *operation, size_t rows, size_t cols, float *x,
                           ousac_error *error);
+/* One block for every `queries` of every head: tiles of a sequence, and blocks in all. USAGE where these are
+ * too many for one launch. attention.cu */
+ousac_status attention_grid(size_t batch, size_t tokens, size_t heads, size_t queries, size_t *query_tiles,
+                            unsigned *blocks, ousac_error *error);
 /* Attention for head_dim <= ATTENTION_HEAD_DIM_MAX without a matrix of scores. attention.cu */
 enum { ATTENTION_HEAD_DIM_MAX = 128 };
 ousac_status attention_prepare(ousac_error *error); /* once per device, before the first call */

@@ -33,6 +33,15 @@ int emulated_choose(void) {
     return status == OUSAC_STATUS_UNSUPPORTED && real && !(required && *required) ? 77 : 1;
 }
 
+int emulated_begin(ousac_device **device, int bf16) {
+    ousac_error error = {0};
+    const int refused = emulated_choose();
+    if (refused || !ousac_device_open(device, "cuda", bf16, &error))
+        return refused;
+    printf("%s\n", error.message);
+    return error.status == OUSAC_STATUS_UNSUPPORTED ? 77 : 1;
+}
+
 int emulated_is_real(void) {
     return real;
 }

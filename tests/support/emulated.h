@@ -20,6 +20,9 @@ enum emulated_kind {
 
 /* Points OUSAC_CUDA_PLUGIN at the emulation. 0, or what main returns: 77 where there is no device. */
 int emulated_choose(void);
+/* That, then opens "cuda" for a group of tests. 0, or what main returns: 77 too where the device has no
+ * products in bfloat16. */
+int emulated_begin(ousac_device **device, int bf16);
 int emulated_is_real(void);
 /* Opens "cuda" anew, with the settings of the environment. Fails the test where that fails. */
 ousac_device *emulated_open(int bf16);

@@ -257,14 +257,9 @@ int main(void) {
         cmocka_unit_test(it_is_bfloat16_where_it_should_be),
     };
     ousac_device *device = NULL;
-    ousac_error error = {0};
-    const int refused = emulated_choose();
+    const int refused = emulated_begin(&device, 1);
     if (refused)
         return refused;
-    if (ousac_device_open(&device, "cuda", 1, &error)) {
-        print_message("%s\n", error.message);
-        return error.status == OUSAC_STATUS_UNSUPPORTED ? 77 : 1;
-    }
     k = ousac_device_backend(device);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ousac_device_close(device);
