@@ -251,10 +251,13 @@ static void what_cannot_wait_runs_what_came_before(void **unused) {
         }
 }
 
+enum { CHOSEN = ROWS };
+
 /* Sums of squares, moments and all: what a recorded forward does. They add to what is there, in the order of
  * the calls, at the end of the sequence; what they are taken of may have changed by then. */
-static ousac_status record(const float *rows, float *x, float *delta, float *gram, double *packed,
-                           double weight, double out[4], ousac_error *error) {
+static ousac_status record(const float *rows, const uint32_t *chosen, float *x, float *delta, float *gram,
+                           uint32_t *index, double *packed, double weight, double out[6],
+                           ousac_error *error) {
     ousac_status status = k->upload(k, x, rows, X * sizeof *rows, error);
 #define THEN(call)                                                                                           \
     if (!status)                                                                                             \
@@ -267,27 +270,35 @@ static ousac_status record(const float *rows, float *x, float *delta, float *gra
     THEN(k->accumulate_packed(k, D, weight, gram, D, packed, error));
     THEN(k->copy(k, ROWS, D, x, D, delta, D, error));
     THEN(k->sum_squares(k, ROWS, D, delta, D, ROWS, out + 3, error));
+    THEN(k->upload(k, index, chosen, CHOSEN * sizeof *chosen, error)); /* other ones in every round */
+    THEN(k->measure_change(k, CHOSEN / 2, D, index, index + CHOSEN / 2, x, D, delta, D, 1, 1, out + 4,
+                           out + 5, error));
+    THEN(k->measure_change(k, CHOSEN / 2, D, index + CHOSEN / 2, NULL, x, D, delta, D, 0, 0, out + 4, NULL,
+                           error));
 #undef THEN
     return status;
 }
 
 static void sums_arrive_at_the_end(void **unused) {
     enum { PACKED = D * (D + 1) / 2, ROUNDS = 9 };
-    double sums[2][4] = {{0}}, packed_sums[2][PACKED], zeros[PACKED] = {0};
+    double sums[2][6] = {{0}}, packed_sums[2][PACKED], zeros[PACKED] = {0};
     (void)unused;
     for (int sequence = 0; sequence < 2; sequence++) {
         uint64_t state = 7;
         float *first = filled(&state, ROWS, D);
         float *x = put(k, first, X * sizeof *first), *delta = put(k, first, X * sizeof *first);
         float *gram = k->alloc(k, D * D, sizeof *gram);
+        uint32_t chosen[CHOSEN] = {0}, *index = put(k, chosen, sizeof chosen);
         double *packed = put(k, zeros, sizeof zeros), *out = sums[sequence];
         ousac_error error = {0};
         for (int round = 0; round < ROUNDS; round++) {
             float *rows = filled(&state, ROWS, D);
-            const double weight = round % 3, before = out[0];
+            const double weight = round % 3, before = out[0], changed = out[5];
+            for (size_t i = 0; i < CHOSEN; i++)
+                chosen[i] = (uint32_t)((i * 3 + (size_t)round) % ROWS);
             if (sequence)
                 must(k->sequence_begin(k, &error), &error);
-            must(record(rows, x, delta, gram, packed, weight, out, &error), &error);
+            must(record(rows, chosen, x, delta, gram, index, packed, weight, out, &error), &error);
             if (sequence) {
                 assert_true(out[0] == before); /* not yet */
                 if (round == 4) {              /* what cannot wait brings them with it */
@@ -297,16 +308,16 @@ static void sums_arrive_at_the_end(void **unused) {
                 }
                 must(k->sequence_end(k, 1, &error), &error);
             }
-            assert_true(out[0] > before);
+            assert_true(out[0] > before && out[5] > changed);
             free(rows);
         }
         if (sequence) { /* forgotten with the rest */
             must(k->sequence_begin(k, &error), &error);
-            must(record(first, x, delta, gram, packed, 1, out, &error), &error);
+            must(record(first, chosen, x, delta, gram, index, packed, 1, out, &error), &error);
             must(k->sequence_end(k, 0, &error), &error);
         }
         get(k, packed_sums[sequence], packed, sizeof zeros);
-        drop(k, x), drop(k, delta), drop(k, gram), drop(k, packed);
+        drop(k, x), drop(k, delta), drop(k, gram), drop(k, packed), drop(k, index);
         free(first);
     }
     assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
