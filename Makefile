@@ -17,7 +17,7 @@ SANITIZE ?=
 # No built-in rules: one of them would match our own patterns through the dependency files.
 MAKEFLAGS += -r
 
-LAYERS := formats calib profile
+LAYERS := formats calib profile pipeline
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
 WERROR ?= -Werror
 CPPFLAGS += -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L
@@ -34,12 +34,16 @@ ISA_FLAGS_base :=
 ISA_FLAGS_avx2 := -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512
 
-sources = $(sort $(filter-out calib/kernels.c calib/products.c,$(wildcard $(1)/*.c)))
+# Every source of a folder and of its wings. Kernels are built once per instruction set, MPI's files for its program alone.
+sources = $(sort $(filter-out calib/backend/kernels.c calib/backend/products.c tools/mpi/%,$(wildcard $(1)/*.c $(1)/*/*.c)))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(call sources,$(1)))
 
 FORMATS_LIB := $(BUILD)/lib/libousac_formats.a
 CALIB_LIB := $(BUILD)/lib/libousac_calib.a
 PROFILE_LIB := $(BUILD)/lib/libousac_profile.a
+PIPELINE_LIB := $(BUILD)/lib/libousac_pipeline.a
+# What a program links, upper layers first.
+LIBRARY := $(PIPELINE_LIB) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
 PROGRAM := $(BUILD)/ousac
 
 .DEFAULT_GOAL := all
@@ -59,21 +63,22 @@ $(BUILD)/obj/formats/oca.o: formats/oca.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -DOCA_WITH_ZSTD -DOCA_WITH_MMAP $(CFLAGS_ALL) -O3 -std=c99 -Wpedantic -MMD -MP -c $< -o $@
 
-$(BUILD)/obj/calib/kernels_%.o: calib/kernels.c
+$(BUILD)/obj/calib/backend/kernels_%.o: calib/backend/kernels.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -O3 $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
 
 # Products may be contracted to fused multiply-adds.
-$(BUILD)/obj/calib/products_%.o: calib/products.c
+$(BUILD)/obj/calib/backend/products_%.o: calib/backend/products.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -O3 -ffp-contract=fast $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
 
 # Its small dense matrices are its own.
-$(BUILD)/obj/calib/leading.o $(BUILD)/obj/calib/triangular.o: OPT += -O3
+$(BUILD)/obj/calib/spectra/leading.o $(BUILD)/obj/calib/spectra/triangular.o: OPT += -O3
 
 $(FORMATS_LIB): $(call objects,formats)
-$(CALIB_LIB): $(call objects,calib) $(foreach i,$(ISAS),$(BUILD)/obj/calib/kernels_$(i).o $(BUILD)/obj/calib/products_$(i).o)
+$(CALIB_LIB): $(call objects,calib) $(foreach i,$(ISAS),$(BUILD)/obj/calib/backend/kernels_$(i).o $(BUILD)/obj/calib/backend/products_$(i).o)
 $(PROFILE_LIB): $(call objects,profile)
+$(PIPELINE_LIB): $(call objects,pipeline)
 $(BUILD)/lib/%.a:
 	@mkdir -p $(@D)
 	@rm -f $@
@@ -87,15 +92,15 @@ $(BUILD)/include/plots.h: $(sort $(wildcard plots/*.gp))
 	  { gsub(/\\/, "&&"); gsub(/"/, "\\\\&"); printf "\"%s\\n\"\n", $$0 } END { print "}};" }' $^ > $@.part
 	@mv $@.part $@
 
-$(BUILD)/obj/tools/gnuplot.o: $(BUILD)/include/plots.h
+$(BUILD)/obj/tools/report/gnuplot.o: $(BUILD)/include/plots.h
 
-$(PROGRAM): $(call objects,tools) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(PROGRAM): $(call objects,tools) $(LIBRARY)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 # --- the same program for MPI jobs; `make all` does not need MPI ---
 MPICC ?= mpicc
 MPI_PROGRAM := $(BUILD)/ousac-mpi
-MPI_OBJECTS := $(call objects,tools/mpi) $(filter-out %/team_alone.o %/entry.o,$(call objects,tools))
+MPI_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tools/mpi/*.c))) $(filter-out %/entry.o,$(call objects,tools))
 .PHONY: mpi
 mpi: $(MPI_PROGRAM) ## build build/ousac-mpi, whose commands share their work over the ranks of an MPI job
 
@@ -104,7 +109,7 @@ $(BUILD)/obj/tools/mpi/link.o: tools/mpi/link.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile)) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
-$(MPI_PROGRAM): $(MPI_OBJECTS) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(MPI_PROGRAM): $(MPI_OBJECTS) $(LIBRARY)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
 
 # --- the CUDA plug-in: built where there is a Toolkit, never with the sanitizers, which nvcc does not know ---
@@ -146,6 +151,7 @@ $(BUILD)/libousac_cuda.so: $(CUDA_KERNELS) $(CUDA_HOST) $(CUDA_COMMON)
 LIBS_formats := $(FORMATS_LIB)
 LIBS_calib := $(CALIB_LIB) $(FORMATS_LIB)
 LIBS_profile := $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+LIBS_pipeline := $(LIBRARY)
 UNIT_TESTS := $(foreach l,$(LAYERS),$(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(sort $(wildcard tests/unit/$(l)/test_*.c))))
 SUPPORT_LIB := $(BUILD)/lib/libousac_test_support.a
 $(SUPPORT_LIB): $(call objects,tests/support)
@@ -158,14 +164,14 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(fir
 
 # --- plug-ins that tests open: one that works, on the CPU, and ones that must be refused ---
 PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/plugins/%.so,$(sort $(wildcard tests/plugins/*.c)))
-PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory calib/backend_cpu tests/support/strict_backend) \
-           $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/kernels_$(i).o $(BUILD)/obj/pic/calib/products_$(i).o)
+PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory calib/backend/backend_cpu tests/support/strict_backend) \
+           $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/backend/kernels_$(i).o $(BUILD)/obj/pic/calib/backend/products_$(i).o)
 
-$(BUILD)/obj/pic/calib/kernels_%.o: calib/kernels.c
+$(BUILD)/obj/pic/calib/backend/kernels_%.o: calib/backend/kernels.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -O3 $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
 
-$(BUILD)/obj/pic/calib/products_%.o: calib/products.c
+$(BUILD)/obj/pic/calib/backend/products_%.o: calib/backend/products.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -O3 -ffp-contract=fast $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
 
@@ -210,13 +216,13 @@ FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_REPLAYS := $(foreach f,$(FUZZ),$(BUILD)/tests/fuzz/replay_$(f))
 FUZZ_SECONDS ?= 60
 
-$(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 # --- programs that the interop tests call ---
 INTEROP_PROGRAMS := $(patsubst tests/interop/%.c,$(BUILD)/tests/interop/%,$(sort $(wildcard tests/interop/*.c)))
-$(BUILD)/tests/interop/%: $(BUILD)/obj/tests/interop/%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/interop/%: $(BUILD)/obj/tests/interop/%.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
@@ -226,7 +232,7 @@ READER_LIB := $(BUILD)/lib/liboca.so
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/*.c)))
 TEST_TOOLS := $(patsubst tests/tools/%.c,$(BUILD)/tests/tools/%,$(sort $(wildcard tests/tools/*.c)))
 
-$(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(SUPPORT_LIB) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(SUPPORT_LIB) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
 
@@ -248,7 +254,7 @@ ifneq ($(shell command -v $(MPICC) 2>/dev/null),)
 tests: $(MPI_PROGRAM)
 endif
 
-$(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
@@ -266,7 +272,7 @@ bench-scaling: $(PROGRAM) $(MPI_PROGRAM) $(BUILD)/tests/bench/bench_reduce ## th
 	@mkdir -p $(BUILD)/bench
 	$(PYTHON) tests/bench/bench_scaling.py $(BUILD) $(BUILD)/bench/scaling.json
 
-$(BUILD)/tests/bench/bench_reduce: $(BUILD)/obj/tests/bench/bench_reduce.o $(filter-out %/main.o %/entry.o %/team_alone.o,$(MPI_OBJECTS)) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/bench/bench_reduce: $(BUILD)/obj/tests/bench/bench_reduce.o $(filter-out %/main.o %/entry.o %/team_alone.o,$(MPI_OBJECTS)) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
 
@@ -283,7 +289,7 @@ bench: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/dit_fo
 	@mkdir -p $(BUILD)/bench
 	$(TORCH_PYTHON) tests/bench/bench_speed.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/speed.json
 
-$(BUILD)/tests/bench/bench_gpu: $(patsubst %,$(BUILD)/obj/tests/bench/%.o,bench_gpu bench_gpu_attention bench_gpu_factors) $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/tests/bench/bench_gpu: $(patsubst %,$(BUILD)/obj/tests/bench/%.o,bench_gpu bench_gpu_attention bench_gpu_factors) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
@@ -378,7 +384,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 	$(PROGRAM) calibrate $(DEMO_OPTIONS) -o $(BUILD)/demo
 
 # --- static checks ---
-SOURCES = $(wildcard formats/*.[ch] calib/*.[ch] profile/*.[ch] tools/*.[ch] tools/mpi/*.[ch] examples/*.c) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
+SOURCES = $(foreach d,$(LAYERS) tools examples,$(wildcard $(d)/*.[ch] $(d)/*/*.[ch])) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
 CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/calib/cuda/*.h tests/gpu/emulation/*.cpp tests/bench/*.cpp)
 SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
 
@@ -408,7 +414,7 @@ check-lint: ## cppcheck and shellcheck
 	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L -DOUSAC_ISA=base \
 	  '-DcJSON_ArrayForEach(item,list)=for(item=(list)->child;item;item=item->next)' \
-	  $(wildcard formats/*.c calib/*.c profile/*.c tools/*.c tools/mpi/*.c)
+	  $(filter %.c,$(foreach d,$(LAYERS) tools,$(wildcard $(d)/*.c $(d)/*/*.c)))
 	shellcheck -e SC1091 $(SHELL_SCRIPTS)
 
 .PHONY: build-clang
@@ -436,7 +442,7 @@ afl-%: ## run one fuzz target under AFL++
 	AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_NO_UI=1 afl-fuzz -i tests/fuzz/corpus/$* \
 	  -o $(BUILD)-afl/out-$* -V $(FUZZ_SECONDS) -- $(BUILD)-afl/fuzz_$*
 
-$(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(PROFILE_LIB) $(CALIB_LIB) $(FORMATS_LIB)
+$(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(LIBRARY)
 	$(CC) $(CFLAGS_ALL) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
 
 .PHONY: clean

@@ -1,4 +1,4 @@
-#include "tools/commands.h"
+#include "tools/cmd/commands.h"
 
 int main(int argc, char **argv) {
     return ousac_main(argc, argv);

@@ -1,4 +1,4 @@
-#include "tools/commands.h"
+#include "tools/cmd/commands.h"
 
 #include "formats/version.h"
 

@@ -1,5 +1,5 @@
 /* The table of the CUDA backend, its memory, and the entry point of the plug-in. */
-#include "calib/backend_plugin.h"
+#include "calib/backend/backend_plugin.h"
 #include "calib/cuda/context.h"
 #include "calib/cuda/sequence.h"
 #include "formats/memory.h"

@@ -8,7 +8,7 @@
 #ifndef OUSAC_CUDA_CONTEXT_H
 #define OUSAC_CUDA_CONTEXT_H
 
-#include "calib/backend.h"
+#include "calib/backend/backend.h"
 
 #include <cublas_v2.h>
 #include <cuda_runtime.h>

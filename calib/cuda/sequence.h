@@ -25,7 +25,7 @@
 #ifndef OUSAC_CUDA_SEQUENCE_H
 #define OUSAC_CUDA_SEQUENCE_H
 
-#include "calib/backend.h"
+#include "calib/backend/backend.h"
 #include "calib/cuda/context.h"
 
 #include <cstring>

@@ -15,7 +15,7 @@
 #include "formats/safetensors.h"
 #include "formats/safetensors_write.h"
 #include "formats/torch_write.h"
-#include "profile/storage.h"
+#include "profile/bundle/storage.h"
 
 #include <math.h>
 #include <pthread.h>

@@ -8,14 +8,14 @@
  */
 #include "tests/bench/bench_gpu.h"
 
-#include "calib/backend_plugin.h"
-#include "calib/philox.h"
+#include "calib/backend/backend_plugin.h"
+#include "calib/stats/philox.h"
 #include "formats/file.h"
 #include "formats/memory.h"
-#include "profile/dit.h"
-#include "profile/factorise.h"
-#include "profile/recorder.h"
-#include "profile/runner.h"
+#include "profile/bundle/factorise.h"
+#include "profile/model/dit.h"
+#include "profile/record/recorder.h"
+#include "profile/run/runner.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #ifndef OUSAC_TESTS_BENCH_GPU_H
 #define OUSAC_TESTS_BENCH_GPU_H
 
-#include "calib/backend.h"
+#include "calib/backend/backend.h"
 #include "formats/status.h"
 
 #include <stddef.h>
@@ -31,7 +31,7 @@ void bench_drain(const ousac_backend *backend, const float *block);
 void bench_attention(const bench_device *bench, size_t batch, size_t tokens, size_t heads, size_t width);
 
 /* Factors of the sites of a DiT of that shape, from weights and delta moments with the decay of real ones
- * (profile/synth_law.h), made once for each of a block's sites and used for every block. Answers on standard
+ * (profile/synth/synth_law.h), made once for each of a block's sites and used for every block. Answers on standard
  * output, one line of JSON each. */
 
 /* Time of all sites, by the program's own way: leading directions where they suffice, else all. */

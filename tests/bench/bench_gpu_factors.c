@@ -1,12 +1,12 @@
 #include "tests/bench/bench_gpu.h"
 
 #include "calib/arch.h"
-#include "calib/factors.h"
-#include "calib/leading.h"
-#include "calib/prescribed.h"
+#include "calib/spectra/factors.h"
+#include "calib/spectra/leading.h"
+#include "calib/spectra/prescribed.h"
 #include "formats/file.h"
 #include "formats/memory.h"
-#include "profile/synth_law.h"
+#include "profile/synth/synth_law.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -78,7 +78,7 @@ static void block_free(block *b) {
         ousac_free(b->moment[g]);
 }
 
-/* As profile/factorise.c has it; *whole 1 where the full solver had to decide. */
+/* As profile/bundle/factorise.c has it; *whole 1 where the full solver had to decide. */
 static void factorise(const ousac_backend *k, const block *b, size_t s, size_t rank, ousac_root *root,
                       int leading_first, ousac_factors *factors, int *whole) {
     const double *moment = b->moment[GROUP_OF[s]];

@@ -6,7 +6,7 @@
  * and the median of the times.
  */
 #include "formats/memory.h"
-#include "tools/cli.h"
+#include "tools/cli/cli.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"
 

@@ -8,23 +8,23 @@
  * and a plain write.
  *
  * Forwards are timed one by one by an observer inside ousac_run_samples, on as many threads as asked for, all
- * busy. Moments for the factorisation have the decay of real ones (profile/synth_law.h).
+ * busy. Moments for the factorisation have the decay of real ones (profile/synth/synth_law.h).
  */
-#include "calib/backend.h"
-#include "calib/backend_bf16.h"
+#include "calib/backend/backend.h"
+#include "calib/backend/backend_bf16.h"
 #include "calib/cost.h"
-#include "calib/factors.h"
-#include "calib/leading.h"
-#include "calib/philox.h"
-#include "calib/prescribed.h"
-#include "calib/scaled_svd.h"
+#include "calib/spectra/factors.h"
+#include "calib/spectra/leading.h"
+#include "calib/spectra/prescribed.h"
+#include "calib/spectra/scaled_svd.h"
+#include "calib/stats/philox.h"
 #include "formats/file.h"
 #include "formats/memory.h"
-#include "profile/bundle.h"
-#include "profile/factorise.h"
-#include "profile/recorder.h"
-#include "profile/runner.h"
-#include "profile/synth_law.h"
+#include "profile/bundle/bundle.h"
+#include "profile/bundle/factorise.h"
+#include "profile/record/recorder.h"
+#include "profile/run/runner.h"
+#include "profile/synth/synth_law.h"
 
 #include <cblas.h>
 #include <fcntl.h>

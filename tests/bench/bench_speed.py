@@ -35,7 +35,7 @@ except ImportError:
 
 FORWARD_TOLERANCE = 1e-4  # of the noise predicted, in float32, relative
 FACTOR_TOLERANCE = 1e-4  # of the energy left over the least possible, beyond 1
-LEADING_TOLERANCE = 0.01  # the same of the leading directions alone (calib/leading.h)
+LEADING_TOLERANCE = 0.01  # the same of the leading directions alone (calib/spectra/leading.h)
 KINDS = ("q", "proj", "fc1", "fc2")
 
 

@@ -9,9 +9,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "profile/bundle.h"
-#include "profile/plan.h"
-#include "profile/profile.h"
+#include "profile/bundle/bundle.h"
+#include "profile/bundle/plan.h"
+#include "profile/record/profile.h"
 #include "tests/fuzz/seal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

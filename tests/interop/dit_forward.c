@@ -5,8 +5,8 @@
  * Files as in tests/interop/dit_torch.py; HEADS 0 takes the config's. The label after the last class is the
  * unconditional one.
  */
-#include "profile/dit.h"
-#include "profile/executor.h"
+#include "profile/model/dit.h"
+#include "profile/run/executor.h"
 
 #include "formats/file.h"
 

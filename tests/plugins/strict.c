@@ -1,5 +1,5 @@
 /* A plug-in whose device is the CPU behind memory of its own: runs the whole program as it runs on a GPU. */
-#include "calib/backend_plugin.h"
+#include "calib/backend/backend_plugin.h"
 #include "tests/support/strict_backend.h"
 
 #include <stdlib.h>

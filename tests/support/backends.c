@@ -7,8 +7,8 @@
 
 #include "tests/support/backends.h"
 
-#include "calib/backend_plugin.h"
-#include "calib/kernels.h"
+#include "calib/backend/backend_plugin.h"
+#include "calib/backend/kernels.h"
 #include "tests/support/calib_support.h"
 #include "tests/support/strict_backend.h"
 

@@ -7,7 +7,7 @@
 #ifndef OUSAC_TEST_BACKENDS_H
 #define OUSAC_TEST_BACKENDS_H
 
-#include "calib/backend.h"
+#include "calib/backend/backend.h"
 
 #include <stddef.h>
 #include <stdint.h>

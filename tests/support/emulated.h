@@ -4,7 +4,7 @@
 #ifndef OUSAC_TEST_EMULATED_H
 #define OUSAC_TEST_EMULATED_H
 
-#include "calib/backend_plugin.h"
+#include "calib/backend/backend_plugin.h"
 
 enum emulated_kind {
     EMULATED_EAGER,        /* kernels, products and copies run as they were submitted */

@@ -1,6 +1,6 @@
 #include "tests/support/naive_trajectory.h"
 
-#include "calib/philox.h"
+#include "calib/stats/philox.h"
 
 #include <math.h>
 #include <stdlib.h>

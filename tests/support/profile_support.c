@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "calib/philox.h"
+#include "calib/stats/philox.h"
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "formats/oca.h"

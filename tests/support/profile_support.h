@@ -6,8 +6,8 @@
 #define OUSAC_TESTS_PROFILE_SUPPORT_H
 
 #include "formats/dtype.h"
-#include "profile/model.h"
-#include "profile/profile.h"
+#include "profile/model/model.h"
+#include "profile/record/profile.h"
 
 #include <stddef.h>
 #include <stdint.h>

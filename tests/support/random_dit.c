@@ -1,6 +1,6 @@
 #include "tests/support/random_dit.h"
 
-#include "calib/philox.h"
+#include "calib/stats/philox.h"
 #include "formats/memory.h"
 #include "tests/support/write_safetensors.h"
 

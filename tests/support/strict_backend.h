@@ -5,7 +5,7 @@
 #ifndef OUSAC_TEST_STRICT_BACKEND_H
 #define OUSAC_TEST_STRICT_BACKEND_H
 
-#include "calib/backend.h"
+#include "calib/backend/backend.h"
 
 const ousac_backend *strict_backend(void);
 

@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/backend.h"
-#include "profile/dit.h"
-#include "profile/recorder.h"
-#include "profile/runner.h"
+#include "calib/backend/backend.h"
+#include "profile/model/dit.h"
+#include "profile/record/recorder.h"
+#include "profile/run/runner.h"
 #include "tests/support/profile_support.h"
 
 enum { UNKNOWNS = 4, SAMPLES = 16, PILOT = 8, BATCH = 4, WORKERS = 2, LABELS_MAX = 16 };

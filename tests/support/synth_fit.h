@@ -1,4 +1,4 @@
-/* The laws of profile/synth_law.h, fitted anew: spectra by LAPACK's eigenvalues, least squares by normal
+/* The laws of profile/synth/synth_law.h, fitted anew: spectra by LAPACK's eigenvalues, least squares by normal
  * equations, on a model and a profile of it. Every function fails the running cmocka test where anything goes
  * wrong.
  */
@@ -6,9 +6,9 @@
 #define OUSAC_TESTS_SYNTH_FIT_H
 
 #include "formats/schedule.h"
-#include "profile/model.h"
-#include "profile/profile.h"
-#include "profile/synth_law.h"
+#include "profile/model/model.h"
+#include "profile/record/profile.h"
+#include "profile/synth/synth_law.h"
 
 #include <stddef.h>
 

@@ -1,8 +1,8 @@
-/* Prints the tables of profile/synth_law.c, fitted on the shipped model and a profile of it.
+/* Prints the tables of profile/synth/synth_law.c, fitted on the shipped model and a profile of it.
  *
  *     fit_synth data/shapes-dit/model.safetensors data/schedules/sparse.json
  */
-#include "calib/backend.h"
+#include "calib/backend/backend.h"
 #include "tests/support/synth_fit.h"
 
 #include <stdio.h>

@@ -5,7 +5,7 @@
  */
 #include "calib/cost.h"
 #include "formats/memory.h"
-#include "profile/bundle.h"
+#include "profile/bundle/bundle.h"
 
 #include <stdio.h>
 #include <stdlib.h>

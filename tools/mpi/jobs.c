@@ -1,10 +1,10 @@
 #include "tools/mpi/jobs.h"
 
 #include "formats/memory.h"
-#include "profile/recorder.h"
+#include "pipeline/shard.h"
+#include "pipeline/team.h"
+#include "profile/record/recorder.h"
 #include "tools/mpi/link.h"
-#include "tools/shard.h"
-#include "tools/team.h"
 
 #include <stdio.h>
 #include <string.h>

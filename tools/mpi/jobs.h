@@ -4,8 +4,8 @@
 #ifndef OUSAC_MPI_JOBS_H
 #define OUSAC_MPI_JOBS_H
 
+#include "pipeline/partial.h"
 #include "tools/mpi/wire.h"
-#include "tools/pipeline_partial.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 #include "tools/mpi/link.h"
 
-#include "tools/cli.h"
+#include "tools/cli/cli.h"
 
 #include <mpi.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
 /* `ousac` as an MPI job: rank 0 runs the command, the other ranks share its work. */
-#include "tools/commands.h"
+#include "tools/cmd/commands.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"
 #include "tools/mpi/worker.h"

@@ -1,10 +1,10 @@
 /* What rank 0 does with the others: announces a job, does its own part, gathers the answers by rank. */
-#include "tools/team.h"
+#include "pipeline/team.h"
 
 #include "formats/memory.h"
+#include "pipeline/shard.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"
-#include "tools/shard.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,11 +1,11 @@
 #include "tools/mpi/worker.h"
 
 #include "formats/memory.h"
-#include "profile/forecast_fit.h"
+#include "pipeline/shard.h"
+#include "pipeline/team.h"
+#include "profile/record/forecast_fit.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"
-#include "tools/shard.h"
-#include "tools/team.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "calib/allocate.h"
-#include "calib/knapsack.h"
+#include "calib/choose/allocate.h"
+#include "calib/choose/knapsack.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

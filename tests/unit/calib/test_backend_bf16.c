@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "calib/backend_bf16.h"
-#include "calib/kernels.h"
+#include "calib/backend/backend_bf16.h"
+#include "calib/backend/kernels.h"
 #include "formats/dtype.h"
 #include "tests/support/calib_support.h"
 

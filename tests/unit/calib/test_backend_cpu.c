@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "calib/kernels.h"
+#include "calib/backend/kernels.h"
 #include "formats/memory.h"
 #include "tests/support/backends.h"
 #include "tests/support/calib_support.h"

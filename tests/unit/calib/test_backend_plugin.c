@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "calib/backend_plugin.h"
+#include "calib/backend/backend_plugin.h"
 #include "formats/memory.h"
 
 #include <stdio.h>

@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "calib/backend.h"
-#include "calib/kernels.h"
+#include "calib/backend/backend.h"
+#include "calib/backend/kernels.h"
 #include "tests/support/calib_support.h"
 
 #include <math.h>

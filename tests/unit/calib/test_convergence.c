@@ -6,8 +6,8 @@
 
 #include <cmocka.h>
 
-#include "calib/convergence.h"
-#include "calib/factors.h"
+#include "calib/spectra/factors.h"
+#include "calib/stats/convergence.h"
 #include "tests/support/calib_support.h"
 
 #include <math.h>

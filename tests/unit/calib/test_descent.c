@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "calib/descent.h"
+#include "calib/choose/descent.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

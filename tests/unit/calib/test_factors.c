@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "calib/factors.h"
+#include "calib/spectra/factors.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

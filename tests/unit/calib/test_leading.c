@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "calib/leading.h"
+#include "calib/spectra/leading.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "calib/paired.h"
+#include "calib/stats/paired.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

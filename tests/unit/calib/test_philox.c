@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "calib/philox.h"
+#include "calib/stats/philox.h"
 
 #include <math.h>
 #include <stdlib.h>

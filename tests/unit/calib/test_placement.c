@@ -8,8 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "calib/philox.h"
-#include "calib/placement.h"
+#include "calib/choose/placement.h"
+#include "calib/stats/philox.h"
 #include "formats/memory.h"
 
 enum { MOST = 9, HORIZON = 5 };

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/mixing.h"
-#include "calib/prescribed.h"
+#include "calib/spectra/mixing.h"
+#include "calib/spectra/prescribed.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

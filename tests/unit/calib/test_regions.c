@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "calib/regions.h"
+#include "calib/choose/regions.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

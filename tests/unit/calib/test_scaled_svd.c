@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "calib/scaled_svd.h"
+#include "calib/spectra/scaled_svd.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "calib/stats.h"
+#include "calib/stats/stats.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "calib/triangular.h"
+#include "calib/spectra/triangular.h"
 #include "tests/support/calib_support.h"
 
 #include <math.h>

@@ -13,7 +13,7 @@
 
 #include "formats/memory.h"
 #include "formats/oca.h"
-#include "profile/bundle.h"
+#include "profile/bundle/bundle.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/scratch.h"
 

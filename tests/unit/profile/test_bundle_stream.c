@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "formats/memory.h"
-#include "profile/bundle.h"
+#include "profile/bundle/bundle.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/scratch.h"
 

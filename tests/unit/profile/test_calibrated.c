@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "profile/executor.h"
-#include "profile/factorise.h"
-#include "profile/recorder.h"
+#include "profile/bundle/factorise.h"
+#include "profile/record/recorder.h"
+#include "profile/run/executor.h"
 
 enum { SEED = 4, SAMPLES = 4, BATCH = 2, STEPS = 10, SITES = 72, GROUPS = 48 };
 

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "profile/checkpoint.h"
-#include "profile/factorise.h"
-#include "profile/recorder.h"
+#include "profile/bundle/factorise.h"
+#include "profile/record/checkpoint.h"
+#include "profile/record/recorder.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"

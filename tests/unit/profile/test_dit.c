@@ -10,12 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/philox.h"
+#include "calib/stats/philox.h"
 #include "formats/memory.h"
 #include "formats/schedule.h"
-#include "profile/dit.h"
-#include "profile/executor.h"
-#include "profile/model.h"
+#include "profile/model/dit.h"
+#include "profile/model/model.h"
+#include "profile/run/executor.h"
 #include "tests/support/naive_dit.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"

@@ -8,7 +8,7 @@
 #include <math.h>
 
 #include "formats/memory.h"
-#include "profile/evaluate.h"
+#include "profile/run/evaluate.h"
 #include "tests/support/profile_support.h"
 
 static void errors_and_psnr_are_those_worked_out_by_hand(void **state) {

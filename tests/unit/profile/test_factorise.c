@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "formats/memory.h"
-#include "profile/factorise.h"
+#include "profile/bundle/factorise.h"
 #include "tests/support/calib_support.h"
 #include "tests/support/profile_support.h"
 

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/philox.h"
+#include "calib/stats/philox.h"
 #include "formats/memory.h"
-#include "profile/dit.h"
-#include "profile/forecast_fit.h"
-#include "profile/plan.h"
+#include "profile/bundle/plan.h"
+#include "profile/model/dit.h"
+#include "profile/record/forecast_fit.h"
 #include "tests/support/naive_trajectory.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"

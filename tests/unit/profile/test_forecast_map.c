@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "formats/memory.h"
-#include "profile/forecast_map.h"
+#include "profile/bundle/forecast_map.h"
 
 #include <math.h>
 #include <string.h>

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "profile/executor.h"
-#include "profile/model.h"
-#include "profile/runner.h"
+#include "profile/model/model.h"
+#include "profile/run/executor.h"
+#include "profile/run/runner.h"
 #include "tests/support/naive_dit.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"

@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "formats/memory.h"
-#include "profile/archive.h"
-#include "profile/plan.h"
+#include "profile/bundle/plan.h"
+#include "profile/files/archive.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/scratch.h"
 

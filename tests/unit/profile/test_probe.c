@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/philox.h"
+#include "calib/stats/philox.h"
 #include "formats/memory.h"
-#include "profile/executor.h"
-#include "profile/probe.h"
-#include "profile/runner.h"
+#include "profile/run/executor.h"
+#include "profile/run/probe.h"
+#include "profile/run/runner.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"
 

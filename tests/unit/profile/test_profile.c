@@ -11,9 +11,9 @@
 #include <string.h>
 
 #include "formats/memory.h"
-#include "profile/arch_text.h"
-#include "profile/archive.h"
-#include "profile/profile.h"
+#include "profile/files/arch_text.h"
+#include "profile/files/archive.h"
+#include "profile/record/profile.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/scratch.h"
 

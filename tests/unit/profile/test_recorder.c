@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/philox.h"
+#include "calib/stats/philox.h"
 #include "formats/memory.h"
-#include "profile/dit.h"
-#include "profile/recorder.h"
+#include "profile/model/dit.h"
+#include "profile/record/recorder.h"
 #include "tests/support/naive_trajectory.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"

@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/philox.h"
-#include "profile/dit.h"
-#include "profile/runner.h"
+#include "calib/stats/philox.h"
+#include "profile/model/dit.h"
+#include "profile/run/runner.h"
 #include "tests/support/naive_trajectory.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"

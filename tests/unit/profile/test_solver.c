@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "profile/solver.h"
+#include "profile/run/solver.h"
 
 enum { STEPS_MAX = 640 };
 

@@ -1,10 +1,10 @@
 /* How factors are stored: the rounding, what it adds to the error against an oracle that applies the factors
  * to every single delta, and the choice of types.
  */
-#include "profile/storage.h"
+#include "profile/bundle/storage.h"
 
 #include "formats/memory.h"
-#include "profile/factorise.h"
+#include "profile/bundle/factorise.h"
 #include "tests/support/profile_support.h"
 
 #include <math.h>

@@ -13,9 +13,9 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
-#include "profile/dit.h"
-#include "profile/executor.h"
-#include "profile/synth.h"
+#include "profile/model/dit.h"
+#include "profile/run/executor.h"
+#include "profile/synth/synth.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/scratch.h"
 #include "tests/support/synth_fit.h"

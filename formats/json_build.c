@@ -1,0 +1,108 @@
+#include "formats/json_build.h"
+
+#include "formats/file.h"
+#include "formats/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+void json_begin(json_doc *doc) {
+    doc->root = cJSON_CreateObject();
+    doc->failed = doc->root == NULL;
+}
+
+void json_end(json_doc *doc) {
+    cJSON_Delete(doc->root);
+    doc->root = NULL;
+}
+
+/* Hands `item` over to `object`; frees it where that fails. Returns it, or NULL. */
+static cJSON *put(json_doc *doc, cJSON *object, const char *key, cJSON *item) {
+    int added = 0;
+
+    if (object != NULL && item != NULL) {
+        added = cJSON_IsArray(object) ? cJSON_AddItemToArray(object, item)
+                                      : cJSON_AddItemToObject(object, key, item);
+    }
+    if (!added) {
+        cJSON_Delete(item);
+        doc->failed = 1;
+        return NULL;
+    }
+    return item;
+}
+
+void json_put_text(json_doc *doc, cJSON *object, const char *key, const char *value) {
+    put(doc, object, key, cJSON_CreateString(value));
+}
+
+void json_put_real(json_doc *doc, cJSON *object, const char *key, double value) {
+    put(doc, object, key, isfinite(value) ? cJSON_CreateNumber(value) : cJSON_CreateNull());
+}
+
+void json_put_u64(json_doc *doc, cJSON *object, const char *key, uint64_t value) {
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, value);
+    put(doc, object, key, cJSON_CreateRaw(text)); /* a cJSON number is a double */
+}
+
+void json_put_bool(json_doc *doc, cJSON *object, const char *key, int value) {
+    put(doc, object, key, cJSON_CreateBool(value != 0));
+}
+
+void json_put_null(json_doc *doc, cJSON *object, const char *key) {
+    put(doc, object, key, cJSON_CreateNull());
+}
+
+cJSON *json_put_object(json_doc *doc, cJSON *object, const char *key) {
+    return put(doc, object, key, cJSON_CreateObject());
+}
+
+cJSON *json_put_array(json_doc *doc, cJSON *object, const char *key) {
+    return put(doc, object, key, cJSON_CreateArray());
+}
+
+void json_put_parsed(json_doc *doc, cJSON *object, const char *key, const char *text) {
+    cJSON *item = cJSON_Parse(text);
+    put(doc, object, key, item != NULL ? item : cJSON_CreateString(text));
+}
+
+ousac_status json_text(const json_doc *doc, int indented, char **text, ousac_error *error) {
+    char *printed = NULL, *copy = NULL;
+
+    if (!doc->failed) {
+        printed = indented ? cJSON_Print(doc->root) : cJSON_PrintUnformatted(doc->root);
+        copy = printed != NULL ? ousac_strdup(printed) : NULL;
+        cJSON_free(printed);
+    }
+    if (copy == NULL) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the JSON output");
+    }
+    *text = copy;
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status json_print(const json_doc *doc, ousac_error *error) {
+    char *text = NULL;
+    ousac_status status = json_text(doc, 1, &text, error);
+
+    if (status == OUSAC_STATUS_OK) {
+        puts(text);
+    }
+    ousac_free(text);
+    return status;
+}
+
+ousac_status json_save(const json_doc *doc, const char *path, ousac_error *error) {
+    char *text = NULL;
+    ousac_status status = json_text(doc, 1, &text, error);
+    if (!status) {
+        const size_t length = strlen(text);
+        text[length] = '\n'; /* a text file ends with a line feed; the NUL is not written */
+        status = ousac_file_replace(path, text, length + 1, error);
+    }
+    ousac_free(text);
+    return status;
+}

@@ -1,0 +1,230 @@
+#include "pipeline/evaluation.h"
+
+#include "formats/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *evaluation_arm_name(evaluation_arm arm) {
+    static const char *const names[] = {"exact", "calibrated", "reuse", "reference"};
+    return names[arm];
+}
+
+static int compare_doubles(const void *left, const void *right) {
+    const double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+/* The median guided scale; *guided counts the guided steps. */
+static ousac_status median_scale(const ousac_schedule *schedule, double *median, size_t *guided,
+                                 ousac_error *error) {
+    size_t count = 0;
+    double *scales = ousac_malloc(schedule->step_count, sizeof *scales);
+    if (!scales)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the guidance scales");
+    for (size_t i = 0; i < schedule->step_count; i++)
+        if (schedule->steps[i].mode == OUSAC_MODE_CFG)
+            scales[count++] = schedule->steps[i].scale;
+    qsort(scales, count, sizeof *scales, compare_doubles);
+    *guided = count;
+    *median = count == 0 ? 0.0 : (scales[(count - 1) / 2] + scales[count / 2]) / 2;
+    ousac_free(scales);
+    return OUSAC_STATUS_OK;
+}
+
+/* The schedule that 100 % stands for: as given, or this schedule's timesteps at constant guidance, or, where
+ * no step is guided, the schedule itself. */
+static ousac_status make_reference(ousac_schedule *reference, evaluation *result,
+                                   const evaluation_options *options, ousac_error *error) {
+    double scale = 0;
+    size_t guided = 0;
+    ousac_status status = OUSAC_STATUS_OK;
+
+    if (options->reference)
+        return ousac_schedule_copy(reference, options->reference, error);
+    status = ousac_schedule_copy(reference, options->schedule, error);
+    if (!status)
+        status = median_scale(options->schedule, &scale, &guided, error);
+    if (status)
+        return status;
+    if (!isnan(options->reference_scale))
+        scale = options->reference_scale;
+    else if (guided == 0)
+        return OUSAC_STATUS_OK;
+    result->reference_scale = scale;
+    for (size_t i = 0; i < reference->step_count; i++) {
+        reference->steps[i].mode = OUSAC_MODE_CFG;
+        reference->steps[i].scale = scale;
+    }
+    (void)snprintf(reference->name, sizeof reference->name, "constant guidance %g", scale);
+    return OUSAC_STATUS_OK;
+}
+
+static void set_every_gate(ousac_schedule *schedule, ousac_gate gate) {
+    for (size_t i = 0; i < schedule->step_count; i++)
+        for (int branch = 0; branch < OUSAC_BRANCHES; branch++)
+            schedule->steps[i].gate[branch] = gate;
+}
+
+/* 1 where every gate full makes the same run of both. */
+static int same_trajectory(const ousac_schedule *a, const ousac_schedule *b) {
+    if (a->step_count != b->step_count || a->solver != b->solver)
+        return 0;
+    for (size_t i = 0; i < a->step_count; i++)
+        if (a->steps[i].timestep != b->steps[i].timestep || a->steps[i].mode != b->steps[i].mode ||
+            a->steps[i].scale != b->steps[i].scale)
+            return 0;
+    return 1;
+}
+
+static ousac_status run_arm(evaluation *result, evaluation_arm arm, const pipeline_runs *runs,
+                            const ousac_schedule *schedule, const ousac_calibration *calibration,
+                            uint64_t macs_per_sample, ousac_error *error) {
+    evaluation_run *run = &result->run[arm];
+    const size_t size = ousac_model_sample_size(runs->model);
+    const pipeline_run inner = {
+        .label = evaluation_arm_name(arm),
+        .schedule = schedule,
+        .range = result->range,
+        .exact = arm == EVALUATION_EXACT || arm == EVALUATION_REFERENCE,
+        .calibration = calibration,
+        .samples = run->samples = result->range.count > SIZE_MAX / size
+                                      ? NULL
+                                      : ousac_malloc(result->range.count * size, sizeof(float)),
+        .counters = &run->counters,
+        .seconds = &run->seconds,
+    };
+    if (!run->samples)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %" PRIu64 " samples",
+                          result->range.count);
+    run->model_macs = macs_per_sample * result->range.count;
+    ousac_status status = pipeline_run_samples(runs, &inner, error);
+    if (!status && run->counters.macs != run->model_macs)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL,
+                            "the %s run did %" PRIu64 " MACs where the cost model says %" PRIu64, inner.label,
+                            run->counters.macs, run->model_macs);
+    return status;
+}
+
+static ousac_status run_all(evaluation *result, const pipeline_runs *runs, const evaluation_options *options,
+                            const ousac_schedule *reference, ousac_error *error) {
+    const ousac_schedule *schedule = options->schedule;
+    const ousac_cost_total *cost = &result->cost;
+    ousac_status status = run_arm(result, EVALUATION_EXACT, runs, schedule, NULL, cost->schedule_full, error);
+    if (!status)
+        status = run_arm(result, EVALUATION_CALIBRATED, runs, schedule, options->calibration,
+                         cost->schedule_cached, error);
+    if (!status)
+        status = run_arm(result, EVALUATION_REUSE, runs, schedule, NULL, cost->schedule_reuse, error);
+    if (!status && !result->reference_same)
+        status = run_arm(result, EVALUATION_REFERENCE, runs, reference, NULL, result->reference_macs, error);
+    if (!status && result->reference_same) {
+        result->run[EVALUATION_REFERENCE] = result->run[EVALUATION_EXACT];
+        result->run[EVALUATION_REFERENCE].samples = NULL;
+    }
+    return status;
+}
+
+static ousac_status compare_all(evaluation *result, size_t size, ousac_error *error) {
+    static const evaluation_arm pairs[EVALUATION_PAIRS][2] = {
+        {EVALUATION_CALIBRATED, EVALUATION_EXACT},     {EVALUATION_REUSE, EVALUATION_EXACT},
+        {EVALUATION_CALIBRATED, EVALUATION_REFERENCE}, {EVALUATION_EXACT, EVALUATION_REFERENCE},
+        {EVALUATION_REUSE, EVALUATION_REFERENCE},
+    };
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t i = 0; !status && i < EVALUATION_PAIRS; i++) {
+        evaluation_pair *pair = &result->pair[i];
+        pair->arm = pairs[i][0];
+        pair->against = pairs[i][1];
+        const evaluation_arm against = pair->against == EVALUATION_REFERENCE && result->reference_same
+                                           ? EVALUATION_EXACT
+                                           : pair->against;
+        status = ousac_evaluate_difference(result->run[pair->arm].samples, result->run[against].samples,
+                                           result->range.count, size, result->seed, &pair->difference, error);
+    }
+    return status;
+}
+
+ousac_status evaluation_create(evaluation *result, const pipeline_runs *runs,
+                               const evaluation_options *options, ousac_error *error) {
+    const ousac_arch *arch = &runs->model->arch;
+    const ousac_ranks ranks = ousac_plan_ranks(options->plan);
+    ousac_schedule reference = {0};
+    ousac_cost_total cost = {0};
+    ousac_status status = OUSAC_STATUS_OK;
+
+    memset(result, 0, sizeof *result);
+    result->range = options->range;
+    result->seed = runs->seed;
+    result->micro_batch = runs->micro_batch;
+    result->threads = pipeline_threads(runs);
+    result->steps = options->schedule->step_count;
+    result->held_out = options->held_out;
+    memcpy(result->model_digest, runs->model->digest, sizeof result->model_digest);
+    ousac_schedule_digest(options->schedule, result->schedule_digest);
+    memcpy(result->schedule_name, options->schedule->name, sizeof result->schedule_name);
+    memcpy(result->plan_name, options->plan->name, sizeof result->plan_name);
+    memcpy(result->plan_method, options->plan->method, sizeof result->plan_method);
+    memcpy(result->note, options->plan->note, sizeof result->note);
+
+    status = make_reference(&reference, result, options, error);
+    if (status)
+        goto done;
+    result->reference_same = same_trajectory(&reference, options->schedule);
+    set_every_gate(&reference, OUSAC_GATE_FULL);
+    ousac_schedule_digest(&reference, result->reference_digest);
+    memcpy(result->reference_name, reference.name, sizeof result->reference_name);
+    status = ousac_cost_trajectory(arch, options->schedule, &ranks, &result->cost, error);
+    if (!status)
+        status = ousac_cost_trajectory(arch, &reference, NULL, &cost, error);
+    if (status)
+        goto done;
+    result->reference_macs = cost.schedule_full;
+    status = run_all(result, runs, options, &reference, error);
+    if (!status)
+        status = compare_all(result, ousac_model_sample_size(runs->model), error);
+done:
+    ousac_schedule_free(&reference);
+    if (status)
+        evaluation_free(result);
+    return status;
+}
+
+void evaluation_free(evaluation *result) {
+    for (int arm = 0; arm < EVALUATION_ARMS; arm++)
+        ousac_free(result->run[arm].samples);
+    memset(result, 0, sizeof *result);
+}
+
+ousac_status evaluation_check_samples(const cli_common *common, const pipeline_provenance *provenance,
+                                      const cli_range *range, uint64_t seed, int force, int *held_out,
+                                      ousac_error *error) {
+    *held_out = 0;
+    if (!provenance->known) {
+        cli_note(common, "warning: the bundle does not say which samples made it; these may be among them");
+        return OUSAC_STATUS_OK;
+    }
+    *held_out = 1;
+    if (seed != provenance->seed) /* another seed draws other noise under every index */
+        return OUSAC_STATUS_OK;
+    for (size_t i = 0; i < provenance->used.count; i++) {
+        const cli_range *used = &provenance->used.range[i];
+        if (!pipeline_ranges_overlap(range, used->first, used->count))
+            continue;
+        const char *use = provenance->used.use[i];
+        *held_out = 0;
+        if (!force)
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "--samples %" PRIu64 ":%" PRIu64 ": %s used samples %" PRIu64 ":%" PRIu64
+                              " of this seed; expected held-out samples, or --force",
+                              range->first, range->first + range->count, use, used->first,
+                              used->first + used->count);
+        cli_note(common,
+                 "warning: %s used samples %" PRIu64 ":%" PRIu64 " of this seed; the errors are not held out",
+                 use, used->first, used->first + used->count);
+    }
+    return OUSAC_STATUS_OK;
+}

@@ -1,0 +1,96 @@
+/* What a bundle is worth: calibrated runs against the exact ones on samples that neither calibration nor
+ * validation has seen, their cost by the model and as executed, and their time. Keys of the JSON form:
+ * formats/EVAL.md.
+ *
+ * Four runs of the same samples (same noise, same labels):
+ *     exact       the schedule, every gate full
+ *     calibrated  the schedule, cached evaluations corrected by the bundle
+ *     reuse       the schedule, cached evaluations reuse module outputs uncorrected
+ *     reference   constant guidance, uncached; the exact run itself where the two schedules are the same
+ */
+#ifndef OUSAC_EVALUATION_H
+#define OUSAC_EVALUATION_H
+
+#include "calib/cost.h"
+#include "formats/json_build.h"
+#include "pipeline/pipeline.h"
+#include "profile/run/evaluate.h"
+#include "profile/run/executor.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum evaluation_arm {
+    EVALUATION_EXACT = 0,
+    EVALUATION_CALIBRATED = 1,
+    EVALUATION_REUSE = 2,
+    EVALUATION_REFERENCE = 3,
+    EVALUATION_ARMS = 4
+} evaluation_arm;
+
+typedef struct evaluation_run {
+    float *samples; /* (count, channels, height, width) */
+    double seconds; /* wall time of the run */
+    ousac_counters counters;
+    uint64_t
+        model_macs; /* of all samples, by the cost model; equal to counters.macs or the evaluation fails */
+} evaluation_run;
+
+/* One comparison: `arm` against `against`. */
+typedef struct evaluation_pair {
+    evaluation_arm arm, against;
+    ousac_difference difference;
+} evaluation_pair;
+
+enum { EVALUATION_PAIRS = 5 };
+
+typedef struct evaluation {
+    cli_range range;
+    uint64_t seed;
+    size_t micro_batch, threads;
+    size_t steps;
+    char model_digest[OUSAC_DIGEST_CHARS];
+    char schedule_digest[OUSAC_DIGEST_CHARS];
+    char reference_digest[OUSAC_DIGEST_CHARS];
+    char schedule_name[OUSAC_SCHEDULE_NAME_BYTES];
+    char reference_name[OUSAC_SCHEDULE_NAME_BYTES];
+    int reference_same;     /* 1: the reference is the exact run */
+    double reference_scale; /* constant guidance of a reference made here; 0 for one that was given or for
+                               none */
+    char plan_name[OUSAC_NAME_BYTES], plan_method[OUSAC_NAME_BYTES];
+    char note[OUSAC_ERROR_MESSAGE_BYTES];
+    int held_out; /* 1: known to be disjoint from the samples that made the bundle */
+    evaluation_run run[EVALUATION_ARMS];
+    evaluation_pair pair[EVALUATION_PAIRS];
+    ousac_cost_total cost;   /* of one sample; `constant_guidance` is that of the schedule's own steps */
+    uint64_t reference_macs; /* of one sample: the 100 % of every share */
+} evaluation;
+
+typedef struct evaluation_options {
+    const ousac_schedule *schedule;
+    const ousac_plan *plan;
+    const ousac_calibration *calibration;
+    const ousac_schedule *reference; /* NULL: the schedule's own timesteps at constant guidance */
+    double reference_scale; /* of such a reference; NAN: the median of the schedule's guided scales */
+    cli_range range;
+    int held_out;
+} evaluation_options;
+
+/* Runs everything. INTERNAL where the executor's MACs are not the cost model's. Free with evaluation_free. */
+ousac_status evaluation_create(evaluation *result, const pipeline_runs *runs,
+                               const evaluation_options *options, ousac_error *error);
+void evaluation_free(evaluation *result);
+
+/* Whether samples may be reported under the provenance of a bundle: USAGE naming the range that they overlap,
+ * which `force` turns into a warning. *held_out says what is known. */
+ousac_status evaluation_check_samples(const cli_common *common, const pipeline_provenance *provenance,
+                                      const cli_range *range, uint64_t seed, int force, int *held_out,
+                                      ousac_error *error);
+
+const char *evaluation_arm_name(evaluation_arm arm);
+void evaluation_print(const evaluation *result);
+void evaluation_put(json_doc *doc, cJSON *object, const evaluation *result);
+/* The JSON form into a file. */
+ousac_status evaluation_save(const evaluation *result, const char *path, ousac_error *error);
+
+#endif

@@ -1,0 +1,61 @@
+/* A bundle under a schedule that it was not made for: how good it still is, and whether recalibrating pays.
+ * Keys of the JSON form: formats/EVAL.md.
+ *
+ * On the evaluated samples three runs under the new schedule are compared with its exact run:
+ *     reuse         without correction            (of the evaluation, pipeline/evaluation.h)
+ *     calibrated    the bundle, transferred: its factors as they are, its forecast mapped by timestep
+ *                   (profile/bundle/forecast_map.h)      (of the evaluation)
+ *     recalibrated  the plan's ranks, with factors and forecast measured anew under the new schedule, on a
+ * few calibration samples disjoint from the evaluated ones
+ */
+#ifndef OUSAC_TRANSFER_H
+#define OUSAC_TRANSFER_H
+
+#include "calib/stats/paired.h"
+#include "pipeline/evaluation.h"
+#include "profile/bundle/bundle.h"
+
+/* Recalibrating pays where the transferred error is surely more than this times the recalibrated one. */
+#define TRANSFER_THRESHOLD 1.1
+enum { TRANSFER_SAMPLES = 16 };
+
+typedef struct transfer {
+    char from_name[OUSAC_SCHEDULE_NAME_BYTES]; /* the bundle's schedule */
+    char from_digest[OUSAC_DIGEST_CHARS];
+    int forecast;          /* 1: the plan has one, and it was mapped */
+    int corrects;          /* 0: no evaluation under the new schedule is corrected: nothing to compare */
+    cli_range calibration; /* samples of the recalibration; count 0 where it was not asked for */
+    pipeline_cost cost;    /* of recording them */
+    double seconds;        /* wall time of the recalibration: pilot, profile, factors and forecast */
+    evaluation_run run;    /* the recalibrated run; samples NULL where there was none */
+    ousac_difference difference; /* recalibrated against exact */
+    ousac_interval ratio;        /* relative error, transferred over recalibrated */
+    double threshold;
+    ousac_paired_verdict verdict; /* ABOVE: recalibrate */
+    size_t more;                  /* of samples, that might decide; 0 where none might or it is decided */
+} transfer;
+
+typedef struct transfer_options {
+    const ousac_schedule *from, *to; /* the bundle's schedule, the new one */
+    const ousac_plan *plan;          /* its forecast fits `to` */
+    size_t samples;                  /* of the recalibration, from 0; 0: none, and no verdict */
+    double threshold;
+} transfer_options;
+
+/* USAGE where the evaluated samples overlap those of the recalibration. */
+ousac_status transfer_check(const cli_range *evaluated, size_t samples, ousac_error *error);
+
+/* `plan` with its forecast mapped from one schedule to the other. */
+ousac_status transfer_plan(ousac_plan **mapped, const ousac_plan *plan, const ousac_schedule *from,
+                           const ousac_schedule *to, ousac_error *error);
+
+/* Recalibrates and compares; `result` is the evaluation of the transferred plan under `to`. Free with
+ * transfer_free. */
+ousac_status transfer_create(transfer *t, const pipeline_runs *runs, const transfer_options *options,
+                             const evaluation *result, ousac_error *error);
+void transfer_free(transfer *t);
+
+void transfer_print(const transfer *t, const evaluation *result);
+void transfer_put(json_doc *doc, cJSON *object, const transfer *t, const evaluation *result);
+
+#endif

@@ -1,0 +1,175 @@
+#include "profile/model/model.h"
+
+#include "calib/stats/philox.h"
+#include "formats/file.h"
+#include "formats/memory.h"
+#include "profile/model/dit.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { CONFIG_BYTES_MAX = 16 << 20 };
+
+/* A new family is one file and one line here. */
+static const ousac_family *const FAMILIES[] = {&ousac_family_dit};
+
+/* config.json beside the checkpoint. */
+static char *default_config_path(const char *path) {
+    static const char name[] = "config.json";
+    const char *slash = strrchr(path, '/');
+    size_t directory = slash ? (size_t)(slash - path) + 1 : 0;
+    char *config = ousac_malloc(directory + sizeof name, 1);
+    if (config) {
+        memcpy(config, path, directory);
+        memcpy(config + directory, name, sizeof name);
+    }
+    return config;
+}
+
+ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
+                              const ousac_backend *backend, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_safetensors *file = NULL;
+    ousac_model *loaded = NULL;
+    char *config = NULL, *config_path = NULL;
+    struct stat info;
+    *model = NULL;
+    if ((status = ousac_safetensors_open(&file, path, error)))
+        goto done;
+    loaded = ousac_calloc(1, sizeof *loaded);
+    config_path =
+        options && options->config_path ? ousac_strdup(options->config_path) : default_config_path(path);
+    if (!loaded || !config_path || !(loaded->path = ousac_strdup(path))) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory", path);
+        goto done;
+    }
+    if (!backend) {
+        const char *device = options && options->device ? options->device : "cpu";
+        if ((status = ousac_device_open(&loaded->device, device, options && options->bf16, error)))
+            goto done;
+        backend = ousac_device_backend(loaded->device);
+    }
+    loaded->backend = backend;
+    loaded->use = options ? options->use : OUSAC_MODEL_RUN;
+    for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES && !loaded->family; i++)
+        if (FAMILIES[i]->recognises(file))
+            loaded->family = FAMILIES[i];
+    if (!loaded->family) {
+        const ousac_safetensors_tensor *first = ousac_safetensors_at(file, 0);
+        status = OUSAC_FAIL(
+            error, OUSAC_STATUS_UNSUPPORTED,
+            "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
+            "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
+            "...)",
+            path, first ? first->name : "none");
+        goto done;
+    }
+    /* A config that was named must exist; the default one may be absent. */
+    if ((options && options->config_path) || stat(config_path, &info) == 0)
+        if ((status = ousac_file_read_text(&config, NULL, config_path, CONFIG_BYTES_MAX, error)))
+            goto done;
+    if ((status = loaded->family->load(loaded, file, config, config_path, options, error)))
+        goto done;
+    loaded->file = file;
+    file = NULL;
+    *model = loaded;
+    loaded = NULL;
+done:
+    ousac_model_free(loaded);
+    ousac_safetensors_close(file);
+    ousac_free(config);
+    ousac_free(config_path);
+    return status;
+}
+
+void ousac_model_free(ousac_model *model) {
+    if (!model)
+        return;
+    if (model->family)
+        model->family->unload(model);
+    ousac_arch_free(&model->arch);
+    ousac_free(model->alpha_bar);
+    ousac_free(model->weight);
+    ousac_free(model->bias);
+    ousac_free(model->source);
+    ousac_safetensors_close(model->file);
+    ousac_free(model->path);
+    ousac_device_close(model->device);
+    ousac_free(model);
+}
+
+size_t ousac_model_sample_size(const ousac_model *model) {
+    return model->channels * model->height * model->width;
+}
+
+ousac_status ousac_model_site_rows(const ousac_model *model, size_t site, size_t first, size_t rows, float *w,
+                                   ousac_error *error) {
+    const size_t n = model->arch.sites[site].n;
+    if (model->weight && model->weight[site] && !model->sealed)
+        return model->backend->download(model->backend, w, model->weight[site] + first * n,
+                                        rows * n * sizeof *w, error);
+    const ousac_model_source *source = model->source ? &model->source[site] : NULL;
+    if (!source || !source->tensor)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%s: site %s has no weights", model->path,
+                          model->arch.sites[site].name);
+    const uint64_t begin = source->first + (uint64_t)first * n;
+    ousac_status status = ousac_safetensors_read_f32(source->tensor, begin, (uint64_t)rows * n, w, error);
+    if (status)
+        (void)ousac_error_prefix(error, "%s", model->path);
+    ousac_safetensors_drop(model->file, source->tensor, begin, (uint64_t)rows * n);
+    return status;
+}
+
+ousac_status ousac_model_site_weight(const ousac_model *model, size_t site, float *w, ousac_error *error) {
+    return ousac_model_site_rows(model, site, 0, model->arch.sites[site].m, w, error);
+}
+
+/* The inner product of a row with random signs: bit j of the draws of (site and probe as seed, row as
+ * sample). */
+static double signed_sum(const float *row, size_t n, uint64_t seed, uint64_t sample) {
+    double sum = 0;
+    uint32_t words[4] = {0};
+    for (size_t j = 0; j < n; j++) {
+        if (j % 128 == 0)
+            ousac_philox_draw(seed, OUSAC_STREAM_PROJECTION, sample, (uint32_t)(j / 128), words);
+        sum += words[j % 128 / 32] >> j % 32 & 1 ? -(double)row[j] : (double)row[j];
+    }
+    return sum;
+}
+
+/* Rows of a site that are taken at a time where the whole weight is not needed. */
+enum { ROWS_AT_ONCE = 64 };
+
+ousac_status ousac_model_probes(const ousac_model *model, double *probes, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    size_t widest = 0;
+    for (size_t s = 0; s < model->arch.site_count; s++)
+        widest = model->arch.sites[s].n > widest ? model->arch.sites[s].n : widest;
+    float *block = ousac_malloc(widest, ROWS_AT_ONCE * sizeof *block);
+    if (!block)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for projections", model->path);
+    for (size_t s = 0; s < model->arch.site_count && !status; s++) {
+        const ousac_site *site = &model->arch.sites[s];
+        double *probe = probes + s * OUSAC_PROBE_COUNT;
+        memset(probe, 0, OUSAC_PROBE_COUNT * sizeof *probe);
+        for (size_t i = 0; i < site->m && !status; i++) {
+            const float *row = block + i % ROWS_AT_ONCE * site->n;
+            if (i % ROWS_AT_ONCE == 0)
+                status = ousac_model_site_rows(
+                    model, s, i, site->m - i < ROWS_AT_ONCE ? site->m - i : ROWS_AT_ONCE, block, error);
+            for (size_t p = 0; p < OUSAC_PROBE_COUNT && !status; p++)
+                probe[p] += signed_sum(row, site->n, (uint64_t)s * OUSAC_PROBE_COUNT + p, i);
+        }
+        for (size_t p = 0; p < OUSAC_PROBE_COUNT; p++)
+            probe[p] /= sqrt((double)site->m * (double)site->n);
+    }
+    ousac_free(block);
+    return status;
+}
+
+void ousac_model_draw_noise(const ousac_model *model, uint64_t seed, uint64_t first, size_t count, float *x) {
+    size_t size = ousac_model_sample_size(model);
+    for (size_t i = 0; i < count; i++)
+        ousac_philox_normals(seed, OUSAC_STREAM_NOISE, first + i, size, x + i * size);
+}

@@ -1,0 +1,66 @@
+#include "profile/run/evaluate.h"
+
+#include "formats/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Images live in [-1, 1]: the peak-to-peak value is 2. */
+#define PEAK2 4.0
+#define PSNR_DB_MAX 120.0
+
+static double clamp(double value) {
+    return value < -1 ? -1 : value > 1 ? 1 : value;
+}
+
+ousac_status ousac_evaluate_samples(const float *x, const float *reference, size_t count, size_t size,
+                                    double *relative2, double *psnr_db, ousac_error *error) {
+    for (size_t j = 0; j < count; j++) {
+        const float *a = x + j * size, *b = reference + j * size;
+        double difference2 = 0, reference2 = 0, clamped2 = 0;
+        for (size_t i = 0; i < size; i++) {
+            const double d = (double)a[i] - (double)b[i], c = clamp(a[i]) - clamp(b[i]);
+            /* asked of each value: the sums of finite floats cannot overflow, but the clamp would hide
+             * infinities */
+            if (!isfinite(a[i]) || !isfinite(b[i]))
+                return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
+                                  "sample %zu: element %zu of the %s is not finite", j, i,
+                                  isfinite(b[i]) ? "result" : "reference");
+            difference2 += d * d;
+            reference2 += (double)b[i] * (double)b[i];
+            clamped2 += c * c;
+        }
+        if (reference2 == 0)
+            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
+                              "sample %zu: the reference is all zero, so no error is relative to it", j);
+        if (relative2)
+            relative2[j] = difference2 / reference2;
+        if (psnr_db) {
+            const double mse = clamped2 / (double)size;
+            const double db = mse > 0 ? 10 * log10(PEAK2 / mse) : PSNR_DB_MAX;
+            psnr_db[j] = db < PSNR_DB_MAX ? db : PSNR_DB_MAX;
+        }
+    }
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_evaluate_difference(const float *x, const float *reference, size_t count, size_t size,
+                                       uint64_t seed, ousac_difference *difference, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    double *relative2 = ousac_malloc(count, sizeof *relative2);
+    double *psnr_db = ousac_malloc(count, sizeof *psnr_db);
+    memset(difference, 0, sizeof *difference);
+    if (!relative2 || !psnr_db) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to compare %zu samples", count);
+        goto done;
+    }
+    status = ousac_evaluate_samples(x, reference, count, size, relative2, psnr_db, error);
+    if (!status)
+        status = ousac_stats_root_mean(relative2, count, seed, &difference->relative_error, error);
+    if (!status)
+        status = ousac_stats_mean(psnr_db, count, seed, &difference->psnr_db, error);
+done:
+    ousac_free(relative2);
+    ousac_free(psnr_db);
+    return status;
+}

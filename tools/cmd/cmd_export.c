@@ -1,0 +1,182 @@
+#include "tools/cmd/commands.h"
+
+#include "formats/exchange.h"
+#include "formats/json_build.h"
+#include "formats/memory.h"
+#include "pipeline/export_icc.h"
+#include "tools/cli/describe.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* The name under which ICC's generator saves, and its sampler expects, a file of factors. */
+static const char ICC_NAME[] = "0000000.pt";
+
+typedef struct export_request {
+    int safetensors, icc;
+    const char *input, *output;
+    export_icc_request factors;
+} export_request;
+
+static ousac_status report_size(const char *path, char text[DESCRIBE_BYTES], uint64_t *bytes,
+                                ousac_error *error) {
+    struct stat info;
+    if (stat(path, &info) != 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: written, but cannot be read", path);
+    *bytes = (uint64_t)info.st_size;
+    describe_bytes(text, *bytes);
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status run_safetensors(const cli_common *common, const export_request *request, json_doc *doc,
+                                    ousac_error *error) {
+    char size[DESCRIBE_BYTES];
+    uint64_t bytes = 0;
+    ousac_exchange_counts counts = {0};
+    ousac_status status = ousac_export_safetensors(request->input, request->output, &counts, error);
+    if (!status)
+        status = report_size(request->output, size, &bytes, error);
+    if (status)
+        return status;
+    if (!common->json) {
+        printf("%s: %zu tensor%s, %zu metadata, %s\n", request->output, counts.tensors,
+               counts.tensors == 1 ? "" : "s", counts.metadata, size);
+        return OUSAC_STATUS_OK;
+    }
+    json_put_text(doc, doc->root, "file", request->output);
+    json_put_text(doc, doc->root, "format", "safetensors");
+    json_put_u64(doc, doc->root, "bytes", bytes);
+    json_put_u64(doc, doc->root, "tensors", counts.tensors);
+    json_put_u64(doc, doc->root, "metadata", counts.metadata);
+    return json_print(doc, error);
+}
+
+static ousac_status print_icc(const cli_common *common, const char *output, const export_icc_result *result,
+                              json_doc *doc, ousac_error *error) {
+    char size[DESCRIBE_BYTES];
+    uint64_t bytes = 0;
+    ousac_status status = report_size(output, size, &bytes, error);
+    if (status)
+        return status;
+    if (result->forecast)
+        cli_note(common,
+                 "note: the plan's forecast is not part of what ICC's code computes; the factors are");
+    if (!common->json) {
+        printf("%s: %zu blocks, ranks %zu to %zu, %zu layers exact, %zu frozen, %s\n", output, result->blocks,
+               result->rank_low, result->rank_high, result->exact, result->frozen, size);
+        return OUSAC_STATUS_OK;
+    }
+    json_put_text(doc, doc->root, "file", output);
+    json_put_text(doc, doc->root, "format", "icc");
+    json_put_u64(doc, doc->root, "bytes", bytes);
+    json_put_u64(doc, doc->root, "blocks", result->blocks);
+    json_put_u64(doc, doc->root, "rank_low", result->rank_low);
+    json_put_u64(doc, doc->root, "rank_high", result->rank_high);
+    json_put_u64(doc, doc->root, "exact", result->exact);
+    json_put_u64(doc, doc->root, "frozen", result->frozen);
+    return json_print(doc, error);
+}
+
+/* The output, or the usual name inside it where it is a directory. */
+static ousac_status icc_path(const char *output, char **path, ousac_error *error) {
+    struct stat info;
+    const int inside = stat(output, &info) == 0 && S_ISDIR(info.st_mode);
+    const size_t bytes = strlen(output) + sizeof ICC_NAME + 1;
+    *path = ousac_malloc(bytes, 1);
+    if (!*path)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", output);
+    (void)snprintf(*path, bytes, "%s%s%s", output, inside ? "/" : "", inside ? ICC_NAME : "");
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status run_icc(const cli_common *common, export_request *request, json_doc *doc,
+                            ousac_error *error) {
+    export_icc_result result = {0};
+    char *path = NULL;
+    ousac_status status = icc_path(request->output, &path, error);
+    request->factors.bundle = request->input;
+    request->factors.output = path;
+    if (!status)
+        status = export_icc(&request->factors, &result, error);
+    if (!status)
+        status = print_icc(common, path, &result, doc, error);
+    ousac_free(path);
+    return status;
+}
+
+static ousac_status check(const export_request *request, size_t positionals, ousac_error *error) {
+    const export_icc_request *icc = &request->factors;
+    if (request->safetensors + request->icc != 1)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expects one of --safetensors and --icc");
+    if (positionals != 1)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expects one file, not %zu", positionals);
+    if (request->safetensors && (icc->plan || icc->rank || icc->model.path))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--plan, --rank and --model belong to --icc");
+    if (icc->plan && icc->rank)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--plan and --rank: expected one of them");
+    return OUSAC_STATUS_OK;
+}
+
+static int run(const cli_command *command, int argc, char **argv) {
+    export_request request = {.factors = {.model = {.use = OUSAC_MODEL_FACTORS}}};
+    const cli_option options[] = {{"safetensors", 0, CLI_FLAG, &request.safetensors, 0, 0, 0, NULL,
+                                   "all tensors and metadata of an .oca archive as a safetensors file"},
+                                  {"icc", 0, CLI_FLAG, &request.icc, 0, 0, 0, NULL,
+                                   "the factors of a bundle as the code of ICC loads them (.pt)"},
+                                  {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE",
+                                   "file to write; with --icc also a directory"},
+                                  {"plan", 0, CLI_TEXT, &request.factors.plan, 0, 0, 0, "NAME",
+                                   "of --icc: whose ranks (default: the bundle's default plan)"},
+                                  {"rank", 0, CLI_SIZE, &request.factors.rank, 1, 1 << 20, 0, "R",
+                                   "of --icc: this rank in every layer, instead of a plan"},
+                                  {"model", 'm', CLI_TEXT, &request.factors.model.path, 0, 0, 0, "FILE",
+                                   "of --icc: checkpoint, for layers that the plan computes exactly"},
+                                  {"config", 0, CLI_TEXT, &request.factors.model.config, 0, 0, 0, "FILE",
+                                   "of --model: its config.json (default: beside the checkpoint)"},
+                                  {"heads", 0, CLI_SIZE, &request.factors.model.heads, 1, 4096, 0, "N",
+                                   "of --model: attention heads (default: from the config)"},
+                                  {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
+    cli_common common;
+    ousac_error error = {0};
+    size_t positionals = 0;
+    int done = 0;
+    json_doc doc;
+
+    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
+    if (!status && done)
+        return EXIT_OK;
+    json_begin(&doc);
+    if (!status)
+        status = check(&request, positionals, &error);
+    if (!status) {
+        request.input = argv[1];
+        request.factors.uniform = request.factors.rank > 0;
+        cli_catch_signals();
+        status = request.icc ? run_icc(&common, &request, &doc, &error)
+                             : run_safetensors(&common, &request, &doc, &error);
+    }
+    int code = status ? cli_report_error(command, &common, &error) : EXIT_OK;
+    json_end(&doc);
+    return code;
+}
+
+const cli_command command_export = {
+    .name = "export",
+    .summary = "write an archive as safetensors, or a bundle's factors for ICC's code",
+    .arguments = "FILE",
+    .details = "--safetensors carries every tensor and all metadata of an .oca archive into a safetensors "
+               "file; `ousac "
+               "import` makes the same archive of it again, byte for byte.\n"
+               "--icc writes the lists q_wa, q_wb, k_wa, ... fc2_wb, one float32 tensor a block, that the "
+               "public code of "
+               "Increment-Calibrated Caching loads with torch.load. The ranks are a plan's: a layer without "
+               "a correction has "
+               "rank 0, and one that the plan computes exactly is written as its weight times the identity, "
+               "which needs "
+               "--model.",
+    .example = "build/ousac export --safetensors build/demo/bundle.oca -o build/demo/bundle.safetensors\n"
+               "build/ousac export --icc build/demo/bundle.oca --model data/shapes-dit/model.safetensors \\\n"
+               "    -o build/demo/0000000.pt",
+    .run = run,
+};

@@ -1,0 +1,447 @@
+#include "tools/cmd/commands.h"
+
+#include "formats/file.h"
+#include "formats/json_build.h"
+#include "formats/memory.h"
+#include "formats/schedule.h"
+#include "tools/cli/describe.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TRAIN_STEPS_DEFAULT = 1000, STEPS_DEFAULT = 50 };
+
+typedef struct schedule_request {
+    size_t steps, train_steps, period, refreshes;
+    const char *spacing, *solver, *cfg, *scales, *other, *full, *gates, *gate, *name, *output;
+    double scale, power;
+    int uncached;
+} schedule_request;
+
+/* ---- lists of steps ---- */
+
+/* A whole number at *text, moving it behind the last digit; -1 where there is none or it is above `most`. */
+static int take_number(const char **text, size_t most, size_t *value) {
+    size_t number = 0;
+    const char *at = *text;
+
+    while (*at >= '0' && *at <= '9') {
+        size_t digit = (size_t)(*at - '0');
+        if (number > (most - (digit < most ? digit : most)) / 10 || digit > most) {
+            return -1;
+        }
+        number = 10 * number + digit;
+        at++;
+    }
+    if (at == *text) {
+        return -1;
+    }
+    *text = at;
+    *value = number;
+    return 0;
+}
+
+/* One item at *text: a step, FIRST:END or FIRST:END:STRIDE. */
+static ousac_status take_steps(const char **text, size_t steps, const char *option, size_t *first,
+                               size_t *end, size_t *stride, ousac_error *error) {
+    const char *start = *text;
+    int bad = take_number(text, steps, first);
+
+    *end = *first + 1;
+    *stride = 1;
+    if (!bad && **text == ':') {
+        *text += 1;
+        bad = take_number(text, steps, end);
+        if (!bad && **text == ':') {
+            *text += 1;
+            bad = take_number(text, SIZE_MAX / 16, stride);
+        }
+    }
+    if (bad || (**text != '\0' && **text != ',') || *end <= *first || *end > steps || *stride == 0) {
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "--%s expects steps from 0 to %zu as STEP, FIRST:END or FIRST:END:STRIDE, not '%.*s'", option,
+            steps - 1, (int)strcspn(start, ","), start);
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* Moves behind the comma between two items; USAGE where nothing follows it. */
+static ousac_status take_comma(const char **text, const char *option, ousac_error *error) {
+    if (**text == ',') {
+        *text += 1;
+        if (**text == '\0') {
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s ends with a comma", option);
+        }
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* Sets scales[i] for every step i of the list. */
+static ousac_status set_scale(const char *list, size_t steps, double scale, double *scales,
+                              ousac_error *error) {
+    while (*list != '\0') {
+        size_t first = 0, end = 0, stride = 1;
+        ousac_status status = take_steps(&list, steps, "cfg", &first, &end, &stride, error);
+        if (status != OUSAC_STATUS_OK) {
+            return status;
+        }
+        for (size_t i = first; i < end; i += stride) {
+            scales[i] = scale;
+        }
+        status = take_comma(&list, "cfg", error);
+        if (status != OUSAC_STATUS_OK) {
+            return status;
+        }
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* "5@0:20:5,3@20:40:5": an item without a scale of its own takes the one before. */
+static ousac_status set_scales(const char *text, size_t steps, double *scales, ousac_error *error) {
+    double scale = NAN;
+
+    while (*text != '\0') {
+        size_t first = 0, end = 0, stride = 1, item = strcspn(text, ",");
+        const char *at = memchr(text, '@', item);
+        if (at != NULL) {
+            char number[32];
+            char *stop = NULL;
+            size_t length = (size_t)(at - text);
+            snprintf(number, sizeof number, "%.*s", (int)(length < sizeof number ? length : 0), text);
+            scale = strtod(number, &stop);
+            if (length == 0 || *stop != '\0' || number[strspn(number, "0123456789+-.eE")] != '\0' ||
+                !isfinite(scale)) {
+                return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                                  "--scales expects a number before '@', not '%.*s'", (int)length, text);
+            }
+            text = at + 1;
+        } else if (isnan(scale)) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--scales expects SCALE@STEPS, not '%.*s'",
+                              (int)item, text);
+        }
+        ousac_status status = take_steps(&text, steps, "scales", &first, &end, &stride, error);
+        if (status != OUSAC_STATUS_OK) {
+            return status;
+        }
+        for (size_t i = first; i < end; i += stride) {
+            scales[i] = scale;
+        }
+        status = take_comma(&text, "scales", error);
+        if (status != OUSAC_STATUS_OK) {
+            return status;
+        }
+    }
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status fill_scales(const schedule_request *request, double *scales, ousac_error *error) {
+    size_t steps = request->steps;
+    int scaled = !isnan(request->scale);
+
+    for (size_t i = 0; i < steps; i++) {
+        scales[i] = NAN;
+    }
+    if (request->scales != NULL) {
+        if (scaled || request->cfg != NULL) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "--scales says which steps are guided: it excludes --%s",
+                              scaled ? "scale" : "cfg");
+        }
+        return set_scales(request->scales, steps, scales, error);
+    }
+    if (request->cfg != NULL && strcmp(request->cfg, "none") == 0) {
+        if (scaled) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "--cfg none has no guided step: it excludes --scale");
+        }
+        return OUSAC_STATUS_OK;
+    }
+    if (!scaled) {
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "no guidance named: give --scale W (with --cfg LIST for some steps only), --scales LIST, "
+            "or --cfg none");
+    }
+    if (request->cfg == NULL || strcmp(request->cfg, "all") == 0) {
+        for (size_t i = 0; i < steps; i++) {
+            scales[i] = request->scale;
+        }
+        return OUSAC_STATUS_OK;
+    }
+    return set_scale(request->cfg, steps, request->scale, scales, error);
+}
+
+/* ---- gates ---- */
+
+/* Refresh k of n at round((S-1)(1-(1-u)^p)), u = k/(n-1): p = 1 is even, p > 1 denser late. A place already
+ * taken moves to the next free one, and back where that would run past the last step. `place` is scratch of n
+ * entries. */
+static void place_refreshes(size_t steps, size_t n, double power, size_t *place, ousac_gate *gates) {
+    for (size_t k = 0; k < n; k++) {
+        double u = n > 1 ? (double)k / (double)(n - 1) : 0;
+        double at = floor((double)(steps - 1) * (1 - pow(1 - u, power)) + 0.5);
+        place[k] = at < 0 ? 0 : (size_t)at;
+        if (k > 0 && place[k] <= place[k - 1]) {
+            place[k] = place[k - 1] + 1;
+        }
+    }
+    for (size_t k = n; k-- > 0;) {
+        size_t last = steps - (n - k); /* leaves room for those behind it */
+        place[k] = place[k] < last ? place[k] : last;
+        gates[place[k]] = OUSAC_GATE_FULL;
+    }
+}
+
+static ousac_status set_full(const char *list, size_t steps, ousac_gate *gates, ousac_error *error) {
+    while (*list != '\0') {
+        size_t first = 0, end = 0, stride = 1;
+        ousac_status status = take_steps(&list, steps, "full", &first, &end, &stride, error);
+        if (status != OUSAC_STATUS_OK) {
+            return status;
+        }
+        for (size_t i = first; i < end; i += stride) {
+            gates[i] = OUSAC_GATE_FULL;
+        }
+        status = take_comma(&list, "full", error);
+        if (status != OUSAC_STATUS_OK) {
+            return status;
+        }
+    }
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status fill_gates(const schedule_request *request, ousac_gate *gates, ousac_error *error) {
+    size_t steps = request->steps;
+    ousac_gate other = OUSAC_GATE_CACHED;
+    int ways = (request->period > 0) + (request->refreshes > 0) + (request->full != NULL) +
+               (request->gates != NULL) + request->uncached;
+
+    if (ways != 1) {
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "%s: give exactly one of --period, --refreshes, --full, --gates auto and --uncached",
+            ways == 0 ? "nothing says where the cache is refreshed" : "conflicting gates");
+    }
+    if (!isnan(request->power) && request->refreshes == 0) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--power places --refreshes N, which is not given");
+    }
+    if (request->gates != NULL && strcmp(request->gates, "auto") != 0) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--gates expects auto, not '%s'", request->gates);
+    }
+    if (request->gate != NULL) {
+        if (request->gates != NULL || request->uncached) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "--gate is for steps between refreshes: it excludes --%s",
+                              request->uncached ? "uncached" : "gates");
+        }
+        if (ousac_gate_parse(&other, request->gate) != 0 ||
+            (other != OUSAC_GATE_CACHED && other != OUSAC_GATE_REUSE)) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--gate expects cached or reuse, not '%s'",
+                              request->gate);
+        }
+    }
+    for (size_t i = 0; i < steps; i++) {
+        gates[i] = request->gates != NULL ? OUSAC_GATE_AUTO : request->uncached ? OUSAC_GATE_FULL : other;
+    }
+    if (request->full != NULL) {
+        return set_full(request->full, steps, gates, error);
+    }
+    if (request->period > 0) {
+        for (size_t i = 0; i < steps; i += request->period) {
+            gates[i] = OUSAC_GATE_FULL;
+        }
+    }
+    if (request->refreshes > 0) {
+        if (request->refreshes > steps) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--refreshes %zu do not fit into %zu steps",
+                              request->refreshes, steps);
+        }
+        size_t *place = ousac_calloc(request->refreshes, sizeof *place);
+        if (place == NULL) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu refreshes", request->refreshes);
+        }
+        place_refreshes(steps, request->refreshes, isnan(request->power) ? 1 : request->power, place, gates);
+        ousac_free(place);
+    }
+    return OUSAC_STATUS_OK;
+}
+
+/* ---- the command ---- */
+
+static ousac_status build(const schedule_request *request, ousac_schedule *schedule, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_schedule_options options = {.name = request->name != NULL ? request->name : "",
+                                      .steps = request->steps,
+                                      .train_steps = request->train_steps};
+    double *scales = ousac_calloc(request->steps, sizeof *scales);
+    ousac_gate *gates = ousac_calloc(request->steps, sizeof *gates);
+
+    if (scales == NULL || gates == NULL) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu steps", request->steps);
+        goto done;
+    }
+    if (strcmp(request->spacing, "linspace") == 0) {
+        options.spacing = OUSAC_SPACING_LINSPACE;
+    } else if (strcmp(request->spacing, "leading") == 0) {
+        options.spacing = OUSAC_SPACING_LEADING;
+    } else if (strcmp(request->spacing, "trailing") == 0) {
+        options.spacing = OUSAC_SPACING_TRAILING;
+    } else {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "--spacing expects linspace, leading or trailing, not '%s'", request->spacing);
+        goto done;
+    }
+    if (ousac_mode_parse(&options.other_mode, request->other) != 0 || options.other_mode == OUSAC_MODE_CFG) {
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--other expects cond or uncond, not '%s'", request->other);
+        goto done;
+    }
+    if (ousac_solver_parse(&options.solver, request->solver) != 0) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--solver expects ddim or dpmpp-2m, not '%s'",
+                            request->solver);
+        goto done;
+    }
+    if (request->steps > request->train_steps) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--steps %zu is above --train-steps %zu",
+                            request->steps, request->train_steps);
+        goto done;
+    }
+    status = fill_scales(request, scales, error);
+    if (status == OUSAC_STATUS_OK) {
+        status = fill_gates(request, gates, error);
+    }
+    if (status != OUSAC_STATUS_OK) {
+        goto done;
+    }
+    options.scales = scales;
+    options.gates = gates;
+    status = ousac_schedule_build(schedule, &options, error);
+done:
+    ousac_free(scales);
+    ousac_free(gates);
+    return status;
+}
+
+static ousac_status deliver(const schedule_request *request, const cli_common *common,
+                            const ousac_schedule *schedule, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    schedule_counts counts;
+    char *text = NULL, line[DESCRIBE_LINE_BYTES];
+    json_doc doc = {NULL, 0};
+
+    status = describe_schedule(schedule, &counts, error);
+    if (status != OUSAC_STATUS_OK) {
+        goto done;
+    }
+    if (request->output != NULL) {
+        status = ousac_schedule_save(schedule, request->output, error);
+    } else {
+        status = ousac_schedule_print(schedule, &text, error);
+        if (status == OUSAC_STATUS_OK) {
+            fputs(text, stdout);
+        }
+    }
+    if (status != OUSAC_STATUS_OK) {
+        goto done;
+    }
+    if (common->json) {
+        json_begin(&doc);
+        json_put_text(&doc, doc.root, "file", request->output);
+        describe_schedule_json(&doc, doc.root, schedule, &counts);
+        status = json_print(&doc, error);
+    } else {
+        describe_schedule_line(line, schedule, &counts);
+        cli_note(common, "%s: %s", request->output != NULL ? request->output : "schedule", line);
+    }
+done:
+    json_end(&doc);
+    ousac_free(text);
+    return status;
+}
+
+static int run(const cli_command *command, int argc, char **argv) {
+    schedule_request request = {.steps = STEPS_DEFAULT,
+                                .train_steps = TRAIN_STEPS_DEFAULT,
+                                .spacing = "linspace",
+                                .solver = "ddim",
+                                .other = "cond",
+                                .scale = NAN,
+                                .power = NAN};
+    const cli_option options[] = {
+        {"steps", 0, CLI_SIZE, &request.steps, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "S",
+         "denoising steps (default 50)"},
+        {"train-steps", 0, CLI_SIZE, &request.train_steps, 1, 1e9, 0, "T",
+         "timesteps the model was trained with (default 1000)"},
+        {"spacing", 0, CLI_TEXT, &request.spacing, 0, 0, 0, "NAME",
+         "linspace: even from T-1 to 0; leading: multiples of floor(T/S) from 0; trailing: even, T-1 first "
+         "(default linspace)"},
+        {"solver", 0, CLI_TEXT, &request.solver, 0, 0, 0, "NAME",
+         "ddim, or dpmpp-2m: DPM-Solver++, multistep, second order (default ddim)"},
+        {"scale", 0, CLI_REAL, &request.scale, 0, 0, 0, "W", "guidance scale of the guided steps"},
+        {"cfg", 0, CLI_TEXT, &request.cfg, 0, 0, 0, "LIST",
+         "guided steps: all, none, or a list such as 0,5,10 or 0:45:5, which is FIRST:END:STRIDE, END "
+         "excluded "
+         "(default all, where --scale is given)"},
+        {"scales", 0, CLI_TEXT, &request.scales, 0, 0, 0, "LIST",
+         "guided steps with a scale each, such as 5@0:20:5,3@20:40:5; a later item overrides an earlier one"},
+        {"other", 0, CLI_TEXT, &request.other, 0, 0, 0, "BRANCH",
+         "branch evaluated at unguided steps: cond or uncond (default cond)"},
+        {"period", 0, CLI_SIZE, &request.period, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "P",
+         "refresh the cache at steps 0, P, 2P, ..."},
+        {"refreshes", 0, CLI_SIZE, &request.refreshes, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "N",
+         "refresh at N steps, placed by --power"},
+        {"power", 0, CLI_REAL, &request.power, 0.01, 100, 0, "P",
+         "refresh k at round((S-1)(1-(1-k/(N-1))^P)): 1 is even, above 1 denser at the end (default 1)"},
+        {"full", 0, CLI_TEXT, &request.full, 0, 0, 0, "LIST", "refresh at these steps"},
+        {"gates", 0, CLI_TEXT, &request.gates, 0, 0, 0, "auto", "leave the refreshes to the plan"},
+        {"uncached", 0, CLI_FLAG, &request.uncached, 0, 0, 0, NULL, "compute every step in full"},
+        {"gate", 0, CLI_TEXT, &request.gate, 0, 0, 0, "GATE",
+         "between refreshes: cached (increment-calibrated) or reuse (default cached)"},
+        {"name", 0, CLI_TEXT, &request.name, 0, 0, 0, "TEXT", "name kept in the file (default empty)"},
+        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 0, "FILE",
+         "file to write (default: standard output; required with --json)"},
+        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
+    cli_common common;
+    ousac_error error = {0};
+    ousac_schedule schedule = {0};
+    size_t positionals = 0;
+    int done = 0;
+
+    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
+    if (status == OUSAC_STATUS_OK && done) {
+        return EXIT_OK;
+    }
+    if (status == OUSAC_STATUS_OK && common.json && request.output == NULL) {
+        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
+                            "--json needs --output FILE: without it the schedule goes to standard output");
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = build(&request, &schedule, &error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = deliver(&request, &common, &schedule, &error);
+    }
+    int code = status == OUSAC_STATUS_OK ? EXIT_OK : cli_report_error(command, &common, &error);
+    ousac_schedule_free(&schedule);
+    return code;
+}
+
+const cli_command command_schedule = {
+    .name = "schedule",
+    .summary = "write a schedule: steps, guided steps and scales, refreshes",
+    .arguments = "",
+    .details =
+        "Writes a schedule file: for every denoising step its timestep, the branches it evaluates, the "
+        "guidance "
+        "scale and whether the cache is refreshed. Say which steps are guided (--scale, --cfg, --scales) "
+        "and, in "
+        "exactly one way, where the cache is refreshed (--period, --refreshes, --full, --gates auto or "
+        "--uncached). A branch evaluated for the first time runs in full whatever its gate.",
+    .example = "build/ousac schedule --scale 5 --cfg 0:45:5 --period 3 --name sparse -o /tmp/sparse.json\n"
+               "build/ousac inspect /tmp/sparse.json",
+    .run = run,
+};

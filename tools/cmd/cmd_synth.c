@@ -1,0 +1,230 @@
+#include "pipeline/pipeline.h"
+#include "tools/cmd/commands.h"
+
+#include "formats/file.h"
+#include "formats/memory.h"
+#include "profile/synth/synth.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SAMPLES_DEFAULT = 48, CONFIG_BYTES_MAX = 1 << 20, DEPTH_MAX = 4096 };
+
+typedef struct synth_request {
+    const char *preset, *dtype, *output, *config_output, *profile, *schedule;
+    size_t tokens, input_size, depth, samples;
+    uint64_t seed;
+} synth_request;
+
+/* config.json beside the checkpoint; ousac_free. */
+static char *default_config(const char *output) {
+    static const char name[] = "config.json";
+    const char *slash = strrchr(output, '/');
+    const size_t directory = slash ? (size_t)(slash - output) + 1 : 0;
+    char *path = ousac_malloc(directory + sizeof name, 1);
+    if (path) {
+        memcpy(path, output, directory);
+        memcpy(path + directory, name, sizeof name);
+    }
+    return path;
+}
+
+/* Another model's config beside the output must not be lost. */
+static ousac_status check_config(const char *path, const char *text, ousac_error *error) {
+    struct stat info;
+    char *present = NULL;
+    ousac_status status = OUSAC_STATUS_OK;
+    if (stat(path, &info) != 0)
+        return OUSAC_STATUS_OK;
+    status = ousac_file_read_text(&present, NULL, path, CONFIG_BYTES_MAX, error);
+    if (!status && strcmp(present, text) != 0)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "%s exists and is of another model: write elsewhere, or name the config with "
+                            "--config-output",
+                            path);
+    ousac_free(present);
+    return status;
+}
+
+static ousac_status shape_of(const synth_request *request, ousac_synth_shape *shape, ousac_error *error) {
+    ousac_status status = ousac_synth_preset(shape, request->preset, error);
+    if (status)
+        return ousac_error_prefix(error, "--preset");
+    if (request->tokens && request->input_size)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--tokens and --input-size exclude each other");
+    if (request->tokens && ousac_synth_set_tokens(shape, request->tokens, error))
+        return ousac_error_prefix(error, "--tokens");
+    if (request->input_size && ousac_synth_set_input_size(shape, request->input_size, error))
+        return ousac_error_prefix(error, "--input-size");
+    if (request->depth)
+        shape->depth = request->depth;
+    return OUSAC_STATUS_OK;
+}
+
+static uint64_t bytes_of(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
+}
+
+static ousac_status report(const cli_common *common, const synth_request *request,
+                           const ousac_synth_options *options, const char *config, double seconds,
+                           ousac_error *error) {
+    const ousac_synth_shape *shape = &options->shape;
+    const uint64_t parameters = ousac_synth_parameters(shape), bytes = bytes_of(request->output),
+                   profile = request->profile ? bytes_of(request->profile) : 0, peak = cli_peak_bytes();
+    ousac_status status = OUSAC_STATUS_OK;
+    json_doc doc;
+    if (!common->json) {
+        printf("%s: synthetic %s, %zu blocks, %zu tokens, %.1f M parameters in %s, %.1f MB\n",
+               request->output, shape->preset, shape->depth, ousac_synth_tokens(shape),
+               1e-6 * (double)parameters, ousac_dtype_name(options->dtype), 1e-6 * (double)bytes);
+        if (request->profile)
+            printf("%s: a profile of %zu samples to go with it, %.1f MB\n", request->profile,
+                   request->samples, 1e-6 * (double)profile);
+        printf("%.1f s on %zu threads, at most %.0f MB\n", seconds, options->threads, 1e-6 * (double)peak);
+        return OUSAC_STATUS_OK;
+    }
+    json_begin(&doc);
+    json_put_text(&doc, doc.root, "file", request->output);
+    json_put_text(&doc, doc.root, "config", config);
+    json_put_text(&doc, doc.root, "preset", shape->preset);
+    json_put_u64(&doc, doc.root, "depth", shape->depth);
+    json_put_u64(&doc, doc.root, "tokens", ousac_synth_tokens(shape));
+    json_put_u64(&doc, doc.root, "parameters", parameters);
+    json_put_u64(&doc, doc.root, "bytes", bytes);
+    if (request->profile) {
+        json_put_text(&doc, doc.root, "profile", request->profile);
+        json_put_u64(&doc, doc.root, "profile_bytes", profile);
+    }
+    json_put_real(&doc, doc.root, "seconds", seconds);
+    json_put_u64(&doc, doc.root, "peak_bytes", peak);
+    status = json_print(&doc, error);
+    json_end(&doc);
+    return status;
+}
+
+/* One file with a progress line. */
+static ousac_status save(const cli_common *common, ousac_synth_options *options, const char *path,
+                         const ousac_schedule *schedule, uint64_t samples, ousac_error *error) {
+    cli_progress *progress = cli_progress_start(common, schedule ? "profile" : "weights");
+    options->progress = progress ? cli_progress_update : NULL;
+    options->progress_self = progress;
+    const ousac_status status = schedule ? ousac_synth_save_profile(options, schedule, samples, path, error)
+                                         : ousac_synth_save_model(options, path, error);
+    cli_progress_end(progress);
+    return status;
+}
+
+static ousac_status execute(const cli_common *common, const synth_request *request, ousac_error *error) {
+    ousac_synth_options options = {.seed = request->seed, .threads = common->threads, .stop = &cli_stop};
+    ousac_schedule schedule = {0};
+    char *text = NULL, *config = NULL;
+    const double start = cli_seconds();
+    ousac_status status = shape_of(request, &options.shape, error);
+    if (status)
+        goto done;
+    options.dtype = strcmp(request->dtype, "f32") == 0 ? OUSAC_DTYPE_F32 : OUSAC_DTYPE_BF16;
+    if (options.dtype == OUSAC_DTYPE_BF16 && strcmp(request->dtype, "bf16") != 0) {
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--dtype expects bf16 or f32, not '%s'", request->dtype);
+        goto done;
+    }
+    if (!request->profile != !request->schedule) {
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--profile and --schedule belong together: give %s too",
+                       request->profile ? "--schedule" : "--profile");
+        goto done;
+    }
+    config = request->config_output ? ousac_strdup(request->config_output) : default_config(request->output);
+    if (!config) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the name of the config");
+        goto done;
+    }
+    status = ousac_synth_config(&options, &text, error);
+    if (!status && request->schedule)
+        status = pipeline_load_schedule(&schedule, request->schedule, error);
+    if (!status)
+        status = pipeline_check_output(request->output, error);
+    if (!status)
+        status = pipeline_check_output(config, error);
+    if (!status && request->profile)
+        status = pipeline_check_output(request->profile, error);
+    if (!status && !request->config_output)
+        status = check_config(config, text, error);
+    if (!status)
+        status = save(common, &options, request->output, NULL, 0, error);
+    if (status)
+        goto done;
+    status = ousac_file_replace(config, text, strlen(text), error);
+    if (status) {
+        (void)unlink(request->output); /* a model that cannot be loaded is half a result */
+        goto done;
+    }
+    if (request->profile)
+        status = save(common, &options, request->profile, &schedule, request->samples, error);
+    if (!status)
+        status = report(common, request, &options, config, cli_seconds() - start, error);
+done:
+    ousac_schedule_free(&schedule);
+    ousac_free(config);
+    ousac_free(text);
+    return status;
+}
+
+static int run(const cli_command *command, int argc, char **argv) {
+    synth_request request = {.dtype = "bf16", .samples = SAMPLES_DEFAULT};
+    const cli_option options[] = {
+        {"preset", 0, CLI_TEXT, &request.preset, 0, 0, 1, "NAME",
+         "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2 or FLUX-shape"},
+        {"tokens", 0, CLI_SIZE, &request.tokens, 1, 1 << 24, 0, "N",
+         "tokens of a sample, a square (default 256; FLUX-shape 4096)"},
+        {"input-size", 0, CLI_SIZE, &request.input_size, 1, 1 << 13, 0, "N",
+         "instead: height and width of the latents (default 32; FLUX-shape 128)"},
+        {"depth", 0, CLI_SIZE, &request.depth, 1, DEPTH_MAX, 0, "N", "blocks (default: the preset's)"},
+        {"dtype", 0, CLI_TEXT, &request.dtype, 0, 0, 0, "NAME", "of the weights: bf16 or f32 (default bf16)"},
+        {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of every value (default 0)"},
+        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "checkpoint to write (.safetensors)"},
+        {"config-output", 0, CLI_TEXT, &request.config_output, 0, 0, 0, "FILE",
+         "its config (default: config.json beside it, unless that is of another model)"},
+        {"profile", 0, CLI_TEXT, &request.profile, 0, 0, 0, "FILE",
+         "profile to write as well (.oca); needs --schedule"},
+        {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 0, "FILE", "schedule of the profile"},
+        {"samples", 0, CLI_SIZE, &request.samples, 1, 1 << 30, 0, "N",
+         "samples that the profile claims (default 48)"},
+        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
+    cli_common common;
+    ousac_error error = {0};
+    size_t positionals = 0;
+    int done = 0;
+
+    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
+    if (!status && !done) {
+        cli_catch_signals();
+        status = execute(&common, &request, &error);
+    }
+    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+}
+
+const cli_command command_synth = {
+    .name = "synth",
+    .summary = "write a synthetic model of a published shape, and a profile",
+    .arguments = "",
+    .details =
+        "Writes a checkpoint with the names and shapes of a public DiT, or of a DiT as large as a FLUX.1, "
+        "without any training: seeded weights whose singular values decay like those of the shipped model, "
+        "layer by layer, with modulation and gates alive. Such a model runs and calibrates like a real one "
+        "but draws nothing. It serves measurements of time and memory at full size.\n"
+        "\n"
+        "With --profile also a profile for the schedule, as if the model had been run: its delta moments "
+        "have the decay of real ones. Everything is made and written one tensor at a time, so memory stays "
+        "small whatever the size; the same options give the same bytes.",
+    .example = "build/ousac synth --preset DiT-S/2 --depth 2 -o /tmp/ousac-synth.safetensors \\\n"
+               "    --config-output /tmp/ousac-synth.json \\\n"
+               "    --profile /tmp/ousac-synth.oca --schedule data/schedules/sparse.json\n"
+               "build/ousac allocate --model /tmp/ousac-synth.safetensors --config /tmp/ousac-synth.json \\\n"
+               "    --profile /tmp/ousac-synth.oca --method uniform -o /tmp/ousac-synth-plan.oca",
+    .run = run,
+};

@@ -1,0 +1,415 @@
+#include "tools/cmd/commands.h"
+
+#include "formats/file.h"
+#include "formats/json_build.h"
+#include "formats/memory.h"
+#include "formats/minisign.h"
+#include "formats/safetensors.h"
+#include "profile/bundle/bundle.h"
+#include "profile/bundle/plan.h"
+#include "profile/record/profile.h"
+#include "tools/cli/describe.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { BLOCK_VALUES = 1 << 18 };
+
+typedef struct verification {
+    const char *model_path, *schedule_path, *config;
+    size_t heads;
+    const char *key, *signature;      /* NULL: no signature asked for; FILE.minisig */
+    ousac_minisign_public public_key; /* where `key` is given */
+    ousac_model *model;               /* NULL: not asked for */
+    ousac_schedule schedule;          /* step_count 0: not asked for */
+    float *block;                     /* BLOCK_VALUES */
+} verification;
+
+/* What was found of one file. */
+typedef struct finding {
+    file_kind kind;
+    uint64_t bytes;
+    size_t tensors;   /* of archives and checkpoints */
+    size_t unchecked; /* tensors of a dtype whose values were not looked at */
+    int is_signed;    /* 1: the signature holds; the comment that it covers is `trusted` */
+    char trusted[OUSAC_MINISIGN_TRUSTED_BYTES];
+} finding;
+
+/* Only the bytes are looked at, not what they say. */
+static ousac_status verify_signature(const verification *v, const char *path, finding *found,
+                                     ousac_error *error) {
+    ousac_file_view view = {NULL, 0};
+    char *name = NULL, *text = NULL;
+    const size_t bytes = strlen(path) + sizeof ".minisig";
+    ousac_status status = OUSAC_STATUS_OK;
+
+    name = v->signature != NULL ? ousac_strdup(v->signature) : ousac_malloc(bytes, 1);
+    if (name == NULL) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
+    }
+    if (v->signature == NULL) {
+        (void)snprintf(name, bytes, "%s.minisig", path);
+    }
+    status = ousac_file_map(&view, path, error);
+    if (status == OUSAC_STATUS_OK) {
+        status = ousac_file_read_text(&text, NULL, name, OUSAC_MINISIGN_FILE_BYTES, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status =
+            ousac_minisign_verify(&v->public_key, view.data, view.size, text, name, found->trusted, error);
+    }
+    found->is_signed = status == OUSAC_STATUS_OK;
+    ousac_free(text);
+    ousac_file_unmap(&view);
+    ousac_free(name);
+    return status;
+}
+
+static ousac_status verify_archive(const char *path, finding *found, ousac_error *error) {
+    oca_file *file = NULL;
+    ousac_status status = archive_open_any(&file, path, error);
+
+    found->tensors = status == OUSAC_STATUS_OK ? oca_tensor_count(file) : 0;
+    for (size_t i = 0; status == OUSAC_STATUS_OK && i < found->tensors; i++) {
+        oca_tensor tensor;
+        oca_status got = oca_tensor_at(file, i, &tensor);
+        if (got == OCA_OK) {
+            got = oca_verify_tensor(file, i);
+        }
+        if (got != OCA_OK) {
+            status = archive_fail(path, tensor.name, got, error);
+        } else if (cli_stop) {
+            status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted");
+        }
+    }
+    oca_close(file);
+    return status;
+}
+
+static ousac_status check_digests(const verification *v, const char *path, const char *model_digest,
+                                  const ousac_schedule *schedule, ousac_error *error) {
+    char wanted[OUSAC_DIGEST_CHARS], digest[OUSAC_DIGEST_CHARS];
+
+    if (v->model != NULL && strcmp(v->model->digest, model_digest) != 0) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s is of model %.12s, and %s is model %.12s", path,
+                          model_digest, v->model_path, v->model->digest);
+    }
+    if (v->schedule.step_count > 0 && schedule != NULL) {
+        ousac_schedule_digest(&v->schedule, wanted);
+        ousac_schedule_digest(schedule, digest);
+        if (strcmp(wanted, digest) != 0) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                              "%s is of schedule %.12s, and %s is schedule %.12s", path, digest,
+                              v->schedule_path, wanted);
+        }
+    }
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status verify_profile(const verification *v, const char *path, ousac_error *error) {
+    ousac_profile *profile = NULL;
+    ousac_status status = ousac_profile_open(&profile, path, error);
+
+    if (status == OUSAC_STATUS_OK) {
+        status = check_digests(v, path, profile->identity.model_digest, &profile->schedule, error);
+    }
+    ousac_profile_free(profile);
+    return status;
+}
+
+static ousac_status verify_plan(const verification *v, const char *path, ousac_error *error) {
+    ousac_plan *plan = NULL;
+    ousac_status status = ousac_plan_load(&plan, path, error);
+
+    if (status == OUSAC_STATUS_OK && v->model != NULL) {
+        status = ousac_plan_check(plan, &v->model->arch, path, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = check_digests(v, path, plan->model_digest, NULL, error);
+    }
+    ousac_plan_free(plan);
+    return status;
+}
+
+static ousac_status verify_bundle(const verification *v, const char *path, ousac_error *error) {
+    ousac_bundle *bundle = NULL;
+    ousac_status status = ousac_bundle_open(&bundle, path, error);
+
+    if (status == OUSAC_STATUS_OK) {
+        status = ousac_bundle_verify(bundle, error);
+    }
+    if (status == OUSAC_STATUS_OK && v->model != NULL) {
+        status = ousac_bundle_check_model(bundle, v->model, error);
+    }
+    if (status == OUSAC_STATUS_OK && v->schedule.step_count > 0) {
+        status = ousac_bundle_check_schedule(bundle, &v->schedule, error);
+    }
+    ousac_bundle_close(bundle);
+    return status;
+}
+
+static ousac_status verify_safetensors(const verification *v, const char *path, finding *found,
+                                       ousac_error *error) {
+    ousac_safetensors *file = NULL;
+    ousac_status status = ousac_safetensors_open(&file, path, error);
+
+    found->tensors = status == OUSAC_STATUS_OK ? ousac_safetensors_count(file) : 0;
+    for (size_t i = 0; status == OUSAC_STATUS_OK && i < found->tensors; i++) {
+        const ousac_safetensors_tensor *tensor = ousac_safetensors_at(file, i);
+        found->unchecked += !tensor->readable;
+        for (uint64_t first = 0; status == OUSAC_STATUS_OK && tensor->readable && first < tensor->count;) {
+            uint64_t count = tensor->count - first < BLOCK_VALUES ? tensor->count - first : BLOCK_VALUES;
+            status = ousac_safetensors_read_f32(tensor, first, count, v->block, error);
+            first += count;
+            if (status != OUSAC_STATUS_OK) {
+                ousac_error_prefix(error, "%s", path);
+            }
+        }
+        if (status == OUSAC_STATUS_OK && cli_stop) {
+            status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted");
+        }
+    }
+    ousac_safetensors_close(file);
+    return status;
+}
+
+/* What is printed and parsed again must be the same schedule. */
+static ousac_status verify_schedule(const char *path, ousac_error *error) {
+    ousac_schedule schedule = {0}, again = {0};
+    char digest[OUSAC_DIGEST_CHARS], digest_again[OUSAC_DIGEST_CHARS], *text = NULL;
+
+    ousac_status status = ousac_schedule_load(&schedule, path, error);
+    if (status == OUSAC_STATUS_OK) {
+        status = ousac_schedule_print(&schedule, &text, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = ousac_schedule_parse(&again, text, strlen(text), path, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        ousac_schedule_digest(&schedule, digest);
+        ousac_schedule_digest(&again, digest_again);
+        if (strcmp(digest, digest_again) != 0 || strcmp(schedule.name, again.name) != 0) {
+            status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL,
+                                "%s: printed and parsed again it is another schedule", path);
+        }
+    }
+    ousac_free(text);
+    ousac_schedule_free(&schedule);
+    ousac_schedule_free(&again);
+    return status;
+}
+
+static ousac_status verify_file(const verification *v, const char *path, finding *found, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+
+    memset(found, 0, sizeof *found);
+    if (v->key != NULL) {
+        status = verify_signature(v, path, found, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = file_kind_detect(&found->kind, &found->bytes, path, error);
+    }
+    if (status != OUSAC_STATUS_OK) {
+        return status;
+    }
+    if (found->kind == FILE_KIND_SAFETENSORS) {
+        return verify_safetensors(v, path, found, error);
+    }
+    if (found->kind == FILE_KIND_SCHEDULE) {
+        return verify_schedule(path, error);
+    }
+    if (found->kind == FILE_KIND_UNKNOWN) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                          "%s: neither an .oca archive, nor a safetensors file, nor a schedule", path);
+    }
+    status = verify_archive(path, found, error);
+    if (status != OUSAC_STATUS_OK) {
+        return status;
+    }
+    switch (found->kind) {
+    case FILE_KIND_PROFILE:
+        return verify_profile(v, path, error);
+    case FILE_KIND_PLAN:
+        return verify_plan(v, path, error);
+    case FILE_KIND_BUNDLE:
+        return verify_bundle(v, path, error);
+    default:
+        return OUSAC_STATUS_OK; /* an archive of no format that ousac knows: its checksums are all there is */
+    }
+}
+
+static void print_finding(const char *path, const finding *found, const ousac_error *failure) {
+    char size[DESCRIBE_BYTES];
+
+    if (failure != NULL) {
+        /* Most messages name the file themselves. */
+        size_t length = strlen(path);
+        const char *message = failure->message;
+        if (strncmp(message, path, length) == 0 && (message[length] == ':' || message[length] == ' ')) {
+            message += length + strspn(message + length, ": ");
+        }
+        printf("%s: FAILED: %s\n", path, message);
+        return;
+    }
+    describe_bytes(size, found->bytes);
+    const char *plural = found->tensors == 1 ? "" : "s";
+    if (found->kind == FILE_KIND_SCHEDULE) {
+        printf("%s: ok (%s, %s)\n", path, file_kind_name(found->kind), size);
+    } else if (found->unchecked > 0) {
+        printf("%s: ok (%s, %zu tensor%s, %s; values of %zu not checked: dtype)\n", path,
+               file_kind_name(found->kind), found->tensors, plural, size, found->unchecked);
+    } else {
+        printf("%s: ok (%s, %zu tensor%s, %s)\n", path, file_kind_name(found->kind), found->tensors, plural,
+               size);
+    }
+    if (found->is_signed) {
+        char line[sizeof found->trusted];
+        size_t length = strlen(found->trusted);
+        for (size_t i = 0; i <= length; i++) { /* tabs and what else a terminal would obey */
+            const unsigned char c = (unsigned char)found->trusted[i];
+            line[i] = i < length && (c < 0x20 || c == 0x7f) ? ' ' : found->trusted[i];
+        }
+        printf("  signed; %s\n", line);
+    }
+}
+
+static void put_finding(json_doc *doc, cJSON *array, const char *path, const finding *found,
+                        const ousac_error *failure) {
+    cJSON *object = json_put_object(doc, array, NULL);
+
+    json_put_text(doc, object, "file", path);
+    json_put_bool(doc, object, "ok", failure == NULL);
+    json_put_text(doc, object, "kind", file_kind_name(found->kind));
+    json_put_u64(doc, object, "bytes", found->bytes);
+    json_put_u64(doc, object, "tensors", found->tensors);
+    json_put_u64(doc, object, "values_not_checked", found->unchecked);
+    json_put_bool(doc, object, "signed", found->is_signed);
+    if (found->is_signed) {
+        json_put_text(doc, object, "trusted_comment", found->trusted);
+    }
+    if (failure != NULL) {
+        json_put_text(doc, object, "status", ousac_status_name(failure->status));
+        json_put_text(doc, object, "message", failure->message);
+    }
+}
+
+static ousac_status open_references(verification *v, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_model_options options = {.config_path = v->config, .heads = v->heads, .use = OUSAC_MODEL_FACTORS};
+
+    v->block = ousac_malloc(BLOCK_VALUES, sizeof *v->block);
+    if (v->block == NULL) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a block of %d values", BLOCK_VALUES);
+    }
+    if (v->key != NULL) {
+        status = ousac_minisign_public_load(&v->public_key, v->key, error);
+    }
+    if (status == OUSAC_STATUS_OK && v->schedule_path != NULL) {
+        status = ousac_schedule_load(&v->schedule, v->schedule_path, error);
+    }
+    if (status == OUSAC_STATUS_OK && v->model_path != NULL) {
+        status = ousac_model_load(&v->model, v->model_path, &options, ousac_backend_cpu(), error);
+    }
+    return status;
+}
+
+static ousac_status verify_all(const verification *v, const cli_common *common, char **paths, size_t count,
+                               size_t *failed, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    json_doc doc;
+
+    json_begin(&doc);
+    cJSON *array = json_put_array(&doc, doc.root, "files");
+    for (size_t i = 0; i < count; i++) {
+        ousac_error failure = {0};
+        finding found;
+        status = verify_file(v, paths[i], &found, &failure);
+        if (status == OUSAC_STATUS_INTERRUPTED || status == OUSAC_STATUS_MEMORY) {
+            *error = failure; /* says nothing of the file */
+            goto done;
+        }
+        const ousac_error *shown = status != OUSAC_STATUS_OK ? &failure : NULL;
+        *failed += shown != NULL;
+        if (common->json) {
+            put_finding(&doc, array, paths[i], &found, shown);
+        } else {
+            print_finding(paths[i], &found, shown);
+        }
+    }
+    status = OUSAC_STATUS_OK;
+    if (common->json) {
+        json_put_u64(&doc, doc.root, "failed", *failed);
+        status = json_print(&doc, error);
+    }
+done:
+    json_end(&doc);
+    return status;
+}
+
+static int run(const cli_command *command, int argc, char **argv) {
+    verification v = {0};
+    const cli_option options[] = {
+        {"model", 'm', CLI_TEXT, &v.model_path, 0, 0, 0, "FILE",
+         "also check that profiles, plans and bundles were made for this checkpoint"},
+        {"schedule", 's', CLI_TEXT, &v.schedule_path, 0, 0, 0, "FILE",
+         "also check that profiles and bundles were made for this schedule"},
+        {"heads", 0, CLI_SIZE, &v.heads, 1, 4096, 0, "N",
+         "of --model: attention heads, where config.json lacks them"},
+        {"config", 0, CLI_TEXT, &v.config, 0, 0, 0, "FILE",
+         "of --model: its config.json (default: beside the checkpoint)"},
+        {"key", 'k', CLI_TEXT, &v.key, 0, 0, 0, "PUB",
+         "first check the signature FILE.minisig against this public key: a file, or its base64"},
+        {"signature", 0, CLI_TEXT, &v.signature, 0, 0, 0, "FILE", "of --key: the signature, of one file"},
+        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
+    cli_common common;
+    ousac_error error = {0};
+    size_t positionals = 0, failed = 0;
+    int done = 0;
+
+    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
+    if (status == OUSAC_STATUS_OK && done) {
+        return EXIT_OK;
+    }
+    if (status == OUSAC_STATUS_OK && positionals == 0) {
+        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects at least one file");
+    }
+    if (status == OUSAC_STATUS_OK && v.signature != NULL && (v.key == NULL || positionals > 1)) {
+        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "--signature: expected with --key and one file");
+    }
+    if (status == OUSAC_STATUS_OK) {
+        cli_catch_signals();
+        status = open_references(&v, &error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = verify_all(&v, &common, argv + 1, positionals, &failed, &error);
+    }
+    int code = failed > 0 ? EXIT_FORMAT : EXIT_OK;
+    if (status != OUSAC_STATUS_OK) {
+        code = cli_report_error(command, &common, &error);
+    }
+    ousac_free(v.block);
+    ousac_schedule_free(&v.schedule);
+    ousac_model_free(v.model);
+    return code;
+}
+
+const cli_command command_verify = {
+    .name = "verify",
+    .summary = "check every checksum and invariant of files",
+    .arguments = "FILE...",
+    .details =
+        "Reads the whole of each file and checks it: of .oca archives every checksum and all padding, "
+        "then by their "
+        "kind the digests, shapes, ranks and spectra of profiles, plans and bundles; of safetensors "
+        "checkpoints the "
+        "structure and that every value is finite; of schedules that they parse and print as the same "
+        "schedule. "
+        "Prints one line a file. Exit code 3 where any file fails, for whatever reason.\n"
+        "With --key, nothing of a file is believed before its signature holds (of `ousac sign` or minisign); "
+        "a "
+        "file that must not change under the program belongs in a directory that only its user can write.",
+    .example = "build/ousac verify data/schedules/sparse.json data/shapes-dit/model.safetensors\n"
+               "build/ousac verify --model data/shapes-dit/model.safetensors build/demo/bundle.oca",
+    .run = run,
+};

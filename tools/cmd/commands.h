@@ -1,0 +1,31 @@
+/* The commands of the program: one table entry per file tools/cmd_*.c, listed by main.c.
+ */
+#ifndef OUSAC_COMMANDS_H
+#define OUSAC_COMMANDS_H
+
+#include "tools/cli/cli.h"
+
+/* The program: parses, runs a command, returns its exit code (tools/main.c). */
+int ousac_main(int argc, char **argv);
+
+extern const cli_command command_calibrate;
+extern const cli_command command_schedule;
+extern const cli_command command_place;
+extern const cli_command command_profile;
+extern const cli_command command_merge;
+extern const cli_command command_allocate;
+extern const cli_command command_pack;
+extern const cli_command command_eval;
+extern const cli_command command_compare; /* of `ousac eval --compare`; not in the list of commands */
+extern const cli_command command_sample;
+extern const cli_command command_inspect;
+extern const cli_command command_verify;
+extern const cli_command command_diff;
+extern const cli_command command_export;
+extern const cli_command command_import;
+extern const cli_command command_sign;
+extern const cli_command command_synth;
+extern const cli_command command_plot;
+extern const cli_command command_report;
+
+#endif

@@ -1,0 +1,316 @@
+#include "tools/show/inspect.h"
+
+#include "calib/cost.h"
+#include "formats/memory.h"
+#include "formats/safetensors.h"
+#include "profile/model/model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- schedule ---- */
+
+static const char *gate_text(const int *effective, const ousac_schedule *schedule, size_t step, int branch,
+                             char text[32]) {
+    const ousac_step *s = &schedule->steps[step];
+    const char *gate = ousac_gate_name(s->gate[branch]);
+
+    if (!ousac_mode_evaluates(s->mode, branch)) {
+        return "-";
+    }
+    if (effective == NULL || effective[step * OUSAC_BRANCHES + (size_t)branch] == (int)s->gate[branch]) {
+        return gate;
+    }
+    ousac_gate runs = (ousac_gate)effective[step * OUSAC_BRANCHES + (size_t)branch];
+    snprintf(text, 32, "%s (%s)", ousac_gate_name(runs), gate);
+    return text;
+}
+
+static void put_steps(inspection *in, const ousac_schedule *schedule, const int *effective) {
+    cJSON *steps = json_put_array(&in->doc, in->doc.root, "steps");
+
+    for (size_t i = 0; i < schedule->step_count; i++) {
+        const ousac_step *s = &schedule->steps[i];
+        cJSON *object = json_put_object(&in->doc, steps, NULL);
+        json_put_real(&in->doc, object, "timestep", s->timestep);
+        json_put_text(&in->doc, object, "mode", ousac_mode_name(s->mode));
+        if (s->mode == OUSAC_MODE_CFG) {
+            json_put_real(&in->doc, object, "scale", s->scale);
+        }
+        for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
+            if (!ousac_mode_evaluates(s->mode, branch)) {
+                continue;
+            }
+            cJSON *gate = json_put_object(&in->doc, object, ousac_branch_name(branch));
+            json_put_text(&in->doc, gate, "gate", ousac_gate_name(s->gate[branch]));
+            if (effective != NULL) {
+                int runs = effective[i * OUSAC_BRANCHES + (size_t)branch];
+                json_put_text(&in->doc, gate, "effective", ousac_gate_name((ousac_gate)runs));
+            }
+        }
+    }
+}
+
+static void print_steps(const ousac_schedule *schedule, const int *effective) {
+    char cond[32], uncond[32];
+
+    printf("\n%5s %9s  %-6s %7s  %-16s %s\n", "step", "timestep", "mode", "scale", "cond", "uncond");
+    for (size_t i = 0; i < schedule->step_count; i++) {
+        const ousac_step *s = &schedule->steps[i];
+        char scale[32] = "-";
+        if (s->mode == OUSAC_MODE_CFG) {
+            snprintf(scale, sizeof scale, "%.6g", s->scale);
+        }
+        printf("%5zu %9.6g  %-6s %7s  %-16s %s\n", i, s->timestep, ousac_mode_name(s->mode), scale,
+               gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond),
+               gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
+    }
+    if (effective != NULL) {
+        puts("\nA gate in parentheses is what the schedule says where the branch has no cache yet and runs "
+             "in full.");
+    }
+}
+
+ousac_status inspect_schedule(inspection *in, ousac_error *error) {
+    ousac_schedule schedule = {0};
+    schedule_counts counts;
+    int *effective = NULL;
+    char line[DESCRIBE_LINE_BYTES];
+
+    ousac_status status = ousac_schedule_load(&schedule, in->path, error);
+    if (status != OUSAC_STATUS_OK) {
+        goto done;
+    }
+    status = describe_schedule(&schedule, &counts, error);
+    if (status != OUSAC_STATUS_OK) {
+        goto done;
+    }
+    if (!counts.undecided) {
+        effective = ousac_calloc(schedule.step_count, OUSAC_BRANCHES * sizeof *effective);
+        if (effective == NULL) {
+            status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the gates of %zu steps",
+                                schedule.step_count);
+            goto done;
+        }
+        status = ousac_schedule_effective_gates(&schedule, effective, error);
+        if (status != OUSAC_STATUS_OK) {
+            goto done;
+        }
+    }
+    if (in->common->json) {
+        describe_schedule_json(&in->doc, in->doc.root, &schedule, &counts);
+        put_steps(in, &schedule, effective);
+    } else {
+        describe_schedule_line(line, &schedule, &counts);
+        printf("name      %s\nsummary   %s\ndigest    %s\n",
+               schedule.name[0] != '\0' ? schedule.name : "(none)", line, counts.digest);
+        print_steps(&schedule, effective);
+    }
+done:
+    ousac_free(effective);
+    ousac_schedule_free(&schedule);
+    return status;
+}
+
+/* ---- archives ---- */
+
+static const char *codec_name(oca_codec codec) {
+    switch (codec) {
+    case OCA_CODEC_RAW:
+        return "raw";
+    case OCA_CODEC_ZSTD:
+        return "zstd";
+    case OCA_CODEC_SHUFFLE_ZSTD:
+        return "shuffle+zstd";
+    }
+    return "?";
+}
+
+static void put_shape(json_doc *doc, cJSON *object, const uint64_t *shape, size_t dims) {
+    cJSON *array = json_put_array(doc, object, "shape");
+    for (size_t i = 0; i < dims; i++) {
+        json_put_u64(doc, array, NULL, shape[i]);
+    }
+}
+
+static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_error *error) {
+    size_t count = oca_tensor_count(file);
+    uint64_t bytes = 0, stored = 0;
+    char shape[DESCRIBE_LINE_BYTES], size[DESCRIBE_BYTES];
+    cJSON *array = in->common->json ? json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
+
+    if (!in->common->json) {
+        printf("\n%-44s %-5s %-20s %-13s %10s %7s\n", "tensor", "dtype", "shape", "codec", "size", "ratio");
+    }
+    for (size_t i = 0; i < count; i++) {
+        oca_tensor tensor;
+        oca_status got = oca_tensor_at(file, i, &tensor);
+        if (got != OCA_OK) {
+            return archive_fail(in->path, "?", got, error);
+        }
+        double ratio = tensor.stored_bytes > 0 ? (double)tensor.bytes / (double)tensor.stored_bytes : 1;
+        const char *dtype = ousac_dtype_name((ousac_dtype)tensor.dtype);
+        bytes += tensor.bytes;
+        stored += tensor.stored_bytes;
+        if (in->common->json) {
+            cJSON *object = json_put_object(&in->doc, array, NULL);
+            json_put_text(&in->doc, object, "name", tensor.name);
+            json_put_text(&in->doc, object, "dtype", dtype);
+            put_shape(&in->doc, object, tensor.shape, tensor.dims);
+            json_put_text(&in->doc, object, "codec", codec_name(tensor.codec));
+            json_put_u64(&in->doc, object, "bytes", tensor.bytes);
+            json_put_u64(&in->doc, object, "stored_bytes", tensor.stored_bytes);
+        } else {
+            describe_shape(shape, tensor.shape, tensor.dims);
+            describe_bytes(size, tensor.bytes);
+            printf("%-44s %-5s %-20s %-13s %10s %7.2f\n", tensor.name, dtype, shape, codec_name(tensor.codec),
+                   size, ratio);
+        }
+    }
+    if (!in->common->json) {
+        describe_bytes(size, bytes);
+        printf("%zu tensor%s, %s, stored in ", count, count == 1 ? "" : "s", size);
+        describe_bytes(size, stored);
+        printf("%s\n", size);
+    }
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status inspect_tensors(inspection *in, ousac_error *error) {
+    oca_file *file = NULL;
+    ousac_status status = archive_open_any(&file, in->path, error);
+
+    if (status == OUSAC_STATUS_OK) {
+        status = list_tensors(in, file, error);
+    }
+    oca_close(file);
+    return status;
+}
+
+/* Text of a stranger: control bytes must not reach the terminal. */
+static void print_clean(const char *text, size_t limit) {
+    size_t length = strlen(text);
+    for (size_t i = 0; i < length && i < limit; i++) {
+        unsigned char byte = (unsigned char)text[i];
+        putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
+    }
+    fputs(length > limit ? "...\n" : "\n", stdout);
+}
+
+ousac_status inspect_archive(inspection *in, ousac_error *error) {
+    oca_file *file = NULL;
+    ousac_status status = archive_open_any(&file, in->path, error);
+
+    if (status != OUSAC_STATUS_OK) {
+        goto done;
+    }
+    cJSON *object = in->common->json ? json_put_object(&in->doc, in->doc.root, "metadata") : NULL;
+    for (size_t i = 0; i < oca_metadata_count(file); i++) {
+        const char *key = NULL, *value = NULL;
+        if (oca_metadata_at(file, i, &key, &value) != OCA_OK) {
+            status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%s: metadata %zu cannot be read", in->path, i);
+            goto done;
+        }
+        if (in->common->json) {
+            json_put_text(&in->doc, object, key, value);
+        } else {
+            printf("%-24s ", key);
+            print_clean(value, 200);
+        }
+    }
+    status = list_tensors(in, file, error);
+done:
+    oca_close(file);
+    return status;
+}
+
+/* ---- safetensors ---- */
+
+static void list_safetensors(inspection *in, const ousac_safetensors *file) {
+    char shape[DESCRIBE_LINE_BYTES], size[DESCRIBE_BYTES];
+    uint64_t bytes = 0;
+    cJSON *array = in->common->json ? json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
+
+    if (!in->common->json) {
+        printf("\n%-52s %-5s %-20s %10s\n", "tensor", "dtype", "shape", "size");
+    }
+    for (size_t i = 0; i < ousac_safetensors_count(file); i++) {
+        const ousac_safetensors_tensor *tensor = ousac_safetensors_at(file, i);
+        bytes += tensor->bytes;
+        if (in->common->json) {
+            cJSON *object = json_put_object(&in->doc, array, NULL);
+            json_put_text(&in->doc, object, "name", tensor->name);
+            json_put_text(&in->doc, object, "dtype", tensor->dtype_name);
+            put_shape(&in->doc, object, tensor->shape, tensor->dims);
+            json_put_u64(&in->doc, object, "bytes", tensor->bytes);
+        } else {
+            describe_shape(shape, tensor->shape, tensor->dims);
+            describe_bytes(size, tensor->bytes);
+            printf("%-52s %-5s %-20s %10s\n", tensor->name, tensor->dtype_name, shape, size);
+        }
+    }
+    if (!in->common->json) {
+        describe_bytes(size, bytes);
+        printf("%zu tensors, %s\n", ousac_safetensors_count(file), size);
+    }
+}
+
+static void show_model(inspection *in, const ousac_model *model) {
+    const ousac_arch *arch = &model->arch;
+    uint64_t full = ousac_cost_full(arch), reuse = ousac_cost_reuse(arch);
+    char macs[DESCRIBE_BYTES], floor_macs[DESCRIBE_BYTES];
+
+    if (!in->common->json) {
+        describe_macs(macs, (double)full);
+        describe_macs(floor_macs, (double)reuse);
+        printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites\n", arch->family,
+               arch->block_count, arch->tokens, arch->width, arch->site_count);
+        printf("sample    %zu x %zu x %zu, %zu training steps, %s unconditional branch\n", model->channels,
+               model->height, model->width, model->train_steps, model->has_uncond ? "with" : "no");
+        printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
+               floor_macs);
+        printf("digest    %s\n", model->digest);
+        return;
+    }
+    cJSON *object = json_put_object(&in->doc, in->doc.root, "model");
+    json_put_text(&in->doc, object, "family", arch->family);
+    json_put_text(&in->doc, object, "digest", model->digest);
+    json_put_u64(&in->doc, object, "blocks", arch->block_count);
+    json_put_u64(&in->doc, object, "tokens", arch->tokens);
+    json_put_u64(&in->doc, object, "width", arch->width);
+    json_put_u64(&in->doc, object, "sites", arch->site_count);
+    json_put_u64(&in->doc, object, "channels", model->channels);
+    json_put_u64(&in->doc, object, "height", model->height);
+    json_put_u64(&in->doc, object, "sample_width", model->width);
+    json_put_u64(&in->doc, object, "train_steps", model->train_steps);
+    json_put_bool(&in->doc, object, "unconditional_branch", model->has_uncond);
+    json_put_u64(&in->doc, object, "forward_macs", full);
+    json_put_u64(&in->doc, object, "reuse_macs", reuse);
+}
+
+ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
+    ousac_safetensors *file = NULL;
+    ousac_model *model = NULL;
+    ousac_model_options options = {.config_path = in->config, .heads = in->heads, .use = OUSAC_MODEL_FACTORS};
+    ousac_error refused = {0};
+
+    ousac_status status = ousac_safetensors_open(&file, in->path, error);
+    if (status != OUSAC_STATUS_OK) {
+        return status;
+    }
+    if (ousac_model_load(&model, in->path, &options, ousac_backend_cpu(), &refused) == OUSAC_STATUS_OK) {
+        show_model(in, model);
+    } else if (in->common->json) {
+        json_put_null(&in->doc, in->doc.root, "model");
+        json_put_text(&in->doc, in->doc.root, "model_error", refused.message);
+    } else {
+        printf("model     cannot be run as it is: %s\n", refused.message);
+    }
+    if (in->tensors || model == NULL) {
+        list_safetensors(in, file);
+    }
+    ousac_model_free(model);
+    ousac_safetensors_close(file);
+    return OUSAC_STATUS_OK;
+}
