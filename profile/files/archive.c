@@ -412,3 +412,28 @@ done:
     ousac_free(schedule_text);
     return status;
 }
+
+ousac_status ousac_archive_fail(const char *path, const char *name, oca_status got, ousac_error *error) {
+    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor %s: %s", path, name,
+                      oca_status_string(got));
+}
+
+ousac_status ousac_archive_open_any(oca_file **file, const char *path, ousac_error *error) {
+    oca_fault fault = {NULL, 0};
+    oca_options options = {0};
+
+    options.fault = &fault;
+    errno = 0;
+    oca_status got = oca_open_path(file, path, &options);
+    if (got == OCA_OK) {
+        return OUSAC_STATUS_OK;
+    }
+    if (got == OCA_ERR_IO && errno != 0) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot be read: %s", path, strerror(errno));
+    }
+    if (fault.what != NULL) {
+        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
+                          oca_status_string(got), fault.what, fault.item);
+    }
+    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
+}

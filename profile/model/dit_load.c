@@ -177,7 +177,7 @@ static ousac_status read_heads(loader *l) {
         if (!have)
             return OUSAC_FAIL(
                 l->error, OUSAC_STATUS_FORMAT,
-                "%s: the number of attention heads is not in the tensors: give --heads, or \"num_heads\" "
+                "%s: the number of attention heads is not in the tensors: give `heads`, or \"num_heads\" "
                 "in %s",
                 l->model->path, l->config_name);
     }
