@@ -17,10 +17,10 @@ static void write_key(const pipeline_runs *runs, const gates_request *request, c
     char digest[OUSAC_DIGEST_CHARS];
     ousac_schedule_digest(request->even, digest);
     (void)snprintf(key, KEY_BYTES,
-                   "gates of schedule %s for model %s: seed %" PRIu64 ", micro-batch %zu, %" PRIu64
+                   "gates of schedule %s for model %s, which %s: seed %" PRIu64 ", micro-batch %zu, %" PRIu64
                    " MACs, %zu evaluations, backend %s\n",
-                   digest, runs->model->digest, runs->seed, runs->micro_batch, options->macs,
-                   options->evaluations, runs->model->backend->name);
+                   digest, runs->model->digest, runs->model->process, runs->seed, runs->micro_batch,
+                   options->macs, options->evaluations, runs->model->backend->name);
 }
 
 static ousac_status keep(const char *path, const char *key, const ousac_schedule *schedule,

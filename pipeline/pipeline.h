@@ -222,6 +222,9 @@ typedef struct pipeline_cost {
 /* The state that an interrupted recording leaves and goes on from: pipeline/partial.h. */
 typedef struct pipeline_partial pipeline_partial;
 
+/* What a recording of these runs is of; `tokens` 0: the default number. */
+ousac_profile_identity pipeline_identity(const pipeline_runs *runs, size_t tokens, size_t segments);
+
 /* An exact run of samples [0, samples), recorded without moments; its step weights are set. Where `partial`
  * (may be NULL) holds the weights of an earlier run, nothing is run, and the pilot has weights but no sums.
  */

@@ -253,26 +253,35 @@ done:
     return status;
 }
 
-static ousac_profile_identity identity_of(const pipeline_runs *runs, size_t tokens, size_t segments) {
+static size_t default_tokens(const ousac_model *model) {
+    return model->arch.tokens < PIPELINE_TOKENS ? model->arch.tokens : PIPELINE_TOKENS;
+}
+
+static ousac_compute compute_of(const ousac_backend *backend) {
+    return !ousac_backend_is_bf16(backend) ? OUSAC_COMPUTE_F32
+           : backend->host                 ? OUSAC_COMPUTE_BF16
+                                           : OUSAC_COMPUTE_BF16_ATTENTION;
+}
+
+ousac_profile_identity pipeline_identity(const pipeline_runs *runs, size_t tokens, size_t segments) {
+    const ousac_model *model = runs->model;
     ousac_profile_identity identity = {
         .seed = runs->seed,
         .micro_batch = runs->micro_batch,
-        .tokens_used = tokens,
+        .tokens_used = tokens ? tokens : default_tokens(model),
         .segments = segments,
-        .bf16 = ousac_backend_is_bf16(runs->model->backend),
+        .compute = compute_of(model->backend),
     };
-    memcpy(identity.model_digest, runs->model->digest, sizeof identity.model_digest);
+    memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
+    memcpy(identity.model_constants, model->constants, sizeof identity.model_constants);
+    memcpy(identity.model_process, model->process, sizeof identity.model_process);
     return identity;
-}
-
-static size_t default_tokens(const ousac_model *model) {
-    return model->arch.tokens < PIPELINE_TOKENS ? model->arch.tokens : PIPELINE_TOKENS;
 }
 
 ousac_status pipeline_pilot(const pipeline_runs *runs, const ousac_schedule *schedule, uint64_t samples,
                             pipeline_partial *partial, ousac_profile **pilot, pipeline_cost *cost,
                             ousac_error *error) {
-    const ousac_profile_identity identity = identity_of(runs, default_tokens(runs->model), 1);
+    const ousac_profile_identity identity = pipeline_identity(runs, 0, 1);
     const cli_range range = {0, samples};
     double *weight = NULL;
     size_t count = 0;
@@ -311,19 +320,22 @@ ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedu
                                    const char *path, ousac_profile **weights, pipeline_cost *cost,
                                    ousac_error *error) {
     char have[OUSAC_DIGEST_CHARS], want[OUSAC_DIGEST_CHARS];
+    char differs[OUSAC_IDENTITY_TEXT_BYTES], another[OUSAC_IDENTITY_TEXT_BYTES + 24];
     const char *what = NULL;
     ousac_status status = ousac_profile_open(weights, path, error);
     if (status)
         return status;
     ousac_schedule_digest(&(*weights)->schedule, have);
     ousac_schedule_digest(schedule, want);
-    if (strcmp((*weights)->identity.model_digest, runs->model->digest) != 0)
-        what = "another model";
-    else if (strcmp(have, want) != 0)
+    const ousac_identity of = ousac_profile_model(*weights), here = ousac_model_identity(runs->model);
+    if (ousac_identity_differs(&of, &here, differs)) {
+        (void)snprintf(another, sizeof another, "another model: %s", differs);
+        what = another;
+    } else if (strcmp(have, want) != 0)
         what = "another schedule";
     else if ((*weights)->identity.seed != runs->seed)
         what = "another seed";
-    else if ((*weights)->identity.bf16 != ousac_backend_is_bf16(runs->model->backend))
+    else if ((*weights)->identity.compute != compute_of(runs->model->backend))
         what = "another --compute";
     else if ((*weights)->arch.group_count != runs->model->arch.group_count)
         what = "a model with other sites";
@@ -343,14 +355,13 @@ ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedu
 ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *schedule,
                               const pipeline_profile_options *options, ousac_profile **profile,
                               pipeline_cost *cost, ousac_error *error) {
-    const size_t tokens = options->tokens ? options->tokens : default_tokens(runs->model);
-    if (tokens > runs->model->arch.tokens)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--tokens %zu: the model has %zu tokens", tokens,
-                          runs->model->arch.tokens);
+    if (options->tokens > runs->model->arch.tokens)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--tokens %zu: the model has %zu tokens",
+                          options->tokens, runs->model->arch.tokens);
     if (options->segments > schedule->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--segments %zu: the schedule has %zu steps",
                           options->segments, schedule->step_count);
-    ousac_profile_identity identity = identity_of(runs, tokens, options->segments);
+    ousac_profile_identity identity = pipeline_identity(runs, options->tokens, options->segments);
     identity.magnitudes = options->magnitudes != 0;
     return record(runs, schedule, "profile", &options->range, &identity,
                   options->weights ? options->weights->weight : NULL, 1, options->partial, options->spill,
@@ -460,7 +471,7 @@ static ousac_status verify_bundle(void *self, const char *path, ousac_error *err
     if (!status)
         status = ousac_bundle_verify(bundle, error);
     if (!status)
-        status = ousac_bundle_check_model(bundle, model, error);
+        status = ousac_bundle_check_model(bundle, model, NULL, error);
     ousac_bundle_close(bundle);
     return status;
 }

@@ -224,17 +224,8 @@ static ousac_status rounds(auto_work *work, const pipeline_runs *runs, const pip
 static ousac_status create_profile(const pipeline_runs *runs, const ousac_schedule *schedule,
                                    const pipeline_profile_options *options, ousac_profile **profile,
                                    ousac_error *error) {
-    const size_t tokens = runs->model->arch.tokens;
-    ousac_profile_identity identity = {
-        .seed = runs->seed,
-        .micro_batch = runs->micro_batch,
-        .tokens_used = options->tokens            ? options->tokens
-                       : tokens < PIPELINE_TOKENS ? tokens
-                                                  : PIPELINE_TOKENS,
-        .segments = options->segments,
-        .magnitudes = options->magnitudes != 0,
-    };
-    memcpy(identity.model_digest, runs->model->digest, sizeof identity.model_digest);
+    ousac_profile_identity identity = pipeline_identity(runs, options->tokens, options->segments);
+    identity.magnitudes = options->magnitudes != 0;
     return ousac_profile_create(profile, &runs->model->arch, schedule, &identity,
                                 options->weights ? options->weights->weight : NULL, 1, error);
 }

@@ -86,7 +86,7 @@ static void report(const cli_common *common, const profile_request *request, con
         json_put_u64(doc, doc->root, "tokens", profile->identity.tokens_used);
         json_put_u64(doc, doc->root, "segments", profile->identity.segments);
         json_put_bool(doc, doc->root, "magnitudes", profile->identity.magnitudes);
-        json_put_text(doc, doc->root, "compute", profile->identity.bf16 ? "bf16" : "f32");
+        json_put_text(doc, doc->root, "compute", ousac_compute_name(profile->identity.compute));
         json_put_text(doc, doc->root, "weights", weights);
         json_put_text(doc, doc->root, "weights_digest", profile->identity.weights_digest);
         json_put_text(doc, doc->root, "digest", digest);
@@ -200,7 +200,7 @@ static ousac_status execute(cli_common *common, const profile_request *request, 
             goto done;
     }
     const ousac_profile *result = request->pilot_only ? pilot : profile;
-    if (result->identity.bf16) {
+    if (result->identity.compute != OUSAC_COMPUTE_F32) {
         const int own_pilot = !request->weights && !request->weights_plain;
         status = compute_effect_measure(&runs, &request->model, &schedule, request->pilot_samples,
                                         own_pilot ? pilot : NULL, &effect, error);
@@ -212,7 +212,7 @@ static ousac_status execute(cli_common *common, const profile_request *request, 
         goto done;
     pipeline_partial_remove(&partial);
     report(common, request, &runs, result, &cost, &doc);
-    if (result->identity.bf16)
+    if (result->identity.compute != OUSAC_COMPUTE_F32)
         report_effect(common, &effect, &doc);
     if (common->json)
         status = json_print(&doc, error);

@@ -50,6 +50,7 @@ static ousac_status load(const pipeline_model_options *options, const ousac_mode
     wire_put_text(&job, options->config);
     wire_put_u64(&job, options->heads);
     wire_put_text(&job, model->digest);
+    wire_put_text(&job, model->process);
     link_announce(&job);
     wire_free(&job);
     return gather(OUSAC_STATUS_OK, NULL, NULL, error);
