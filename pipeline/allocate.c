@@ -358,6 +358,9 @@ ousac_status ousac_choice_create(const ousac_session *session, const ousac_profi
     if (status)
         goto done;
     memcpy(choice->plan->model_digest, profile->identity.model_digest, sizeof choice->plan->model_digest);
+    memcpy(choice->plan->model_constants, profile->identity.model_constants,
+           sizeof choice->plan->model_constants);
+    memcpy(choice->plan->model_process, profile->identity.model_process, sizeof choice->plan->model_process);
     ousac_profile_digest(profile, choice->plan->profile_digest);
     choice->plan->cached_step = chosen->cached_step;
     choice->plan->budget = choice->budget_step;

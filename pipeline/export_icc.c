@@ -157,7 +157,7 @@ static ousac_status open_parts(job *j, ousac_error *error) {
     if (!status && request->model.path)
         status = ousac_session_load_model(&j->model, &request->model, NULL, error);
     if (!status && j->model)
-        status = ousac_bundle_check_model(j->bundle, j->model, error);
+        status = ousac_bundle_check_model(j->bundle, j->model, NULL, error);
     return status;
 }
 

@@ -18,10 +18,10 @@ static void write_key(const ousac_session *session, const ousac_gates_request *r
     char digest[OUSAC_DIGEST_CHARS];
     ousac_schedule_digest(request->even, digest);
     (void)snprintf(key, KEY_BYTES,
-                   "gates of schedule %s for model %s: seed %" PRIu64 ", micro-batch %zu, %" PRIu64
+                   "gates of schedule %s for model %s, which %s: seed %" PRIu64 ", micro-batch %zu, %" PRIu64
                    " MACs, %zu evaluations, backend %s\n",
-                   digest, session->model->digest, session->seed, session->micro_batch, options->macs,
-                   options->evaluations, session->model->backend->name);
+                   digest, session->model->digest, session->model->process, session->seed,
+                   session->micro_batch, options->macs, options->evaluations, session->model->backend->name);
 }
 
 static ousac_status keep(const char *path, const char *key, const ousac_schedule *schedule,

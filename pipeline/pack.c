@@ -10,7 +10,7 @@ static ousac_status verify_bundle(void *self, const char *path, ousac_error *err
     if (!status)
         status = ousac_bundle_verify(bundle, error);
     if (!status)
-        status = ousac_bundle_check_model(bundle, model, error);
+        status = ousac_bundle_check_model(bundle, model, NULL, error);
     ousac_bundle_close(bundle);
     return status;
 }

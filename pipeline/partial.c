@@ -147,13 +147,13 @@ ousac_status ousac_partial_pilot(const ousac_partial *partial, uint64_t samples,
     const ousac_profile *held = partial->held;
     const ousac_sample_range want = {0, samples};
     char have_schedule[OUSAC_DIGEST_CHARS], want_schedule[OUSAC_DIGEST_CHARS];
-    char text[OUSAC_ARCH_DIFFERENCE_BYTES];
+    char text[OUSAC_ARCH_DIFFERENCE_BYTES], differs[OUSAC_IDENTITY_TEXT_BYTES];
+    const ousac_identity of = ousac_profile_model(held), here = ousac_profile_model(pilot);
     if (!partial->weights)
         return refuse(partial, "it is no pilot", error);
     ousac_schedule_digest(&held->schedule, have_schedule);
     ousac_schedule_digest(&pilot->schedule, want_schedule);
-    if (strcmp(held->identity.model_digest, pilot->identity.model_digest) != 0 ||
-        ousac_arch_difference(&held->arch, &pilot->arch, text))
+    if (ousac_identity_differs(&of, &here, differs) || ousac_arch_difference(&held->arch, &pilot->arch, text))
         return refuse(partial, "it is of another model", error);
     if (strcmp(have_schedule, want_schedule) != 0)
         return refuse(partial, "it is of another schedule", error);

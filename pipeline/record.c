@@ -6,6 +6,7 @@
 #include "pipeline/workers.h"
 #include "profile/record/recorder.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Runs the samples exactly and records them into a new profile. */
@@ -60,9 +61,16 @@ done:
     return status;
 }
 
+static ousac_compute compute_of(const ousac_backend *backend) {
+    return !ousac_backend_is_bf16(backend) ? OUSAC_COMPUTE_F32
+           : backend->host                 ? OUSAC_COMPUTE_BF16
+                                           : OUSAC_COMPUTE_BF16_ATTENTION;
+}
+
 ousac_profile_identity ousac_record_identity(const ousac_session *session,
                                              const ousac_record_options *options) {
-    const size_t tokens = session->model->arch.tokens;
+    const ousac_model *model = session->model;
+    const size_t tokens = model->arch.tokens;
     ousac_profile_identity identity = {
         .seed = session->seed,
         .micro_batch = session->micro_batch,
@@ -71,9 +79,11 @@ ousac_profile_identity ousac_record_identity(const ousac_session *session,
                                                        : OUSAC_DEFAULT_TOKENS,
         .segments = options->segments,
         .magnitudes = options->magnitudes != 0,
-        .bf16 = ousac_backend_is_bf16(session->model->backend),
+        .compute = compute_of(model->backend),
     };
-    memcpy(identity.model_digest, session->model->digest, sizeof identity.model_digest);
+    memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
+    memcpy(identity.model_constants, model->constants, sizeof identity.model_constants);
+    memcpy(identity.model_process, model->process, sizeof identity.model_process);
     return identity;
 }
 
@@ -121,19 +131,22 @@ ousac_status ousac_record_load_weights(const ousac_session *session, const ousac
                                        const char *path, ousac_profile **weights, ousac_record_cost *cost,
                                        ousac_error *error) {
     char have[OUSAC_DIGEST_CHARS], want[OUSAC_DIGEST_CHARS];
+    char differs[OUSAC_IDENTITY_TEXT_BYTES], another[OUSAC_IDENTITY_TEXT_BYTES + 24];
     const char *what = NULL;
     ousac_status status = ousac_profile_open(weights, path, error);
     if (status)
         return status;
     ousac_schedule_digest(&(*weights)->schedule, have);
     ousac_schedule_digest(schedule, want);
-    if (strcmp((*weights)->identity.model_digest, session->model->digest) != 0)
-        what = "another model";
-    else if (strcmp(have, want) != 0)
+    const ousac_identity of = ousac_profile_model(*weights), here = ousac_model_identity(session->model);
+    if (ousac_identity_differs(&of, &here, differs)) {
+        (void)snprintf(another, sizeof another, "another model: %s", differs);
+        what = another;
+    } else if (strcmp(have, want) != 0)
         what = "another schedule";
     else if ((*weights)->identity.seed != session->seed)
         what = "another seed";
-    else if ((*weights)->identity.bf16 != ousac_backend_is_bf16(session->model->backend))
+    else if ((*weights)->identity.compute != compute_of(session->model->backend))
         what = "another `compute`";
     else if ((*weights)->arch.group_count != session->model->arch.group_count)
         what = "a model with other sites";

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FORMAT_VERSION "1"
+#define FORMAT_VERSION "2"
 
 enum { SHAPE_TEXT_BYTES = 112, REASON_BYTES = 128, NUMBER_BYTES = 40 };
 
@@ -142,10 +142,12 @@ ousac_status ousac_archive_open(ousac_archive *archive, const char *path, const 
                             path, found, format);
     else if (!version)
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: no metadata \"format_version\"", path);
-    else if (strcmp(version, FORMAT_VERSION) != 0)
+    else if (strcmp(version, "1") != 0 && strcmp(version, FORMAT_VERSION) != 0)
         status = OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                            "%s: version \"%.32s\" of format %s; this ousac reads version %s", path, version,
-                            format, FORMAT_VERSION);
+                            "%s: version \"%.32s\" of format %s; this ousac reads versions 1 and %s", path,
+                            version, format, FORMAT_VERSION);
+    else
+        archive->version = version[0] - '0';
 done:
     if (status)
         ousac_archive_close(archive);

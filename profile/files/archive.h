@@ -32,6 +32,7 @@ enum { OUSAC_TENSOR_NAME_BYTES = 256, OUSAC_KEY_BYTES = 256 };
 typedef struct ousac_archive {
     char *path; /* as given, for messages */
     oca_file *file;
+    int version;     /* of the format: 1 or 2; what is written is of version 2 */
     int *descriptor; /* read from, not mapped: what was read of a large file does not stay in memory */
 } ousac_archive;
 

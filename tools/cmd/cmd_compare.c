@@ -112,7 +112,8 @@ const cli_command command_compare = {
     .summary = "published methods and ours at equal cost",
     .arguments = "",
     .details =
-        "Calibrates every method under one schedule at equal cost and runs each on the same held-out samples:\n"
+        "Calibrates every method under one schedule at equal cost and runs each on the same held-out "
+        "samples:\n"
         "\n"
         "  reuse, extrapolation  of module outputs, first order (arXiv 2503.06923): almost free, as they "
         "are\n"

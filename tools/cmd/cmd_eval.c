@@ -88,6 +88,7 @@ static ousac_status execute(const cli_common *common, const eval_request *reques
     ousac_provenance provenance;
     ousac_eval result = {0};
     ousac_transfer moved = {0};
+    char note[OUSAC_ERROR_MESSAGE_BYTES] = "";
     ousac_eval_options options = {.range = request->samples, .reference_scale = request->reference_scale};
     int other = 0;
     ousac_status status = OUSAC_STATUS_OK;
@@ -121,7 +122,9 @@ static ousac_status execute(const cli_common *common, const eval_request *reques
     if (!status)
         status = cli_load_model(&model, &request->model, error);
     if (!status)
-        status = forgive(common, request->force, ousac_bundle_check_model(bundle, model, error), error);
+        status = forgive(common, request->force, ousac_bundle_check_model(bundle, model, note, error), error);
+    if (*note)
+        cli_note(common, "note: %s", note);
     if (!status)
         status =
             ousac_bundle_calibration(bundle, options.plan, &model->arch, model->backend, &calibration, error);

@@ -89,7 +89,7 @@ static void report(const cli_common *common, const profile_request *request, con
         ousac_json_put_u64(doc, doc->root, "tokens", profile->identity.tokens_used);
         ousac_json_put_u64(doc, doc->root, "segments", profile->identity.segments);
         ousac_json_put_bool(doc, doc->root, "magnitudes", profile->identity.magnitudes);
-        ousac_json_put_text(doc, doc->root, "compute", profile->identity.bf16 ? "bf16" : "f32");
+        ousac_json_put_text(doc, doc->root, "compute", ousac_compute_name(profile->identity.compute));
         ousac_json_put_text(doc, doc->root, "weights", weights);
         ousac_json_put_text(doc, doc->root, "weights_digest", profile->identity.weights_digest);
         ousac_json_put_text(doc, doc->root, "digest", digest);
@@ -205,7 +205,7 @@ static ousac_status execute(cli_common *common, const profile_request *request, 
             goto done;
     }
     const ousac_profile *result = request->pilot_only ? pilot : profile;
-    if (result->identity.bf16) {
+    if (result->identity.compute != OUSAC_COMPUTE_F32) {
         const int own_pilot = !request->weights && !request->weights_plain;
         status = ousac_compute_effect_measure(&session, &request->model, &schedule, request->pilot_samples,
                                               own_pilot ? pilot : NULL, &effect, error);
@@ -217,7 +217,7 @@ static ousac_status execute(cli_common *common, const profile_request *request, 
         goto done;
     ousac_partial_remove(&partial, &session);
     report(common, request, &session, result, &cost, &doc);
-    if (result->identity.bf16)
+    if (result->identity.compute != OUSAC_COMPUTE_F32)
         report_effect(common, &effect, &doc);
     if (common->json)
         status = cli_json_print(&doc, error);

@@ -113,6 +113,7 @@ static ousac_status judge(ousac_status status, const sample_request *request, co
 
 static ousac_status open_bundle(const sample_request *request, const cli_common *common, sample_work *work,
                                 ousac_error *error) {
+    char note[OUSAC_ERROR_MESSAGE_BYTES] = "";
     ousac_status status = ousac_bundle_open(&work->bundle, request->bundle, error);
     if (status != OUSAC_STATUS_OK) {
         return status;
@@ -123,7 +124,10 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
                           "%s: no plan named '%s'; `ousac inspect` lists its plans", request->bundle,
                           request->plan != NULL ? request->plan : "default");
     }
-    status = judge(ousac_bundle_check_model(work->bundle, work->model, error), request, common, error);
+    status = judge(ousac_bundle_check_model(work->bundle, work->model, note, error), request, common, error);
+    if (*note != '\0') {
+        cli_note(common, "note: %s", note);
+    }
     if (status != OUSAC_STATUS_OK) {
         return status;
     }

@@ -303,8 +303,8 @@ static ousac_status build(const schedule_request *request, ousac_schedule *sched
         goto done;
     }
     if (ousac_solver_parse(&options.solver, request->solver) != 0) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--solver expects ddim or dpmpp-2m, not '%s'",
-                            request->solver);
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "--solver expects ddim, dpmpp-2m or flow-euler, not '%s'", request->solver);
         goto done;
     }
     if (request->steps > request->train_steps) {
@@ -375,7 +375,7 @@ static const cli_option options[] = {
     {"spacing", 0, CLI_TEXT, AT(spacing), "NAME", "linspace",
      "linspace: even from T-1 to 0; leading: multiples of floor(T/S) from 0; trailing: even, T-1 first", 0, 0},
     {"solver", 0, CLI_TEXT, AT(solver), "NAME", "ddim",
-     "ddim, or dpmpp-2m: DPM-Solver++, multistep, second order", 0, 0},
+     "ddim; dpmpp-2m: DPM-Solver++, multistep, second order; flow-euler, for models that predict a flow", 0, 0},
     {"scale", 0, CLI_REAL, AT(scale), "W", NULL,
      "guidance scale of the guided steps", 0, 0},
     {"cfg", 0, CLI_TEXT, AT(cfg), "LIST", NULL,

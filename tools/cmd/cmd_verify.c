@@ -37,6 +37,7 @@ typedef struct finding {
     size_t unchecked; /* tensors of a dtype whose values were not looked at */
     int is_signed;    /* 1: the signature holds; the comment that it covers is `trusted` */
     char trusted[OUSAC_MINISIGN_TRUSTED_BYTES];
+    char note[OUSAC_ERROR_MESSAGE_BYTES]; /* of a bundle against the model; "" for none */
 } finding;
 
 /* Only the bytes are looked at, not what they say. */
@@ -90,13 +91,15 @@ static ousac_status verify_archive(const char *path, finding *found, ousac_error
     return status;
 }
 
-static ousac_status check_digests(const verification *v, const char *path, const char *model_digest,
+static ousac_status check_digests(const verification *v, const char *path, const ousac_identity *of,
                                   const ousac_schedule *schedule, ousac_error *error) {
-    char wanted[OUSAC_DIGEST_CHARS], digest[OUSAC_DIGEST_CHARS];
+    char wanted[OUSAC_DIGEST_CHARS], digest[OUSAC_DIGEST_CHARS], differs[OUSAC_IDENTITY_TEXT_BYTES];
 
-    if (v->model != NULL && strcmp(v->model->digest, model_digest) != 0) {
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s is of model %.12s, and %s is model %.12s", path,
-                          model_digest, v->model_path, v->model->digest);
+    if (v->model != NULL) {
+        const ousac_identity here = ousac_model_identity(v->model);
+        if (ousac_identity_differs(of, &here, differs)) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: is of %s", path, differs);
+        }
     }
     if (v->schedule.step_count > 0 && schedule != NULL) {
         ousac_schedule_digest(&v->schedule, wanted);
@@ -115,7 +118,8 @@ static ousac_status verify_profile(const verification *v, const char *path, ousa
     ousac_status status = ousac_profile_open(&profile, path, error);
 
     if (status == OUSAC_STATUS_OK) {
-        status = check_digests(v, path, profile->identity.model_digest, &profile->schedule, error);
+        const ousac_identity of = ousac_profile_model(profile);
+        status = check_digests(v, path, &of, &profile->schedule, error);
     }
     ousac_profile_free(profile);
     return status;
@@ -129,13 +133,15 @@ static ousac_status verify_plan(const verification *v, const char *path, ousac_e
         status = ousac_plan_check(plan, &v->model->arch, path, error);
     }
     if (status == OUSAC_STATUS_OK) {
-        status = check_digests(v, path, plan->model_digest, NULL, error);
+        const ousac_identity of = ousac_plan_model(plan);
+        status = check_digests(v, path, &of, NULL, error);
     }
     ousac_plan_free(plan);
     return status;
 }
 
-static ousac_status verify_bundle(const verification *v, const char *path, ousac_error *error) {
+static ousac_status verify_bundle(const verification *v, const char *path, finding *found,
+                                  ousac_error *error) {
     ousac_bundle *bundle = NULL;
     ousac_status status = ousac_bundle_open(&bundle, path, error);
 
@@ -143,7 +149,7 @@ static ousac_status verify_bundle(const verification *v, const char *path, ousac
         status = ousac_bundle_verify(bundle, error);
     }
     if (status == OUSAC_STATUS_OK && v->model != NULL) {
-        status = ousac_bundle_check_model(bundle, v->model, error);
+        status = ousac_bundle_check_model(bundle, v->model, found->note, error);
     }
     if (status == OUSAC_STATUS_OK && v->schedule.step_count > 0) {
         status = ousac_bundle_check_schedule(bundle, &v->schedule, error);
@@ -236,7 +242,7 @@ static ousac_status verify_file(const verification *v, const char *path, finding
     case FILE_KIND_PLAN:
         return verify_plan(v, path, error);
     case FILE_KIND_BUNDLE:
-        return verify_bundle(v, path, error);
+        return verify_bundle(v, path, found, error);
     default:
         return OUSAC_STATUS_OK; /* an archive of no format that ousac knows: its checksums are all there is */
     }
@@ -275,6 +281,9 @@ static void print_finding(const char *path, const finding *found, const ousac_er
         }
         printf("  signed; %s\n", line);
     }
+    if (found->note[0] != '\0') {
+        printf("  note: %s\n", found->note);
+    }
 }
 
 static void put_finding(ousac_json_doc *doc, cJSON *array, const char *path, const finding *found,
@@ -290,6 +299,9 @@ static void put_finding(ousac_json_doc *doc, cJSON *array, const char *path, con
     ousac_json_put_bool(doc, object, "signed", found->is_signed);
     if (found->is_signed) {
         ousac_json_put_text(doc, object, "trusted_comment", found->trusted);
+    }
+    if (found->note[0] != '\0') {
+        ousac_json_put_text(doc, object, "note", found->note);
     }
     if (failure != NULL) {
         ousac_json_put_text(doc, object, "status", ousac_status_name(failure->status));

@@ -50,6 +50,7 @@ static ousac_status load(const ousac_session_model *options, const ousac_model *
     wire_put_text(&job, options->config);
     wire_put_u64(&job, options->heads);
     wire_put_text(&job, model->digest);
+    wire_put_text(&job, model->process);
     link_announce(&job);
     wire_free(&job);
     return gather(OUSAC_STATUS_OK, NULL, NULL, error);
