@@ -6,9 +6,10 @@
  *
  *     energy(j, a) = mean over samples || eps_cached - eps ||^2,   evaluation j, cached a evaluations ago
  *
- * and at every stride-th step the trajectory is run to its end with the prediction moved by such an error,
- * which gives the influence of the step, relative squared error of the final sample per unit of squared error
- * of the prediction; steps between are interpolated in the logarithm.
+ * and at one of every `stride` steps, the middle one where it can be cached, the trajectory is run to its end
+ * with the prediction moved by such an error, of the conditional branch where that has one. That gives the
+ * influence of the step, relative squared error of the final sample per unit of squared error of the
+ * prediction; steps between are interpolated in the logarithm.
  */
 #ifndef OUSAC_PROBE_H
 #define OUSAC_PROBE_H
@@ -43,10 +44,10 @@ typedef struct ousac_probe {
     size_t *step[OUSAC_BRANCHES];   /* (evaluations): the step of each */
     double *energy[OUSAC_BRANCHES]; /* (evaluations, horizon); 0 at age 0 and at ages beyond the first
                                        evaluation */
-    double *influence;              /* (step_count) */
+    double *influence; /* (step_count): all 0 where no error moved the end, as of a model that predicts 0 */
 } ousac_probe;
 
-/* Errors: those of a run; NUMBER where nothing could be measured because every error was zero. */
+/* Errors: those of a run. */
 ousac_status ousac_probe_create(ousac_probe **probe, const ousac_probe_options *options, ousac_error *error);
 void ousac_probe_free(ousac_probe *probe);
 

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Schedules, budgets, models and machines at the edge of what is possible: each either works or says at once why not.
+#
+#   OUSAC=build/ousac BUILD=build bash tests/cli/test_edges.sh
+set -u
+. "$(dirname "$0")/pipeline.bash"
+MAKE_DIT=${BUILD:-build}/tests/tools/make_dit
+TINY=$WORK/dit/model.safetensors
+
+check "a tiny model" "$MAKE_DIT" "$WORK/dit"
+
+# The same with its last layer zero, as training begins with.
+mkdir "$WORK/zero"
+cp "$WORK/dit/config.json" "$WORK/zero"
+check "a model that predicts nothing" "$PYTHON" - "$TINY" "$WORK/zero/model.safetensors" <<'EOF'
+import json, struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+at = 8 + struct.unpack("<Q", data[:8])[0]
+for name, tensor in json.loads(data[8:at]).items():
+    if name.startswith("final_layer.linear"):
+        begin, end = tensor["data_offsets"]
+        data[at + begin:at + end] = bytes(end - begin)
+open(sys.argv[2], "wb").write(data)
+EOF
+
+# modes FILE MODE...: a schedule of these modes whose gates are open.
+modes() {
+    "$PYTHON" - "$@" <<'EOF'
+import json, sys
+modes = sys.argv[2:]
+steps = [{"timestep": 999 - round(k * 999 / max(1, len(modes) - 1)), "mode": mode, "gate": "auto"} for k, mode in enumerate(modes)]
+for step in steps:
+    if step["mode"] == "cfg":
+        step["scale"] = 3
+json.dump({"format": "ousac-schedule", "version": 1, "name": "modes", "solver": "ddim", "step_count": len(steps), "steps": steps},
+          open(sys.argv[1], "w"))
+EOF
+}
+
+# --- placement: whichever branch a step runs, and where there is nothing to place by ---
+modes "$WORK/uncond.json" uncond uncond uncond uncond uncond uncond
+modes "$WORK/mixed.json" uncond cond cfg uncond cond cfg
+modes "$WORK/one.json" cond
+place=(place --samples 4 --evaluations 4 --json)
+for schedule in uncond mixed; do
+    ousac "placement under $schedule steps" 0 "" "${place[@]}" -m "$TINY" -s "$WORK/$schedule.json" -o "$WORK/placed.json"
+    keep
+    json "which tried more than even spacing" 'len(r["evaluations"]) > 1 and r["even"]["predicted_error"] > 0'
+done
+ousac "calibration under unconditional steps, gates open" 0 "" calibrate -m "$TINY" -s "$WORK/uncond.json" -q \
+    --budget-step 0.5 --samples 24 --validation 4 --test 4 --evaluations 4 -o "$WORK/uncond"
+for case in "zero/model.safetensors mixed 0.5" "dit/model.safetensors one 0.5" "zero/model.safetensors one 1"; do
+    read -r model schedule budget <<<"$case"
+    ousac "placement with nothing to place by: $case" 0 "" \
+        "${place[@]}" -m "$WORK/$model" -s "$WORK/$schedule.json" --budget-step "$budget" -o "$WORK/placed.json"
+    keep
+    json "writes even spacing" 'r["written"] == "even" and len(r["evaluations"]) == 1'
+    check "every third step full" "$PYTHON" -c 'import json, sys
+assert [s["gate"] for s in json.load(open(sys.argv[1]))["steps"]] == (["full", "cached", "cached"] * 2)[:int(sys.argv[2])]' \
+        "$WORK/placed.json" "$([ "$schedule" = one ] && echo 1 || echo 6)"
+done
+ousac "a number of refreshes with nothing to place by" 0 "" \
+    "${place[@]}" -m "$WORK/zero/model.safetensors" -s "$WORK/uncond.json" --full 3 --budget-step 0.9 --period 2 -o "$WORK/placed.json"
+keep
+json "is placed" 'r["placed"]["forwards_full"] == 3'
+
+finish
