@@ -64,4 +64,14 @@ ousac "a number of refreshes with nothing to place by" 0 "" \
 keep
 json "is placed" 'r["placed"]["forwards_full"] == 3'
 
+# --- budgets at which the uniform rank lies on one side of a dense rank and, less the forecast, on the other ---
+check "a schedule" "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o "$WORK/s.json"
+ousac "a profile" 0 "" profile -m "$TINY" -s "$WORK/s.json" --samples 0:4 --weights-plain -q -o "$WORK/p.oca"
+for forecast in auto on; do
+    for budget in $(seq 0.40 0.02 1); do
+        ousac "uniform ranks, forecast $forecast, budget $budget" 0 "" allocate -m "$TINY" -p "$WORK/p.oca" --method uniform \
+            --forecast $forecast --budget-step "$budget" -q -o "$WORK/plan.oca"
+    done
+done
+
 finish
