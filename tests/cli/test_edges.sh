@@ -74,4 +74,19 @@ for forecast in auto on; do
     done
 done
 
+# --- a limit on processes: no thread is started before it is asked for ---
+if [ "$(id -u)" = 0 ] && command -v setpriv prlimit >/dev/null; then # nothing limits root
+    chmod 755 "$WORK"
+    chmod -R a+rX "$WORK/dit"
+    cp "$OUSAC" "$WORK/ousac"
+    install -d -m 777 "$WORK/theirs"
+    alone=(setpriv --reuid=65534 --clear-groups prlimit --nproc=1)
+    check "a version where no thread may start" "${alone[@]}" "$WORK/ousac" --version
+    check "which says nothing else" test "$(cat "$WORK/out" "$WORK/err")" = "$("$OUSAC" --version)"
+    check "samples where no thread may start" "${alone[@]}" "$WORK/ousac" sample --threads 4 -m "$TINY" -s "$WORK/s.json" \
+        --samples 0:8 -o "$WORK/theirs/x.png"
+else
+    skip "a limit on processes needs root, setpriv and prlimit"
+fi
+
 finish
