@@ -74,6 +74,26 @@ for forecast in auto on; do
     done
 done
 
+# --- one test sample, or equal ones: no interval, no verdict ---
+check "a plan" "$OUSAC" allocate -m "$TINY" -p "$WORK/p.oca" --method uniform --forecast off --budget-step 0.5 -q -o "$WORK/plan.oca"
+check "a bundle" "$OUSAC" pack -m "$TINY" -p "$WORK/p.oca" --plan "$WORK/plan.oca" -q -o "$WORK/b.oca"
+check "another schedule" "$OUSAC" schedule --steps 4 --scale 6 --cfg 0:4:2 --period 2 -o "$WORK/other.json"
+other=(eval -m "$TINY" -b "$WORK/b.oca" --schedule "$WORK/other.json" --recalibrate-samples 4 -q)
+ousac "one test sample" 0 "" "${other[@]}" --samples 16:17 --json -o "$WORK/eval.json"
+keep
+json "has no interval" 'all(e[k]["low"] is None and e[k]["high"] is None and e[k]["mean"] >= 0 for e in r["errors"]
+    for k in ("relative_error", "psnr_db"))'
+json "nor a verdict" 'r["transfer"]["verdict"] == "undecided" and r["transfer"]["more_samples"] is None'
+check "the same of the bundle's own schedule" "$OUSAC" eval -m "$TINY" -b "$WORK/b.oca" --samples 16:17 -q -o "$WORK/eval.json"
+check "which the report says too" "$OUSAC" report "$WORK/b.oca" "$WORK/eval.json" -o "$WORK/report.html"
+check "in words" grep -q 'no interval' "$WORK/report.html"
+ousac "and the terminal" 0 "transferred / recalibrated: [0-9.]+ .no interval., threshold 1.1: undecided; one sample" "${other[@]}" --samples 16:17
+ousac "and of a sample sheet" 0 "[0-9] .no interval., PSNR [0-9.]+ dB .no interval." \
+    sample -m "$TINY" -b "$WORK/b.oca" --rows exact,calibrated --samples 0:1 -o "$WORK/x.png"
+ousac "while four have one" 0 "" "${other[@]}" --samples 16:20 --json
+keep
+json "of some width" 'all(e["relative_error"]["low"] < e["relative_error"]["high"] for e in r["errors"] if e["run"] != e["against"])'
+
 # --- a limit on processes: no thread is started before it is asked for ---
 if [ "$(id -u)" = 0 ] && command -v setpriv prlimit >/dev/null; then # nothing limits root
     chmod 755 "$WORK"
