@@ -1,5 +1,6 @@
 #include "formats/safetensors.h"
 #include "formats/file.h"
+#include "formats/foreign.h"
 #include "formats/json.h"
 #include "formats/memory.h"
 
@@ -294,6 +295,8 @@ ousac_status ousac_safetensors_open_memory(ousac_safetensors **result, const voi
     if (!file)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", name);
     status = parse_file(file, data, size, name, error);
+    status =
+        ousac_known_explain(status, name, data, size, OUSAC_KNOWN_SAFETENSORS, "a safetensors file", error);
     if (status)
         ousac_safetensors_close(file);
     else
