@@ -129,7 +129,7 @@ CUDA_CXX = $(CXX) $(CPPFLAGS) -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall 
 CUDA_KERNELS := $(patsubst %.cu,$(BUILD)/obj/%.o,$(sort $(wildcard calib/cuda/*.cu)))
 CUDA_HOST := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(sort $(wildcard calib/cuda/*.cpp)))
 # Its own copies: nothing of the program is resolved from the plug-in, nor the reverse.
-CUDA_COMMON := $(BUILD)/obj/pic/formats/status.o $(BUILD)/obj/pic/formats/memory.o
+CUDA_COMMON := $(patsubst %,$(BUILD)/obj/pic/formats/%.o,status memory utf8)
 
 .PHONY: cuda
 cuda: $(CUDA_PLUGIN) ## build build/libousac_cuda.so where nvcc is found, else nothing
@@ -164,7 +164,7 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(fir
 
 # --- plug-ins that tests open: one that works, on the CPU, and ones that must be refused ---
 PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/plugins/%.so,$(sort $(wildcard tests/plugins/*.c)))
-PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory calib/backend/backend_cpu tests/support/strict_backend) \
+PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory formats/utf8 calib/backend/backend_cpu tests/support/strict_backend) \
            $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/backend/kernels_$(i).o $(BUILD)/obj/pic/calib/backend/products_$(i).o)
 
 $(BUILD)/obj/pic/calib/backend/kernels_%.o: calib/backend/kernels.c

@@ -30,14 +30,15 @@ typedef struct ousac_error {
     ousac_status status;
     const char *file; /* source file that raised it; static storage */
     int line;
-    char message[OUSAC_ERROR_MESSAGE_BYTES]; /* one line, NUL-terminated, cut where too long */
+    char message
+        [OUSAC_ERROR_MESSAGE_BYTES]; /* one line of UTF-8; where too long, long names lose their middles */
 } ousac_error;
 
 /* Short lower-case name of a status, static storage; "unknown" for a value that is none. */
 const char *ousac_status_name(ousac_status status);
 
-/* Records the error (where `error` is not NULL) and returns `status`. Control bytes in the message, which may
- * quote hostile input, are replaced by '?', so that the result is always one printable line. */
+/* Records the error (where `error` is not NULL) and returns `status`. What a terminal would obey in the message,
+ * which may quote hostile input, is replaced by '?' (ousac_utf8_show), so that it is always one printable line. */
 ousac_status ousac_error_set(ousac_error *error, ousac_status status, const char *file, int line,
                              const char *format, ...)
 #if defined(__GNUC__)

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Schedules, budgets, models and machines at the edge of what is possible: each either works or says at once why not.
+#
+#   OUSAC=build/ousac BUILD=build bash tests/cli/test_edges.sh
+set -u
+. "$(dirname "$0")/pipeline.bash"
+MAKE_DIT=${BUILD:-build}/tests/tools/make_dit
+TINY=$WORK/dit/model.safetensors
+
+check "a tiny model" "$MAKE_DIT" "$WORK/dit"
+
+# The same with its last layer zero, as training begins with.
+mkdir "$WORK/zero"
+cp "$WORK/dit/config.json" "$WORK/zero"
+check "a model that predicts nothing" "$PYTHON" - "$TINY" "$WORK/zero/model.safetensors" <<'EOF'
+import json, struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+at = 8 + struct.unpack("<Q", data[:8])[0]
+for name, tensor in json.loads(data[8:at]).items():
+    if name.startswith("final_layer.linear"):
+        begin, end = tensor["data_offsets"]
+        data[at + begin:at + end] = bytes(end - begin)
+open(sys.argv[2], "wb").write(data)
+EOF
+
+# modes FILE MODE...: a schedule of these modes whose gates are open.
+modes() {
+    "$PYTHON" - "$@" <<'EOF'
+import json, sys
+modes = sys.argv[2:]
+steps = [{"timestep": 999 - round(k * 999 / max(1, len(modes) - 1)), "mode": mode, "gate": "auto"} for k, mode in enumerate(modes)]
+for step in steps:
+    if step["mode"] == "cfg":
+        step["scale"] = 3
+json.dump({"format": "ousac-schedule", "version": 1, "name": "modes", "solver": "ddim", "step_count": len(steps), "steps": steps},
+          open(sys.argv[1], "w"))
+EOF
+}
+
+# --- placement: whichever branch a step runs, and where there is nothing to place by ---
+modes "$WORK/uncond.json" uncond uncond uncond uncond uncond uncond
+modes "$WORK/mixed.json" uncond cond cfg uncond cond cfg
+modes "$WORK/one.json" cond
+place=(place --samples 4 --evaluations 4 --json)
+for schedule in uncond mixed; do
+    ousac "placement under $schedule steps" 0 "" "${place[@]}" -m "$TINY" -s "$WORK/$schedule.json" -o "$WORK/placed.json"
+    keep
+    json "which tried more than even spacing" 'len(r["evaluations"]) > 1 and r["even"]["predicted_error"] > 0'
+done
+ousac "calibration under unconditional steps, gates open" 0 "" calibrate -m "$TINY" -s "$WORK/uncond.json" -q \
+    --budget-step 0.5 --samples 24 --validation 4 --test 4 --evaluations 4 -o "$WORK/uncond"
+for case in "zero/model.safetensors mixed 0.5" "dit/model.safetensors one 0.5" "zero/model.safetensors one 1"; do
+    read -r model schedule budget <<<"$case"
+    ousac "placement with nothing to place by: $case" 0 "" \
+        "${place[@]}" -m "$WORK/$model" -s "$WORK/$schedule.json" --budget-step "$budget" -o "$WORK/placed.json"
+    keep
+    json "writes even spacing" 'r["written"] == "even" and len(r["evaluations"]) == 1'
+    check "every third step full" "$PYTHON" -c 'import json, sys
+assert [s["gate"] for s in json.load(open(sys.argv[1]))["steps"]] == (["full", "cached", "cached"] * 2)[:int(sys.argv[2])]' \
+        "$WORK/placed.json" "$([ "$schedule" = one ] && echo 1 || echo 6)"
+done
+ousac "a number of refreshes with nothing to place by" 0 "" \
+    "${place[@]}" -m "$WORK/zero/model.safetensors" -s "$WORK/uncond.json" --full 3 --budget-step 0.9 --period 2 -o "$WORK/placed.json"
+keep
+json "is placed" 'r["placed"]["forwards_full"] == 3'
+
+# --- budgets at which the uniform rank lies on one side of a dense rank and, less the forecast, on the other ---
+check "a schedule" "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o "$WORK/s.json"
+ousac "a profile" 0 "" profile -m "$TINY" -s "$WORK/s.json" --samples 0:4 --weights-plain -q -o "$WORK/p.oca"
+for forecast in auto on; do
+    for budget in $(seq 0.40 0.02 1); do
+        ousac "uniform ranks, forecast $forecast, budget $budget" 0 "" allocate -m "$TINY" -p "$WORK/p.oca" --method uniform \
+            --forecast $forecast --budget-step "$budget" -q -o "$WORK/plan.oca"
+    done
+done
+
+# --- one test sample, or equal ones: no interval, no verdict ---
+check "a plan" "$OUSAC" allocate -m "$TINY" -p "$WORK/p.oca" --method uniform --forecast off --budget-step 0.5 -q -o "$WORK/plan.oca"
+check "a bundle" "$OUSAC" pack -m "$TINY" -p "$WORK/p.oca" --plan "$WORK/plan.oca" -q -o "$WORK/b.oca"
+check "another schedule" "$OUSAC" schedule --steps 4 --scale 6 --cfg 0:4:2 --period 2 -o "$WORK/other.json"
+other=(eval -m "$TINY" -b "$WORK/b.oca" --schedule "$WORK/other.json" --recalibrate-samples 4 -q)
+ousac "one test sample" 0 "" "${other[@]}" --samples 16:17 --json -o "$WORK/eval.json"
+keep
+json "has no interval" 'all(e[k]["low"] is None and e[k]["high"] is None and e[k]["mean"] >= 0 for e in r["errors"]
+    for k in ("relative_error", "psnr_db"))'
+json "nor a verdict" 'r["transfer"]["verdict"] == "undecided" and r["transfer"]["more_samples"] is None'
+check "the same of the bundle's own schedule" "$OUSAC" eval -m "$TINY" -b "$WORK/b.oca" --samples 16:17 -q -o "$WORK/eval.json"
+check "which the report says too" "$OUSAC" report "$WORK/b.oca" "$WORK/eval.json" -o "$WORK/report.html"
+check "in words" grep -q 'no interval' "$WORK/report.html"
+ousac "and the terminal" 0 "transferred / recalibrated: [0-9.]+ .no interval., threshold 1.1: undecided; one sample" "${other[@]}" --samples 16:17
+ousac "and of a sample sheet" 0 "[0-9] .no interval., PSNR [0-9.]+ dB .no interval." \
+    sample -m "$TINY" -b "$WORK/b.oca" --rows exact,calibrated --samples 0:1 -o "$WORK/x.png"
+ousac "while four have one" 0 "" "${other[@]}" --samples 16:20 --json
+keep
+json "of some width" 'all(e["relative_error"]["low"] < e["relative_error"]["high"] for e in r["errors"] if e["run"] != e["against"])'
+
+# --- a limit on processes: no thread is started before it is asked for ---
+if [ "$(id -u)" = 0 ] && command -v setpriv prlimit >/dev/null; then # nothing limits root
+    chmod 755 "$WORK"
+    chmod -R a+rX "$WORK/dit"
+    cp "$OUSAC" "$WORK/ousac"
+    install -d -m 777 "$WORK/theirs"
+    alone=(setpriv --reuid=65534 --clear-groups prlimit --nproc=1)
+    check "a version where no thread may start" "${alone[@]}" "$WORK/ousac" --version
+    check "which says nothing else" test "$(cat "$WORK/out" "$WORK/err")" = "$("$OUSAC" --version)"
+    check "samples where no thread may start" "${alone[@]}" "$WORK/ousac" sample --threads 4 -m "$TINY" -s "$WORK/s.json" \
+        --samples 0:8 -o "$WORK/theirs/x.png"
+else
+    skip "a limit on processes needs root, setpriv and prlimit"
+fi
+
+finish
