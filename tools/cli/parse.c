@@ -1,17 +1,13 @@
-/* sched_getaffinity is of no standard. */
-#define _GNU_SOURCE
-
 #include "tools/cli/cli.h"
 
+#include "pipeline/machine.h"
 #include "tools/cli/values.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { THREADS_MAX = 1024, NAME_BYTES_MAX = 48, CPUS_MAX = 4096 };
+enum { THREADS_MAX = 1024, NAME_BYTES_MAX = 48 };
 
 #define AT(member) offsetof(cli_common, member)
 /* clang-format off */
@@ -25,20 +21,6 @@ const cli_option cli_common_options[] = {
     {NULL, 0, CLI_END, 0, NULL, NULL, NULL, 0, 0}};
 /* clang-format on */
 #undef AT
-
-static size_t usable_processors(void) {
-    const size_t bytes = CPU_ALLOC_SIZE(CPUS_MAX);
-    size_t count = 0;
-    cpu_set_t *set = CPU_ALLOC(CPUS_MAX); /* a fixed cpu_set_t is too small for the largest machines */
-    if (set && sched_getaffinity(0, bytes, set) == 0)
-        count = (size_t)CPU_COUNT_S(bytes, set);
-    CPU_FREE(set);
-    if (count == 0) {
-        const long online = sysconf(_SC_NPROCESSORS_ONLN);
-        count = online > 0 ? (size_t)online : 1;
-    }
-    return count < THREADS_MAX ? count : THREADS_MAX;
-}
 
 /* --- names --- */
 
@@ -179,7 +161,8 @@ ousac_status cli_parse(cli_call *call, void *request, int argc, char **argv, ous
     parser p = {.call = call, .request = request};
     int only_arguments = 0;
     call->files = argv + 1;
-    call->common.threads = usable_processors();
+    const size_t processors = ousac_processors();
+    call->common.threads = processors < THREADS_MAX ? processors : THREADS_MAX;
     /* Known before anything can fail: failures are reported as asked, and help is given whatever else is there. */
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         call->common.json |= strcmp(argv[i], "--json") == 0;
