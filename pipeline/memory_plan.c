@@ -168,9 +168,8 @@ size_t memory_workers(const memory_plan *plan, uint64_t samples, size_t micro_ba
 void memory_list_recording(memory_plan *plan, const memory_recording *r) {
     const ousac_arch *arch = &r->model->arch;
     const size_t steps = r->schedule->step_count;
-    const size_t tokens = r->tokens && r->tokens < arch->tokens          ? r->tokens
-                          : !r->tokens && PIPELINE_TOKENS < arch->tokens ? PIPELINE_TOKENS
-                                                                         : arch->tokens;
+    const size_t most = ousac_arch_most_tokens(arch), asked = r->tokens ? r->tokens : PIPELINE_TOKENS;
+    const size_t tokens = asked < most ? asked : most;
     const uint64_t kept = ousac_footprint_profile(arch, steps, 0); /* the pilot's, beside the profile */
     const uint64_t moments =
         plan->spilled ? ousac_footprint_largest_moment(arch) : ousac_footprint_moments(arch, r->segments);

@@ -69,7 +69,8 @@ static void list_contenders(memory_plan *plan, const memory_placing *p) {
         .model = p->model, .schedule = p->schedule, .forecasts = 1, .micro_batch = p->micro_batch};
     const size_t workers = memory_workers(plan, PLACE_SAMPLES, p->micro_batch);
     const size_t batch = PLACE_SAMPLES < p->micro_batch ? PLACE_SAMPLES : p->micro_batch;
-    const size_t tokens = arch->tokens < PIPELINE_TOKENS ? arch->tokens : PIPELINE_TOKENS;
+    const size_t most = ousac_arch_most_tokens(arch);
+    const size_t tokens = most < PIPELINE_TOKENS ? most : PIPELINE_TOKENS;
     memory_phase(plan, "placing refreshes: recording");
     add_contenders(plan, p);
     memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
@@ -90,7 +91,7 @@ static void list_contenders(memory_plan *plan, const memory_placing *p) {
     memory_phase(plan, "placing refreshes: fitting a forecast");
     add_contenders(plan, p);
     memory_add(plan, "references of the threads",
-               workers * (ousac_footprint_history(arch, batch * arch->tokens, 2) *
+               workers * (ousac_footprint_history(arch, batch, SIZE_MAX, 2) *
                           ousac_footprint_branches(p->schedule) / 4 * 5));
     memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
     memory_phase_end(plan);
@@ -154,7 +155,7 @@ void memory_list_allocating(memory_plan *plan, const memory_allocating *a) {
         const size_t workers = memory_workers(plan, a->fitting, a->micro_batch);
         const size_t batch = a->fitting < a->micro_batch ? (size_t)a->fitting : a->micro_batch;
         const uint64_t kept =
-            ousac_footprint_history(arch, batch * arch->tokens, 2) * ousac_footprint_branches(a->schedule);
+            ousac_footprint_history(arch, batch, SIZE_MAX, 2) * ousac_footprint_branches(a->schedule);
         memory_phase(plan, "fitting a forecast");
         add_held(plan, a, 1);
         memory_add(plan, "factors", set);

@@ -254,7 +254,8 @@ done:
 }
 
 static size_t default_tokens(const ousac_model *model) {
-    return model->arch.tokens < PIPELINE_TOKENS ? model->arch.tokens : PIPELINE_TOKENS;
+    const size_t tokens = ousac_arch_most_tokens(&model->arch);
+    return tokens < PIPELINE_TOKENS ? tokens : PIPELINE_TOKENS;
 }
 
 static ousac_compute compute_of(const ousac_backend *backend) {
@@ -355,9 +356,9 @@ ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedu
 ousac_status pipeline_profile(const pipeline_runs *runs, const ousac_schedule *schedule,
                               const pipeline_profile_options *options, ousac_profile **profile,
                               pipeline_cost *cost, ousac_error *error) {
-    if (options->tokens > runs->model->arch.tokens)
+    if (options->tokens > ousac_arch_most_tokens(&runs->model->arch))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--tokens %zu: the model has %zu tokens",
-                          options->tokens, runs->model->arch.tokens);
+                          options->tokens, ousac_arch_most_tokens(&runs->model->arch));
     if (options->segments > schedule->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--segments %zu: the schedule has %zu steps",
                           options->segments, schedule->step_count);

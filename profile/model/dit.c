@@ -167,8 +167,8 @@ static ousac_status run_attention(const ousac_model *model, workspace *ws, size_
     size_t d = dit->d, rows = count * dit->N, module = 2 * block, group = 4 * block;
     const float *mod = ws->modulation;
     int live = 1;
-    ousac_status status = linears->module_begin(linears->self, module, rows, ws->out, d, &live, error);
-    const float *out = ws->out;
+    ousac_rows out = {ws->out, rows, d};
+    ousac_status status = linears->module_begin(linears->self, module, &out, &live, error);
     if (!status && live) {
         float *x = place(linears, group, 0, ws->normed), *qkv = place(linears, group, 1, ws->wide);
         float *mixed = place(linears, group + 1, 0, ws->mixed), *y = place(linears, group + 1, 1, ws->out);
@@ -177,12 +177,14 @@ static ousac_status run_attention(const ousac_model *model, workspace *ws, size_
             (status = linears->linear(linears->self, group, rows, x, d, qkv, 3 * d, error)) ||
             (status = be->attention(be, count, dit->N, dit->heads, d / dit->heads, qkv, qkv + d, qkv + 2 * d,
                                     3 * d, mixed, d, ws->scores, error)) ||
-            (status = linears->linear(linears->self, group + 1, rows, mixed, d, y, d, error)) ||
-            (status = linears->module_end(linears->self, module, rows, y, d, error)))
+            (status = linears->linear(linears->self, group + 1, rows, mixed, d, y, d, error)))
             return status;
-        out = y;
+        out.data = y;
+        if ((status = linears->module_end(linears->self, module, &out, error)))
+            return status;
     }
-    return status ? status : be->add_gated(be, rows, d, ws->hidden, out, mod + 2 * d, dit->N, 6 * d, error);
+    return status ? status
+                  : be->add_gated(be, rows, d, ws->hidden, out.data, mod + 2 * d, dit->N, 6 * d, error);
 }
 
 static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t block, size_t count,
@@ -192,8 +194,8 @@ static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t bloc
     size_t d = dit->d, h = dit->hidden, rows = count * dit->N, module = 2 * block + 1, group = 4 * block + 2;
     const float *mod = ws->modulation + 3 * d;
     int live = 1;
-    ousac_status status = linears->module_begin(linears->self, module, rows, ws->out, d, &live, error);
-    const float *out = ws->out;
+    ousac_rows out = {ws->out, rows, d};
+    ousac_status status = linears->module_begin(linears->self, module, &out, &live, error);
     if (!status && live) {
         float *x = place(linears, group, 0, ws->normed), *wide = place(linears, group, 1, ws->wide);
         float *bent = place(linears, group + 1, 0, ws->wide), *y = place(linears, group + 1, 1, ws->out);
@@ -201,12 +203,14 @@ static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t bloc
                                         6 * d, x, error)) ||
             (status = linears->linear(linears->self, group, rows, x, d, wide, h, error)) ||
             (status = be->gelu_tanh(be, rows * h, wide, bent, error)) ||
-            (status = linears->linear(linears->self, group + 1, rows, bent, h, y, d, error)) ||
-            (status = linears->module_end(linears->self, module, rows, y, d, error)))
+            (status = linears->linear(linears->self, group + 1, rows, bent, h, y, d, error)))
             return status;
-        out = y;
+        out.data = y;
+        if ((status = linears->module_end(linears->self, module, &out, error)))
+            return status;
     }
-    return status ? status : be->add_gated(be, rows, d, ws->hidden, out, mod + 2 * d, dit->N, 6 * d, error);
+    return status ? status
+                  : be->add_gated(be, rows, d, ws->hidden, out.data, mod + 2 * d, dit->N, 6 * d, error);
 }
 
 static ousac_status forward(const ousac_model *model, void *pointer, const ousac_evaluation *evaluation,

@@ -30,12 +30,18 @@ extern "C" {
 
 typedef struct ousac_model ousac_model;
 
-/* What a forward calls instead of multiplying. All matrices are backend memory; rows = samples x tokens. */
+/* A matrix of backend memory: rows = samples x tokens of its stream, leading dimension ld. */
+typedef struct ousac_rows {
+    float *data;
+    size_t rows, ld;
+} ousac_rows;
+
+/* What a forward calls instead of multiplying. All matrices are backend memory. */
 typedef struct ousac_linears {
     void *self;
-    /* Before a module. *live = 0: its output is frozen and has been written to out (rows, width), leading
-     * dimension ld_out; the forward then skips the module and does not call module_end. */
-    ousac_status (*module_begin)(void *self, size_t module, size_t rows, float *out, size_t ld_out, int *live,
+    /* Before a module. *live = 0: its outputs are frozen and have been written to `out`, one matrix for each
+     * (rows, width); the forward then skips the module and does not call module_end. */
+    ousac_status (*module_begin)(void *self, size_t module, const ousac_rows *out, int *live,
                                  ousac_error *error);
     /* All sites of a group on their shared input: x (rows, n) -> y (rows, sum of m), sites side by side. */
     ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, float *y,
@@ -44,9 +50,8 @@ typedef struct ousac_linears {
      * `own`, or memory that spares a copy. What lies there may be read until the forward ends and, once
      * linear has been called, must not be changed. NULL: `own`. */
     float *(*place)(void *self, size_t group, int output, float *own);
-    /* After a live module, with its output before the gate of the residual sum. */
-    ousac_status (*module_end)(void *self, size_t module, size_t rows, const float *out, size_t ld_out,
-                               ousac_error *error);
+    /* After a live module, with its outputs before the gate of the residual sum. */
+    ousac_status (*module_end)(void *self, size_t module, const ousac_rows *out, ousac_error *error);
 } ousac_linears;
 
 /* What a model is loaded for. But for its shapes, the whole checkpoint is read once, in parts, for its
