@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { KEY_BYTES = 512, KEPT_BYTES_MAX = 64 << 20 };
+enum { KEY_BYTES = 1024, KEPT_BYTES_MAX = 64 << 20 };
 
 /* One line that says all that a decision depends on. */
 static void write_key(const pipeline_runs *runs, const gates_request *request, const place_options *options,
@@ -17,10 +17,11 @@ static void write_key(const pipeline_runs *runs, const gates_request *request, c
     char digest[OUSAC_DIGEST_CHARS];
     ousac_schedule_digest(request->even, digest);
     (void)snprintf(key, KEY_BYTES,
-                   "gates of schedule %s for model %s, which %s: seed %" PRIu64 ", micro-batch %zu, %" PRIu64
-                   " MACs, %zu evaluations, backend %s\n",
-                   digest, runs->model->digest, runs->model->process, runs->seed, runs->micro_batch,
-                   options->macs, options->evaluations, runs->model->backend->name);
+                   "gates of schedule %s for model %s, which %s, inputs %s: seed %" PRIu64
+                   ", micro-batch %zu, %" PRIu64 " MACs, %zu evaluations, backend %s\n",
+                   digest, runs->model->digest, runs->model->process,
+                   runs->model->inputs ? ousac_inputs_digest(runs->model->inputs) : "drawn", runs->seed,
+                   runs->micro_batch, options->macs, options->evaluations, runs->model->backend->name);
 }
 
 static ousac_status keep(const char *path, const char *key, const ousac_schedule *schedule,

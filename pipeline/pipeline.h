@@ -51,6 +51,7 @@ typedef struct pipeline_model_options {
     const char *config;
     size_t heads;
     const char *compute; /* "f32", "bf16"; NULL: f32 */
+    const char *inputs;  /* inputs file; NULL: drawn */
     ousac_model_use use;
     const char *device; /* NULL: cpu */
 } pipeline_model_options;
@@ -77,6 +78,16 @@ typedef struct pipeline_model_options {
          "f32|bf16",                                                                                         \
          "how the model's linears run, on a GPU attention too; bf16 needs matrix units, on a CPU oneDNN "    \
          "(default f32)"},                                                                                   \
+        {"inputs",                                                                                           \
+         0,                                                                                                  \
+         CLI_TEXT,                                                                                           \
+         &(options)->inputs,                                                                                 \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         "FILE",                                                                                             \
+         "what the samples are conditioned on, and their noise, .safetensors; sample j takes row j mod P "   \
+         "(default: drawn by the seed)"},                                                                    \
     {                                                                                                        \
         "heads", 0, CLI_SIZE, &(options)->heads, 1, 4096, 0, "N",                                            \
             "attention heads (default: from the config)"                                                     \

@@ -37,6 +37,7 @@ int pipeline_is_bf16(const char *compute) {
 ousac_status pipeline_load_model(ousac_model **model, const pipeline_model_options *options,
                                  ousac_error *error) {
     const ousac_model_options load = {.config_path = options->config,
+                                      .inputs_path = options->inputs,
                                       .heads = options->heads,
                                       .use = options->use,
                                       .device = options->device,
@@ -276,6 +277,8 @@ ousac_profile_identity pipeline_identity(const pipeline_runs *runs, size_t token
     memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
     memcpy(identity.model_constants, model->constants, sizeof identity.model_constants);
     memcpy(identity.model_process, model->process, sizeof identity.model_process);
+    if (model->inputs)
+        memcpy(identity.inputs_digest, ousac_inputs_digest(model->inputs), sizeof identity.inputs_digest);
     return identity;
 }
 
@@ -334,6 +337,8 @@ ousac_status pipeline_load_weights(const pipeline_runs *runs, const ousac_schedu
         what = another;
     } else if (strcmp(have, want) != 0)
         what = "another schedule";
+    else if (strcmp((*weights)->identity.inputs_digest, pipeline_identity(runs, 0, 1).inputs_digest) != 0)
+        what = "other --inputs";
     else if ((*weights)->identity.seed != runs->seed)
         what = "another seed";
     else if ((*weights)->identity.compute != compute_of(runs->model->backend))

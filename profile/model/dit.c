@@ -102,25 +102,41 @@ static ousac_status workspace_create(const ousac_model *model, size_t batch, voi
     return OUSAC_STATUS_OK;
 }
 
-static size_t draw_label(const ousac_dit *dit, uint64_t seed, uint64_t sample) {
+static size_t label_of(const ousac_model *model, uint64_t seed, uint64_t sample) {
+    const ousac_dit *dit = model->state;
+    if (ousac_inputs_has(model->inputs, OUSAC_INPUT_LABEL))
+        return (size_t)ousac_inputs_label(model->inputs, sample);
     return ousac_philox_below(seed, OUSAC_STREAM_LABEL, sample, 0, (uint32_t)dit->classes);
 }
 
-static ousac_status draw_inputs(const ousac_model *model, void *pointer, uint64_t seed, uint64_t first,
-                                size_t count, ousac_error *error) {
+static ousac_status check_inputs(const ousac_model *model, const ousac_inputs *inputs, ousac_error *error) {
+    const ousac_dit *dit = model->state;
+    const ousac_status status =
+        ousac_inputs_refuse_others(inputs, 1U << OUSAC_INPUT_LABEL | 1U << OUSAC_INPUT_NOISE, "dit", error);
+    for (size_t i = 0;
+         !status && ousac_inputs_has(inputs, OUSAC_INPUT_LABEL) && i < ousac_inputs_rows(inputs); i++)
+        if (ousac_inputs_label(inputs, i) >= dit->classes)
+            return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                              "label of row %zu is %llu; the model has classes 0 to %zu", i,
+                              (unsigned long long)ousac_inputs_label(inputs, i), dit->classes - 1);
+    return status;
+}
+
+static ousac_status set_inputs(const ousac_model *model, void *pointer, uint64_t seed, uint64_t first,
+                               size_t count, ousac_error *error) {
     workspace *ws = pointer;
     if (count > ws->batch)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a workspace of %zu", count,
                           ws->batch);
     for (size_t i = 0; i < count; i++)
-        ws->label[i] = draw_label(model->state, seed, first + i);
+        ws->label[i] = label_of(model, seed, first + i);
     return OUSAC_STATUS_OK;
 }
 
 static void describe_input(const ousac_model *model, uint64_t seed, uint64_t sample, char *text,
                            size_t size) {
     const ousac_dit *dit = model->state;
-    size_t label = draw_label(dit, seed, sample);
+    size_t label = label_of(model, seed, sample);
     if (dit->class_names)
         (void)snprintf(text, size, "class %zu, %s", label, dit->class_names[label]);
     else
@@ -258,6 +274,7 @@ const ousac_family ousac_family_dit = {.name = "dit",
                                        .workspace_create = workspace_create,
                                        .workspace_free = workspace_free,
                                        .workspace_bytes = workspace_bytes,
-                                       .draw_inputs = draw_inputs,
+                                       .check_inputs = check_inputs,
+                                       .set_inputs = set_inputs,
                                        .describe_input = describe_input,
                                        .forward = forward};

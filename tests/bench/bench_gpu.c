@@ -418,7 +418,7 @@ static engine engine_open(const bench *b, int keep) {
     ousac_model_draw_noise(b->model, 0, 0, b->batch, host);
     bench_must(ousac_executor_create(&e.executor, b->model, &options, &error), &error);
     bench_must(b->model->family->workspace_create(b->model, b->batch, &e.workspace, &error), &error);
-    bench_must(b->model->family->draw_inputs(b->model, e.workspace, 0, 0, b->batch, &error), &error);
+    bench_must(b->model->family->set_inputs(b->model, e.workspace, 0, 0, b->batch, &error), &error);
     e.x = bench_place(k, host, values);
     e.eps = bench_place(k, host, values);
     ousac_free(host);

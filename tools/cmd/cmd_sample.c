@@ -30,7 +30,7 @@ typedef struct row {
 } row;
 
 typedef struct sample_request {
-    const char *model, *schedule, *bundle, *plan, *rows, *output, *raw, *config, *compute, *device;
+    const char *model, *schedule, *bundle, *plan, *rows, *output, *raw, *config, *compute, *device, *inputs;
     size_t heads, micro_batch, zoom;
     uint64_t seed;
     cli_range samples;
@@ -152,6 +152,7 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
 static ousac_status open_inputs(const sample_request *request, const cli_common *common, sample_work *work,
                                 ousac_error *error) {
     ousac_model_options options = {.config_path = request->config,
+                                   .inputs_path = request->inputs,
                                    .heads = request->heads,
                                    .device = request->device,
                                    .bf16 = pipeline_is_bf16(request->compute)};
@@ -435,6 +436,9 @@ static int run(const cli_command *command, int argc, char **argv) {
         {"compute", 0, CLI_TEXT, &request.compute, 0, 0, 0, "f32|bf16",
          "how the model's linears run, on a GPU attention too; bf16 needs matrix units, on a CPU oneDNN "
          "(default f32)"},
+        {"inputs", 0, CLI_TEXT, &request.inputs, 0, 0, 0, "FILE",
+         "what the samples are conditioned on, and their noise, .safetensors; sample j takes row j mod P "
+         "(default: drawn by the seed)"},
         PIPELINE_DEVICE_OPTION(&request.device),
         {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
          "use a bundle made for another model or schedule, with a warning"},

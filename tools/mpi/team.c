@@ -48,6 +48,7 @@ static ousac_status load(const pipeline_model_options *options, const ousac_mode
     wire_put_u64(&job, JOB_LOAD);
     wire_put_text(&job, options->path);
     wire_put_text(&job, options->config);
+    wire_put_text(&job, options->inputs);
     wire_put_u64(&job, options->heads);
     wire_put_text(&job, model->digest);
     wire_put_text(&job, model->process);
