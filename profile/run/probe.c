@@ -10,7 +10,7 @@
 
 /* What one micro-batch measured: sums over its samples. */
 typedef struct measured {
-    double *energy[OUSAC_BRANCHES]; /* as in the probe */
+    double *energy[OUSAC_BRANCHES], *unguided[OUSAC_BRANCHES]; /* as in the probe */
     double *moved, *disturbance; /* (step_count): relative squared error of the end; squared error put in */
 } measured;
 
@@ -20,6 +20,7 @@ typedef struct shared {
     ousac_solver_step *solver;
     unsigned char *probed; /* (step_count): 1 where the influence is measured */
     size_t size, batch_count;
+    ousac_solver_layout layout;
     measured *batch; /* (batch_count) */
     pthread_mutex_t lock;
     /* under the lock: */
@@ -67,10 +68,17 @@ static void choose_probed(const ousac_probe *probe, size_t stride, unsigned char
     }
 }
 
-static double branch_weight(const ousac_step *step, int branch) {
+/* Of a branch that the step evaluates, in the prediction that the solver sees. */
+static double branch_weight(const ousac_step *step, int branch, int guided) {
     if (step->mode != OUSAC_MODE_CFG)
         return 1;
+    if (!guided)
+        return branch == OUSAC_BRANCH_COND;
     return branch == OUSAC_BRANCH_COND ? step->scale : 1 - step->scale;
+}
+
+static int is_guided(const shared *sh, size_t value) {
+    return value % sh->layout.sample < sh->layout.guided;
 }
 
 static ousac_status predict(worker *w, ousac_executor *executor, size_t step, int branch, ousac_gate gate,
@@ -84,7 +92,7 @@ static ousac_status predict(worker *w, ousac_executor *executor, size_t step, in
         status = ousac_executor_begin(executor, step, branch, gate, count, NULL, &effective, error);
     if (status)
         return status;
-    status = ousac_executor_forward(executor, w->workspace, w->x_device, o->schedule->steps[step].timestep,
+    status = ousac_executor_forward(executor, w->workspace, w->x_device, &o->schedule->steps[step],
                                     w->eps_device, error);
     ousac_executor_end(executor);
     return status ? status : be->download(be, eps, w->eps_device, bytes, error);
@@ -93,8 +101,9 @@ static ousac_status predict(worker *w, ousac_executor *executor, size_t step, in
 static ousac_status advance(worker *w, size_t step, size_t count, float *x, double *data,
                             ousac_error *error) {
     const ousac_schedule *schedule = w->shared->options->schedule;
-    if (ousac_solver_advance(&w->shared->solver[step], &schedule->steps[step], count * w->shared->size,
-                             w->eps[OUSAC_BRANCH_COND], w->eps[OUSAC_BRANCH_UNCOND], x, data))
+    if (ousac_solver_advance(&w->shared->solver[step], &schedule->steps[step], &w->shared->layout,
+                             count * w->shared->size, w->eps[OUSAC_BRANCH_COND], w->eps[OUSAC_BRANCH_UNCOND],
+                             x, data))
         return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
                           "schedule %s, step %zu: the model's output is not finite", schedule->name, step);
     return OUSAC_STATUS_OK;
@@ -118,21 +127,23 @@ static ousac_status measure_ages(worker *w, measured *m, size_t step, int branch
     /* A typical error, two evaluations old, is what the influence is probed with: the conditional branch's,
      * or where it has none the other's. */
     const int offers = w->shared->probed[step] && put_in(w, step, values) == 0;
-    const float weight = (float)branch_weight(&o->schedule->steps[step], branch);
     ousac_status status =
         predict(w, w->aged[j % o->horizon], step, branch, OUSAC_GATE_FULL, count, x, w->eps[branch], error);
     for (size_t a = 1; a < o->horizon && a <= j && !status; a++) {
         status = predict(w, w->aged[(j - a) % o->horizon], step, branch, OUSAC_GATE_CACHED, count, x,
                          w->other, error);
-        double sum = 0;
+        double sum[2] = {0, 0}; /* of unguided and of guided channels */
         for (size_t i = 0; i < values && !status; i++) {
             const double d = (double)w->other[i] - (double)w->eps[branch][i];
-            sum += d * d;
+            sum[is_guided(w->shared, i)] += d * d;
         }
-        m->energy[branch][j * o->horizon + a] += sum;
+        m->energy[branch][j * o->horizon + a] += sum[1];
+        m->unguided[branch][j * o->horizon + a] += sum[0];
         if (offers && a <= 2)
             for (size_t i = 0; i < values && !status; i++)
-                w->offset[step * at + i] = (w->other[i] - w->eps[branch][i]) * weight;
+                w->offset[step * at + i] =
+                    (w->other[i] - w->eps[branch][i]) *
+                    (float)branch_weight(&o->schedule->steps[step], branch, is_guided(w->shared, i));
     }
     return status;
 }
@@ -148,8 +159,9 @@ static void tick(shared *sh, size_t count, uint64_t total) {
 }
 
 static ousac_status check_stop(const ousac_probe_options *o, ousac_error *error) {
-    return o->stop && *o->stop ? OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted while probing")
-                               : OUSAC_STATUS_OK;
+    return ousac_stop_asked(o->stop)
+               ? OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted while probing")
+               : OUSAC_STATUS_OK;
 }
 
 /* Runs on exactly from a prediction that was moved at `step`, and compares the ends. */
@@ -306,16 +318,21 @@ static ousac_status worker_create(worker *w, shared *sh, ousac_error *error) {
 
 static ousac_status measured_create(measured *m, const ousac_probe *probe, ousac_error *error) {
     int ok = 1;
-    for (int b = 0; b < OUSAC_BRANCHES; b++)
-        ok &= (m->energy[b] = ousac_calloc(probe->evaluations[b] * probe->horizon, sizeof(double))) != NULL;
+    for (int b = 0; b < OUSAC_BRANCHES; b++) {
+        const size_t ages = probe->evaluations[b] * probe->horizon;
+        ok &= (m->energy[b] = ousac_calloc(ages, sizeof(double))) != NULL;
+        ok &= (m->unguided[b] = ousac_calloc(ages, sizeof(double))) != NULL;
+    }
     ok &= (m->moved = ousac_calloc(probe->step_count, sizeof(double))) != NULL;
     ok &= (m->disturbance = ousac_calloc(probe->step_count, sizeof(double))) != NULL;
     return ok ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to probe");
 }
 
 static void measured_free(measured *m) {
-    for (int b = 0; b < OUSAC_BRANCHES; b++)
+    for (int b = 0; b < OUSAC_BRANCHES; b++) {
         ousac_free(m->energy[b]);
+        ousac_free(m->unguided[b]);
+    }
     ousac_free(m->moved);
     ousac_free(m->disturbance);
 }
@@ -326,6 +343,7 @@ void ousac_probe_free(ousac_probe *probe) {
     for (int b = 0; b < OUSAC_BRANCHES; b++) {
         ousac_free(probe->step[b]);
         ousac_free(probe->energy[b]);
+        ousac_free(probe->unguided[b]);
     }
     ousac_free(probe->influence);
     ousac_free(probe);
@@ -339,8 +357,10 @@ static ousac_status conclude(const shared *sh, ousac_probe *probe, ousac_error *
     size_t last = SIZE_MAX;
     for (size_t i = 0; i < sh->batch_count && !status; i++) {
         for (int b = 0; b < OUSAC_BRANCHES; b++)
-            for (size_t j = 0; j < probe->evaluations[b] * probe->horizon; j++)
+            for (size_t j = 0; j < probe->evaluations[b] * probe->horizon; j++) {
                 probe->energy[b][j] += sh->batch[i].energy[b][j] / (double)count;
+                probe->unguided[b][j] += sh->batch[i].unguided[b][j] / (double)count;
+            }
         for (size_t k = 0; k < probe->step_count; k++) {
             sum.moved[k] += sh->batch[i].moved[k];
             sum.disturbance[k] += sh->batch[i].disturbance[k];
@@ -377,7 +397,8 @@ static ousac_status probe_allocate(ousac_probe **out, const ousac_probe_options 
             if (ousac_mode_evaluates(o->schedule->steps[k].mode, b))
                 probe->step[b][probe->evaluations[b]++] = k;
         ok = ok &&
-             (probe->energy[b] = ousac_calloc(probe->evaluations[b] * o->horizon, sizeof(double))) != NULL;
+             (probe->energy[b] = ousac_calloc(probe->evaluations[b] * o->horizon, sizeof(double))) != NULL &&
+             (probe->unguided[b] = ousac_calloc(probe->evaluations[b] * o->horizon, sizeof(double))) != NULL;
     }
     *out = probe;
     return ok ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to probe");
@@ -404,6 +425,7 @@ ousac_status ousac_probe_create(ousac_probe **out, const ousac_probe_options *o,
         goto done;
     sh.probe = probe;
     sh.size = ousac_model_sample_size(o->model);
+    sh.layout = ousac_run_layout(o->model);
     sh.batch_count = (o->count - 1) / o->micro_batch + 1;
     sh.failed = sh.batch_count;
     threads = o->threads < sh.batch_count ? o->threads : sh.batch_count;
@@ -456,9 +478,13 @@ void ousac_probe_amplitude(const ousac_probe *probe, const ousac_schedule *sched
                            double *amplitude) {
     for (size_t j = 0; j < probe->evaluations[branch]; j++) {
         const size_t step = probe->step[branch][j];
-        const double weight = fabs(branch_weight(&schedule->steps[step], branch));
-        for (size_t a = 0; a < probe->horizon; a++)
-            amplitude[j * probe->horizon + a] =
-                weight * sqrt(probe->influence[step] * probe->energy[branch][j * probe->horizon + a]);
+        const double weight = fabs(branch_weight(&schedule->steps[step], branch, 1));
+        const double other = branch_weight(&schedule->steps[step], branch, 0);
+        for (size_t a = 0; a < probe->horizon; a++) {
+            const size_t at = j * probe->horizon + a;
+            const double rest = other * other * probe->influence[step] * probe->unguided[branch][at];
+            amplitude[at] =
+                hypot(weight * sqrt(probe->influence[step] * probe->energy[branch][at]), sqrt(rest));
+        }
     }
 }

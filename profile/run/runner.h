@@ -8,6 +8,7 @@
 #define OUSAC_RUNNER_H
 
 #include "formats/schedule.h"
+#include "formats/stop.h"
 #include "profile/model/model.h"
 #include "profile/run/executor.h"
 #include "profile/run/solver.h"
@@ -48,12 +49,15 @@ typedef struct ousac_run {
      * NULL. */
     void (*progress)(void *self, uint64_t done, uint64_t total);
     void *progress_self;
-    const volatile int *stop; /* non-zero: stop at the next step with INTERRUPTED; may be NULL */
+    const ousac_stop *stop; /* asked: stop at the next step with INTERRUPTED; may be NULL */
 } ousac_run;
 
 /* The coefficients of the schedule's steps; ousac_free. The timesteps must be the model's. */
 ousac_status ousac_run_solver_steps(const ousac_model *model, const ousac_schedule *schedule,
                                     ousac_solver_step **steps, ousac_error *error);
+
+/* How the model's samples are made of values. */
+ousac_solver_layout ousac_run_layout(const ousac_model *model);
 
 /* USAGE where the schedule has timesteps that the model does not have, or evaluates an unconditional branch
  * that it cannot run. */

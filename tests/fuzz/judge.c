@@ -15,28 +15,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void put_safetensors(json_doc *doc, const ousac_safetensors *file, const char *data) {
-    cJSON *list = json_put_array(doc, doc->root, "tensors"), *metadata = NULL;
+static void put_safetensors(ousac_json_doc *doc, const ousac_safetensors *file, const char *data) {
+    cJSON *list = ousac_json_put_array(doc, doc->root, "tensors"), *metadata = NULL;
     const void *position = NULL;
     const char *key, *value;
     for (size_t i = 0; i < ousac_safetensors_count(file); i++) {
         const ousac_safetensors_tensor *t = ousac_safetensors_at(file, i);
-        cJSON *item = json_put_object(doc, list, NULL), *shape = NULL;
-        json_put_text(doc, item, "name", t->name);
-        json_put_text(doc, item, "dtype", t->dtype_name);
-        shape = json_put_array(doc, item, "shape");
+        cJSON *item = ousac_json_put_object(doc, list, NULL), *shape = NULL;
+        ousac_json_put_text(doc, item, "name", t->name);
+        ousac_json_put_text(doc, item, "dtype", t->dtype_name);
+        shape = ousac_json_put_array(doc, item, "shape");
         for (size_t d = 0; d < t->dims; d++)
-            json_put_u64(doc, shape, NULL, t->shape[d]);
+            ousac_json_put_u64(doc, shape, NULL, t->shape[d]);
         /* from the end of the file, which the data section ends at */
-        json_put_u64(doc, item, "offset", (uint64_t)((const char *)t->data - data));
-        json_put_u64(doc, item, "bytes", t->bytes);
+        ousac_json_put_u64(doc, item, "offset", (uint64_t)((const char *)t->data - data));
+        ousac_json_put_u64(doc, item, "bytes", t->bytes);
     }
-    metadata = json_put_object(doc, doc->root, "metadata");
+    metadata = ousac_json_put_object(doc, doc->root, "metadata");
     while (ousac_safetensors_metadata_next(file, &position, &key, &value))
-        json_put_text(doc, metadata, key, value);
+        ousac_json_put_text(doc, metadata, key, value);
 }
 
-static ousac_status judge_safetensors(json_doc *doc, const char *data, size_t size, ousac_error *error) {
+static ousac_status judge_safetensors(ousac_json_doc *doc, const char *data, size_t size,
+                                      ousac_error *error) {
     ousac_safetensors *file = NULL;
     const ousac_status status = ousac_safetensors_open_memory(&file, data, size, "text", error);
     if (!status)
@@ -45,34 +46,34 @@ static ousac_status judge_safetensors(json_doc *doc, const char *data, size_t si
     return status;
 }
 
-static ousac_status judge_schedule(json_doc *doc, const char *data, size_t size, ousac_error *error) {
+static ousac_status judge_schedule(ousac_json_doc *doc, const char *data, size_t size, ousac_error *error) {
     char digest[OUSAC_DIGEST_CHARS];
     ousac_schedule schedule;
     const ousac_status status = ousac_schedule_parse(&schedule, data, size, "text", error);
     if (!status) {
         ousac_schedule_digest(&schedule, digest);
-        json_put_text(doc, doc->root, "name", schedule.name);
-        json_put_text(doc, doc->root, "digest", digest);
+        ousac_json_put_text(doc, doc->root, "name", schedule.name);
+        ousac_json_put_text(doc, doc->root, "digest", digest);
     }
     ousac_schedule_free(&schedule);
     return status;
 }
 
 static int judge(const char *kind, const char *data, size_t size) {
-    json_doc doc;
+    ousac_json_doc doc;
     char *text = NULL;
     ousac_error error = {0};
-    json_begin(&doc);
+    ousac_json_begin(&doc);
     const ousac_status status = strcmp(kind, "safetensors") == 0 ? judge_safetensors(&doc, data, size, &error)
                                                                  : judge_schedule(&doc, data, size, &error);
-    json_put_text(&doc, doc.root, "status", ousac_status_name(status));
-    json_put_text(&doc, doc.root, "message", error.message);
-    const int failed = json_text(&doc, 0, &text, NULL) != OUSAC_STATUS_OK;
+    ousac_json_put_text(&doc, doc.root, "status", ousac_status_name(status));
+    ousac_json_put_text(&doc, doc.root, "message", error.message);
+    const int failed = ousac_json_text(&doc, 0, &text, NULL) != OUSAC_STATUS_OK;
     if (!failed)
         (void)puts(text);
     (void)fflush(stdout);
     ousac_free(text);
-    json_end(&doc);
+    ousac_json_end(&doc);
     return failed;
 }
 

@@ -27,12 +27,27 @@ static void on_module(void *self, const char *name, size_t rows, size_t d, doubl
     c->next_module++;
 }
 
-/* The product of 1 - beta up to and including timestep t. */
-static double alpha_bar(int t) {
+/* The product of 1 - beta up to and including timestep t, of which a fraction counts as a power. */
+static double alpha_bar(double t) {
     double bar = 1;
-    for (int i = 0; i <= t; i++)
-        bar *= 1 - (1e-4 + (0.02 - 1e-4) * i / 999);
+    for (int i = 0; i <= ceil(t); i++)
+        bar *= pow(1 - (1e-4 + (0.02 - 1e-4) * i / 999), i > t ? t - floor(t) : 1);
     return bar;
+}
+
+/* The data of a state, from what is predicted of it. */
+static double data_of(ousac_prediction prediction, double x, double p, double bar) {
+    switch (prediction) {
+    case OUSAC_PREDICTION_EPSILON:
+        return (x - sqrt(1 - bar) * p) / sqrt(bar);
+    case OUSAC_PREDICTION_V:
+        return sqrt(bar) * x - sqrt(1 - bar) * p;
+    case OUSAC_PREDICTION_FLOW: /* x = alpha D + sigma (D + p) */
+        return (x - sqrt(1 - bar) * p) / (sqrt(bar) + sqrt(1 - bar));
+    case OUSAC_PREDICTION_SAMPLE:
+        break;
+    }
+    return p;
 }
 
 /* One step of DPM-Solver++ 2M for one value, as in algorithm 2 of arXiv 2211.01095: in lambda = log(alpha /
@@ -73,12 +88,14 @@ ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedu
             status = naive_dit_forward_observed(net, x, s->timestep, b ? classes : label, eps[b], &observer,
                                                 error);
         }
-        double bar = alpha_bar((int)s->timestep);
-        double next = i + 1 < schedule->step_count ? alpha_bar((int)schedule->steps[i + 1].timestep) : 1;
+        double bar = alpha_bar(s->timestep);
+        double next = i + 1 < schedule->step_count ? alpha_bar(schedule->steps[i + 1].timestep) : 1;
         for (size_t j = 0; j < size && !status; j++) {
-            double e = s->mode == OUSAC_MODE_CFG ? (1 - s->scale) * eps[1][j] + s->scale * eps[0][j]
-                                                 : eps[s->mode == OUSAC_MODE_UNCOND][j];
-            double clean = ((double)x[j] - sqrt(1 - bar) * e) / sqrt(bar);
+            const int guided = !hooks->guided || j < hooks->guided * edge * edge;
+            double p = s->mode == OUSAC_MODE_CFG && guided ? (1 - s->scale) * eps[1][j] + s->scale * eps[0][j]
+                                                           : eps[s->mode == OUSAC_MODE_UNCOND][j];
+            double clean = data_of(hooks->prediction, (double)x[j], p, bar);
+            double e = ((double)x[j] - sqrt(bar) * clean) / sqrt(1 - bar);
             x[j] = (float)(schedule->solver == OUSAC_SOLVER_DPMPP_2M
                                ? dpmpp_2m((double)x[j], clean, data[j], i == 0, before, bar, next)
                                : sqrt(next) * clean + sqrt(1 - next) * e);

@@ -13,12 +13,12 @@
 #include <cmocka.h>
 
 static char *print_one(const char *key, const char *value) {
-    json_doc doc;
+    ousac_json_doc doc;
     char *text = NULL;
-    json_begin(&doc);
-    json_put_text(&doc, doc.root, key, value);
-    assert_int_equal(json_text(&doc, 0, &text, NULL), OUSAC_STATUS_OK);
-    json_end(&doc);
+    ousac_json_begin(&doc);
+    ousac_json_put_text(&doc, doc.root, key, value);
+    assert_int_equal(ousac_json_text(&doc, 0, &text, NULL), OUSAC_STATUS_OK);
+    ousac_json_end(&doc);
     return text;
 }
 
