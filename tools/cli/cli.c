@@ -1,14 +1,12 @@
 #include "tools/cli/cli.h"
 
 #include "formats/memory.h"
+#include "tools/cli/files.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 ousac_stop cli_stop;
 
@@ -38,41 +36,6 @@ int cli_exit_code(ousac_status status) {
 
 /* --- the driver --- */
 
-ousac_status cli_check_output(const char *path, ousac_error *error) {
-    ousac_status status = OUSAC_STATUS_OK;
-    const char *slash = strrchr(path, '/');
-    const size_t length = slash ? (size_t)(slash - path) : 0;
-    struct stat info;
-    char *directory = ousac_malloc(length + 2, 1);
-    if (!directory)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
-    memcpy(directory, slash ? path : ".", slash ? length : 1);
-    directory[slash ? length : 1] = '\0';
-    if (slash == path)
-        memcpy(directory, "/", 2);
-    if (*path == '\0' || (stat(path, &info) == 0 && S_ISDIR(info.st_mode)))
-        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot write: expected the name of a file",
-                            *path ? path : "\"\"");
-    else if (stat(directory, &info) != 0 || access(directory, W_OK | X_OK) != 0)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot write into %s: %s", path, directory,
-                            strerror(errno));
-    else if (!S_ISDIR(info.st_mode))
-        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: %s is not a directory", path, directory);
-    ousac_free(directory);
-    return status;
-}
-
-/* Outputs that could not be written are told before any work. */
-static ousac_status check_files(const cli_command *command, void *request, ousac_error *error) {
-    ousac_status status = OUSAC_STATUS_OK;
-    for (const cli_option *option = command->options; !status && option->kind != CLI_END; option++) {
-        const char *path = option->kind == CLI_OUTPUT ? *(const char **)((char *)request + option->at) : NULL;
-        if (path)
-            status = cli_check_output(path, error);
-    }
-    return status;
-}
-
 int cli_run(const cli_command *command, int argc, char **argv) {
     cli_call call = {.command = command};
     ousac_error error = {0};
@@ -86,7 +49,7 @@ int cli_run(const cli_command *command, int argc, char **argv) {
         return EXIT_OK;
     }
     if (!status)
-        status = check_files(command, request, &error);
+        status = cli_files_check(&call, request, &error);
     if (!status) {
         cli_catch_signals();
         status = command->run(&call, request, &error);

@@ -86,6 +86,8 @@ typedef struct cli_call {
     int code; /* the exit code of a success; EXIT_OK unless the command says otherwise */
 } cli_call;
 
+typedef struct cli_files cli_files; /* tools/cli/files.h */
+
 typedef struct cli_command {
     const char *name;
     const char *summary;                    /* one line, for `ousac --help` */
@@ -96,6 +98,9 @@ typedef struct cli_command {
     size_t request_size;                    /* bytes of the request */
     size_t arguments_least, arguments_most; /* how many arguments are taken */
     const char *expects; /* "expects one file": said where there are others; NULL for none at all */
+    /* Adds the files that the table does not show to those that are checked (tools/cli/files.h); may be NULL. */
+    void (*files)(const cli_call *call, const void *request, cli_files *files);
+    int replaces_arguments; /* 1: the output may be one of the arguments, which is then replaced */
     /* Does the work with a request of request_size bytes, zeroed but for what the options filled. */
     ousac_status (*run)(cli_call *call, void *request, ousac_error *error);
 } cli_command;
@@ -129,10 +134,6 @@ int cli_report_error(const cli_call *call, const ousac_error *error);
 
 /* Fewest insertions, deletions and replacements that turn one short name into the other. */
 size_t cli_edit_distance(const char *a, const char *b);
-
-/* IO where the directory of `path` is missing or not writable, or where `path` is a directory: before long work rather
- * than after it. */
-ousac_status cli_check_output(const char *path, ousac_error *error);
 
 /* --- telling --- */
 

@@ -2,6 +2,7 @@
 #include "pipeline/memory_plan.h"
 #include "pipeline/partial.h"
 #include "pipeline/shard.h"
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
@@ -280,6 +281,12 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return status ? status : execute(&call->common, request, error);
 }
 
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    const profile_request *request = values;
+    (void)call;
+    cli_files_written_as(files, "the partial profile", request->output, ".part");
+}
+
 const cli_command command_profile = {
     .name = "profile",
     .summary = "record the deltas that a schedule's cache makes",
@@ -316,5 +323,6 @@ const cli_command command_profile = {
                "build/ousac merge build/demo/profile.oca build/demo/shard.oca -o build/demo/more.oca",
     .options = options,
     .request_size = sizeof(profile_request),
+    .files = list_files,
     .run = run,
 };
