@@ -1,3 +1,6 @@
+/* SIGXCPU and SIGXFSZ are of X/Open. */
+#define _XOPEN_SOURCE 700
+
 #include "tools/cli/cli.h"
 
 #include "formats/memory.h"
@@ -134,15 +137,17 @@ ousac_status cli_json_print(const ousac_json_doc *doc, ousac_error *error) {
 
 /* --- signals --- */
 
+/* A second SIGINT or SIGTERM kills; the others are repeated by those who send them. */
 static void on_signal(int number) {
-    (void)number;
     ousac_stop_ask(&cli_stop);
-    (void)signal(SIGINT, SIG_DFL);
-    (void)signal(SIGTERM, SIG_DFL);
+    if (number == SIGINT || number == SIGTERM) {
+        (void)signal(SIGINT, SIG_DFL);
+        (void)signal(SIGTERM, SIG_DFL);
+    }
 }
 
 void cli_catch_signals(void) {
-    static const int numbers[] = {SIGINT, SIGTERM};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU};
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
@@ -154,4 +159,6 @@ void cli_catch_signals(void) {
         if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             (void)sigaction(numbers[i], &action, NULL);
     }
+    (void)signal(SIGXFSZ,
+                 SIG_IGN); /* a file beyond its limit is a failed write, which leaves nothing behind */
 }

@@ -126,6 +126,10 @@ ousac_status cli_parse(cli_call *call, void *request, int argc, char **argv, ous
 
 void cli_print_help(const cli_command *command);
 
+/* The processors that this process may use: its affinity, within the quota of its control group. */
+enum { CLI_THREADS_MAX = 1024 };
+size_t cli_processors(void);
+
 /* Prints "ousac COMMAND: MESSAGE" to standard error and returns the exit code for the status. Under --json also prints
  * {"error": {"status": ..., "message": ...}} to standard output. The library names a field
  * in backticks, with underscores; where that is an option of the command it is spelt as one: `budget_step` becomes
@@ -137,7 +141,8 @@ size_t cli_edit_distance(const char *a, const char *b);
 
 /* --- telling --- */
 
-/* Set by SIGINT and SIGTERM once cli_catch_signals was called; long work polls it. A second signal kills. */
+/* Set by SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU once cli_catch_signals was called; long work polls it. A second
+ * SIGINT or SIGTERM kills. */
 extern ousac_stop cli_stop;
 void cli_catch_signals(void);
 

@@ -314,7 +314,7 @@ const cli_command command_profile = {
         "\n"
         "FILE appears when it is complete. Until then, but for --samples auto, FILE.part keeps what is done, "
         "saved at most every "
-        "--checkpoint-every seconds and upon SIGINT and SIGTERM; the same command goes on from it and "
+        "--checkpoint-every seconds and upon SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU; the same command goes on from it and "
         "ends, on the same processor, with the same sums to the last bit, whatever the threads. It is "
         "an ordinary profile of the samples done so far.",
     .example = "build/ousac profile --model data/shapes-dit/model.safetensors \\\n"
