@@ -4,7 +4,8 @@
 #   OUSAC=build/ousac BUILD=build bash tests/cli/test_edges.sh
 set -u
 . "$(dirname "$0")/pipeline.bash"
-MAKE_DIT=${BUILD:-build}/tests/tools/make_dit
+BUILD=${BUILD:-build}
+MAKE_DIT=$BUILD/tests/tools/make_dit
 TINY=$WORK/dit/model.safetensors
 
 check "a tiny model" "$MAKE_DIT" "$WORK/dit"
@@ -160,6 +161,27 @@ mkdir "$WORK/small"
 (ulimit -f 8 && exec "$OUSAC" pack -m "$TINY" -p "$WORK/p.oca" --plan "$WORK/plan.oca" -q -o "$WORK/small/b.oca") >"$WORK/out" 2>"$WORK/err"
 check "a file beyond the limit: exit code" test $? = 1
 check "a file beyond the limit: nothing is left" test -z "$(ls -A "$WORK/small")"
+
+# --- a limit on the address space: refused with the figure, or enough ---
+case $BUILD in
+*asan* | *tsan*) skip "a sanitizer maps terabytes" ;;
+*)
+    for command in "sample --samples 0:8" "profile --samples 0:8 --weights-plain"; do
+        # shellcheck disable=SC2086 # a command and its options
+        (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
+            >"$WORK/out" 2>"$WORK/err"
+        check "${command%% *} with too little: exit code" test $? = 1
+        (ulimit -v 1000000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
+            >"$WORK/out" 2>"$WORK/err"
+        check "${command%% *} with enough" test $? = 0
+        rm "$WORK/small/x"
+    done
+    (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" place --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") 2>"$WORK/said"
+    check "the figure" grep -qE "limited to 195 MiB .ulimit -v.: products on 2 threads need [0-9]+ MiB more and [0-9]+ MiB are left, enough for [01] threads" "$WORK/said"
+    (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" inspect "$WORK/b.oca") >"$WORK/out"
+    check "what multiplies nothing needs none" test $? = 0
+    ;;
+esac
 
 # --- the version, and values that look like options ---
 for word in --version -V version; do

@@ -3,6 +3,7 @@
 
 #include "tools/cli/cli.h"
 
+#include "calib/backend/reserve.h"
 #include "formats/memory.h"
 #include "tools/cli/files.h"
 
@@ -39,6 +40,14 @@ int cli_exit_code(ousac_status status) {
 
 /* --- the driver --- */
 
+/* A command that runs a model multiplies matrices on all its threads. */
+static ousac_status reserve(const cli_call *call, ousac_error *error) {
+    for (const cli_option *option = call->command->options; option->kind != CLI_END; option++)
+        if (strcmp(option->name, "compute") == 0)
+            return ousac_blas_reserve(call->common.threads, error);
+    return OUSAC_STATUS_OK;
+}
+
 int cli_run(const cli_command *command, int argc, char **argv) {
     cli_call call = {.command = command};
     ousac_error error = {0};
@@ -53,6 +62,8 @@ int cli_run(const cli_command *command, int argc, char **argv) {
     }
     if (!status)
         status = cli_files_check(&call, request, &error);
+    if (!status)
+        status = reserve(&call, &error);
     if (!status) {
         cli_catch_signals();
         status = command->run(&call, request, &error);
