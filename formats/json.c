@@ -129,7 +129,7 @@ static const char *scan_text(scanner *scan) {
 
 /* ---- after the parse ---- */
 
-/* The next number of a text that was scanned: 1 where it is written as an integer. */
+/* The next number of a text that was scanned: 1 where it is written as an integer without a sign. */
 static int next_number_is_integer(scanner *scan) {
     for (;;) {
         const int c = peek(scan, 0);
@@ -139,7 +139,8 @@ static int next_number_is_integer(scanner *scan) {
             const size_t from = scan->at;
             (void)scan_number(scan);
             for (size_t i = from; i < scan->at; i++)
-                if (scan->text[i] == '.' || scan->text[i] == 'e' || scan->text[i] == 'E')
+                if (scan->text[i] == '-' || scan->text[i] == '.' || scan->text[i] == 'e' ||
+                    scan->text[i] == 'E')
                     return 0;
             return 1;
         } else {

@@ -23,8 +23,10 @@ enum { OUSAC_JSON_DEPTH_MAX = 64 };
 typedef enum ousac_json_numbers {
     OUSAC_JSON_NUMBERS_ANY = 0,
     OUSAC_JSON_NUMBERS_INTEGERS = 1, /* no fraction and no exponent anywhere */
-    OUSAC_JSON_NUMBERS_MARKED = 2 /* for integers among values that are not read: a number written with either
-                                     becomes NAN, which is no whole number; one beyond a double is refused */
+    OUSAC_JSON_NUMBERS_MARKED =
+        2 /* for unsigned integers among values that are not read: a number written with a
+                                     sign, a fraction or an exponent becomes NAN, which is no whole number; one
+                                     beyond a double is refused */
 } ousac_json_numbers;
 
 /* Parses one object or array of `size` bytes (need not be NUL-terminated). Errors: FORMAT with the byte
