@@ -20,7 +20,7 @@ MAKEFLAGS += -r
 LAYERS := formats calib profile pipeline
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
 WERROR ?= -Werror
-CPPFLAGS += -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L
+CPPFLAGS += -I. -Iinclude -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L
 CFLAGS_ALL = -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread $(CFLAGS)
 LDLIBS := -lopenblas -llapacke -lzstd -lcjson -lxxhash -lsodium -lpng -lm -ldl -pthread
 ifneq ($(SANITIZE),)
@@ -418,7 +418,7 @@ check-headers: ## every header compiles alone, as C11 and as C++
 .PHONY: check-lint
 check-lint: ## cppcheck and shellcheck
 	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
-	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L -DOUSAC_ISA=base \
+	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -Iinclude -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L -DOUSAC_ISA=base \
 	  '-DcJSON_ArrayForEach(item,list)=for(item=(list)->child;item;item=item->next)' \
 	  $(filter %.c,$(foreach d,$(LAYERS) tools,$(wildcard $(d)/*.c $(d)/*/*.c)))
 	shellcheck -e SC1091 $(SHELL_SCRIPTS)

@@ -5,6 +5,7 @@
 #include "formats/memory.h"
 #include "pipeline/cost.h"
 #include "pipeline/gauge.h"
+#include "pipeline/machine.h"
 #include "pipeline/shard.h"
 #include "profile/record/forecast_fit.h"
 

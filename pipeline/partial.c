@@ -3,6 +3,7 @@
 #include "formats/json.h"
 #include "formats/memory.h"
 #include "formats/oca.h"
+#include "pipeline/machine.h"
 #include "pipeline/shard.h"
 #include "pipeline/workers.h"
 #include "profile/files/arch_text.h"

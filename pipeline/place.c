@@ -7,6 +7,7 @@
 #include "pipeline/budget.h"
 #include "pipeline/factors.h"
 #include "pipeline/gauge.h"
+#include "pipeline/machine.h"
 #include "pipeline/record.h"
 #include "profile/run/probe.h"
 

@@ -2,6 +2,7 @@
 
 #include "calib/backend/backend_bf16.h"
 #include "formats/memory.h"
+#include "pipeline/machine.h"
 #include "pipeline/partial.h"
 #include "pipeline/workers.h"
 #include "profile/record/recorder.h"

@@ -1,8 +1,8 @@
 #include "tools/cmd/commands.h"
 
-#include "formats/version.h"
 
 #include <errno.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -2,13 +2,13 @@
 
 #include "formats/foreign.h"
 #include "formats/memory.h"
-#include "formats/version.h"
 #include "profile/files/arch_text.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

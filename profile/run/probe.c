@@ -127,6 +127,8 @@ static ousac_status measure_ages(worker *w, measured *m, size_t step, int branch
     /* A typical error, two evaluations old, is what the influence is probed with: the conditional branch's,
      * or where it has none the other's. */
     const int offers = w->shared->probed[step] && put_in(w, step, values) == 0;
+    const float weight[2] = {(float)branch_weight(&o->schedule->steps[step], branch, 0),
+                             (float)branch_weight(&o->schedule->steps[step], branch, 1)};
     ousac_status status =
         predict(w, w->aged[j % o->horizon], step, branch, OUSAC_GATE_FULL, count, x, w->eps[branch], error);
     for (size_t a = 1; a < o->horizon && a <= j && !status; a++) {
@@ -142,8 +144,7 @@ static ousac_status measure_ages(worker *w, measured *m, size_t step, int branch
         if (offers && a <= 2)
             for (size_t i = 0; i < values && !status; i++)
                 w->offset[step * at + i] =
-                    (w->other[i] - w->eps[branch][i]) *
-                    (float)branch_weight(&o->schedule->steps[step], branch, is_guided(w->shared, i));
+                    (w->other[i] - w->eps[branch][i]) * weight[is_guided(w->shared, i)];
     }
     return status;
 }

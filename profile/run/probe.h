@@ -6,7 +6,8 @@
  *
  *     energy(j, a) = mean over samples || eps_cached - eps ||^2,   evaluation j, cached a evaluations ago
  *
- * the channels that guidance acts on and the others apart, and at one of every `stride` steps, the middle one where it can be cached, the trajectory is run to its end
+ * the channels that guidance acts on apart from the others;
+ * at one of every `stride` steps, the middle one where it can be cached, the trajectory is run to its end
  * with the prediction moved by such an error, of the conditional branch where that has one. That gives the
  * influence of the step, relative squared error of the final sample per unit of squared error of the
  * prediction; steps between are interpolated in the logarithm.

@@ -126,9 +126,7 @@ ousac_status cli_parse(cli_call *call, void *request, int argc, char **argv, ous
 
 void cli_print_help(const cli_command *command);
 
-/* The processors that this process may use: its affinity, within the quota of its control group. */
 enum { CLI_THREADS_MAX = 1024 };
-size_t cli_processors(void);
 
 /* Prints "ousac COMMAND: MESSAGE" to standard error and returns the exit code for the status. Under --json also prints
  * {"error": {"status": ..., "message": ...}} to standard output. The library names a field

@@ -1,7 +1,7 @@
+#include "pipeline/machine.h"
 #include "tools/cli/cli.h"
 
 #include "formats/memory.h"
-#include "pipeline/cost.h"
 
 #include <pthread.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
 #include "tools/cli/cli.h"
 
+#include "pipeline/machine.h"
 #include "tools/cli/values.h"
 
 #include <math.h>
@@ -170,7 +171,8 @@ ousac_status cli_parse(cli_call *call, void *request, int argc, char **argv, ous
     parser p = {.call = call, .request = request};
     int only_arguments = 0;
     call->files = argv + 1;
-    call->common.threads = cli_processors();
+    const size_t processors = ousac_processors();
+    call->common.threads = processors < CLI_THREADS_MAX ? processors : CLI_THREADS_MAX;
     /* Known before anything can fail: failures are reported as asked, and help is given whatever else is there. */
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         call->common.json |= strcmp(argv[i], "--json") == 0;

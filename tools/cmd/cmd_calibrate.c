@@ -1,5 +1,6 @@
 #include "pipeline/evaluation.h"
 #include "pipeline/gates.h"
+#include "pipeline/machine.h"
 #include "pipeline/memory_stages.h"
 #include "pipeline/partial.h"
 #include "pipeline/place.h"

@@ -1,4 +1,5 @@
 #include "pipeline/compute_effect.h"
+#include "pipeline/machine.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/partial.h"
 #include "pipeline/shard.h"

@@ -1,3 +1,4 @@
+#include "pipeline/machine.h"
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cmd/commands.h"

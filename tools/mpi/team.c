@@ -3,6 +3,7 @@
 
 #include "formats/memory.h"
 #include "pipeline/factors.h"
+#include "pipeline/machine.h"
 #include "pipeline/shard.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"

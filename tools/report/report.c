@@ -2,7 +2,6 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
-#include "formats/version.h"
 #include "tools/cli/describe.h"
 #include "tools/report/plot_set.h"
 #include "tools/report/report_html.h"
@@ -10,6 +9,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -232,7 +232,7 @@ static void probe_modes(const char *modes, const ousac_model *of, size_t stride,
     must(ousac_probe_create(probe, &options, &error), &error);
 }
 
-/* Whichever branch a step runs, and wherever its first cached evaluation falls, the influence is measured: at the
+/* Whichever branch a step session, and wherever its first cached evaluation falls, the influence is measured: at the
  * step itself with stride 1, at some step with any stride. */
 static void every_branch_that_a_step_runs_is_seen(void **state) {
     static const char *const modes[] = {"uuuuuu", "cccccc", "uuuggu", "ucucuc", "cuuuuu"};

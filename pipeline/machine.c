@@ -1,15 +1,32 @@
 /* sched_getaffinity is of no standard. */
 #define _GNU_SOURCE
 
-#include "tools/cli/cli.h"
+#include "pipeline/machine.h"
 
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #define GROUPS "/sys/fs/cgroup"
 enum { CPUS_MAX = 4096, PATH_BYTES = 4096, LINE_BYTES = PATH_BYTES + 64 };
+
+double ousac_clock_s(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+uint64_t ousac_peak_bytes(void) {
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0 || usage.ru_maxrss < 0)
+        return 0;
+    return (uint64_t)usage.ru_maxrss * 1024; /* Linux counts kilobytes */
+}
+
+/* --- processors --- */
 
 /* Two numbers of a file, the first of which may be the word max; 0 where there is no limit. */
 static size_t read_quota(const char *quota_path, const char *period_path) {
@@ -75,7 +92,7 @@ static size_t quota_processors(void) {
     return least;
 }
 
-size_t cli_processors(void) {
+size_t ousac_processors(void) {
     const size_t bytes = CPU_ALLOC_SIZE(CPUS_MAX), quota = quota_processors();
     size_t count = 0;
     cpu_set_t *set = CPU_ALLOC(CPUS_MAX); /* a fixed cpu_set_t is too small for the largest machines */
@@ -86,7 +103,5 @@ size_t cli_processors(void) {
         const long online = sysconf(_SC_NPROCESSORS_ONLN);
         count = online > 0 ? (size_t)online : 1;
     }
-    if (quota > 0 && quota < count)
-        count = quota;
-    return count < CLI_THREADS_MAX ? count : CLI_THREADS_MAX;
+    return quota > 0 && quota < count ? quota : count;
 }
