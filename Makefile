@@ -220,6 +220,12 @@ $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/test
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
+$(BUILD)/tests/fuzz/judge: $(BUILD)/obj/tests/fuzz/judge.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+tests: $(BUILD)/tests/fuzz/judge
+
 # --- programs that the interop tests call ---
 INTEROP_PROGRAMS := $(patsubst tests/interop/%.c,$(BUILD)/tests/interop/%,$(sort $(wildcard tests/interop/*.c)))
 $(BUILD)/tests/interop/%: $(BUILD)/obj/tests/interop/%.o $(LIBRARY)
@@ -332,7 +338,7 @@ test: ## install what the tests need, build, and run them all
 
 .PHONY: run-tests
 run-tests: tests cuda
-	$(TEST_ENV) bash tests/run.sh $(filter-out $(SKIP),$(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS))
+	$(TEST_ENV) bash tests/run.sh $(filter-out $(SKIP),$(UNIT_TESTS) tests/fuzz/replay_all.sh tests/fuzz/grammar.py $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
 # plug-in to test.

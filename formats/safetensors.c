@@ -110,7 +110,7 @@ static ousac_status parse_shape(ousac_safetensors_tensor *tensor, const cJSON *s
                               "%s: tensor \"%.*s\": more than %d dimensions are not supported", path,
                               QUOTED_BYTES, tensor->name, OUSAC_SAFETENSORS_DIMS);
         if (!ousac_json_whole(item, &dim))
-            return FAIL_TENSOR(error, path, tensor->name, "dimension %zu is not a whole number below 2^53",
+            return FAIL_TENSOR(error, path, tensor->name, "dimension %zu is not an integer below 2^53",
                                tensor->dims);
         if (dim && tensor->count > UINT64_MAX / dim)
             return FAIL_TENSOR(error, path, tensor->name, "dimensions up to %zu overflow", tensor->dims);
@@ -171,7 +171,7 @@ static ousac_status parse_tensor(ousac_safetensors_tensor *tensor, const cJSON *
     if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
         !ousac_json_whole(cJSON_GetArrayItem(offsets, 0), &begin) ||
         !ousac_json_whole(cJSON_GetArrayItem(offsets, 1), &end))
-        return FAIL_TENSOR(error, path, tensor->name, "\"%s\" must be two whole numbers below 2^53",
+        return FAIL_TENSOR(error, path, tensor->name, "\"%s\" must be two integers below 2^53",
                            "data_offsets");
     if (begin > end || end > data_size)
         return FAIL_TENSOR(error, path, tensor->name,
@@ -256,7 +256,7 @@ static ousac_status parse_file(ousac_safetensors *file, const unsigned char *byt
     data = bytes + LENGTH_BYTES + header_size;
     data_size = size - LENGTH_BYTES - header_size;
     status = ousac_json_parse(&file->header, (const char *)bytes + LENGTH_BYTES, (size_t)header_size,
-                              VALUES_MAX, OUSAC_JSON_NUMBERS_INTEGERS, path, error);
+                              VALUES_MAX, OUSAC_JSON_NUMBERS_MARKED, path, error);
     if (status)
         goto done;
     status = sort_members(file->header, &members, &member_count, path, error);

@@ -5,7 +5,7 @@
  * in the data section, without overlap, gap or trailing bytes; `__metadata__` a map of strings, or
  * null. Tensors of a dtype that ousac does not compute with (F4, F8_E4M3, BOOL, U16, ...) are listed, but
  * reading them is UNSUPPORTED.
- * Keys of a tensor other than dtype, shape and data_offsets are ignored.
+ * Keys of a tensor other than dtype, shape and data_offsets are ignored, whatever their values.
  */
 #ifndef OUSAC_SAFETENSORS_H
 #define OUSAC_SAFETENSORS_H

@@ -10,7 +10,7 @@
 double ousac_clock_s(void);
 /* Peak resident memory of this process; 0 where the system does not say. */
 uint64_t ousac_peak_bytes(void);
-/* Processors that this process may run on, at least 1. */
+/* Processors that this process may use, at least 1: those it may run on, within the quota of its control group. */
 size_t ousac_processors(void);
 
 #endif

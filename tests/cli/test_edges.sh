@@ -4,7 +4,8 @@
 #   OUSAC=build/ousac BUILD=build bash tests/cli/test_edges.sh
 set -u
 . "$(dirname "$0")/pipeline.bash"
-MAKE_DIT=${BUILD:-build}/tests/tools/make_dit
+BUILD=${BUILD:-build}
+MAKE_DIT=$BUILD/tests/tools/make_dit
 TINY=$WORK/dit/model.safetensors
 
 check "a tiny model" "$MAKE_DIT" "$WORK/dit"
@@ -108,5 +109,89 @@ if [ "$(id -u)" = 0 ] && command -v setpriv prlimit >/dev/null; then # nothing l
 else
     skip "a limit on processes needs root, setpriv and prlimit"
 fi
+
+# --- a limit on processor time decides how many threads there are ---
+if [ "$(id -u)" = 0 ] && [ "$(nproc)" -gt 1 ] && unshare -m true 2>/dev/null; then
+    mkdir "$WORK/group"
+    # threads CPU.MAX: of a profile in a control group with this quota
+    threads() {
+        echo "$1" >"$WORK/group/cpu.max"
+        unshare -m sh -c 'mount --bind "$1" /sys/fs/cgroup && shift && exec "$@"' sh "$WORK/group" "$OUSAC" profile -m "$TINY" \
+            -s "$WORK/s.json" --samples 0:4 --weights-plain -q -o "$WORK/quota.oca" "${@:2}" 2>&1 | grep -o "on [0-9]* thread"
+    }
+    for case in "50000 100000:1" "100000 100000:1" "100001 100000:2" "max 100000:$(nproc)" "nonsense:$(nproc)"; do
+        check "threads of a quota of ${case%:*}" test "$(threads "${case%:*}")" = "on ${case#*:} thread"
+    done
+    check "threads that were asked for" test "$(threads "50000 100000" --threads 2)" = "on 2 thread"
+else
+    skip "a quota needs root, unshare and two processors"
+fi
+
+# --- every seed of 64 bits is one ---
+for seed in 0 18446744073709551615 9223372036854775808; do
+    ousac "an evaluation with seed $seed" 0 "" eval -m "$TINY" -b "$WORK/b.oca" --samples 16:20 --seed $seed -q --json
+    keep
+    json "takes it" "r['seed'] == $seed"
+done
+
+# --- signals that end a job save what is done, like SIGTERM ---
+for name in HUP USR1 XCPU TERM; do
+    "$PYTHON" - "SIG$name" "$OUSAC" profile -m "$TINY" -s "$WORK/s.json" --samples 0:4000000 --weights-plain --threads 1 -q \
+        -o "$WORK/long.oca" >"$WORK/out" 2>"$WORK/err" <<'PYTHON'
+import signal, subprocess, sys, time
+number = getattr(signal, sys.argv[1])
+signal.signal(number, signal.SIG_DFL)
+job = subprocess.Popen(sys.argv[2:])
+time.sleep(0.5)
+for again in range(1 if number == signal.SIGTERM else 3):  # those but SIGTERM are repeated by those who send them
+    job.send_signal(number)
+sys.exit(job.wait() % 256)
+PYTHON
+    check "SIG$name: exit code" test $? = 130
+    check "SIG$name: what is done is kept" test -s "$WORK/long.oca.part"
+    rm -f "$WORK/long.oca.part"
+done
+(ulimit -St 1 && exec "$OUSAC" profile -m "$TINY" -s "$WORK/s.json" --samples 0:4000000 --weights-plain --threads 1 -q \
+    -o "$WORK/long.oca") >"$WORK/out" 2>"$WORK/err"
+check "a limit on processor time: exit code" test $? = 130
+check "a limit on processor time: what is done is kept" test -s "$WORK/long.oca.part"
+
+# --- a limit on the size of files is a failed write ---
+mkdir "$WORK/small"
+(ulimit -f 8 && exec "$OUSAC" pack -m "$TINY" -p "$WORK/p.oca" --plan "$WORK/plan.oca" -q -o "$WORK/small/b.oca") >"$WORK/out" 2>"$WORK/err"
+check "a file beyond the limit: exit code" test $? = 1
+check "a file beyond the limit: nothing is left" test -z "$(ls -A "$WORK/small")"
+
+# --- a limit on the address space: refused with the figure, or enough ---
+case $BUILD in
+*asan* | *tsan*) skip "a sanitizer maps terabytes" ;;
+*)
+    for command in "sample --samples 0:8" "profile --samples 0:8 --weights-plain"; do
+        # shellcheck disable=SC2086 # a command and its options
+        (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
+            >"$WORK/out" 2>"$WORK/err"
+        check "${command%% *} with too little: exit code" test $? = 1
+        (ulimit -v 1000000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
+            >"$WORK/out" 2>"$WORK/err"
+        check "${command%% *} with enough" test $? = 0
+        rm "$WORK/small/x"
+    done
+    (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" place --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") 2>"$WORK/said"
+    check "the figure" grep -qE "limited to 195 MiB .ulimit -v.: products on 2 threads need [0-9]+ MiB more and [0-9]+ MiB are left, enough for [01] threads" "$WORK/said"
+    (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" inspect "$WORK/b.oca") >"$WORK/out"
+    check "what multiplies nothing needs none" test $? = 0
+    ;;
+esac
+
+# --- the version, and values that look like options ---
+for word in --version -V version; do
+    check "ousac $word" test "$("$OUSAC" $word)" = "$("$OUSAC" --version)"
+done
+ousac "an option in place of a value" 2 "--output expects FILE, not the option '-q'; a value that begins so is written --output=-q" \
+    schedule --steps 4 --scale 3 -o -q
+ousac "a long one" 2 "--name expects TEXT, not the option '--json'" schedule --steps 4 --scale 3 --name --json -o "$WORK/x.json"
+ousac "a value that begins with a dash" 0 "" schedule --steps 4 --period 2 --scale 3 --name=-x -o "$WORK/dash.json"
+check "is taken" grep -q '"name": "-x"' "$WORK/dash.json"
+ousac "a negative number is a value" 0 "" schedule --steps 4 --period 2 --scale -3 -o "$WORK/dash.json"
 
 finish

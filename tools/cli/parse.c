@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { THREADS_MAX = 1024, NAME_BYTES_MAX = 48 };
+enum { NAME_BYTES_MAX = 48 };
 
 #define AT(member) offsetof(cli_common, member)
 /* clang-format off */
@@ -17,7 +17,7 @@ const cli_option cli_common_options[] = {
      "print the result, or the error, as one JSON object on standard output", 0, 0},
     {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, NULL, "no progress and no notes on standard error", 0, 0},
     {"threads", 0, CLI_SIZE, AT(threads), "N", NULL,
-     "threads to use (default: the processors this process may use)", 1, THREADS_MAX},
+     "threads to use (default: the processors this process may use, within its control group's quota)", 1, CLI_THREADS_MAX},
     {NULL, 0, CLI_END, 0, NULL, NULL, NULL, 0, 0}};
 /* clang-format on */
 #undef AT
@@ -97,6 +97,11 @@ typedef struct parser {
     unsigned char common_given[8];
 } parser;
 
+/* "-" alone and numbers are values. */
+static int looks_like_option(const char *text) {
+    return text[0] == '-' && text[1] != '\0' && !(text[1] >= '0' && text[1] <= '9') && text[1] != '.';
+}
+
 /* Takes the option at argv[*index], and its value, moving *index to the last argument used. */
 static ousac_status take_option(parser *p, int argc, char **argv, int *index, ousac_error *error) {
     const cli_command *command = p->call->command;
@@ -126,8 +131,13 @@ static ousac_status take_option(parser *p, int argc, char **argv, int *index, ou
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s takes no value", option->name);
     } else if (!value) {
         /* A forgotten value must not swallow the next option; --name=value takes a value that looks like one. */
-        if (*index + 1 >= argc || strncmp(argv[*index + 1], "--", 2) == 0)
+        if (*index + 1 >= argc)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s expects %s", option->name, option->meta);
+        if (looks_like_option(argv[*index + 1]))
+            return OUSAC_FAIL(
+                error, OUSAC_STATUS_USAGE,
+                "--%s expects %s, not the option '%s'; a value that begins so is written --%s=%s",
+                option->name, option->meta, argv[*index + 1], option->name, argv[*index + 1]);
         *index += 1;
         value = argv[*index];
     }
@@ -162,7 +172,7 @@ ousac_status cli_parse(cli_call *call, void *request, int argc, char **argv, ous
     int only_arguments = 0;
     call->files = argv + 1;
     const size_t processors = ousac_processors();
-    call->common.threads = processors < THREADS_MAX ? processors : THREADS_MAX;
+    call->common.threads = processors < CLI_THREADS_MAX ? processors : CLI_THREADS_MAX;
     /* Known before anything can fail: failures are reported as asked, and help is given whatever else is there. */
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         call->common.json |= strcmp(argv[i], "--json") == 0;

@@ -4,6 +4,7 @@
 #include "pipeline/memory_stages.h"
 #include "pipeline/partial.h"
 #include "pipeline/place.h"
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
@@ -276,8 +277,6 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, error);
-    if (!status)
-        status = cli_check_output(work->path[SCHEDULE], error);
     return status;
 }
 
@@ -604,6 +603,16 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return status ? status : execute(&call->common, request, error);
 }
 
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    static const char *const parts[] = {"profile.oca.part", "calibrate.part", "gates.part"};
+    const calibrate_request *request = values;
+    (void)call;
+    for (int i = 0; i < FILES; i++)
+        cli_files_written_in(files, "the result", request->directory, file_names[i]);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        cli_files_written_in(files, "the partial result", request->directory, parts[i]);
+}
+
 const cli_command command_calibrate = {
     .name = "calibrate",
     .summary = "the whole pipeline: model + schedule + budget -> bundle, evaluation, plots, report",
@@ -631,5 +640,6 @@ const cli_command command_calibrate = {
                "    --schedule data/schedules/constant.json --budget-step 0.3 -o build/demo/constant",
     .options = options,
     .request_size = sizeof(calibrate_request),
+    .files = list_files,
     .run = run,
 };

@@ -308,7 +308,8 @@ static const char sound[] =
     "\"scalar\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[28,30]},"
     "\"zero\":{\"dtype\":\"I64\",\"shape\":[3,0],\"data_offsets\":[16,16]},"
     "\"flags\":{\"dtype\":\"BOOL\",\"shape\":[1,1,1,1,1,1,1,2],\"data_offsets\":[30,32]},"
-    "\"d\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[32,40],\"ignored\":[{\"x\":null}]}}   \n";
+    "\"d\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[32,40],\"ignored\":[{\"x\":null},0.5,1e3]}}   "
+    "\n";
 
 static image sound_image(void) {
     static const float a[4] = {1, -2.5f, 3e-20f, 65504};
