@@ -1,16 +1,16 @@
 #include "tools/cmd/commands.h"
 
-#include "formats/version.h"
 
 #include <errno.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <string.h>
 
 static const cli_command *const COMMANDS[] = {
     &command_calibrate, &command_schedule, &command_place,  &command_profile, &command_merge,
-    &command_allocate,  &command_pack,     &command_eval,   &command_sample,  &command_inspect,
-    &command_verify,    &command_diff,     &command_export, &command_import,  &command_sign,
-    &command_plot,      &command_report,   &command_synth,
+    &command_allocate,  &command_pack,     &command_eval,   &command_compare, &command_sample,
+    &command_inspect,   &command_verify,   &command_diff,   &command_export,  &command_import,
+    &command_sign,      &command_plot,     &command_report, &command_synth,
 };
 enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
 
@@ -30,7 +30,7 @@ static void print_help(FILE *stream) {
     }
     fputs("\n"
           "  ousac COMMAND --help   options and an example of one command\n"
-          "  ousac --version        version\n"
+          "  ousac --version, -V    version\n"
           "\n"
           "Results go to standard output, messages and progress to standard error.\n"
           "\n"
@@ -42,7 +42,7 @@ static void print_help(FILE *stream) {
           "    4  files were not made for one another\n"
           "    5  a value is not finite, or a numerical routine did not converge\n"
           "    6  this build or this machine cannot do it\n"
-          "  130  interrupted (SIGINT, SIGTERM); no file is left half written\n",
+          "  130  interrupted (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU); no file is left half written\n",
           stream);
 }
 
@@ -87,12 +87,12 @@ static int run(int argc, char **argv) {
         if (command != NULL) {
             char help[] = "--help";
             char *arguments[] = {argv[2], help, NULL};
-            return command->run(command, 2, arguments);
+            return cli_run(command, 2, arguments);
         }
         print_help(stdout);
         return EXIT_OK;
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0 || strcmp(argv[1], "version") == 0) {
         puts("ousac " OUSAC_VERSION);
         return EXIT_OK;
     }
@@ -100,7 +100,7 @@ static int run(int argc, char **argv) {
     if (command == NULL) {
         return unknown_command(argv[1]);
     }
-    return command->run(command, argc - 1, argv + 1);
+    return cli_run(command, argc - 1, argv + 1);
 }
 
 int ousac_main(int argc, char **argv) {

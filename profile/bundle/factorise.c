@@ -175,7 +175,7 @@ static void *work(void *self) {
     ousac_error error = {0};
     for (;;) {
         const size_t g = atomic_fetch_add(&job->next, 1);
-        if (g >= atomic_load(&job->limit) || (job->options->stop && *job->options->stop))
+        if (g >= atomic_load(&job->limit) || ousac_stop_asked(job->options->stop))
             return NULL;
         const int wanted = !job->options->groups || job->options->groups[g];
         const ousac_status status = wanted ? factorise_group(job, g, &error) : OUSAC_STATUS_OK;

@@ -10,6 +10,7 @@
 #include "formats/sha256.h"
 #include "formats/status.h"
 #include "profile/files/identity.h"
+#include "profile/record/profile.h"
 #include "profile/run/calibration.h"
 
 #include <stddef.h>
@@ -33,6 +34,7 @@ typedef struct ousac_plan {
     double modelled_error, bound, gap; /* the certificate, under the error model named */
     int exact;
     char error_model[OUSAC_NAME_BYTES];
+    ousac_sample_range validation;        /* samples that accepted it; count 0: none, or not known */
     char note[OUSAC_ERROR_MESSAGE_BYTES]; /* one line for people: what validation said */
 } ousac_plan;
 

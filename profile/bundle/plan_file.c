@@ -66,6 +66,14 @@ static ousac_status put_fields(ousac_oca_writer *writer, const ousac_plan *plan,
     make_key(key, prefix, "exact");
     if (!status)
         status = ousac_archive_put_u64(writer, key, plan->exact != 0, error);
+    if (plan->validation.count == 0)
+        return status;
+    make_key(key, prefix, "validation_first");
+    if (!status)
+        status = ousac_archive_put_u64(writer, key, plan->validation.first, error);
+    make_key(key, prefix, "validation_count");
+    if (!status)
+        status = ousac_archive_put_u64(writer, key, plan->validation.count, error);
     return status;
 }
 
@@ -94,6 +102,14 @@ static ousac_status take_fields(const ousac_archive *archive, ousac_plan *plan, 
     if (!status)
         status = ousac_archive_u64(archive, key, 0, 1, &exact, error);
     plan->exact = (int)exact;
+    make_key(key, prefix, "validation_first");
+    if (status || !oca_metadata(archive->file, key))
+        return status; /* not validated */
+    status = ousac_archive_u64(archive, key, 0, UINT64_MAX, &plan->validation.first, error);
+    make_key(key, prefix, "validation_count");
+    if (!status)
+        status = ousac_archive_u64(archive, key, 1, UINT64_MAX - plan->validation.first,
+                                   &plan->validation.count, error);
     return status;
 }
 

@@ -1,13 +1,14 @@
 #include "profile/files/archive.h"
 
+#include "formats/foreign.h"
 #include "formats/memory.h"
-#include "formats/version.h"
 #include "profile/files/arch_text.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,10 +62,11 @@ static ousac_status fail_open(const char *path, oca_status got, const oca_fault 
     char reason[REASON_BYTES];
     if (got == OCA_ERR_IO && code && strerror_r(code, reason, sizeof reason) == 0)
         return OUSAC_FAIL(error, ousac_archive_status(got), "%s: cannot be read: %s", path, reason);
-    if (fault->what)
-        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
-                          oca_status_string(got), fault->what, fault->item);
-    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
+    const ousac_status status =
+        fault->what ? OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
+                                 oca_status_string(got), fault->what, fault->item)
+                    : OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
+    return ousac_known_explain_file(status, path, OUSAC_KNOWN_ARCHIVE, "an .oca archive", error);
 }
 
 static int read_at(void *context, uint64_t offset, void *target, size_t bytes) {
@@ -413,4 +415,29 @@ done:
     ousac_free(arch_text);
     ousac_free(schedule_text);
     return status;
+}
+
+ousac_status ousac_archive_fail(const char *path, const char *name, oca_status got, ousac_error *error) {
+    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor %s: %s", path, name,
+                      oca_status_string(got));
+}
+
+ousac_status ousac_archive_open_any(oca_file **file, const char *path, ousac_error *error) {
+    oca_fault fault = {NULL, 0};
+    oca_options options = {0};
+
+    options.fault = &fault;
+    errno = 0;
+    oca_status got = oca_open_path(file, path, &options);
+    if (got == OCA_OK) {
+        return OUSAC_STATUS_OK;
+    }
+    if (got == OCA_ERR_IO && errno != 0) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot be read: %s", path, strerror(errno));
+    }
+    if (fault.what != NULL) {
+        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
+                          oca_status_string(got), fault.what, fault.item);
+    }
+    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
 }

@@ -98,7 +98,7 @@ static ousac_status read_heads(loader *l) {
     else if (!have)
         return OUSAC_FAIL(
             c->error, OUSAC_STATUS_FORMAT,
-            "%s: the number of attention heads is not in the tensors: give --heads, or \"num_heads\" in %s",
+            "%s: the number of attention heads is not in the tensors: give `heads`, or \"num_heads\" in %s",
             c->model->path, c->config_name);
     else if (sized && heads * width != dit->d)
         return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT,

@@ -40,7 +40,7 @@ typedef enum ousac_scalar {
 typedef enum ousac_magnitude {
     OUSAC_MAGNITUDE_X = 0,   /* per group, n channels: |x| */
     OUSAC_MAGNITUDE_Y = 1,   /* per site, m channels: |y| */
-    OUSAC_MAGNITUDE_ADX = 2, /* per group: |x - x'|, x' of the branch's evaluation before, full or not */
+    OUSAC_MAGNITUDE_ADX = 2, /* per group: |x - x'|, x' of the branch's ousac_eval before, full or not */
     OUSAC_MAGNITUDE_ADY = 3, /* per site: |y - y'| */
     OUSAC_MAGNITUDE_COUNT = 4
 } ousac_magnitude;
@@ -83,7 +83,7 @@ typedef struct ousac_profile {
     ousac_sample_range *ranges; /* range_count, rising, disjoint, not adjacent */
     size_t range_count;
     int *gate; /* (S, OUSAC_BRANCHES): effective gate, -1 where the branch is not evaluated */
-    int *age;  /* (S, OUSAC_BRANCHES): steps since the branch's last full evaluation before; 0 for none, and
+    int *age;  /* (S, OUSAC_BRANCHES): steps since the branch's last full ousac_eval before; 0 for none, and
                   where  the branch is not evaluated */
     double *weight;                     /* (S, OUSAC_BRANCHES, group_count): step weights */
     double *scalar[OUSAC_SCALAR_COUNT]; /* (S, OUSAC_BRANCHES, sites, groups or modules) */

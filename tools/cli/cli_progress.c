@@ -1,9 +1,12 @@
+#include "pipeline/machine.h"
 #include "tools/cli/cli.h"
 
 #include "formats/memory.h"
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 struct cli_progress {
@@ -15,8 +18,14 @@ struct cli_progress {
 
 static const double REDRAW_S = 0.1;
 
-cli_progress *cli_progress_start(const cli_common *common, const char *label) {
-    if (common->quiet || !isatty(STDERR_FILENO)) {
+/* A line is drawn over itself by escape sequences, which not every terminal obeys. */
+static int can_redraw(void) {
+    const char *terminal = getenv("TERM");
+    return isatty(STDERR_FILENO) && terminal && *terminal && strcmp(terminal, "dumb") != 0;
+}
+
+cli_progress *cli_progress_start(const char *label) {
+    if (!can_redraw()) {
         return NULL;
     }
     cli_progress *progress = ousac_calloc(1, sizeof *progress);
@@ -28,7 +37,7 @@ cli_progress *cli_progress_start(const cli_common *common, const char *label) {
         return NULL;
     }
     snprintf(progress->label, sizeof progress->label, "%s", label);
-    progress->started = cli_seconds();
+    progress->started = ousac_clock_s();
     progress->drawn = progress->started;
     return progress;
 }
@@ -53,7 +62,7 @@ void cli_progress_update(void *self, uint64_t done, uint64_t total) {
         return;
     }
     pthread_mutex_lock(&progress->lock);
-    double now = cli_seconds();
+    double now = ousac_clock_s();
     if (now - progress->drawn >= REDRAW_S) {
         double elapsed = now - progress->started;
         double rate = (double)done / elapsed;

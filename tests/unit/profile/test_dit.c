@@ -199,7 +199,7 @@ static void missing_heads_is_an_error(void **state) {
     assert_int_equal(remove(file), 0);
     scratch_join(file, path, "model.safetensors");
     assert_int_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
-    assert_non_null(strstr(error.message, "--heads"));
+    assert_non_null(strstr(error.message, "`heads`"));
     ousac_model_options wrong = {.heads = 5};
     assert_int_equal(ousac_model_load(&model, file, &wrong, ousac_backend_cpu(), &error),
                      OUSAC_STATUS_FORMAT);
