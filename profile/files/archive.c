@@ -258,7 +258,7 @@ ousac_status ousac_archive_subject(const ousac_archive *archive, ousac_arch *arc
     if (status)
         goto done;
     (void)snprintf(name, sizeof name, "%.400s: metadata \"arch\"", archive->path);
-    status = ousac_arch_parse(arch, text, name, error);
+    status = ousac_arch_parse(arch, text, archive->version, name, error);
     if (!status)
         status = ousac_archive_text(archive, "schedule", &text, error);
     if (status)

@@ -213,7 +213,7 @@ static ousac_status measure_batch(worker *w, size_t batch, ousac_error *error) {
     const uint64_t total = 2 * (uint64_t)o->count * steps;
     size_t evaluation[OUSAC_BRANCHES] = {0, 0};
     measured *m = &w->shared->batch[batch];
-    ousac_status status = o->model->family->draw_inputs(o->model, w->workspace, o->seed, first, count, error);
+    ousac_status status = o->model->family->set_inputs(o->model, w->workspace, o->seed, first, count, error);
     ousac_model_draw_noise(o->model, o->seed, first, count, w->x);
     memset(w->data, 0, at * sizeof *w->data);
     memset(w->offset, 0, steps * at * sizeof *w->offset);

@@ -49,6 +49,7 @@ static ousac_status load(const ousac_session_model *options, const ousac_model *
     wire_put_u64(&job, JOB_LOAD);
     wire_put_text(&job, options->path);
     wire_put_text(&job, options->config);
+    wire_put_text(&job, options->inputs);
     wire_put_u64(&job, options->heads);
     wire_put_text(&job, model->digest);
     wire_put_text(&job, model->process);

@@ -92,7 +92,8 @@ static void add_head(report_work *work) {
     html_raw(h, "A calibration of a model of family ");
     html_text(h, bundle->arch.family[0] != '\0' ? bundle->arch.family : "without a name");
     html_format(h, " (%zu block%s, %zu tokens, width %zu, %s a forward)", bundle->arch.block_count,
-                bundle->arch.block_count == 1 ? "" : "s", bundle->arch.tokens, bundle->arch.width, macs);
+                bundle->arch.block_count == 1 ? "" : "s", bundle->arch.stream[0].tokens, bundle->arch.width,
+                macs);
     if (describe_schedule(&bundle->schedule, &counts, NULL) == OUSAC_STATUS_OK) {
         describe_schedule_line(line, &bundle->schedule, &counts);
         html_raw(h, " for the schedule ");

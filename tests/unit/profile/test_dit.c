@@ -56,7 +56,7 @@ static double engine_error(const ousac_model *model, naive_dit *net, size_t coun
     assert_true(x && out && expected);
     must(ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = count}, &error), &error);
     must(model->family->workspace_create(model, count, &workspace, &error), &error);
-    must(model->family->draw_inputs(model, workspace, 5, 40, count, &error), &error);
+    must(model->family->set_inputs(model, workspace, 5, 40, count, &error), &error);
     ousac_model_draw_noise(model, 5, 40, count, x);
     for (size_t t = 0; t < sizeof timesteps / sizeof *timesteps; t++)
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {

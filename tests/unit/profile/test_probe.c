@@ -142,7 +142,7 @@ static void energies_and_influences_are_what_they_say(void **state) {
         const ousac_executor_options plain = {.batch = 1};
         const ousac_executor_options keeping = {.calibration = calibration, .batch = 1, .keep = 1};
         must(model->family->workspace_create(model, 1, &b.workspace, &error), &error);
-        must(model->family->draw_inputs(model, b.workspace, SEED, sample, 1, &error), &error);
+        must(model->family->set_inputs(model, b.workspace, SEED, sample, 1, &error), &error);
         must(ousac_executor_create(&b.plain, model, &plain, &error), &error);
         ousac_philox_normals(SEED, OUSAC_STREAM_NOISE, sample, SIZE, noise);
         for (size_t i = 0; i < SIZE; i++)
