@@ -1,3 +1,4 @@
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include <errno.h>
@@ -18,7 +19,7 @@ static void print_help(FILE *stream) {
           "Commands:\n",
           stream);
     for (size_t i = 0; cli_commands[i]; i++) {
-        fprintf(stream, "  %-10s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
+        cli_fprintf(stream, "  %-10s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
     }
     fputs("\n"
           "  ousac COMMAND --help   options and an example of one command\n"
@@ -52,9 +53,9 @@ static int unknown_command(const char *name) {
         }
     }
     if (distance <= strlen(name) / 2) {
-        fprintf(stderr, "ousac: unknown command '%s'; the nearest is '%s'\n", name, best);
+        cli_fprintf(stderr, "ousac: unknown command '%s'; the nearest is '%s'\n", name, best);
     } else {
-        fprintf(stderr, "ousac: unknown command '%s'; `ousac --help` lists the commands\n", name);
+        cli_fprintf(stderr, "ousac: unknown command '%s'; `ousac --help` lists the commands\n", name);
     }
     return EXIT_USAGE;
 }
@@ -95,8 +96,8 @@ int ousac_main(int argc, char **argv) {
     errno = 0;
     int unwritten = fflush(stdout) != 0 || ferror(stdout);
     if (unwritten) {
-        fprintf(stderr, "ousac: cannot write to standard output: %s\n",
-                errno != 0 ? strerror(errno) : "a write failed");
+        cli_fprintf(stderr, "ousac: cannot write to standard output: %s\n",
+                    errno != 0 ? strerror(errno) : "a write failed");
         code = code == EXIT_OK ? EXIT_FAILED : code;
     }
     return code;

@@ -6,6 +6,7 @@
 #include "pipeline/place.h"
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/report/report.h"
@@ -479,17 +480,17 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
     ousac_status status = OUSAC_STATUS_OK;
 
     if (!common->json) {
-        printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n", work->samples.count,
-               work->cost.forwards, work->cost.seconds);
+        cli_printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n",
+                   work->samples.count, work->cost.forwards, work->cost.seconds);
         if (work->cost.convergence.rounds > 0)
             convergence_print(&work->cost.convergence);
-        printf("\n");
+        cli_printf("\n");
         choice_print(&work->choice, &work->model->arch);
-        printf("\n");
+        cli_printf("\n");
         evaluation_print(&work->result);
-        printf("\n%.1f s in all; wrote\n", seconds);
+        cli_printf("\n%.1f s in all; wrote\n", seconds);
         for (int i = 0; i < FILES; i++)
-            printf("  %s\n", work->path[i]);
+            cli_printf("  %s\n", work->path[i]);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);

@@ -1,3 +1,4 @@
+#include "tools/cli/print.h"
 #include "tools/show/inspect.h"
 
 #include "calib/cost.h"
@@ -56,16 +57,16 @@ static void put_steps(inspection *in, const ousac_schedule *schedule, const int 
 static void print_steps(const ousac_schedule *schedule, const int *effective) {
     char cond[32], uncond[32];
 
-    printf("\n%5s %9s  %-6s %7s  %-16s %s\n", "step", "timestep", "mode", "scale", "cond", "uncond");
+    cli_printf("\n%5s %9s  %-6s %7s  %-16s %s\n", "step", "timestep", "mode", "scale", "cond", "uncond");
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *s = &schedule->steps[i];
         char scale[32] = "-";
         if (s->mode == OUSAC_MODE_CFG) {
             snprintf(scale, sizeof scale, "%.6g", s->scale);
         }
-        printf("%5zu %9.6g  %-6s %7s  %-16s %s\n", i, s->timestep, ousac_mode_name(s->mode), scale,
-               gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond),
-               gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
+        cli_printf("%5zu %9.6g  %-6s %7s  %-16s %s\n", i, s->timestep, ousac_mode_name(s->mode), scale,
+                   gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond),
+                   gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
     }
     if (effective != NULL) {
         puts("\nA gate in parentheses is what the schedule says where the branch has no cache yet and runs "
@@ -104,8 +105,8 @@ ousac_status inspect_schedule(inspection *in, ousac_error *error) {
         put_steps(in, &schedule, effective);
     } else {
         describe_schedule_line(line, &schedule, &counts);
-        printf("name      %s\nsummary   %s\ndigest    %s\n",
-               schedule.name[0] != '\0' ? schedule.name : "(none)", line, counts.digest);
+        cli_printf("name      %s\nsummary   %s\ndigest    %s\n",
+                   schedule.name[0] != '\0' ? schedule.name : "(none)", line, counts.digest);
         print_steps(&schedule, effective);
     }
 done:
@@ -142,7 +143,8 @@ static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_err
     cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
 
     if (!in->common->json) {
-        printf("\n%-44s %-5s %-20s %-13s %10s %7s\n", "tensor", "dtype", "shape", "codec", "size", "ratio");
+        cli_printf("\n%-44s %-5s %-20s %-13s %10s %7s\n", "tensor", "dtype", "shape", "codec", "size",
+                   "ratio");
     }
     for (size_t i = 0; i < count; i++) {
         oca_tensor tensor;
@@ -165,15 +167,15 @@ static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_err
         } else {
             describe_shape(shape, tensor.shape, tensor.dims);
             describe_bytes(size, tensor.bytes);
-            printf("%-44s %-5s %-20s %-13s %10s %7.2f\n", tensor.name, dtype, shape, codec_name(tensor.codec),
-                   size, ratio);
+            cli_printf("%-44s %-5s %-20s %-13s %10s %7.2f\n", tensor.name, dtype, shape,
+                       codec_name(tensor.codec), size, ratio);
         }
     }
     if (!in->common->json) {
         describe_bytes(size, bytes);
-        printf("%zu tensor%s, %s, stored in ", count, count == 1 ? "" : "s", size);
+        cli_printf("%zu tensor%s, %s, stored in ", count, count == 1 ? "" : "s", size);
         describe_bytes(size, stored);
-        printf("%s\n", size);
+        cli_printf("%s\n", size);
     }
     return OUSAC_STATUS_OK;
 }
@@ -216,7 +218,7 @@ ousac_status inspect_archive(inspection *in, ousac_error *error) {
         if (in->common->json) {
             ousac_json_put_text(&in->doc, object, key, value);
         } else {
-            printf("%-24s ", key);
+            cli_printf("%-24s ", key);
             print_clean(value, 200);
         }
     }
@@ -234,7 +236,7 @@ static void list_safetensors(inspection *in, const ousac_safetensors *file) {
     cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
 
     if (!in->common->json) {
-        printf("\n%-52s %-5s %-20s %10s\n", "tensor", "dtype", "shape", "size");
+        cli_printf("\n%-52s %-5s %-20s %10s\n", "tensor", "dtype", "shape", "size");
     }
     for (size_t i = 0; i < ousac_safetensors_count(file); i++) {
         const ousac_safetensors_tensor *tensor = ousac_safetensors_at(file, i);
@@ -248,12 +250,12 @@ static void list_safetensors(inspection *in, const ousac_safetensors *file) {
         } else {
             describe_shape(shape, tensor->shape, tensor->dims);
             describe_bytes(size, tensor->bytes);
-            printf("%-52s %-5s %-20s %10s\n", tensor->name, tensor->dtype_name, shape, size);
+            cli_printf("%-52s %-5s %-20s %10s\n", tensor->name, tensor->dtype_name, shape, size);
         }
     }
     if (!in->common->json) {
         describe_bytes(size, bytes);
-        printf("%zu tensors, %s\n", ousac_safetensors_count(file), size);
+        cli_printf("%zu tensors, %s\n", ousac_safetensors_count(file), size);
     }
 }
 
@@ -265,13 +267,14 @@ static void show_model(inspection *in, const ousac_model *model) {
     if (!in->common->json) {
         describe_macs(macs, (double)full);
         describe_macs(floor_macs, (double)reuse);
-        printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites\n", arch->family,
-               arch->block_count, arch->stream[0].tokens, arch->width, arch->site_count);
-        printf("sample    %zu x %zu x %zu, %zu training steps, %s unconditional branch\n", model->channels,
-               model->height, model->width, model->noise.train_steps, model->has_uncond ? "with" : "no");
-        printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
-               floor_macs);
-        printf("digest    %s\n", model->digest);
+        cli_printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites\n", arch->family,
+                   arch->block_count, arch->stream[0].tokens, arch->width, arch->site_count);
+        cli_printf("sample    %zu x %zu x %zu, %zu training steps, %s unconditional branch\n",
+                   model->channels, model->height, model->width, model->noise.train_steps,
+                   model->has_uncond ? "with" : "no");
+        cli_printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
+                   floor_macs);
+        cli_printf("digest    %s\n", model->digest);
         return;
     }
     cJSON *object = ousac_json_put_object(&in->doc, in->doc.root, "model");
@@ -306,7 +309,7 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
         ousac_json_put_null(&in->doc, in->doc.root, "model");
         ousac_json_put_text(&in->doc, in->doc.root, "model_error", refused.message);
     } else {
-        printf("model     cannot be run as it is: %s\n", refused.message);
+        cli_printf("model     cannot be run as it is: %s\n", refused.message);
     }
     if (in->tensors || model == NULL) {
         list_safetensors(in, file);
