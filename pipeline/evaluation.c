@@ -55,6 +55,8 @@ static ousac_status make_reference(ousac_schedule *reference, evaluation *result
     else if (guided == 0)
         return OUSAC_STATUS_OK;
     result->reference_scale = scale;
+    ousac_free(reference->fitted); /* what was fitted belongs to other scales */
+    reference->fitted = NULL;
     for (size_t i = 0; i < reference->step_count; i++) {
         reference->steps[i].mode = OUSAC_MODE_CFG;
         reference->steps[i].scale = scale;
@@ -77,6 +79,10 @@ static int same_trajectory(const ousac_schedule *a, const ousac_schedule *b) {
         if (a->steps[i].timestep != b->steps[i].timestep || a->steps[i].mode != b->steps[i].mode ||
             a->steps[i].scale != b->steps[i].scale)
             return 0;
+    for (size_t i = 0; i < a->step_count; i++)
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+            if ((a->fitted ? a->fitted[i].value[k] : 0) != (b->fitted ? b->fitted[i].value[k] : 0))
+                return 0;
     return 1;
 }
 

@@ -57,9 +57,11 @@ ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedu
     size_t label = ousac_philox_below(seed, OUSAC_STREAM_LABEL, sample, 0, (uint32_t)classes);
     double *eps[2] = {calloc(all, sizeof(double)), calloc(all, sizeof(double))};
     double *data = calloc(size, sizeof *data); /* of the step before */
+    double *e_before = calloc(2 * size, sizeof *e_before), *held = calloc(size, sizeof *held);
     double before = 0.5;
-    ousac_status status =
-        eps[0] && eps[1] && data ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory");
+    ousac_status status = eps[0] && eps[1] && data && e_before && held
+                              ? OUSAC_STATUS_OK
+                              : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory");
     ousac_philox_normals(seed, OUSAC_STREAM_NOISE, sample, size, x);
     for (size_t i = 0; i < schedule->step_count && !status; i++) {
         const ousac_step *s = &schedule->steps[i];
@@ -78,17 +80,45 @@ ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedu
         for (size_t j = 0; j < size && !status; j++) {
             double e = s->mode == OUSAC_MODE_CFG ? (1 - s->scale) * eps[1][j] + s->scale * eps[0][j]
                                                  : eps[s->mode == OUSAC_MODE_UNCOND][j];
-            double clean = ((double)x[j] - sqrt(1 - bar) * e) / sqrt(bar);
-            x[j] = (float)(schedule->solver == OUSAC_SOLVER_DPMPP_2M
-                               ? dpmpp_2m((double)x[j], clean, data[j], i == 0, before, bar, next)
-                               : sqrt(next) * clean + sqrt(1 - next) * e);
+            if (schedule->fitted && s->mode != OUSAC_MODE_CFG)
+                e += schedule->fitted[i].value[OUSAC_COEFFICIENT_HOLD] * held[j];
+            if (s->mode == OUSAC_MODE_CFG)
+                held[j] = eps[0][j] - eps[1][j];
+            double now = (double)x[j], clean = (now - sqrt(1 - bar) * e) / sqrt(bar);
+            double to = schedule->solver == OUSAC_SOLVER_DPMPP_2M
+                            ? dpmpp_2m(now, clean, data[j], i == 0, before, bar, next)
+                            : sqrt(next) * clean + sqrt(1 - next) * e;
+            if (schedule->fitted) {
+                /* what the step multiplies x and e with, by moving each alone */
+                const double *f = schedule->fitted[i].value;
+                double per_x = schedule->solver == OUSAC_SOLVER_DPMPP_2M
+                                   ? dpmpp_2m(now + 1, (now + 1 - sqrt(1 - bar) * e) / sqrt(bar), data[j],
+                                              i == 0, before, bar, next) -
+                                         to
+                                   : sqrt(next) / sqrt(bar);
+                double per_e = schedule->solver == OUSAC_SOLVER_DPMPP_2M
+                                   ? dpmpp_2m(now, (now - sqrt(1 - bar) * (e + 1)) / sqrt(bar), data[j],
+                                              i == 0, before, bar, next) -
+                                         to
+                                   : sqrt(1 - next) - sqrt(next) * sqrt(1 - bar) / sqrt(bar);
+                to += f[OUSAC_COEFFICIENT_STATE] * per_x * now + f[OUSAC_COEFFICIENT_GAIN] * per_e * e;
+                if (i > 0)
+                    to += f[OUSAC_COEFFICIENT_CHANGE] * (e - e_before[2 * j]);
+                if (i > 1)
+                    to += f[OUSAC_COEFFICIENT_EARLIER] * (e_before[2 * j] - e_before[2 * j + 1]);
+            }
+            x[j] = (float)to;
             data[j] = clean;
+            e_before[2 * j + 1] = e_before[2 * j];
+            e_before[2 * j] = e;
         }
         before = bar;
     }
     free(eps[0]);
     free(eps[1]);
     free(data);
+    free(e_before);
+    free(held);
     return status;
 }
 

@@ -221,11 +221,25 @@ typedef struct setting {
     int exact, calibrated, low_rank_only, dense_fallback, forecast, extrapolate;
     size_t micro_batch, threads;
     ousac_solver solver;
+    int fitted;
 } setting;
+
+/* Every coefficient of every step is another, those of no effect included. */
+static ousac_fitted *make_fitted(ousac_fitted *fitted) {
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+            fitted[i].value[k] = k == OUSAC_COEFFICIENT_HOLD && steps[i].mode == OUSAC_MODE_CFG
+                                     ? 0
+                                     : 0.2 * (double)factor_value(i, (size_t)k, 7, 1);
+    return fitted;
+}
 
 static outcome compare(setting how) {
     ousac_schedule schedule = every_kind;
+    ousac_fitted fitted[sizeof steps / sizeof *steps];
     schedule.solver = how.solver;
+    if (how.fitted)
+        schedule.fitted = make_fitted(fitted);
     size_t size = ousac_model_sample_size(model);
     outcome o = {.samples = calloc(SAMPLES * size, sizeof(float))};
     float *expected = calloc(size, sizeof *expected);
@@ -367,6 +381,25 @@ static void the_multistep_solver_matches(void **state) {
     free(o.samples);
 }
 
+static void fitted_coefficients_match(void **state) {
+    (void)state;
+    const ousac_solver solvers[] = {OUSAC_SOLVER_DDIM, OUSAC_SOLVER_DPMPP_2M};
+    for (size_t i = 0; i < 2; i++) {
+        setting how = {.exact = 1, .micro_batch = 2, .threads = 2, .solver = solvers[i]};
+        outcome plain = compare(how);
+        how.fitted = 1;
+        outcome o = compare(how);
+        double moved =
+            naive_relative_error(o.samples, plain.samples, SAMPLES * ousac_model_sample_size(model));
+        print_message("%s, fitted: %.2e; it moves the samples by %.2e\n", ousac_solver_name(solvers[i]),
+                      o.error, moved);
+        assert_true(o.error < 1e-5);
+        assert_true(moved > 1e-2);
+        free(o.samples);
+        free(plain.samples);
+    }
+}
+
 /* Reuse, and the reused modules of a calibrated run, along the line of the last two full evaluations. */
 static void extrapolated_modules_match(void **state) {
     (void)state;
@@ -448,6 +481,7 @@ int main(void) {
         cmocka_unit_test(forecasts_match),
         cmocka_unit_test(reuse_without_correction_matches),
         cmocka_unit_test(the_multistep_solver_matches),
+        cmocka_unit_test(fitted_coefficients_match),
         cmocka_unit_test(extrapolated_modules_match),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(bad_runs_are_refused),
