@@ -14,7 +14,7 @@ static const char *const gate_names[] = {"full", "cached", "reuse", "auto"};
 
 static const char *const coefficient_names[] = {"hold", "k", "m", "c", "d"};
 
-static const char *const solver_names[] = {"ddim", "dpmpp-2m"};
+static const char *const solver_names[] = {"ddim", "dpmpp-2m", "flow-euler"};
 
 enum {
     MODES = sizeof mode_names / sizeof *mode_names,

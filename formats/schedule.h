@@ -36,8 +36,9 @@ typedef enum ousac_gate {
 enum { OUSAC_BRANCH_COND = 0, OUSAC_BRANCH_UNCOND = 1, OUSAC_BRANCHES = 2 };
 
 typedef enum ousac_solver {
-    OUSAC_SOLVER_DDIM = 0,    /* deterministic DDIM, eta = 0 (arXiv 2010.02502) */
-    OUSAC_SOLVER_DPMPP_2M = 1 /* DPM-Solver++, multistep, second order (arXiv 2211.01095) */
+    OUSAC_SOLVER_DDIM = 0,      /* deterministic DDIM, eta = 0 (arXiv 2010.02502) */
+    OUSAC_SOLVER_DPMPP_2M = 1,  /* DPM-Solver++, multistep, second order (arXiv 2211.01095) */
+    OUSAC_SOLVER_FLOW_EULER = 2 /* Euler's method along the straight lines of a flow (arXiv 2210.02747) */
 } ousac_solver;
 
 typedef struct ousac_step {
@@ -72,7 +73,7 @@ typedef struct ousac_schedule {
 
 const char *ousac_mode_name(ousac_mode mode);       /* "cfg", "cond", "uncond" */
 const char *ousac_gate_name(ousac_gate gate);       /* "full", "cached", "reuse", "auto" */
-const char *ousac_solver_name(ousac_solver solver); /* "ddim", "dpmpp-2m" */
+const char *ousac_solver_name(ousac_solver solver); /* "ddim", "dpmpp-2m", "flow-euler" */
 const char *ousac_branch_name(int branch);          /* "cond", "uncond" */
 /* "hold", "k", "m", "c", "d" */
 const char *ousac_coefficient_name(ousac_coefficient coefficient);

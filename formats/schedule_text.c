@@ -220,8 +220,9 @@ static ousac_status parse_root(const cJSON *root, ousac_schedule *schedule, cons
     if (status)
         return status;
     if (ousac_solver_parse(&schedule->solver, text) != 0)
-        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: \"solver\" is \"%.*s\", expected ddim or dpmpp-2m",
-                          name, QUOTED_BYTES, text);
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                          "%s: \"solver\" is \"%.*s\", expected ddim, dpmpp-2m or flow-euler", name,
+                          QUOTED_BYTES, text);
     if (!ousac_json_whole(values[STEP_COUNT], &count))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: \"step_count\" must be present and a whole number",
                           name);

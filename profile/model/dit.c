@@ -209,18 +209,19 @@ static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t bloc
     return status ? status : be->add_gated(be, rows, d, ws->hidden, out, mod + 2 * d, dit->N, 6 * d, error);
 }
 
-static ousac_status forward(const ousac_model *model, void *pointer, int branch, size_t count, const float *x,
-                            double timestep, const ousac_linears *linears, float *out, ousac_error *error) {
+static ousac_status forward(const ousac_model *model, void *pointer, const ousac_evaluation *evaluation,
+                            const float *x, const ousac_linears *linears, float *out, ousac_error *error) {
     const ousac_dit *dit = model->state;
     const ousac_backend *be = model->backend;
     workspace *ws = pointer;
+    const size_t count = evaluation->count;
     size_t d = dit->d, rows = count * dit->N, p2 = dit->patch * dit->patch, patch = dit->channels * p2;
     size_t final = p2 * dit->out_channels, sample = dit->N * patch;
     ousac_status status;
     if (count > ws->batch)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a workspace of %zu", count,
                           ws->batch);
-    if ((status = embed_condition(model, ws, branch, count, timestep, error)) ||
+    if ((status = embed_condition(model, ws, evaluation->branch, count, evaluation->timestep, error)) ||
         (status = be->gather(be, count, sample, dit->patch_index, x, sample, ws->patches, sample, error)) ||
         (status = be->linear(be, rows, d, patch, ws->patches, patch, dit->patch_w, patch, dit->patch_bias, 0,
                              ws->hidden, d, error)))

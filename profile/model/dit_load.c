@@ -146,10 +146,12 @@ static ousac_status parse_config(loader *l, const char *text) {
     if (!cJSON_IsObject(l->config))
         return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: not a JSON object", l->config_name);
     const char *prediction = config_text(l, "prediction");
-    if (prediction && strcmp(prediction, "epsilon") != 0)
+    if (!prediction)
+        prediction = config_text(l, "prediction_type");
+    if (prediction && ousac_prediction_parse(&l->model->noise.prediction, prediction))
         return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: \"prediction\" is \"%.40s\"; only \"epsilon\" can be run", l->config_name,
-                          prediction);
+                          "%s: \"%.40s\" is predicted; expected epsilon, v_prediction, flow or sample",
+                          l->config_name, prediction);
     const char *activation = config_text(l, "activation_fn");
     if (activation && strcmp(activation, "gelu-approximate") != 0)
         return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
@@ -727,6 +729,14 @@ static ousac_status fill_model(loader *l) {
     ousac_dit *dit = l->dit;
     model->channels = dit->channels;
     model->height = model->width = dit->side * dit->patch;
+    double guided = (double)dit->channels;
+    if (config_number(l, "guided_channels", &guided) < 0)
+        return OUSAC_STATUS_FORMAT;
+    if (guided < 1 || guided > (double)dit->channels || guided != floor(guided))
+        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
+                          "%s: key \"guided_channels\" is %g; expected 1 to %zu", l->config_name, guided,
+                          dit->channels);
+    model->guided_channels = (size_t)guided;
     ousac_status status = ousac_arch_create_dit(&model->arch, dit->L, dit->N, dit->d, dit->hidden, l->error);
     if (status)
         return status;
@@ -760,8 +770,9 @@ static ousac_status fill_model(loader *l) {
     if (model->use == OUSAC_MODEL_SHAPES)
         model->digest[0] = '\0';
     const char *betas = config_text(l, "betas");
-    return ousac_noise_parse(betas ? betas : DEFAULT_BETAS, l->config_name, &model->alpha_bar,
-                             &model->train_steps, l->error);
+    if ((status = ousac_noise_parse(betas ? betas : DEFAULT_BETAS, l->config_name, &model->noise, l->error)))
+        return status;
+    return ousac_noise_check(&model->noise, l->config_name, l->error);
 }
 
 int ousac_dit_recognises(const ousac_safetensors *file) {

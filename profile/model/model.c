@@ -89,7 +89,7 @@ void ousac_model_free(ousac_model *model) {
     if (model->family)
         model->family->unload(model);
     ousac_arch_free(&model->arch);
-    ousac_free(model->alpha_bar);
+    ousac_noise_free(&model->noise);
     ousac_free(model->weight);
     ousac_free(model->bias);
     ousac_free(model->source);

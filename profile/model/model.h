@@ -18,6 +18,7 @@
 #include "formats/safetensors.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
+#include "profile/model/noise.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +56,14 @@ typedef enum ousac_model_use {
     OUSAC_MODEL_SHAPES = 2   /* as FACTORS, but no value was looked at, and the digest is empty */
 } ousac_model_use;
 
+/* What a forward is asked for. */
+typedef struct ousac_evaluation {
+    int branch;   /* OUSAC_BRANCH_COND or OUSAC_BRANCH_UNCOND (formats/schedule.h) */
+    size_t count; /* samples, those whose inputs the workspace holds */
+    double timestep;
+    double guidance; /* the step's scale, 1 without guidance: for models that are told it */
+} ousac_evaluation;
+
 /* Values that config.json may lack; 0 or NULL: take them from the config. */
 typedef struct ousac_model_options {
     const char *config_path; /* NULL: config.json beside the checkpoint */
@@ -69,7 +78,7 @@ typedef struct ousac_family {
     const char *name;
     /* 1 where the tensor names are of this family. */
     int (*recognises)(const ousac_safetensors *file);
-    /* Fills arch, sample shape, noise schedule, weights, digest. `config` is the text of config.json or NULL;
+    /* Fills arch, sample shape, noise, guided channels, weights, digest. `config` is the text of config.json or NULL;
      * `config_name` names it in messages. Frees what it made where it fails. */
     ousac_status (*load)(ousac_model *model, const ousac_safetensors *file, const char *config,
                          const char *config_name, const ousac_model_options *options, ousac_error *error);
@@ -85,11 +94,11 @@ typedef struct ousac_family {
                                 size_t count, ousac_error *error);
     /* Text of the conditioning of a sample, for people ("class 3, ring"), at most size bytes. */
     void (*describe_input)(const ousac_model *model, uint64_t seed, uint64_t sample, char *text, size_t size);
-    /* x (count, channels, height, width) -> predicted noise, same shape; backend memory. Runs within a
-     * sequence of the backend (calib/backend/backend.h), so nothing in it may wait for a result. */
-    ousac_status (*forward)(const ousac_model *model, void *workspace, int branch, size_t count,
-                            const float *x, double timestep, const ousac_linears *linears, float *out,
-                            ousac_error *error);
+    /* x (count, channels, height, width) -> what the model predicts (ousac_model.noise), same shape; backend
+     * memory. Runs within a sequence of the backend (calib/backend/backend.h), so nothing in it may wait for
+     * a result. */
+    ousac_status (*forward)(const ousac_model *model, void *workspace, const ousac_evaluation *evaluation,
+                            const float *x, const ousac_linears *linears, float *out, ousac_error *error);
 } ousac_family;
 
 /* Where a checkpoint holds the weights of a site: m * n elements of a tensor, row-major. */
@@ -105,8 +114,8 @@ struct ousac_model {
     ousac_arch arch;
     char *path; /* as given */
     size_t channels, height, width;
-    size_t train_steps;              /* T */
-    double *alpha_bar;               /* (T): products of 1 - beta, in double */
+    size_t guided_channels;          /* guidance acts on the first of the channels; 1 to channels */
+    ousac_noise noise;               /* levels, and what is predicted */
     int has_uncond;                  /* 1: the unconditional branch can be run */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used */
     ousac_model_use use;

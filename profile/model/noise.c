@@ -1,6 +1,7 @@
 #include "profile/model/noise.h"
 
 #include "formats/memory.h"
+#include "formats/sha256.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,33 +9,111 @@
 
 enum { STEPS_MAX = 1000000 };
 
-ousac_status ousac_noise_parse(const char *text, const char *where, double **alpha_bar, size_t *steps,
-                               ousac_error *error) {
+static const char *const NAMES[] = {"epsilon", "v", "flow", "sample"};
+enum { PREDICTIONS = sizeof NAMES / sizeof *NAMES };
+
+const char *ousac_prediction_name(ousac_prediction prediction) {
+    return (unsigned)prediction < PREDICTIONS ? NAMES[prediction] : "?";
+}
+
+int ousac_prediction_parse(ousac_prediction *prediction, const char *name) {
+    static const char end[] = "_prediction";
+    for (int i = 0; i < PREDICTIONS; i++) {
+        const size_t length = strlen(NAMES[i]);
+        if (strcmp(name, NAMES[i]) == 0 ||
+            ((i == OUSAC_PREDICTION_V || i == OUSAC_PREDICTION_FLOW) &&
+             strncmp(name, NAMES[i], length) == 0 && strcmp(name + length, end) == 0)) {
+            *prediction = (ousac_prediction)i;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+/* Products of 1 - beta, beta from `first` to `last`, evenly in itself or in its root. */
+static double *alpha_bars(double first, double last, size_t count, int in_root) {
+    double *products = ousac_malloc(count, sizeof *products);
+    const double from = in_root ? sqrt(first) : first, to = in_root ? sqrt(last) : last;
+    double product = 1;
+    for (size_t t = 0; products && t < count; t++) {
+        const double beta = count > 1 ? from + (to - from) * (double)t / (double)(count - 1) : from;
+        product *= 1 - (in_root ? beta * beta : beta);
+        products[t] = product;
+    }
+    return products;
+}
+
+ousac_status ousac_noise_parse(const char *text, const char *where, ousac_noise *noise, ousac_error *error) {
     char kind[32];
-    double first, last;
+    double first = 0.5, last = 0.5;
     unsigned long count;
     char rest;
-    if (sscanf(text, "%31s %lf %lf %lu %c", kind, &first, &last, &count, &rest) != 4 ||
-        (strcmp(kind, "linear") != 0 && strcmp(kind, "scaled_linear") != 0))
+    const int flows = sscanf(text, "flow %lu %c", &count, &rest) == 1;
+    if (!flows && (sscanf(text, "%31s %lf %lf %lu %c", kind, &first, &last, &count, &rest) != 4 ||
+                   (strcmp(kind, "linear") != 0 && strcmp(kind, "scaled_linear") != 0)))
         return OUSAC_FAIL(
             error, OUSAC_STATUS_FORMAT,
-            "%s: betas \"%s\": expected \"linear FIRST LAST STEPS\" or \"scaled_linear FIRST LAST STEPS\"",
+            "%s: betas \"%s\": expected \"linear FIRST LAST STEPS\", \"scaled_linear FIRST LAST "
+            "STEPS\" or \"flow STEPS\"",
             where, text);
     if (!(first > 0 && last > 0 && first < 1 && last < 1) || count < 1 || count > STEPS_MAX)
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                           "%s: betas \"%s\": expected betas within (0, 1) and 1 to %d steps", where, text,
                           STEPS_MAX);
-    double *products = ousac_malloc(count, sizeof *products);
-    if (!products)
+    double *products = flows ? NULL : alpha_bars(first, last, count, strcmp(kind, "scaled_linear") == 0);
+    if (!flows && !products)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for %lu noise levels", where, count);
-    int scaled = strcmp(kind, "scaled_linear") == 0;
-    double from = scaled ? sqrt(first) : first, to = scaled ? sqrt(last) : last, product = 1;
-    for (unsigned long t = 0; t < count; t++) {
-        double beta = count > 1 ? from + (to - from) * (double)t / (double)(count - 1) : from;
-        product *= 1 - (scaled ? beta * beta : beta);
-        products[t] = product;
-    }
-    *alpha_bar = products;
-    *steps = count;
+    noise->kind = flows ? OUSAC_NOISE_FLOW : OUSAC_NOISE_DIFFUSION;
+    noise->train_steps = count;
+    noise->alpha_bar = products;
     return OUSAC_STATUS_OK;
+}
+
+void ousac_noise_free(ousac_noise *noise) {
+    ousac_free(noise->alpha_bar);
+    noise->alpha_bar = NULL;
+}
+
+ousac_status ousac_noise_check(const ousac_noise *noise, const char *where, ousac_error *error) {
+    const int flows = noise->kind == OUSAC_NOISE_FLOW;
+    if ((noise->prediction == OUSAC_PREDICTION_V && flows) ||
+        (noise->prediction == OUSAC_PREDICTION_FLOW && !flows))
+        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
+                          "%s: a model that predicts %s is not defined under the noise levels of %s", where,
+                          ousac_prediction_name(noise->prediction), flows ? "a flow" : "betas");
+    return OUSAC_STATUS_OK;
+}
+
+double ousac_noise_last(const ousac_noise *noise) {
+    return (double)noise->train_steps - (noise->kind == OUSAC_NOISE_FLOW ? 0 : 1);
+}
+
+int ousac_noise_at(const ousac_noise *noise, double timestep, ousac_noise_level *level) {
+    if (!(timestep >= 0 && timestep <= ousac_noise_last(noise)))
+        return -1;
+    if (noise->kind == OUSAC_NOISE_FLOW) {
+        const double sigma = timestep / (double)noise->train_steps;
+        *level = (ousac_noise_level){(1 - sigma) * (1 - sigma), sigma * sigma};
+        return 0;
+    }
+    const size_t whole = (size_t)timestep;
+    const double part = timestep - (double)whole;
+    double bar = noise->alpha_bar[whole];
+    if (part > 0)
+        bar = exp((1 - part) * log(bar) + part * log(noise->alpha_bar[whole + 1]));
+    *level = (ousac_noise_level){bar, 1 - bar};
+    return 0;
+}
+
+void ousac_noise_word(const ousac_noise *noise, char word[OUSAC_NOISE_WORD_BYTES]) {
+    char digest[OUSAC_DIGEST_CHARS];
+    ousac_sha256 state;
+    if (noise->kind == OUSAC_NOISE_FLOW) {
+        (void)snprintf(word, OUSAC_NOISE_WORD_BYTES, "flow/%zu", noise->train_steps);
+        return;
+    }
+    ousac_sha256_begin(&state);
+    ousac_sha256_add(&state, noise->alpha_bar, noise->train_steps * sizeof *noise->alpha_bar);
+    ousac_sha256_end(&state, digest);
+    (void)snprintf(word, OUSAC_NOISE_WORD_BYTES, "diffusion/%zu/%.16s", noise->train_steps, digest);
 }

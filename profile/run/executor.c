@@ -267,26 +267,22 @@ ousac_status ousac_executor_begin(ousac_executor *ex, size_t step, int branch, o
     return OUSAC_STATUS_OK;
 }
 
-ousac_status ousac_executor_forward(ousac_executor *ex, void *workspace, const float *x, double timestep,
-                                    float *out, ousac_error *error) {
+ousac_status ousac_executor_forward(ousac_executor *ex, void *workspace, const float *x,
+                                    const ousac_step *step, float *out, ousac_error *error) {
     const ousac_model *model = ex->model;
     const ousac_backend *be = model->backend;
     const ousac_observer *o = ex->observer;
+    const ousac_evaluation evaluation = {ex->branch, ex->count, step->timestep, step->scale};
     const int sequence = be->sequence_begin && (!o || o->late || !(o->linear || o->module));
     ousac_status status = sequence ? be->sequence_begin(be, error) : OUSAC_STATUS_OK;
     if (status)
         return status;
-    status = model->family->forward(model, workspace, ex->branch, ex->count, x, timestep, &ex->linears, out,
-                                    error);
+    status = model->family->forward(model, workspace, &evaluation, x, &ex->linears, out, error);
     if (sequence) {
         const ousac_status ended = be->sequence_end(be, !status, status ? NULL : error);
         status = status ? status : ended;
     }
     return status;
-}
-
-const ousac_linears *ousac_executor_linears(const ousac_executor *ex) {
-    return &ex->linears;
 }
 
 void ousac_executor_end(ousac_executor *ex) {

@@ -76,12 +76,11 @@ void ousac_executor_reset(ousac_executor *executor);
 ousac_status ousac_executor_begin(ousac_executor *executor, size_t step, int branch, ousac_gate gate,
                                   size_t count, const ousac_observer *observer, ousac_gate *effective,
                                   ousac_error *error);
-/* The model's forward of the evaluation begun, x and out as in ousac_family.forward: as one sequence of the
- * backend where it has those and no observer of linears or modules needs results at once. */
+/* The model's forward of the evaluation begun, at the timestep and scale of `step`, x and out as in
+ * ousac_family.forward: as one sequence of the backend where it has those and no observer of linears or
+ * modules needs results at once. */
 ousac_status ousac_executor_forward(ousac_executor *executor, void *workspace, const float *x,
-                                    double timestep, float *out, ousac_error *error);
-/* The linears of the evaluation begun. */
-const ousac_linears *ousac_executor_linears(const ousac_executor *executor);
+                                    const ousac_step *step, float *out, ousac_error *error);
 void ousac_executor_end(ousac_executor *executor);
 
 const ousac_counters *ousac_executor_counters(const ousac_executor *executor);

@@ -10,7 +10,7 @@
 
 /* What one micro-batch measured: sums over its samples. */
 typedef struct measured {
-    double *energy[OUSAC_BRANCHES]; /* as in the probe */
+    double *energy[OUSAC_BRANCHES], *unguided[OUSAC_BRANCHES]; /* as in the probe */
     double *moved, *disturbance; /* (step_count): relative squared error of the end; squared error put in */
 } measured;
 
@@ -19,6 +19,7 @@ typedef struct shared {
     const ousac_probe *probe;
     ousac_solver_step *solver;
     size_t size, batch_count;
+    ousac_solver_layout layout;
     measured *batch; /* (batch_count) */
     pthread_mutex_t lock;
     /* under the lock: */
@@ -48,10 +49,17 @@ static int is_probed(const ousac_probe_options *options, size_t step) {
     return step % options->stride == options->stride / 2;
 }
 
-static double branch_weight(const ousac_step *step, int branch) {
+/* Of a branch that the step evaluates, in the prediction that the solver sees. */
+static double branch_weight(const ousac_step *step, int branch, int guided) {
     if (step->mode != OUSAC_MODE_CFG)
         return 1;
+    if (!guided)
+        return branch == OUSAC_BRANCH_COND;
     return branch == OUSAC_BRANCH_COND ? step->scale : 1 - step->scale;
+}
+
+static int is_guided(const shared *sh, size_t value) {
+    return value % sh->layout.sample < sh->layout.guided;
 }
 
 static ousac_status predict(worker *w, ousac_executor *executor, size_t step, int branch, ousac_gate gate,
@@ -65,7 +73,7 @@ static ousac_status predict(worker *w, ousac_executor *executor, size_t step, in
         status = ousac_executor_begin(executor, step, branch, gate, count, NULL, &effective, error);
     if (status)
         return status;
-    status = ousac_executor_forward(executor, w->workspace, w->x_device, o->schedule->steps[step].timestep,
+    status = ousac_executor_forward(executor, w->workspace, w->x_device, &o->schedule->steps[step],
                                     w->eps_device, error);
     ousac_executor_end(executor);
     return status ? status : be->download(be, eps, w->eps_device, bytes, error);
@@ -75,8 +83,9 @@ static ousac_status advance(worker *w, size_t step, size_t count, float *x, ousa
                             ousac_error *error) {
     const ousac_schedule *schedule = w->shared->options->schedule;
     if (ousac_solver_advance(&w->shared->solver[step], &schedule->steps[step],
-                             schedule->fitted ? &schedule->fitted[step] : NULL, count * w->shared->size,
-                             w->eps[OUSAC_BRANCH_COND], w->eps[OUSAC_BRANCH_UNCOND], x, memory))
+                             schedule->fitted ? &schedule->fitted[step] : NULL, &w->shared->layout,
+                             count * w->shared->size, w->eps[OUSAC_BRANCH_COND], w->eps[OUSAC_BRANCH_UNCOND],
+                             x, memory))
         return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
                           "schedule %s, step %zu: the model's output is not finite", schedule->name, step);
     return OUSAC_STATUS_OK;
@@ -93,12 +102,13 @@ static ousac_status measure_ages(worker *w, measured *m, size_t step, int branch
     for (size_t a = 1; a < o->horizon && a <= j && !status; a++) {
         status = predict(w, w->aged[(j - a) % o->horizon], step, branch, OUSAC_GATE_CACHED, count, x,
                          w->other, error);
-        double sum = 0;
+        double sum[2] = {0, 0}; /* of unguided and of guided channels */
         for (size_t i = 0; i < values && !status; i++) {
             const double d = (double)w->other[i] - (double)w->eps[branch][i];
-            sum += d * d;
+            sum[is_guided(w->shared, i)] += d * d;
         }
-        m->energy[branch][j * o->horizon + a] += sum;
+        m->energy[branch][j * o->horizon + a] += sum[1];
+        m->unguided[branch][j * o->horizon + a] += sum[0];
         /* a typical error, two evaluations old, is what the influence is probed with */
         if (branch == OUSAC_BRANCH_COND && a <= 2 && is_probed(o, step))
             for (size_t i = 0; i < values && !status; i++)
@@ -192,9 +202,9 @@ static ousac_status measure_batch(worker *w, size_t batch, ousac_error *error) {
         for (int b = 0; b < OUSAC_BRANCHES && !status; b++)
             if (ousac_mode_evaluates(o->schedule->steps[k].mode, b))
                 status = measure_ages(w, m, k, b, evaluation[b]++, count, error);
-        const double weight = branch_weight(&o->schedule->steps[k], OUSAC_BRANCH_COND);
         for (size_t i = 0; i < at && !status; i++)
-            w->offset[k * at + i] *= (float)weight;
+            w->offset[k * at + i] *=
+                (float)branch_weight(&o->schedule->steps[k], OUSAC_BRANCH_COND, is_guided(w->shared, i));
         memcpy(w->x + (k + 1) * at, w->x + k * at, at * sizeof *w->x);
         ousac_solver_memory_copy(&w->memory[k + 1], &w->memory[k], at);
         if (!status)
@@ -293,16 +303,21 @@ static ousac_status worker_create(worker *w, shared *sh, ousac_error *error) {
 
 static ousac_status measured_create(measured *m, const ousac_probe *probe, ousac_error *error) {
     int ok = 1;
-    for (int b = 0; b < OUSAC_BRANCHES; b++)
-        ok &= (m->energy[b] = ousac_calloc(probe->evaluations[b] * probe->horizon, sizeof(double))) != NULL;
+    for (int b = 0; b < OUSAC_BRANCHES; b++) {
+        const size_t ages = probe->evaluations[b] * probe->horizon;
+        ok &= (m->energy[b] = ousac_calloc(ages, sizeof(double))) != NULL;
+        ok &= (m->unguided[b] = ousac_calloc(ages, sizeof(double))) != NULL;
+    }
     ok &= (m->moved = ousac_calloc(probe->step_count, sizeof(double))) != NULL;
     ok &= (m->disturbance = ousac_calloc(probe->step_count, sizeof(double))) != NULL;
     return ok ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to probe");
 }
 
 static void measured_free(measured *m) {
-    for (int b = 0; b < OUSAC_BRANCHES; b++)
+    for (int b = 0; b < OUSAC_BRANCHES; b++) {
         ousac_free(m->energy[b]);
+        ousac_free(m->unguided[b]);
+    }
     ousac_free(m->moved);
     ousac_free(m->disturbance);
 }
@@ -313,6 +328,7 @@ void ousac_probe_free(ousac_probe *probe) {
     for (int b = 0; b < OUSAC_BRANCHES; b++) {
         ousac_free(probe->step[b]);
         ousac_free(probe->energy[b]);
+        ousac_free(probe->unguided[b]);
     }
     ousac_free(probe->influence);
     ousac_free(probe);
@@ -326,8 +342,10 @@ static ousac_status conclude(const shared *sh, ousac_probe *probe, ousac_error *
     size_t last = SIZE_MAX;
     for (size_t i = 0; i < sh->batch_count && !status; i++) {
         for (int b = 0; b < OUSAC_BRANCHES; b++)
-            for (size_t j = 0; j < probe->evaluations[b] * probe->horizon; j++)
+            for (size_t j = 0; j < probe->evaluations[b] * probe->horizon; j++) {
                 probe->energy[b][j] += sh->batch[i].energy[b][j] / (double)count;
+                probe->unguided[b][j] += sh->batch[i].unguided[b][j] / (double)count;
+            }
         for (size_t k = 0; k < probe->step_count; k++) {
             sum.moved[k] += sh->batch[i].moved[k];
             sum.disturbance[k] += sh->batch[i].disturbance[k];
@@ -366,7 +384,8 @@ static ousac_status probe_allocate(ousac_probe **out, const ousac_probe_options 
             if (ousac_mode_evaluates(o->schedule->steps[k].mode, b))
                 probe->step[b][probe->evaluations[b]++] = k;
         ok = ok &&
-             (probe->energy[b] = ousac_calloc(probe->evaluations[b] * o->horizon, sizeof(double))) != NULL;
+             (probe->energy[b] = ousac_calloc(probe->evaluations[b] * o->horizon, sizeof(double))) != NULL &&
+             (probe->unguided[b] = ousac_calloc(probe->evaluations[b] * o->horizon, sizeof(double))) != NULL;
     }
     *out = probe;
     return ok ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to probe");
@@ -393,6 +412,7 @@ ousac_status ousac_probe_create(ousac_probe **out, const ousac_probe_options *o,
         goto done;
     sh.probe = probe;
     sh.size = ousac_model_sample_size(o->model);
+    sh.layout = ousac_run_layout(o->model);
     sh.batch_count = (o->count - 1) / o->micro_batch + 1;
     sh.failed = sh.batch_count;
     threads = o->threads < sh.batch_count ? o->threads : sh.batch_count;
@@ -442,9 +462,13 @@ void ousac_probe_amplitude(const ousac_probe *probe, const ousac_schedule *sched
                            double *amplitude) {
     for (size_t j = 0; j < probe->evaluations[branch]; j++) {
         const size_t step = probe->step[branch][j];
-        const double weight = fabs(branch_weight(&schedule->steps[step], branch));
-        for (size_t a = 0; a < probe->horizon; a++)
-            amplitude[j * probe->horizon + a] =
-                weight * sqrt(probe->influence[step] * probe->energy[branch][j * probe->horizon + a]);
+        const double weight = fabs(branch_weight(&schedule->steps[step], branch, 1));
+        const double other = branch_weight(&schedule->steps[step], branch, 0);
+        for (size_t a = 0; a < probe->horizon; a++) {
+            const size_t at = j * probe->horizon + a;
+            const double rest = other * other * probe->influence[step] * probe->unguided[branch][at];
+            amplitude[at] =
+                hypot(weight * sqrt(probe->influence[step] * probe->energy[branch][at]), sqrt(rest));
+        }
     }
 }

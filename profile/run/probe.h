@@ -6,7 +6,7 @@
  *
  *     energy(j, a) = mean over samples || eps_cached - eps ||^2,   evaluation j, cached a evaluations ago
  *
- * and at every stride-th step the trajectory is run to its end with the prediction moved by such an error,
+ * the channels that guidance acts on and the others apart, and at every stride-th step the trajectory is run to its end with the prediction moved by such an error,
  * which gives the influence of the step, relative squared error of the final sample per unit of squared error
  * of the prediction; steps between are interpolated in the logarithm.
  */
@@ -40,10 +40,11 @@ typedef struct ousac_probe_options {
 typedef struct ousac_probe {
     size_t step_count, horizon;
     size_t evaluations[OUSAC_BRANCHES];
-    size_t *step[OUSAC_BRANCHES];   /* (evaluations): the step of each */
-    double *energy[OUSAC_BRANCHES]; /* (evaluations, horizon); 0 at age 0 and at ages beyond the first
-                                       evaluation */
-    double *influence;              /* (step_count) */
+    size_t *step[OUSAC_BRANCHES]; /* (evaluations): the step of each */
+    /* (evaluations, horizon); 0 at age 0 and at ages beyond the first evaluation. `energy` is of the channels
+     * that guidance acts on, `unguided` of the others. */
+    double *energy[OUSAC_BRANCHES], *unguided[OUSAC_BRANCHES];
+    double *influence; /* (step_count) */
 } ousac_probe;
 
 /* Errors: those of a run; NUMBER where nothing could be measured because every error was zero. */
@@ -51,7 +52,8 @@ ousac_status ousac_probe_create(ousac_probe **probe, const ousac_probe_options *
 void ousac_probe_free(ousac_probe *probe);
 
 /* Amplitudes of a branch for calib/choose/placement.h, (evaluations, horizon): the root of influence x energy x the
- * square of the weight that guidance gives the branch at that step. */
+ * square of the weight that guidance gives the branch at that step; of unguided channels it gives the
+ * conditional branch 1, the other 0. */
 void ousac_probe_amplitude(const ousac_probe *probe, const ousac_schedule *schedule, int branch,
                            double *amplitude);
 

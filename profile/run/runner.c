@@ -48,12 +48,11 @@ ousac_status ousac_run_check_schedule(const ousac_model *model, const ousac_sche
                                       ousac_error *error) {
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *step = &schedule->steps[i];
-        if (step->timestep < 0 || step->timestep > (double)(model->train_steps - 1) ||
-            step->timestep != floor(step->timestep))
-            return OUSAC_FAIL(
-                error, OUSAC_STATUS_USAGE,
-                "schedule %s, step %zu: timestep %g, but the model has whole timesteps 0 to %zu",
-                schedule->name, i, step->timestep, model->train_steps - 1);
+        ousac_noise_level level;
+        if (ousac_noise_at(&model->noise, step->timestep, &level))
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "schedule %s, step %zu: timestep %g, but the model has timesteps 0 to %g",
+                              schedule->name, i, step->timestep, ousac_noise_last(&model->noise));
         if (ousac_mode_evaluates(step->mode, OUSAC_BRANCH_UNCOND) && !model->has_uncond)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                               "schedule %s, step %zu: mode %s, but %s has no unconditional label",
@@ -76,23 +75,28 @@ static ousac_status check(const ousac_run *run, ousac_error *error) {
     return ousac_run_check_schedule(run->model, run->schedule, error);
 }
 
+ousac_solver_layout ousac_run_layout(const ousac_model *model) {
+    return (ousac_solver_layout){ousac_model_sample_size(model),
+                                 model->guided_channels * model->height * model->width};
+}
+
 ousac_status ousac_run_solver_steps(const ousac_model *model, const ousac_schedule *schedule,
                                     ousac_solver_step **steps, ousac_error *error) {
     const size_t count = schedule->step_count;
     ousac_status status = OUSAC_STATUS_OK;
-    double *alpha_bar = ousac_malloc(count + 1, sizeof *alpha_bar);
+    ousac_noise_level *level = ousac_malloc(count + 1, sizeof *level);
     *steps = ousac_calloc(count, sizeof **steps);
-    if (!alpha_bar || !*steps) {
+    if (!level || !*steps) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu steps", count);
     } else {
         for (size_t i = 0; i < count; i++)
-            alpha_bar[i] = model->alpha_bar[(size_t)schedule->steps[i].timestep];
-        alpha_bar[count] = 1; /* after the last step */
-        status = ousac_solver_steps(schedule->solver, alpha_bar, count, *steps, error);
+            (void)ousac_noise_at(&model->noise, schedule->steps[i].timestep, &level[i]);
+        level[count] = OUSAC_NOISE_NONE; /* after the last step */
+        status = ousac_solver_steps(schedule->solver, model->noise.prediction, level, count, *steps, error);
         if (status)
             (void)ousac_error_prefix(error, "schedule %s", schedule->name);
     }
-    ousac_free(alpha_bar);
+    ousac_free(level);
     if (status) {
         ousac_free(*steps);
         *steps = NULL;
@@ -116,7 +120,7 @@ static ousac_status evaluate(worker *w, size_t step, int branch, uint64_t first,
     if (observer->begin)
         status = observer->begin(observer->self, step, branch, effective, first, count, error);
     if (!status)
-        status = ousac_executor_forward(w->executor, w->workspace, w->x, s->timestep, w->eps, error);
+        status = ousac_executor_forward(w->executor, w->workspace, w->x, s, w->eps, error);
     if (!status && observer->end)
         status = observer->end(observer->self, error);
     if (!status)
@@ -128,10 +132,11 @@ static ousac_status evaluate(worker *w, size_t step, int branch, uint64_t first,
 
 static ousac_status advance(worker *w, size_t step, size_t count, ousac_error *error) {
     const ousac_schedule *schedule = w->shared->run->schedule;
+    const ousac_solver_layout layout = ousac_run_layout(w->shared->run->model);
     if (ousac_solver_advance(&w->shared->steps[step], &schedule->steps[step],
-                             schedule->fitted ? &schedule->fitted[step] : NULL, count * w->shared->sample,
-                             w->eps_host[OUSAC_BRANCH_COND], w->eps_host[OUSAC_BRANCH_UNCOND], w->state,
-                             &w->memory))
+                             schedule->fitted ? &schedule->fitted[step] : NULL, &layout,
+                             count * w->shared->sample, w->eps_host[OUSAC_BRANCH_COND],
+                             w->eps_host[OUSAC_BRANCH_UNCOND], w->state, &w->memory))
         return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
                           "schedule %s, step %zu, %s: the model's output is not finite", schedule->name, step,
                           ousac_mode_name(schedule->steps[step].mode));

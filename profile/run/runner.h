@@ -55,6 +55,9 @@ typedef struct ousac_run {
 ousac_status ousac_run_solver_steps(const ousac_model *model, const ousac_schedule *schedule,
                                     ousac_solver_step **steps, ousac_error *error);
 
+/* How the model's samples are made of values. */
+ousac_solver_layout ousac_run_layout(const ousac_model *model);
+
 /* USAGE where the schedule has timesteps that the model does not have, or evaluates an unconditional branch
  * that it cannot run. */
 ousac_status ousac_run_check_schedule(const ousac_model *model, const ousac_schedule *schedule,

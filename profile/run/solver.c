@@ -10,56 +10,107 @@ int ousac_solver_looks_back(ousac_solver solver) {
     return solver == OUSAC_SOLVER_DPMPP_2M;
 }
 
-static ousac_status check_range(ousac_solver solver, const double *alpha_bar, size_t count,
-                                ousac_error *error) {
-    for (size_t i = 0; i <= count; i++) {
-        const int may_be_one = i == count || solver == OUSAC_SOLVER_DDIM;
-        if (!(alpha_bar[i] > 0 && (alpha_bar[i] < 1 || (may_be_one && alpha_bar[i] == 1))))
-            return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
-                              "step %zu: alpha_bar is %.17g; expected above 0, %s 1", i, alpha_bar[i],
-                              may_be_one ? "at most" : "below");
+/* Data and noise as combinations of the state and the prediction. */
+typedef struct implied {
+    double data_x, data_p, noise_x, noise_p;
+} implied;
+
+static implied implied_by(ousac_prediction prediction, ousac_noise_level at) {
+    const double alpha = sqrt(at.alpha2), sigma = sqrt(at.sigma2);
+    switch (prediction) {
+    case OUSAC_PREDICTION_EPSILON:
+        return (implied){1 / sqrt(at.alpha2), -sqrt(at.sigma2 / at.alpha2), 0, 1};
+    case OUSAC_PREDICTION_V:
+        return (implied){alpha, -sigma, sigma, alpha};
+    case OUSAC_PREDICTION_FLOW:
+        return (implied){1, -sigma, 1, alpha};
+    case OUSAC_PREDICTION_SAMPLE:
+        break;
     }
-    return OUSAC_STATUS_OK;
+    return (implied){0, 1, 1 / sigma, -alpha / sigma};
 }
 
-/* x' = sqrt(a'/a) x + (sqrt(1 - a') - sqrt(a' (1 - a) / a)) eps. */
-static void ddim(double a, double next, ousac_solver_step *step) {
-    step->x = sqrt(next / a);
-    step->eps = sqrt(1 - next) - sqrt(next * (1 - a) / a);
+/* x' = alpha' D + sigma' E. Of a predicted E: sqrt(a'/a) x + (sigma' - sqrt(a' sigma^2 / a)) eps. */
+static void ddim(ousac_prediction prediction, ousac_noise_level at, ousac_noise_level next,
+                 ousac_solver_step *step) {
+    const implied of = implied_by(prediction, at);
+    const double alpha = sqrt(next.alpha2), sigma = sqrt(next.sigma2);
+    if (prediction == OUSAC_PREDICTION_EPSILON) {
+        step->x = sqrt(next.alpha2 / at.alpha2);
+        step->eps = sigma - sqrt(next.alpha2 * at.sigma2 / at.alpha2);
+    } else {
+        step->x = alpha * of.data_x + sigma * of.noise_x;
+        step->eps = alpha * of.data_p + sigma * of.noise_p;
+    }
+}
+
+/* dx / dsigma = E - D, where alpha + sigma = 1: x' = x + (sigma' - sigma) (E - D). */
+static void flow_euler(ousac_prediction prediction, ousac_noise_level at, ousac_noise_level next,
+                       ousac_solver_step *step) {
+    const implied of = implied_by(prediction, at);
+    const double h = sqrt(next.sigma2) - sqrt(at.sigma2);
+    step->x = 1 + h * (of.noise_x - of.data_x);
+    step->eps = h * (prediction == OUSAC_PREDICTION_FLOW ? 1 : of.noise_p - of.data_p);
 }
 
 /* log(alpha / sigma). */
-static double half_log_snr(double a) {
-    return 0.5 * (log(a) - log1p(-a));
+static double half_log_snr(ousac_noise_level at) {
+    return 0.5 * (log(at.alpha2) - (at.sigma2 == 1 - at.alpha2 ? log1p(-at.alpha2) : log(at.sigma2)));
 }
 
 /* x' = (sigma' / sigma) x + k ((1 + g) D - g D_before), k = alpha' (1 - exp(-h)) = alpha' - alpha sigma' /
  * sigma, g = h / (2 h_before). */
-static void dpmpp_2m(double a, double next, double g, ousac_solver_step *step) {
-    const double ratio = sqrt((1 - next) / (1 - a)), k = sqrt(next) - sqrt(a) * ratio;
+static void dpmpp_2m(ousac_noise_level at, ousac_noise_level next, double g, ousac_solver_step *step) {
+    const double ratio = sqrt(next.sigma2 / at.sigma2), k = sqrt(next.alpha2) - sqrt(at.alpha2) * ratio;
     step->x = ratio + k * (1 + g) * step->data_x;
     step->eps = k * (1 + g) * step->data_eps;
     step->before = -k * g;
 }
 
-ousac_status ousac_solver_steps(ousac_solver solver, const double *alpha_bar, size_t count,
-                                ousac_solver_step *steps, ousac_error *error) {
-    if (solver != OUSAC_SOLVER_DDIM && solver != OUSAC_SOLVER_DPMPP_2M)
+/* What a level must be for finite coefficients. */
+static ousac_status check_level(ousac_solver solver, ousac_prediction prediction, ousac_noise_level at,
+                                size_t i, int last, ousac_error *error) {
+    const int needs_noise =
+        !last && (solver == OUSAC_SOLVER_DPMPP_2M || prediction == OUSAC_PREDICTION_SAMPLE);
+    if (!(at.alpha2 >= 0 && at.alpha2 <= 1 && at.sigma2 >= 0 && at.sigma2 <= 1) ||
+        (prediction == OUSAC_PREDICTION_EPSILON && at.alpha2 == 0) || (needs_noise && at.sigma2 == 0))
+        return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
+                          "step %zu: alpha^2 is %.17g, sigma^2 %.17g; expected within [0, 1]%s%s", i,
+                          at.alpha2, at.sigma2,
+                          prediction == OUSAC_PREDICTION_EPSILON ? ", alpha above 0" : "",
+                          needs_noise ? ", sigma above 0" : "");
+    if (solver == OUSAC_SOLVER_FLOW_EULER && fabs(sqrt(at.alpha2) + sqrt(at.sigma2) - 1) > 1e-9)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "step %zu: solver flow-euler follows straight lines from data to noise, which the "
+                          "model's noise levels are not",
+                          i);
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_solver_steps(ousac_solver solver, ousac_prediction prediction,
+                                const ousac_noise_level *level, size_t count, ousac_solver_step *steps,
+                                ousac_error *error) {
+    if (solver != OUSAC_SOLVER_DDIM && solver != OUSAC_SOLVER_DPMPP_2M && solver != OUSAC_SOLVER_FLOW_EULER)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "solver %d is none", (int)solver);
-    const ousac_status status = check_range(solver, alpha_bar, count, error);
-    if (status)
-        return status;
+    for (size_t i = 0; i <= count; i++) {
+        const ousac_status status = check_level(solver, prediction, level[i], i, i == count, error);
+        if (status)
+            return status;
+    }
     double h_before = 0; /* 0: the step before cannot be looked at */
     for (size_t i = 0; i < count; i++) {
-        const double a = alpha_bar[i], next = alpha_bar[i + 1];
-        const double h = next < 1 ? half_log_snr(next) - half_log_snr(a) : INFINITY;
-        steps[i] = (ousac_solver_step){.data_x = 1 / sqrt(a), .data_eps = -sqrt((1 - a) / a)};
-        /* A first-order step of either solver is the same; DDIM's form of it is the shorter sum. */
-        if (solver == OUSAC_SOLVER_DDIM || h_before == 0 || !isfinite(h))
-            ddim(a, next, &steps[i]);
+        const ousac_noise_level at = level[i], next = level[i + 1];
+        const double h = next.sigma2 > 0 ? half_log_snr(next) - half_log_snr(at) : INFINITY;
+        const implied of = implied_by(prediction, at);
+        steps[i] = (ousac_solver_step){.data_x = of.data_x, .data_eps = of.data_p};
+        /* A first-order step of DPM-Solver++ is DDIM's, whose form is the shorter sum. */
+        if (solver == OUSAC_SOLVER_FLOW_EULER)
+            flow_euler(prediction, at, next, &steps[i]);
+        else if (solver == OUSAC_SOLVER_DDIM || h_before == 0 || !isfinite(h))
+            ddim(prediction, at, next, &steps[i]);
         else
-            dpmpp_2m(a, next, h / (2 * h_before), &steps[i]);
-        h_before = h;
+            dpmpp_2m(at, next, h / (2 * h_before), &steps[i]);
+        h_before = isfinite(h) ? h : 0;
     }
     return OUSAC_STATUS_OK;
 }
@@ -112,29 +163,31 @@ void ousac_solver_memory_copy(ousac_solver_memory *to, const ousac_solver_memory
 
 /* --- a step --- */
 
-/* e of value i: guided, or of one branch with the guidance that the last guided step left. */
+/* e of value i: guided where guidance acts on it, or of one branch with the guidance that the last guided
+ * step left. */
 static double guided(const ousac_step *step, double hold, const float *cond, const float *uncond, size_t i,
-                     ousac_solver_memory *memory) {
+                     int acts, ousac_solver_memory *memory) {
     if (step->mode == OUSAC_MODE_CFG) {
-        const double difference = (double)cond[i] - (double)uncond[i];
+        const double difference = acts ? (double)cond[i] - (double)uncond[i] : 0;
         if (memory->held)
             memory->held[i] = difference;
-        return (double)uncond[i] + step->scale * difference;
+        return acts ? (double)uncond[i] + step->scale * difference : (double)cond[i];
     }
     const double e = step->mode == OUSAC_MODE_COND ? (double)cond[i] : (double)uncond[i];
     return hold != 0 ? e + hold * memory->held[i] : e;
 }
 
 int ousac_solver_advance(const ousac_solver_step *solver, const ousac_step *step, const ousac_fitted *fitted,
-                         size_t count, const float *cond, const float *uncond, float *x,
-                         ousac_solver_memory *memory) {
+                         const ousac_solver_layout *layout, size_t count, const float *cond,
+                         const float *uncond, float *x, ousac_solver_memory *memory) {
     static const ousac_fitted textbook = {{0}};
     const double *value = fitted ? fitted->value : textbook.value;
     const double c = value[OUSAC_COEFFICIENT_CHANGE], d = value[OUSAC_COEFFICIENT_EARLIER];
     const double a = solver->x * (1 + value[OUSAC_COEFFICIENT_STATE]);
     const double b = solver->eps * (1 + value[OUSAC_COEFFICIENT_GAIN]);
     for (size_t i = 0; i < count; i++) {
-        const double e = guided(step, value[OUSAC_COEFFICIENT_HOLD], cond, uncond, i, memory);
+        const double e = guided(step, value[OUSAC_COEFFICIENT_HOLD], cond, uncond, i,
+                                i % layout->sample < layout->guided, memory);
         const double now = (double)x[i];
         double next = a * now + b * e;
         if (solver->before != 0)

@@ -1,11 +1,13 @@
 /* The coefficients of a trajectory's steps: every solver's step is a linear combination of the state, the
- * predictions so far and the data that the prediction before implied. Formulas: formats/SCHEDULE.md.
+ * predictions so far, whatever they are of (profile/model/noise.h), and the data that the prediction before
+ * implied. Formulas: formats/SCHEDULE.md.
  */
 #ifndef OUSAC_SOLVER_H
 #define OUSAC_SOLVER_H
 
 #include "formats/schedule.h"
 #include "formats/status.h"
+#include "profile/model/noise.h"
 
 #include <stddef.h>
 
@@ -13,8 +15,8 @@
 extern "C" {
 #endif
 
-/* x' = x X + eps EPS + before D_before, and D = data_x X + data_eps EPS, which is D_before at the next step.
- */
+/* x' = x X + eps P + before D_before, and D = data_x X + data_eps P, which is D_before at the next step; P is
+ * the guided prediction, EPS where the model predicts that. */
 typedef struct ousac_solver_step {
     double x, eps, before;
     double data_x, data_eps;
@@ -23,11 +25,19 @@ typedef struct ousac_solver_step {
 /* 1 where some step of the solver looks at D_before. */
 int ousac_solver_looks_back(ousac_solver solver);
 
-/* Steps 0..count-1 from alpha_bar[i] to alpha_bar[i + 1]; alpha_bar (count + 1), above 0, at most 1; below 1
- * but for the last where the solver looks back. A step to alpha_bar 1 is of first order, as is the first.
- * NUMBER, naming the step, where alpha_bar is out of range; USAGE for a solver that is none. */
-ousac_status ousac_solver_steps(ousac_solver solver, const double *alpha_bar, size_t count,
-                                ousac_solver_step *steps, ousac_error *error);
+/* Steps 0..count-1 from level[i] to level[i + 1]; level (count + 1). A step to sigma 0 is of first order, as
+ * is the first. Errors, naming the step: NUMBER where a level gives no finite coefficients: alpha 0 where
+ * noise is predicted, sigma 0 before the last where data are, or where the solver looks back; USAGE for a
+ * solver that is none, and for flow-euler where alpha + sigma is not 1. */
+ousac_status ousac_solver_steps(ousac_solver solver, ousac_prediction prediction,
+                                const ousac_noise_level *level, size_t count, ousac_solver_step *steps,
+                                ousac_error *error);
+
+/* The values that a state is made of: `sample` of each sample, of which guidance acts on the first `guided`;
+ * the others follow the conditional branch where both are evaluated. */
+typedef struct ousac_solver_layout {
+    size_t sample, guided;
+} ousac_solver_layout;
 
 /* What a trajectory remembers of its steps so far, host memory, `count` values each; a member that the
  * schedule never asks for is NULL. */
@@ -54,8 +64,8 @@ void ousac_solver_memory_copy(ousac_solver_memory *to, const ousac_solver_memory
  * first `count` values of each. `fitted` NULL: the textbook's step. Returns 0, or -1 where a value leaves
  * float32; x is then spoilt. */
 int ousac_solver_advance(const ousac_solver_step *solver, const ousac_step *step, const ousac_fitted *fitted,
-                         size_t count, const float *cond, const float *uncond, float *x,
-                         ousac_solver_memory *memory);
+                         const ousac_solver_layout *layout, size_t count, const float *cond,
+                         const float *uncond, float *x, ousac_solver_memory *memory);
 
 #ifdef __cplusplus
 }

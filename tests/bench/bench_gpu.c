@@ -279,7 +279,7 @@ static void make_schedule(const ousac_model *model, size_t steps, ousac_schedule
         gates[i] = i % PERIOD == 0 ? OUSAC_GATE_FULL : OUSAC_GATE_CACHED;
     }
     const ousac_schedule_options options = {.steps = steps,
-                                            .train_steps = model->train_steps,
+                                            .train_steps = model->noise.train_steps,
                                             .other_mode = OUSAC_MODE_COND,
                                             .scales = scales,
                                             .gates = gates};
@@ -440,7 +440,9 @@ static void forward(const bench *b, engine *e, size_t step, ousac_gate gate, dou
         ousac_executor_begin(e->executor, step, OUSAC_BRANCH_COND, gate, b->batch, NULL, &effective, &error),
         &error);
     bench_check(effective == gate, "another gate than asked for");
-    bench_must(ousac_executor_forward(e->executor, e->workspace, e->x, timestep, e->eps, &error), &error);
+    bench_must(ousac_executor_forward(e->executor, e->workspace, e->x,
+                                      &(ousac_step){.timestep = timestep, .scale = 1}, e->eps, &error),
+               &error);
     ousac_executor_end(e->executor);
 }
 

@@ -710,7 +710,7 @@ static void set_up(bench *b) {
     result ignored = {0};
     must(ousac_model_load(&b->model, b->path, &b->from, b->be, &error), &error);
     const ousac_schedule_options options = {.steps = STEPS,
-                                            .train_steps = b->model->train_steps,
+                                            .train_steps = b->model->noise.train_steps,
                                             .other_mode = OUSAC_MODE_COND,
                                             .scales = scales,
                                             .gates = gates};

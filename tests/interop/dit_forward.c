@@ -62,10 +62,10 @@ int main(int argc, char **argv) {
         const uint64_t sample = branch == OUSAC_BRANCH_COND ? sample_with_label(model, label) : 0;
         if (model->family->draw_inputs(model, workspace, 0, sample, 1, &error) ||
             ousac_executor_begin(executor, 0, branch, OUSAC_GATE_FULL, 1, NULL, &effective, &error) ||
-            model->family->forward(model, workspace, branch, 1,
-                                   (const float *)(const void *)x.data + i * size,
-                                   (double)((const float *)(const void *)t.data)[i],
-                                   ousac_executor_linears(executor), out + i * size, &error))
+            ousac_executor_forward(
+                executor, workspace, (const float *)(const void *)x.data + i * size,
+                &(ousac_step){.timestep = (double)((const float *)(const void *)t.data)[i]}, out + i * size,
+                &error))
             return fail(&error);
         ousac_executor_end(executor);
     }

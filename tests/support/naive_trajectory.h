@@ -5,6 +5,7 @@
 #define OUSAC_TESTS_NAIVE_TRAJECTORY_H
 
 #include "formats/schedule.h"
+#include "profile/model/noise.h"
 #include "tests/support/naive_dit.h"
 
 #include <stddef.h>
@@ -16,10 +17,13 @@ typedef struct naive_hooks {
     /* sites and modules numbered in order of execution from 0 */
     void (*site)(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x, double *y);
     void (*module)(void *self, size_t module, size_t rows, size_t d, double *out);
+    /* what the network's output is of, and on how many channels guidance acts; 0: all */
+    ousac_prediction prediction;
+    size_t guided;
 } naive_hooks;
 
 /* Noise and label as ousac draws them for (seed, sample), `classes` labels; betas linear from 1e-4 to 0.02
- * over 1000 steps. The final state into x (channels, H, W). Gates are the hooks' business: the forward itself
+ * over 1000 steps, alpha_bar between whole timesteps geometric. The final state into x (channels, H, W). Gates are the hooks' business: the forward itself
  * is exact. */
 ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedule, uint64_t seed,
                               uint64_t sample, size_t classes, const naive_hooks *hooks, float *x,

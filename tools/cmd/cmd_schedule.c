@@ -301,8 +301,8 @@ static ousac_status build(const schedule_request *request, ousac_schedule *sched
         goto done;
     }
     if (ousac_solver_parse(&options.solver, request->solver) != 0) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--solver expects ddim or dpmpp-2m, not '%s'",
-                            request->solver);
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "--solver expects ddim, dpmpp-2m or flow-euler, not '%s'", request->solver);
         goto done;
     }
     if (request->steps > request->train_steps) {
@@ -380,7 +380,8 @@ static int run(const cli_command *command, int argc, char **argv) {
          "linspace: even from T-1 to 0; leading: multiples of floor(T/S) from 0; trailing: even, T-1 first "
          "(default linspace)"},
         {"solver", 0, CLI_TEXT, &request.solver, 0, 0, 0, "NAME",
-         "ddim, or dpmpp-2m: DPM-Solver++, multistep, second order (default ddim)"},
+         "ddim; dpmpp-2m: DPM-Solver++, multistep, second order; flow-euler, for models that predict a flow "
+         "(default ddim)"},
         {"scale", 0, CLI_REAL, &request.scale, 0, 0, 0, "W", "guidance scale of the guided steps"},
         {"cfg", 0, CLI_TEXT, &request.cfg, 0, 0, 0, "LIST",
          "guided steps: all, none, or a list such as 0,5,10 or 0:45:5, which is FIRST:END:STRIDE, END "

@@ -279,7 +279,7 @@ static void show_model(inspection *in, const ousac_model *model) {
         printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites\n", arch->family,
                arch->block_count, arch->tokens, arch->width, arch->site_count);
         printf("sample    %zu x %zu x %zu, %zu training steps, %s unconditional branch\n", model->channels,
-               model->height, model->width, model->train_steps, model->has_uncond ? "with" : "no");
+               model->height, model->width, model->noise.train_steps, model->has_uncond ? "with" : "no");
         printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
                floor_macs);
         printf("digest    %s\n", model->digest);
@@ -295,7 +295,7 @@ static void show_model(inspection *in, const ousac_model *model) {
     json_put_u64(&in->doc, object, "channels", model->channels);
     json_put_u64(&in->doc, object, "height", model->height);
     json_put_u64(&in->doc, object, "sample_width", model->width);
-    json_put_u64(&in->doc, object, "train_steps", model->train_steps);
+    json_put_u64(&in->doc, object, "train_steps", model->noise.train_steps);
     json_put_bool(&in->doc, object, "unconditional_branch", model->has_uncond);
     json_put_u64(&in->doc, object, "forward_macs", full);
     json_put_u64(&in->doc, object, "reuse_macs", reuse);

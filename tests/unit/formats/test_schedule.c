@@ -849,7 +849,7 @@ static void bad_options_are_refused(void **state) {
                                                  "step 2: guidance scale",
                                                  "step 1: gate 4",
                                                  "name must",
-                                                 "solver 2"};
+                                                 "solver 3"};
     char name[OUSAC_SCHEDULE_NAME_BYTES + 1];
     (void)state;
     memset(name, 'n', sizeof name);
@@ -889,7 +889,7 @@ static void bad_options_are_refused(void **state) {
         if (which == 12)
             options.name = name;
         if (which == 13)
-            options.solver = (ousac_solver)2;
+            options.solver = (ousac_solver)3;
         status = ousac_schedule_build(&schedule, &options, &error);
         assert_int_equal(status, which ? OUSAC_STATUS_USAGE : OUSAC_STATUS_OK);
         if (status && !strstr(error.message, expected[which]))
@@ -930,7 +930,10 @@ static void names_map_both_ways(void **state) {
     assert_string_equal(ousac_solver_name(OUSAC_SOLVER_DPMPP_2M), "dpmpp-2m");
     assert_int_equal(ousac_solver_parse(&solver, "dpmpp-2m"), 0);
     assert_int_equal(solver, OUSAC_SOLVER_DPMPP_2M);
-    assert_string_equal(ousac_solver_name((ousac_solver)2), "?");
+    assert_string_equal(ousac_solver_name(OUSAC_SOLVER_FLOW_EULER), "flow-euler");
+    assert_int_equal(ousac_solver_parse(&solver, "flow-euler"), 0);
+    assert_int_equal(solver, OUSAC_SOLVER_FLOW_EULER);
+    assert_string_equal(ousac_solver_name((ousac_solver)3), "?");
     assert_string_equal(ousac_solver_name((ousac_solver)-1), "?");
     assert_string_equal(ousac_branch_name(2), "?");
 }

@@ -232,9 +232,7 @@ static void evaluate(ousac_executor *executor, void *workspace, size_t step, con
     ousac_error error = {0};
     must(ousac_executor_begin(executor, step, 0, schedule.steps[step].gate[0], 1, NULL, &effective, &error),
          &error);
-    must(model->family->forward(model, workspace, 0, 1, x, schedule.steps[step].timestep,
-                                ousac_executor_linears(executor), eps, &error),
-         &error);
+    must(ousac_executor_forward(executor, workspace, x, &schedule.steps[step], eps, &error), &error);
     ousac_executor_end(executor);
 }
 
@@ -278,13 +276,13 @@ static void full_rank_reproduces_the_exact_step_and_every_site_matters(void **st
     ousac_model_draw_noise(model, SEED, 0, 1, x);
     for (size_t i = 0; i < STEPS; i++) {
         must(ousac_executor_begin(executor, i, 0, OUSAC_GATE_FULL, 1, NULL, &effective, &error), &error);
-        must(model->family->forward(model, workspace, 0, 1, x + i * size, schedule.steps[i].timestep,
-                                    ousac_executor_linears(executor), exact + i * size, &error),
+        must(ousac_executor_forward(executor, workspace, x + i * size, &schedule.steps[i], exact + i * size,
+                                    &error),
              &error);
         ousac_executor_end(executor);
         if (i + 1 < STEPS) {
-            double a = model->alpha_bar[(size_t)schedule.steps[i].timestep];
-            double b = model->alpha_bar[(size_t)schedule.steps[i + 1].timestep];
+            double a = model->noise.alpha_bar[(size_t)schedule.steps[i].timestep];
+            double b = model->noise.alpha_bar[(size_t)schedule.steps[i + 1].timestep];
             for (size_t j = 0; j < size; j++) {
                 double e = (double)exact[i * size + j],
                        clean = ((double)x[i * size + j] - sqrt(1 - a) * e) / sqrt(a);

@@ -62,8 +62,8 @@ static double engine_error(const ousac_model *model, naive_dit *net, size_t coun
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
             must(ousac_executor_begin(executor, 0, branch, OUSAC_GATE_FULL, count, NULL, &effective, &error),
                  &error);
-            must(model->family->forward(model, workspace, branch, count, x, timesteps[t],
-                                        ousac_executor_linears(executor), out, &error),
+            must(ousac_executor_forward(executor, workspace, x, &(ousac_step){.timestep = timesteps[t]}, out,
+                                        &error),
                  &error);
             ousac_executor_end(executor);
             for (size_t i = 0; i < count; i++) {

@@ -179,7 +179,7 @@ static void coefficients_match_naive_least_squares(void **state) {
         assert_int_equal(ousac_model_sample_size(model), sizeof x / sizeof *x);
         s->corrected = corrected;
         for (uint64_t sample = 0; sample < SAMPLES; sample++) {
-            naive_hooks hooks = {s, on_begin, on_site, NULL};
+            naive_hooks hooks = {.self = s, .begin = on_begin, .site = on_site};
             s->filled[0] = s->filled[1] = 0;
             must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes,
                                   &hooks, x, &error),

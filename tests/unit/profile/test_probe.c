@@ -107,17 +107,15 @@ static void predict(bench *b, ousac_executor *executor, size_t step, int branch,
         in[i] = (float)x[i];
     must(ousac_executor_begin(executor, step, branch, gate, 1, NULL, &effective, &error), &error);
     assert_int_equal(effective, gate);
-    must(model->family->forward(model, b->workspace, branch, 1, in, steps[step].timestep,
-                                ousac_executor_linears(executor), eps, &error),
-         &error);
+    must(ousac_executor_forward(executor, b->workspace, in, &steps[step], eps, &error), &error);
     ousac_executor_end(executor);
 }
 
 /* DDIM from the guided prediction moved by `offset` (or not). */
 static void step_on(bench *b, size_t k, const double *x, const double *offset, double *next) {
     float eps[2][SIZE];
-    const double a = model->alpha_bar[(size_t)steps[k].timestep];
-    const double after = k + 1 < STEPS ? model->alpha_bar[(size_t)steps[k + 1].timestep] : 1;
+    const double a = model->noise.alpha_bar[(size_t)steps[k].timestep];
+    const double after = k + 1 < STEPS ? model->noise.alpha_bar[(size_t)steps[k + 1].timestep] : 1;
     for (int branch = 0; branch < 2; branch++)
         if (ousac_mode_evaluates(steps[k].mode, branch))
             predict(b, b->plain, k, branch, OUSAC_GATE_FULL, x, eps[branch]);

@@ -249,7 +249,7 @@ static void sums_match_naive(size_t tokens_used) {
             assert_non_null(s->moment[g][i] = calloc(dim * dim, sizeof(double)));
         }
     for (uint64_t sample = 0; sample < 3; sample++) {
-        naive_hooks hooks = {s, on_begin, on_site, on_module};
+        naive_hooks hooks = {.self = s, .begin = on_begin, .site = on_site, .module = on_module};
         s->filled[0] = s->filled[1] = 0;
         s->sample = sample;
         must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes,
@@ -382,7 +382,7 @@ static void magnitudes_match_naive_trajectory(void **state) {
     magnitudes *g = calloc(1, sizeof *g);
     assert_non_null(g);
     for (uint64_t sample = 0; sample < 3; sample++) {
-        naive_hooks hooks = {g, begin_magnitudes, site_magnitudes, NULL};
+        naive_hooks hooks = {.self = g, .begin = begin_magnitudes, .site = site_magnitudes};
         g->seen[0] = g->seen[1] = 0;
         must(naive_trajectory(net, &schedule, SEED, sample, ((const ousac_dit *)model->state)->classes,
                               &hooks, x, &error),

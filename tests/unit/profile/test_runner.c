@@ -222,24 +222,30 @@ typedef struct setting {
     size_t micro_batch, threads;
     ousac_solver solver;
     int fitted;
+    ousac_prediction prediction;
+    size_t guided; /* channels; 0: all */
+    double later;  /* added to every timestep but the first */
 } setting;
 
 /* Every coefficient of every step is another, those of no effect included. */
-static ousac_fitted *make_fitted(ousac_fitted *fitted) {
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+static void make_fitted(ousac_schedule *schedule) {
+    must(ousac_schedule_make_fitted(schedule, NULL), NULL);
+    for (size_t i = 0; i < schedule->step_count; i++)
         for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
-            fitted[i].value[k] = k == OUSAC_COEFFICIENT_HOLD && steps[i].mode == OUSAC_MODE_CFG
-                                     ? 0
-                                     : 0.2 * (double)factor_value(i, (size_t)k, 7, 1);
-    return fitted;
+            if (k != OUSAC_COEFFICIENT_HOLD || schedule->steps[i].mode != OUSAC_MODE_CFG)
+                schedule->fitted[i].value[k] = 0.2 * (double)factor_value(i, (size_t)k, 7, 1);
 }
 
 static outcome compare(setting how) {
-    ousac_schedule schedule = every_kind;
-    ousac_fitted fitted[sizeof steps / sizeof *steps];
+    ousac_schedule schedule = {0};
+    must(ousac_schedule_copy(&schedule, &every_kind, NULL), NULL);
     schedule.solver = how.solver;
     if (how.fitted)
-        schedule.fitted = make_fitted(fitted);
+        make_fitted(&schedule);
+    for (size_t i = 1; i < schedule.step_count; i++)
+        schedule.steps[i].timestep += how.later;
+    model->noise.prediction = how.prediction;
+    model->guided_channels = how.guided ? how.guided : model->channels;
     size_t size = ousac_model_sample_size(model);
     outcome o = {.samples = calloc(SAMPLES * size, sizeof(float))};
     float *expected = calloc(size, sizeof *expected);
@@ -289,7 +295,7 @@ static outcome compare(setting how) {
                            .calibrated = how.calibrated,
                            .forecast = how.forecast,
                            .extrapolate = how.extrapolate};
-        naive_hooks hooks = {&naive, on_begin, on_site, on_module};
+        naive_hooks hooks = {&naive, on_begin, on_site, on_module, how.prediction, how.guided};
         must(naive_trajectory(net, &schedule, SEED, i, ((const ousac_dit *)model->state)->classes, &hooks,
                               expected, &error),
              &error);
@@ -305,6 +311,7 @@ static outcome compare(setting how) {
         assert_true(o.counters.macs == total.schedule_cached * SAMPLES);
     }
     ousac_calibration_free(calibration);
+    ousac_schedule_free(&schedule);
     free(rank);
     free(expected);
     return o;
@@ -400,6 +407,34 @@ static void fitted_coefficients_match(void **state) {
     }
 }
 
+/* Whatever is predicted, at timesteps between the whole ones, with guidance on some channels alone. */
+static void predictions_levels_and_guided_channels_match(void **state) {
+    static const ousac_prediction of[] = {OUSAC_PREDICTION_EPSILON, OUSAC_PREDICTION_V,
+                                          OUSAC_PREDICTION_SAMPLE};
+    const size_t size = SAMPLES * ousac_model_sample_size(model);
+    (void)state;
+    setting plain = {.exact = 1, .micro_batch = 2, .threads = 1};
+    outcome whole = compare(plain);
+    for (int solver = 0; solver < 2; solver++)
+        for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+            setting how = plain;
+            how.solver = (ousac_solver)solver;
+            how.prediction = of[i];
+            how.guided = 2;
+            how.later = 0.375;
+            how.fitted = i == 1;
+            outcome o = compare(how);
+            print_message("%s, %s: %.2e\n", ousac_prediction_name(of[i]),
+                          ousac_solver_name((ousac_solver)solver), o.error);
+            assert_true(o.error < 1e-4);
+            assert_true(naive_relative_error(o.samples, whole.samples, size) > 1e-4);
+            free(o.samples);
+        }
+    free(whole.samples);
+    model->noise.prediction = OUSAC_PREDICTION_EPSILON;
+    model->guided_channels = model->channels;
+}
+
 /* Reuse, and the reused modules of a calibrated run, along the line of the last two full evaluations. */
 static void extrapolated_modules_match(void **state) {
     (void)state;
@@ -454,10 +489,10 @@ static ousac_status run_with(ousac_schedule *s, uint64_t first, const volatile i
 static void bad_runs_are_refused(void **state) {
     (void)state;
     ousac_error error = {0};
-    ousac_step one[] = {{12.5, OUSAC_MODE_COND, 1, GATES(FULL, FULL)}};
+    ousac_step one[] = {{999.5, OUSAC_MODE_COND, 1, GATES(FULL, FULL)}};
     ousac_schedule s = {.name = "bad", .step_count = 1, .steps = one};
     assert_int_equal(run_with(&s, 0, NULL, &error), OUSAC_STATUS_USAGE);
-    assert_non_null(strstr(error.message, "12.5"));
+    assert_non_null(strstr(error.message, "999.5"));
     one[0].timestep = 1000;
     assert_int_equal(run_with(&s, 0, NULL, &error), OUSAC_STATUS_USAGE);
     one[0].timestep = 3;
@@ -482,6 +517,7 @@ int main(void) {
         cmocka_unit_test(reuse_without_correction_matches),
         cmocka_unit_test(the_multistep_solver_matches),
         cmocka_unit_test(fitted_coefficients_match),
+        cmocka_unit_test(predictions_levels_and_guided_channels_match),
         cmocka_unit_test(extrapolated_modules_match),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(bad_runs_are_refused),

@@ -210,8 +210,8 @@ static void forwards_are_finite_and_well_scaled(const char *preset, size_t depth
             must_succeed(
                 ousac_executor_begin(executor, 0, branch, OUSAC_GATE_FULL, 1, NULL, &effective, &error),
                 &error);
-            must_succeed(model->family->forward(model, workspace, branch, 1, x, timesteps[t],
-                                                ousac_executor_linears(executor), y, &error),
+            must_succeed(ousac_executor_forward(executor, workspace, x,
+                                                &(ousac_step){.timestep = timesteps[t]}, y, &error),
                          &error);
             ousac_executor_end(executor);
             const double rms = rms_of(y, size);
