@@ -7,10 +7,10 @@
 #include <string.h>
 
 static const cli_command *const COMMANDS[] = {
-    &command_calibrate, &command_schedule, &command_place,  &command_profile, &command_merge,
-    &command_allocate,  &command_pack,     &command_eval,   &command_sample,  &command_inspect,
-    &command_verify,    &command_diff,     &command_export, &command_import,  &command_sign,
-    &command_plot,      &command_report,   &command_synth,
+    &command_calibrate, &command_schedule, &command_place,  &command_fit,    &command_profile,
+    &command_merge,     &command_allocate, &command_pack,   &command_eval,   &command_sample,
+    &command_inspect,   &command_verify,   &command_diff,   &command_export, &command_import,
+    &command_sign,      &command_plot,     &command_report, &command_synth,
 };
 enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
 

@@ -11,6 +11,7 @@ int ousac_main(int argc, char **argv);
 extern const cli_command command_calibrate;
 extern const cli_command command_schedule;
 extern const cli_command command_place;
+extern const cli_command command_fit;
 extern const cli_command command_profile;
 extern const cli_command command_merge;
 extern const cli_command command_allocate;

@@ -1,0 +1,349 @@
+/* Damped Gauss-Newton on the final samples (pipeline/fit.h). */
+#include "calib/stats/ridge.h"
+#include "formats/memory.h"
+#include "pipeline/fit_parts.h"
+
+#include <math.h>
+#include <string.h>
+
+/* One free number: theta is its distance from the textbook's in its natural unit. */
+typedef struct unknown {
+    size_t step;
+    int kind;
+    double origin, unit;
+    int measured; /* 1: its column is run; else it is drawn between those at `before` and `after` */
+    size_t before, after;
+} unknown;
+
+typedef struct newton {
+    const pipeline_runs *runs;
+    const fit_options *options;
+    const fit_target *fitting, *validation;
+    ousac_walk *walk, *fork;
+    ousac_schedule *at; /* the present point */
+    unknown *unknown;
+    size_t count;
+    float *column;         /* (count, samples, size) */
+    double *gram, *right;  /* (count, count), (count) */
+    double *theta, *trial; /* (count) */
+    double *penalty, *move;
+    double damping;
+    fit_report *report;
+} newton;
+
+/* How far a number is moved to see what it does, in its natural unit: small against what curves the map,
+ * large against float32. */
+#define NUDGE 0.01
+#define DAMPING_FIRST 1e-6
+#define DAMPING_MOST 1e3
+enum { STEPS_PER_JACOBIAN = 6 };
+
+/* --- what is free --- */
+
+static ousac_status list_unknowns(newton *n, const ousac_schedule *textbook, ousac_error *error) {
+    const size_t steps = n->at->step_count, stride = n->options->stride ? n->options->stride : 1;
+    const ousac_solver_step *solver = ousac_walk_solver(n->walk);
+    n->unknown = ousac_calloc(steps * FIT_KINDS, sizeof *n->unknown);
+    if (!n->unknown)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the numbers of %zu steps", steps);
+    for (int kind = 0; kind < FIT_KINDS; kind++) {
+        const size_t begin = n->count;
+        for (size_t i = 0; i < steps; i++)
+            if (fit_is_free(n->at, i, kind, n->options->numbers))
+                n->unknown[n->count++] =
+                    (unknown){.step = i,
+                              .kind = kind,
+                              .origin = kind == FIT_SCALE ? textbook->steps[i].scale : 0,
+                              .unit = fit_unit(&solver[i], kind, textbook->steps[i].scale)};
+        size_t before = begin;
+        for (size_t p = begin; p < n->count; p++) {
+            /* the first and the last two have nothing beside them to be drawn between */
+            n->unknown[p].measured = (p - begin) % stride == 0 || p + 2 >= n->count;
+            if (!n->unknown[p].measured)
+                continue;
+            for (size_t q = before + 1; q < p; q++) {
+                n->unknown[q].before = before;
+                n->unknown[q].after = p;
+            }
+            before = p;
+        }
+    }
+    return OUSAC_STATUS_OK;
+}
+
+static void read_theta(newton *n, ousac_schedule *schedule, double *theta) {
+    for (size_t p = 0; p < n->count; p++) {
+        const unknown *u = &n->unknown[p];
+        theta[p] = (*fit_number(schedule, u->step, u->kind) - u->origin) / u->unit;
+    }
+}
+
+static void write_theta(const newton *n, const double *theta, ousac_schedule *schedule) {
+    for (size_t p = 0; p < n->count; p++) {
+        const unknown *u = &n->unknown[p];
+        *fit_number(schedule, u->step, u->kind) = u->origin + theta[p] * u->unit;
+    }
+}
+
+/* --- the Jacobian --- */
+
+static size_t column_values(const newton *n) {
+    return (size_t)n->fitting->range.count * n->fitting->size;
+}
+
+/* The column of one number, from the walk that stands before that number's step with its predictions made. */
+static ousac_status measure_column(newton *n, size_t p, ousac_error *error) {
+    const unknown *u = &n->unknown[p];
+    const size_t values = column_values(n);
+    ousac_step step = n->at->steps[u->step];
+    ousac_fitted fitted = n->at->fitted[u->step];
+    if (u->kind == FIT_SCALE)
+        step.scale += NUDGE * u->unit;
+    else
+        fitted.value[u->kind] += NUDGE * u->unit;
+    ousac_status status = ousac_walk_copy(n->fork, n->walk, error);
+    if (!status)
+        status = ousac_walk_advance(n->fork, &step, &fitted, error);
+    if (!status)
+        status = ousac_walk_finish(n->fork, n->at, error);
+    if (!status)
+        memcpy(n->column + p * values, ousac_walk_state(n->fork), values * sizeof *n->column);
+    n->report->columns++;
+    return status;
+}
+
+/* From moved samples to derivatives, and the columns between measured ones: what a number does changes slowly
+ * from one step to the next once it is counted in its natural unit. */
+static void finish_columns(newton *n) {
+    const size_t values = column_values(n);
+    const float *samples = ousac_walk_state(n->walk);
+    for (size_t p = 0; p < n->count; p++)
+        for (size_t i = 0; n->unknown[p].measured && i < values; i++)
+            n->column[p * values + i] =
+                (float)(((double)n->column[p * values + i] - (double)samples[i]) / NUDGE);
+    for (size_t p = 0; p < n->count; p++) {
+        const unknown *u = &n->unknown[p];
+        if (u->measured)
+            continue;
+        const unknown *b = &n->unknown[u->before], *a = &n->unknown[u->after];
+        const float t = (float)(u->step - b->step) / (float)(a->step - b->step);
+        for (size_t i = 0; i < values; i++)
+            n->column[p * values + i] =
+                (1 - t) * n->column[u->before * values + i] + t * n->column[u->after * values + i];
+    }
+}
+
+/* Walks the present point once and every measured column from its step on. Leaves the walk at the end. */
+static ousac_status measure_columns(newton *n, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_walk_reset(n->walk);
+    for (size_t i = 0; i < n->at->step_count && !status; i++) {
+        status = ousac_walk_evaluate(n->walk, error);
+        for (size_t p = 0; p < n->count && !status; p++)
+            if (n->unknown[p].step == i && n->unknown[p].measured)
+                status = measure_column(n, p, error);
+        if (!status)
+            status = ousac_walk_advance(n->walk, &n->at->steps[i], &n->at->fitted[i], error);
+    }
+    if (!status)
+        finish_columns(n);
+    return status;
+}
+
+/* Inner product of two columns, every sample relative to the reference's. */
+static double inner(const newton *n, const float *a, const float *b) {
+    const fit_target *target = n->fitting;
+    double sum = 0;
+    for (size_t s = 0; s < target->range.count; s++) {
+        double own = 0;
+        for (size_t i = s * target->size; i < (s + 1) * target->size; i++)
+            own += (double)a[i] * (double)b[i];
+        sum += own / target->norm2[s];
+    }
+    return sum / (double)target->range.count;
+}
+
+static void make_gram(newton *n) {
+    const size_t values = column_values(n);
+    for (size_t p = 0; p < n->count; p++)
+        for (size_t q = 0; q <= p; q++)
+            n->gram[p * n->count + q] = inner(n, n->column + p * values, n->column + q * values);
+}
+
+/* Columns against what is left, with the ridge's pull. */
+static ousac_status make_right(newton *n, const float *samples, ousac_error *error) {
+    const size_t values = column_values(n);
+    const float *wanted = fit_target_samples(n->fitting);
+    float *left = ousac_malloc(values, sizeof *left);
+    if (!left)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory to fit %zu values", values);
+    for (size_t i = 0; i < values; i++)
+        left[i] = wanted[i] - samples[i];
+    for (size_t p = 0; p < n->count; p++)
+        n->right[p] = inner(n, n->column + p * values, left) - n->options->ridge * n->theta[p];
+    ousac_free(left);
+    return OUSAC_STATUS_OK;
+}
+
+/* --- descending --- */
+
+static double objective(const newton *n, double error, const double *theta) {
+    double sum = 0;
+    for (size_t p = 0; p < n->count; p++)
+        sum += theta[p] * theta[p];
+    return error * error + n->options->ridge * sum;
+}
+
+/* Runs a point on the fitting samples; *error2 INFINITY where it is not finite. */
+static ousac_status run_point(newton *n, const ousac_schedule *schedule, double *relative,
+                              ousac_error *error) {
+    ousac_walk_reset(n->walk);
+    ousac_status status = ousac_walk_finish(n->walk, schedule, error);
+    if (!status)
+        status = fit_error(n->fitting, ousac_walk_state(n->walk), relative, error);
+    if (status == OUSAC_STATUS_NUMBER) {
+        n->report->diverged = 1;
+        *relative = INFINITY;
+        return OUSAC_STATUS_OK;
+    }
+    return status;
+}
+
+/* One step of the descent with the present columns; *taken 0 where no damping lowers the error. */
+static ousac_status descend(newton *n, double *now, int *taken, ousac_error *error) {
+    ousac_schedule trial = {0};
+    ousac_status status = make_right(n, ousac_walk_state(n->walk), error);
+    *taken = 0;
+    if (!status)
+        status = ousac_schedule_copy(&trial, n->at, error);
+    while (!status && !*taken && n->damping <= DAMPING_MOST) {
+        double relative = INFINITY;
+        for (size_t p = 0; p < n->count; p++)
+            n->penalty[p] = n->options->ridge + n->damping * n->gram[p * n->count + p];
+        status = ousac_ridge_solve(n->count, n->gram, n->right, n->penalty, n->move, error);
+        if (status)
+            break;
+        for (size_t p = 0; p < n->count; p++)
+            n->trial[p] = n->theta[p] + n->move[p];
+        write_theta(n, n->trial, &trial);
+        status = run_point(n, &trial, &relative, error);
+        if (status)
+            break;
+        const double reached = objective(n, relative, n->trial);
+        if (!(reached < *now)) {
+            n->damping *= 10;
+            continue;
+        }
+        *taken = 1;
+        *now = reached;
+        n->report->steps++;
+        n->damping = fmax(n->damping / 10, DAMPING_FIRST);
+        memcpy(n->theta, n->trial, n->count * sizeof *n->theta);
+        write_theta(n, n->theta, n->at);
+        n->report->fitted = relative;
+    }
+    ousac_schedule_free(&trial);
+    return status;
+}
+
+static ousac_status allocate(newton *n, ousac_error *error) {
+    const size_t count = n->count, values = column_values(n);
+    if (count == 0 || count > SIZE_MAX / values)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a fit needs free numbers, and fewer than %zu", count);
+    n->column = ousac_malloc(count * values, sizeof *n->column);
+    n->gram = ousac_calloc(count * count, sizeof *n->gram);
+    double **const vectors[] = {&n->right, &n->theta, &n->trial, &n->penalty, &n->move};
+    int ok = n->column && n->gram;
+    for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++)
+        ok &= (*vectors[k] = ousac_calloc(count, sizeof **vectors[k])) != NULL;
+    return ok ? OUSAC_STATUS_OK
+              : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu columns of %zu values", count,
+                           values);
+}
+
+static void release(newton *n) {
+    ousac_walk_free(n->fork);
+    ousac_walk_free(n->walk);
+    ousac_free(n->unknown);
+    ousac_free(n->column);
+    ousac_free(n->gram);
+    ousac_free(n->right);
+    ousac_free(n->theta);
+    ousac_free(n->trial);
+    ousac_free(n->penalty);
+    ousac_free(n->move);
+}
+
+/* Steps with one set of columns, and the best of them by the validation samples into `best`. */
+static ousac_status use_columns(newton *n, ousac_schedule *best, double *least, ousac_error *error) {
+    double now = objective(n, n->report->fitted, n->theta);
+    int taken = 1;
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t k = 0; k < STEPS_PER_JACOBIAN && taken && !status; k++) {
+        const double before = now;
+        double relative = INFINITY;
+        status = descend(n, &now, &taken, error);
+        if (!status && taken)
+            status = fit_measure(n->runs, &n->options->arm, n->validation, n->at, &relative,
+                                 &n->report->evaluations, error);
+        if (status == OUSAC_STATUS_NUMBER) {
+            n->report->diverged = 1;
+            status = OUSAC_STATUS_OK;
+        }
+        if (status || !taken)
+            break;
+        cli_note(n->runs->common, "newton: %zu columns: fitted %.4g, validation %.4g", n->report->columns,
+                 n->report->fitted, relative);
+        if (relative < *least) {
+            *least = relative;
+            ousac_schedule_free(best);
+            status = ousac_schedule_copy(best, n->at, error);
+        }
+        taken = now < 0.98 * before; /* what is left is for new columns */
+    }
+    return status;
+}
+
+ousac_status fit_newton(const pipeline_runs *runs, const fit_options *options, const fit_target *fitting,
+                        const fit_target *validation, const ousac_schedule *textbook, ousac_schedule *best,
+                        double *least, fit_report *report, ousac_error *error) {
+    ousac_schedule at = {0};
+    newton n = {.runs = runs,
+                .options = options,
+                .fitting = fitting,
+                .validation = validation,
+                .at = &at,
+                .damping = DAMPING_FIRST,
+                .report = report};
+    ousac_status status = ousac_schedule_copy(&at, best, error);
+    if (!status)
+        status = ousac_schedule_make_fitted(&at, error);
+    if (!status)
+        status = fit_walk(runs, &options->arm, &fitting->range, &at, &n.walk, error);
+    if (!status)
+        status = ousac_walk_fork(&n.fork, n.walk, error);
+    if (!status)
+        status = list_unknowns(&n, textbook, error);
+    if (!status)
+        status = allocate(&n, error);
+    for (size_t k = 0; k < options->jacobians && !status; k++) {
+        const double before = *least;
+        read_theta(&n, &at, n.theta);
+        status = measure_columns(&n, error);
+        if (!status)
+            status = fit_error(fitting, ousac_walk_state(n.walk), &report->fitted, error);
+        if (status)
+            break;
+        make_gram(&n);
+        status = use_columns(&n, best, least, error);
+        if (*least > 0.99 * before)
+            break;
+    }
+    if (n.walk)
+        report->evaluations += ousac_walk_evaluations(n.walk);
+    if (n.fork)
+        report->evaluations += ousac_walk_evaluations(n.fork);
+    release(&n);
+    ousac_schedule_free(&at);
+    return status;
+}
