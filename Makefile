@@ -272,7 +272,7 @@ bench-scaling: $(PROGRAM) $(MPI_PROGRAM) $(BUILD)/tests/bench/bench_reduce ## th
 	@mkdir -p $(BUILD)/bench
 	$(PYTHON) tests/bench/bench_scaling.py $(BUILD) $(BUILD)/bench/scaling.json
 
-$(BUILD)/tests/bench/bench_reduce: $(BUILD)/obj/tests/bench/bench_reduce.o $(filter-out %/main.o %/entry.o %/team_alone.o,$(MPI_OBJECTS)) $(LIBRARY)
+$(BUILD)/tests/bench/bench_reduce: $(BUILD)/obj/tests/bench/bench_reduce.o $(filter-out %/main.o %/entry.o,$(MPI_OBJECTS)) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
 

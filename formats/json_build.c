@@ -8,18 +8,18 @@
 #include <stdio.h>
 #include <string.h>
 
-void json_begin(json_doc *doc) {
+void ousac_json_begin(ousac_json_doc *doc) {
     doc->root = cJSON_CreateObject();
     doc->failed = doc->root == NULL;
 }
 
-void json_end(json_doc *doc) {
+void ousac_json_end(ousac_json_doc *doc) {
     cJSON_Delete(doc->root);
     doc->root = NULL;
 }
 
 /* Hands `item` over to `object`; frees it where that fails. Returns it, or NULL. */
-static cJSON *put(json_doc *doc, cJSON *object, const char *key, cJSON *item) {
+static cJSON *put(ousac_json_doc *doc, cJSON *object, const char *key, cJSON *item) {
     int added = 0;
 
     if (object != NULL && item != NULL) {
@@ -34,42 +34,42 @@ static cJSON *put(json_doc *doc, cJSON *object, const char *key, cJSON *item) {
     return item;
 }
 
-void json_put_text(json_doc *doc, cJSON *object, const char *key, const char *value) {
+void ousac_json_put_text(ousac_json_doc *doc, cJSON *object, const char *key, const char *value) {
     put(doc, object, key, cJSON_CreateString(value));
 }
 
-void json_put_real(json_doc *doc, cJSON *object, const char *key, double value) {
+void ousac_json_put_real(ousac_json_doc *doc, cJSON *object, const char *key, double value) {
     put(doc, object, key, isfinite(value) ? cJSON_CreateNumber(value) : cJSON_CreateNull());
 }
 
-void json_put_u64(json_doc *doc, cJSON *object, const char *key, uint64_t value) {
+void ousac_json_put_u64(ousac_json_doc *doc, cJSON *object, const char *key, uint64_t value) {
     char text[24];
     snprintf(text, sizeof text, "%" PRIu64, value);
     put(doc, object, key, cJSON_CreateRaw(text)); /* a cJSON number is a double */
 }
 
-void json_put_bool(json_doc *doc, cJSON *object, const char *key, int value) {
+void ousac_json_put_bool(ousac_json_doc *doc, cJSON *object, const char *key, int value) {
     put(doc, object, key, cJSON_CreateBool(value != 0));
 }
 
-void json_put_null(json_doc *doc, cJSON *object, const char *key) {
+void ousac_json_put_null(ousac_json_doc *doc, cJSON *object, const char *key) {
     put(doc, object, key, cJSON_CreateNull());
 }
 
-cJSON *json_put_object(json_doc *doc, cJSON *object, const char *key) {
+cJSON *ousac_json_put_object(ousac_json_doc *doc, cJSON *object, const char *key) {
     return put(doc, object, key, cJSON_CreateObject());
 }
 
-cJSON *json_put_array(json_doc *doc, cJSON *object, const char *key) {
+cJSON *ousac_json_put_array(ousac_json_doc *doc, cJSON *object, const char *key) {
     return put(doc, object, key, cJSON_CreateArray());
 }
 
-void json_put_parsed(json_doc *doc, cJSON *object, const char *key, const char *text) {
+void ousac_json_put_parsed(ousac_json_doc *doc, cJSON *object, const char *key, const char *text) {
     cJSON *item = cJSON_Parse(text);
     put(doc, object, key, item != NULL ? item : cJSON_CreateString(text));
 }
 
-ousac_status json_text(const json_doc *doc, int indented, char **text, ousac_error *error) {
+ousac_status ousac_json_text(const ousac_json_doc *doc, int indented, char **text, ousac_error *error) {
     char *printed = NULL, *copy = NULL;
 
     if (!doc->failed) {
@@ -84,20 +84,9 @@ ousac_status json_text(const json_doc *doc, int indented, char **text, ousac_err
     return OUSAC_STATUS_OK;
 }
 
-ousac_status json_print(const json_doc *doc, ousac_error *error) {
+ousac_status ousac_json_save(const ousac_json_doc *doc, const char *path, ousac_error *error) {
     char *text = NULL;
-    ousac_status status = json_text(doc, 1, &text, error);
-
-    if (status == OUSAC_STATUS_OK) {
-        puts(text);
-    }
-    ousac_free(text);
-    return status;
-}
-
-ousac_status json_save(const json_doc *doc, const char *path, ousac_error *error) {
-    char *text = NULL;
-    ousac_status status = json_text(doc, 1, &text, error);
+    ousac_status status = ousac_json_text(doc, 1, &text, error);
     if (!status) {
         const size_t length = strlen(text);
         text[length] = '\n'; /* a text file ends with a line feed; the NUL is not written */

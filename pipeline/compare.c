@@ -1,8 +1,13 @@
 #include "pipeline/compare.h"
 
 #include "formats/memory.h"
+#include "pipeline/allocate.h"
+#include "pipeline/cost.h"
+#include "pipeline/factors.h"
 #include "pipeline/gauge.h"
 #include "pipeline/place.h"
+#include "pipeline/record.h"
+#include "pipeline/shard.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -24,14 +29,14 @@ typedef struct calibrated {
 } calibrated;
 
 typedef struct comparison {
-    const pipeline_runs *runs;
-    const compare_options *options;
-    compare_cell *cell;
+    const ousac_session *session;
+    const ousac_compare_options *options;
+    ousac_compare_cell *cell;
     uint64_t macs;
     calibrated even, placed;
-    pipeline_choice choice[CHOICES];
+    ousac_choice choice[CHOICES];
     size_t choice_count;
-    gauge test;
+    ousac_gauge test;
 } comparison;
 
 static void calibrated_free(calibrated *c) {
@@ -42,57 +47,58 @@ static void calibrated_free(calibrated *c) {
     ousac_schedule_free(&c->schedule);
 }
 
-void compare_free(compare_cell *cell) {
+void ousac_compare_free(ousac_compare_cell *cell) {
     ousac_schedule_free(&cell->placed);
     memset(cell, 0, sizeof *cell);
 }
 
 /* Profile and the factors asked for (bits, 1 << ousac_method). */
 static ousac_status calibrate(comparison *c, calibrated *on, unsigned methods, ousac_error *error) {
-    const double since = cli_seconds();
-    pipeline_cost cost = {0};
-    ousac_status status =
-        pipeline_pilot(c->runs, &on->schedule, PIPELINE_PILOT_SAMPLES, NULL, &on->pilot, &cost, error);
-    const pipeline_profile_options options = {
+    const double since = ousac_clock_s();
+    ousac_record_cost cost = {0};
+    ousac_status status = ousac_record_pilot(c->session, &on->schedule, OUSAC_DEFAULT_PILOT_SAMPLES, NULL,
+                                             &on->pilot, &cost, error);
+    const ousac_record_options options = {
         .range = c->cell->calibration, .magnitudes = 1, .segments = 1, .weights = on->pilot};
     if (!status)
-        status = pipeline_profile(c->runs, &on->schedule, &options, &on->profile, &cost, error);
+        status = ousac_record_profile(c->session, &on->schedule, &options, &on->profile, &cost, error);
     for (int m = 0; m < OUSAC_METHOD_COUNT && !status; m++)
         if (methods & 1U << m)
-            status = pipeline_factors(c->runs, on->profile, (ousac_method)m, &on->set[m], error);
-    on->seconds = cli_seconds() - since;
+            status = ousac_session_factors(c->session, on->profile, (ousac_method)m, &on->set[m], error);
+    on->seconds = ousac_clock_s() - since;
     return status;
 }
 
-static compare_row *add_row(comparison *c, const char *method, const char *allocator, int ours, int placed) {
-    compare_row *row = &c->cell->row[c->cell->row_count++];
-    *row = (compare_row){.method = method,
-                         .allocator = allocator,
-                         .asked = allocator,
-                         .ours = ours,
-                         .placed = placed,
-                         .validation = NAN};
+static ousac_compare_row *add_row(comparison *c, const char *method, const char *allocator, int ours,
+                                  int placed) {
+    ousac_compare_row *row = &c->cell->row[c->cell->row_count++];
+    *row = (ousac_compare_row){.method = method,
+                               .allocator = allocator,
+                               .asked = allocator,
+                               .ours = ours,
+                               .placed = placed,
+                               .validation = NAN};
     return row;
 }
 
-static ousac_status fill_interval(comparison *c, compare_row *row, ousac_error *error) {
-    return ousac_stats_root_mean(c->test.squares, (size_t)c->test.range.count, c->runs->seed, &row->error,
+static ousac_status fill_interval(comparison *c, ousac_compare_row *row, ousac_error *error) {
+    return ousac_stats_root_mean(c->test.squares, (size_t)c->test.range.count, c->session->seed, &row->error,
                                  error);
 }
 
 /* Zero-cost rows: reuse and extrapolation under a schedule. */
 static ousac_status measure_reuse(comparison *c, const calibrated *on, int extrapolate, int placed,
                                   ousac_error *error) {
-    const gauge_arm arm = {.label = extrapolate ? "extrapolation" : "reuse",
-                           .schedule = &on->schedule,
-                           .extrapolate_modules = extrapolate};
+    const ousac_gauge_arm arm = {.label = extrapolate ? "extrapolation" : "reuse",
+                                 .schedule = &on->schedule,
+                                 .extrapolate_modules = extrapolate};
     const ousac_ranks ranks = {.extrapolate_modules = extrapolate};
     ousac_cost_total cost;
     double relative_error = 0;
-    compare_row *row = add_row(c, arm.label, "", 0, placed);
-    ousac_status status = gauge_measure(&c->test, &arm, NULL, &relative_error, error);
+    ousac_compare_row *row = add_row(c, arm.label, "", 0, placed);
+    ousac_status status = ousac_gauge_measure(&c->test, &arm, NULL, &relative_error, error);
     if (!status)
-        status = ousac_cost_trajectory(&c->runs->model->arch, &on->schedule, &ranks, &cost, error);
+        status = ousac_cost_trajectory(&c->session->model->arch, &on->schedule, &ranks, &cost, error);
     if (status)
         return status;
     row->macs_total = cost.total;
@@ -101,20 +107,22 @@ static ousac_status measure_reuse(comparison *c, const calibrated *on, int extra
 
 /* A candidate on the test samples; it may not cost more than the cell. */
 static ousac_status measure_candidate(comparison *c, const calibrated *on, ousac_method method,
-                                      const pipeline_candidate *candidate, compare_row *row,
+                                      const ousac_candidate *candidate, ousac_compare_row *row,
                                       ousac_error *error) {
     const ousac_ranks ranks = {
         .rank = candidate->allocation.rank, .dense_fallback = 1, .forecast = candidate->forecast != NULL};
     ousac_cost_total cost;
     double relative_error = 0;
-    ousac_status status = ousac_cost_trajectory(&c->runs->model->arch, &on->schedule, &ranks, &cost, error);
+    ousac_status status =
+        ousac_cost_trajectory(&c->session->model->arch, &on->schedule, &ranks, &cost, error);
     if (!status && cost.schedule_cached > c->macs)
         status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL,
                             "%s %s costs %" PRIu64 " MACs a sample, more than the cell's %" PRIu64,
                             row->method, row->allocator, cost.schedule_cached, c->macs);
     if (!status)
-        status = gauge_measure_ranks(&c->test, row->method, &on->schedule, on->set[method],
-                                     candidate->allocation.rank, candidate->forecast, &relative_error, error);
+        status = ousac_gauge_measure_ranks(&c->test, row->method, &on->schedule, on->set[method],
+                                           candidate->allocation.rank, candidate->forecast, &relative_error,
+                                           error);
     if (status)
         return status;
     row->macs_total = cost.total;
@@ -124,24 +132,24 @@ static ousac_status measure_candidate(comparison *c, const calibrated *on, ousac
 
 /* Plans under the cell's budget. */
 static ousac_status allocate(comparison *c, const calibrated *on, ousac_method method, unsigned allocators,
-                             pipeline_forecast forecast, size_t evaluations, pipeline_choice **choice,
+                             ousac_forecast_use forecast, size_t evaluations, ousac_choice **choice,
                              ousac_error *error) {
     ousac_cost_total cost;
-    ousac_status status = ousac_cost_trajectory(&c->runs->model->arch, &on->schedule, NULL, &cost, error);
+    ousac_status status = ousac_cost_trajectory(&c->session->model->arch, &on->schedule, NULL, &cost, error);
     if (status)
         return status;
-    const pipeline_allocate_options options = {
+    const ousac_choice_options options = {
         .name = "default",
         .methods = allocators,
         .forecast = forecast,
         /* half a MAC more, so that rounding does not lose a rank; the cost is checked */
         .budget = {NAN, ((double)c->macs + 0.5) / (double)cost.constant_guidance},
-        .granularity = PIPELINE_GRANULARITY,
-        .rank_min = PIPELINE_RANK_MIN,
+        .granularity = OUSAC_DEFAULT_GRANULARITY,
+        .rank_min = OUSAC_DEFAULT_RANK_MIN,
         .evaluations = evaluations,
         .validation = c->cell->validation};
     *choice = &c->choice[c->choice_count++];
-    return pipeline_allocate(c->runs, on->profile, on->set[method], &options, *choice, error);
+    return ousac_choice_create(c->session, on->profile, on->set[method], &options, *choice, error);
 }
 
 /* --- the rows --- */
@@ -151,22 +159,22 @@ static ousac_status published(comparison *c, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t i = 0; i < sizeof methods / sizeof *methods && !status; i++) {
         const int searched = methods[i] == OUSAC_METHOD_CA_SVD;
-        pipeline_choice *choice = NULL;
+        ousac_choice *choice = NULL;
         status = allocate(c, &c->even, methods[i],
-                          1U << PIPELINE_UNIFORM | (searched ? 1U << PIPELINE_REGIONS : 0),
-                          PIPELINE_FORECAST_OFF, c->options->evaluations, &choice, error);
+                          1U << OUSAC_ALLOCATOR_UNIFORM | (searched ? 1U << OUSAC_ALLOCATOR_REGIONS : 0),
+                          OUSAC_FORECAST_OFF, c->options->evaluations, &choice, error);
         if (status)
             return status;
-        const pipeline_candidate *uniform = &choice->candidate[PIPELINE_UNIFORM];
-        compare_row *row = add_row(c, ousac_method_name(methods[i]), "uniform", 0, 0);
+        const ousac_candidate *uniform = &choice->candidate[OUSAC_ALLOCATOR_UNIFORM];
+        ousac_compare_row *row = add_row(c, ousac_method_name(methods[i]), "uniform", 0, 0);
         row->seconds = c->even.seconds;
         status = measure_candidate(c, &c->even, methods[i], uniform, row, error);
         if (!searched || status)
             continue;
-        row = add_row(c, ousac_method_name(methods[i]), pipeline_candidate_name(choice->chosen), 0, 0);
+        row = add_row(c, ousac_method_name(methods[i]), ousac_candidate_name(choice->chosen), 0, 0);
         row->asked = "regions";
-        row->evaluations = choice->candidate[PIPELINE_REGIONS].evaluations;
-        row->seconds = c->even.seconds + choice->candidate[PIPELINE_REGIONS].seconds;
+        row->evaluations = choice->candidate[OUSAC_ALLOCATOR_REGIONS].evaluations;
+        row->seconds = c->even.seconds + choice->candidate[OUSAC_ALLOCATOR_REGIONS].seconds;
         status = measure_candidate(c, &c->even, methods[i], &choice->candidate[choice->chosen], row, error);
     }
     return status;
@@ -174,12 +182,12 @@ static ousac_status published(comparison *c, ousac_error *error) {
 
 /* Ours without a placement: what each part is worth. */
 static ousac_status ours_even(comparison *c, ousac_error *error) {
-    pipeline_choice *choice = NULL;
-    ousac_status status = allocate(c, &c->even, OUSAC_METHOD_DELTA_COV, 1U << PIPELINE_UNIFORM,
-                                   PIPELINE_FORECAST_AUTO, 0, &choice, error);
-    for (int i = 0; i < PIPELINE_CANDIDATES && !status; i += PIPELINE_METHODS)
+    ousac_choice *choice = NULL;
+    ousac_status status = allocate(c, &c->even, OUSAC_METHOD_DELTA_COV, 1U << OUSAC_ALLOCATOR_UNIFORM,
+                                   OUSAC_FORECAST_AUTO, 0, &choice, error);
+    for (int i = 0; i < OUSAC_CANDIDATES && !status; i += OUSAC_ALLOCATORS)
         if (choice->candidate[i].present) {
-            compare_row *row = add_row(c, "delta-cov", pipeline_candidate_name(i), 1, 0);
+            ousac_compare_row *row = add_row(c, "delta-cov", ousac_candidate_name(i), 1, 0);
             row->seconds = c->even.seconds + choice->candidate[i].seconds;
             status =
                 measure_candidate(c, &c->even, OUSAC_METHOD_DELTA_COV, &choice->candidate[i], row, error);
@@ -188,16 +196,16 @@ static ousac_status ours_even(comparison *c, ousac_error *error) {
 }
 
 /* 1 where a search ended at the uniform ranks that it began from. */
-static int same_ranks(const comparison *c, const pipeline_choice *choice, int index) {
-    const pipeline_candidate *uniform = &choice->candidate[index - index % PIPELINE_METHODS];
-    const size_t sites = c->runs->model->arch.site_count;
+static int same_ranks(const comparison *c, const ousac_choice *choice, int index) {
+    const ousac_candidate *uniform = &choice->candidate[index - index % OUSAC_ALLOCATORS];
+    const size_t sites = c->session->model->arch.site_count;
     return memcmp(uniform->allocation.rank, choice->candidate[index].allocation.rank,
                   sites * sizeof *uniform->allocation.rank) == 0;
 }
 
 /* Of ours, what validation prefers. */
-static void mark_shipped(compare_cell *cell) {
-    compare_row *best = NULL;
+static void mark_shipped(ousac_compare_cell *cell) {
+    ousac_compare_row *best = NULL;
     for (size_t i = 0; i < cell->row_count; i++)
         if (cell->row[i].ours && (!best || cell->row[i].validation < best->validation))
             best = &cell->row[i];
@@ -208,16 +216,16 @@ static void mark_shipped(compare_cell *cell) {
 /* The whole pipeline: placement, then ranks. */
 static ousac_status ours_placed(comparison *c, ousac_error *error) {
     const size_t place_most = (size_t)(PLACE_PART * (double)c->options->evaluations);
-    const place_options options = {.even = &c->even.schedule,
-                                   .macs = c->macs,
-                                   .samples = PLACE_SAMPLES,
-                                   .probe_samples = PLACE_PROBE_SAMPLES,
-                                   .horizon = PLACE_HORIZON,
-                                   .stride = PLACE_STRIDE,
-                                   .evaluations = place_most > 2 ? place_most : 2};
-    place_result found = {0};
-    pipeline_choice *choice = NULL;
-    ousac_status status = place_search(c->runs, &options, &found, error);
+    const ousac_place_options options = {.even = &c->even.schedule,
+                                         .macs = c->macs,
+                                         .samples = OUSAC_PLACE_SAMPLES,
+                                         .probe_samples = OUSAC_PLACE_PROBE_SAMPLES,
+                                         .horizon = OUSAC_PLACE_HORIZON,
+                                         .stride = OUSAC_PLACE_STRIDE,
+                                         .evaluations = place_most > 2 ? place_most : 2};
+    ousac_place_result found = {0};
+    ousac_choice *choice = NULL;
+    ousac_status status = ousac_place_search(c->session, &options, &found, error);
     if (!status)
         status = ousac_schedule_copy(&c->cell->placed, &found.schedule, error);
     if (!status)
@@ -226,84 +234,84 @@ static ousac_status ours_placed(comparison *c, ousac_error *error) {
         status = calibrate(c, &c->placed, 1U << OUSAC_METHOD_DELTA_COV | 1U << OUSAC_METHOD_CA_SVD, error);
     const size_t left = c->options->evaluations - found.step_count;
     if (!status)
-        status =
-            allocate(c, &c->placed, OUSAC_METHOD_DELTA_COV,
-                     1U << PIPELINE_UNIFORM | (left >= DESCENT_LEAST ? 1U << PIPELINE_DESCENT : 0),
-                     found.forecast ? PIPELINE_FORECAST_ON : PIPELINE_FORECAST_OFF, left, &choice, error);
-    for (int i = 0; i < PIPELINE_CANDIDATES && !status; i++) {
-        const pipeline_candidate *candidate = &choice->candidate[i];
-        if (!candidate->present || (i % PIPELINE_METHODS && same_ranks(c, choice, i)))
+        status = allocate(c, &c->placed, OUSAC_METHOD_DELTA_COV,
+                          1U << OUSAC_ALLOCATOR_UNIFORM |
+                              (left >= DESCENT_LEAST ? 1U << OUSAC_ALLOCATOR_DESCENT : 0),
+                          found.forecast ? OUSAC_FORECAST_ON : OUSAC_FORECAST_OFF, left, &choice, error);
+    for (int i = 0; i < OUSAC_CANDIDATES && !status; i++) {
+        const ousac_candidate *candidate = &choice->candidate[i];
+        if (!candidate->present || (i % OUSAC_ALLOCATORS && same_ranks(c, choice, i)))
             continue;
-        compare_row *row = add_row(c, "delta-cov", pipeline_candidate_name(i), 1, found.placed);
+        ousac_compare_row *row = add_row(c, "delta-cov", ousac_candidate_name(i), 1, found.placed);
         row->evaluations = found.step_count + candidate->evaluations;
         row->seconds = found.seconds + c->placed.seconds + candidate->seconds;
         status = measure_candidate(c, &c->placed, OUSAC_METHOD_DELTA_COV, candidate, row, error);
     }
-    place_result_free(&found);
+    ousac_place_result_free(&found);
     return status;
 }
 
 /* The published methods at our placement, for what the placement alone is worth to them. */
 static ousac_status published_placed(comparison *c, ousac_error *error) {
-    pipeline_choice *choice = NULL;
+    ousac_choice *choice = NULL;
     ousac_status status = measure_reuse(c, &c->placed, 1, 1, error);
     if (!status)
-        status = allocate(c, &c->placed, OUSAC_METHOD_CA_SVD, 1U << PIPELINE_UNIFORM, PIPELINE_FORECAST_OFF,
-                          0, &choice, error);
+        status = allocate(c, &c->placed, OUSAC_METHOD_CA_SVD, 1U << OUSAC_ALLOCATOR_UNIFORM,
+                          OUSAC_FORECAST_OFF, 0, &choice, error);
     if (status)
         return status;
-    compare_row *row = add_row(c, "ca-svd", "uniform", 0, 1);
-    return measure_candidate(c, &c->placed, OUSAC_METHOD_CA_SVD, &choice->candidate[PIPELINE_UNIFORM], row,
-                             error);
+    ousac_compare_row *row = add_row(c, "ca-svd", "uniform", 0, 1);
+    return measure_candidate(c, &c->placed, OUSAC_METHOD_CA_SVD, &choice->candidate[OUSAC_ALLOCATOR_UNIFORM],
+                             row, error);
 }
 
 static ousac_status prepare(comparison *c, ousac_error *error) {
-    const compare_options *o = c->options;
-    const ousac_arch *arch = &c->runs->model->arch;
-    const size_t batch = c->runs->micro_batch;
-    const pipeline_budget budget = {o->budget_step, NAN};
-    compare_cell *cell = c->cell;
+    const ousac_compare_options *o = c->options;
+    const ousac_arch *arch = &c->session->model->arch;
+    const size_t batch = c->session->micro_batch;
+    const ousac_budget budget = {o->budget_step, NAN};
+    ousac_compare_cell *cell = c->cell;
     uint64_t step_macs = 0;
     ousac_cost_total cost;
     ousac_status status = ousac_schedule_copy(&c->even.schedule, o->schedule, error);
     if (status)
         return status;
-    place_evenly(&c->even.schedule, o->period);
+    ousac_place_evenly(&c->even.schedule, o->period);
     (void)snprintf(cell->schedule_name, sizeof cell->schedule_name, "%s", o->schedule->name);
     (void)snprintf(cell->solver, sizeof cell->solver, "%s", ousac_solver_name(o->schedule->solver));
     cell->period = o->period;
-    cell->calibration = (cli_range){0, o->calibration};
-    cell->validation = (cli_range){(o->calibration + batch - 1) / batch * batch, VALIDATION_SAMPLES};
+    cell->calibration = (ousac_sample_range){0, o->calibration};
+    cell->validation = (ousac_sample_range){(o->calibration + batch - 1) / batch * batch, VALIDATION_SAMPLES};
     cell->test = o->test;
-    if (o->calibration < PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES)
+    if (o->calibration < OUSAC_PLACE_SAMPLES + OUSAC_DEFAULT_SEARCH_SAMPLES)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "--calibration %" PRIu64 ": expected at least %d samples, which a search takes",
-                          o->calibration, PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES);
-    if (pipeline_ranges_overlap(&o->test, 0, cell->validation.first + cell->validation.count))
+                          "`calibration` %" PRIu64 ": expected at least %d samples, which a search takes",
+                          o->calibration, OUSAC_PLACE_SAMPLES + OUSAC_DEFAULT_SEARCH_SAMPLES);
+    if (ousac_range_overlaps(&o->test, 0, cell->validation.first + cell->validation.count))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "--samples %" PRIu64 ":%" PRIu64 ": expected test samples from %" PRIu64
+                          "`samples` %" PRIu64 ":%" PRIu64 ": expected test samples from %" PRIu64
                           " on, behind those of calibration and validation",
                           o->test.first, o->test.first + o->test.count,
                           cell->validation.first + cell->validation.count);
-    if ((status = pipeline_budget_solve(arch, &c->even.schedule, &budget, &step_macs, &cell->budget_step,
-                                        error)) ||
-        (status = place_budget(arch, &c->even.schedule, step_macs, &c->macs, &cell->rank, error)) ||
+    if ((status =
+             ousac_budget_solve(arch, &c->even.schedule, &budget, &step_macs, &cell->budget_step, error)) ||
+        (status = ousac_place_budget(arch, &c->even.schedule, step_macs, &c->macs, &cell->rank, error)) ||
         (status = ousac_cost_trajectory(arch, &c->even.schedule, NULL, &cost, error)))
         return status;
     if (cell->rank == 0)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--budget-step %g: holds no rank", o->budget_step);
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`budget_step` %g: holds no rank", o->budget_step);
     cell->budget_total = (double)c->macs / (double)cost.constant_guidance;
-    status = gauge_create(&c->test, c->runs, &c->even.schedule, &cell->test, error);
+    status = ousac_gauge_create(&c->test, c->session, &c->even.schedule, &cell->test, error);
     if (!status) {
-        compare_row *exact = add_row(c, "exact", "", 0, 0);
+        ousac_compare_row *exact = add_row(c, "exact", "", 0, 0);
         exact->macs_total = (double)cost.schedule_full / (double)cost.constant_guidance;
     }
     return status;
 }
 
-ousac_status compare_run(const pipeline_runs *runs, const compare_options *options, compare_cell *cell,
-                         ousac_error *error) {
-    comparison c = {.runs = runs, .options = options, .cell = cell};
+ousac_status ousac_compare_run(const ousac_session *session, const ousac_compare_options *options,
+                               ousac_compare_cell *cell, ousac_error *error) {
+    comparison c = {.session = session, .options = options, .cell = cell};
     memset(cell, 0, sizeof *cell);
     ousac_status status = prepare(&c, error);
     if (!status)
@@ -323,64 +331,11 @@ ousac_status compare_run(const pipeline_runs *runs, const compare_options *optio
     if (!status)
         mark_shipped(cell);
     for (size_t i = 0; i < c.choice_count; i++)
-        pipeline_choice_free(&c.choice[i]);
-    gauge_free(&c.test);
+        ousac_choice_free(&c.choice[i]);
+    ousac_gauge_free(&c.test);
     calibrated_free(&c.even);
     calibrated_free(&c.placed);
     if (status)
-        compare_free(cell);
+        ousac_compare_free(cell);
     return status;
-}
-
-/* --- telling --- */
-
-void compare_print(const compare_cell *cell) {
-    printf(
-        "schedule %s (%s), refresh every %zu, cached step %.1f %%: rank %zu, %.3f %% of constant guidance\n",
-        cell->schedule_name, cell->solver, cell->period, 100 * cell->budget_step, cell->rank,
-        100 * cell->budget_total);
-    printf("%-14s %-18s %-7s %12s %10s  %-20s %5s %8s\n", "method", "ranks", "gates", "of const., %", "error",
-           "95 %", "runs", "seconds");
-    for (size_t i = 0; i < cell->row_count; i++) {
-        const compare_row *r = &cell->row[i];
-        char interval[48];
-        (void)snprintf(interval, sizeof interval, "[%.4g, %.4g]", r->error.low, r->error.high);
-        printf("%-14s %-18s %-7s %12.3f %10.4g  %-20s %5zu %8.0f%s%s\n", r->method, r->allocator,
-               r->placed ? "placed" : "even", 100 * r->macs_total, r->error.mean, interval, r->evaluations,
-               r->seconds, strcmp(r->asked, r->allocator) != 0 ? "  instead of " : "",
-               strcmp(r->asked, r->allocator) != 0 ? r->asked : "");
-        if (r->shipped)
-            printf("%-14s ^ ours, by the validation samples\n", "");
-    }
-}
-
-void compare_put(json_doc *doc, cJSON *object, const compare_cell *cell) {
-    json_put_text(doc, object, "schedule", cell->schedule_name);
-    json_put_text(doc, object, "solver", cell->solver);
-    json_put_u64(doc, object, "period", cell->period);
-    json_put_real(doc, object, "budget", cell->budget_step);
-    json_put_real(doc, object, "budget_total", cell->budget_total);
-    json_put_u64(doc, object, "rank", cell->rank);
-    pipeline_json_range(doc, object, "calibration", cell->calibration.first, cell->calibration.count);
-    pipeline_json_range(doc, object, "validation", cell->validation.first, cell->validation.count);
-    pipeline_json_range(doc, object, "test", cell->test.first, cell->test.count);
-    cJSON *rows = json_put_array(doc, object, "rows");
-    for (size_t i = 0; i < cell->row_count; i++) {
-        const compare_row *r = &cell->row[i];
-        cJSON *item = json_put_object(doc, rows, NULL);
-        json_put_text(doc, item, "method", r->method);
-        json_put_text(doc, item, "allocator", r->allocator);
-        json_put_text(doc, item, "asked", r->asked);
-        json_put_bool(doc, item, "ours", r->ours);
-        json_put_bool(doc, item, "placed", r->placed);
-        json_put_bool(doc, item, "shipped", r->shipped);
-        json_put_real(doc, item, "macs_total", r->macs_total);
-        json_put_real(doc, item, "error", r->error.mean);
-        json_put_real(doc, item, "low", r->error.low);
-        json_put_real(doc, item, "high", r->error.high);
-        if (!isnan(r->validation))
-            json_put_real(doc, item, "validation", r->validation);
-        json_put_real(doc, item, "seconds", r->seconds);
-        json_put_u64(doc, item, "evaluations", r->evaluations);
-    }
 }

@@ -11,25 +11,27 @@
 #define OUSAC_COMPARE_H
 
 #include "calib/stats/stats.h"
-#include "formats/json_build.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/session.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum { COMPARE_ROWS_MAX = 16, COMPARE_CALIBRATION = 32, COMPARE_TEST = 64, COMPARE_EVALUATIONS = 40 };
+enum { OUSAC_COMPARE_ROWS_MAX = 16 };
+#define OUSAC_COMPARE_CALIBRATION 32
+#define OUSAC_COMPARE_TEST 64
+#define OUSAC_COMPARE_EVALUATIONS 40
 
-typedef struct compare_options {
+typedef struct ousac_compare_options {
     const ousac_schedule *schedule; /* its gates are not looked at */
     size_t period;
     double budget_step; /* MACs of a cached evaluation over a full one */
     size_t evaluations; /* end-to-end runs that a method may search with; at least 4. From 44 on ours descends
                            on the ranks as well */
     uint64_t calibration; /* samples, from 0, searches included; validation runs on 32 behind them */
-    cli_range test;
-} compare_options;
+    ousac_sample_range test;
+} ousac_compare_options;
 
-typedef struct compare_row {
+typedef struct ousac_compare_row {
     const char *method;    /* "exact", "reuse", "extrapolation", "svd", "ca-svd", "cd-svd", "delta-cov" */
     const char *allocator; /* "", "uniform", "uniform+forecast", "regions", ... as shipped after validation */
     const char *asked;     /* as asked for, where validation preferred another; else the same */
@@ -40,24 +42,22 @@ typedef struct compare_row {
     double validation;     /* the same on the validation samples; NAN where it was not measured */
     double seconds;        /* of calibrating and searching, what it stands on included */
     size_t evaluations;    /* end-to-end runs that it searched with */
-} compare_row;
+} ousac_compare_row;
 
-typedef struct compare_cell {
+typedef struct ousac_compare_cell {
     char schedule_name[OUSAC_SCHEDULE_NAME_BYTES];
     char solver[OUSAC_SCHEDULE_NAME_BYTES];
     size_t period, rank; /* the uniform rank of the budget */
     double budget_step, budget_total;
-    cli_range calibration, validation, test;
-    compare_row row[COMPARE_ROWS_MAX];
+    ousac_sample_range calibration, validation, test;
+    ousac_compare_row row[OUSAC_COMPARE_ROWS_MAX];
     size_t row_count;
     ousac_schedule placed; /* the schedule that our search wrote */
-} compare_cell;
+} ousac_compare_cell;
 
-/* Free with compare_free. Errors: those of the steps; USAGE where the budget holds no rank. */
-ousac_status compare_run(const pipeline_runs *runs, const compare_options *options, compare_cell *cell,
-                         ousac_error *error);
-void compare_free(compare_cell *cell);
-void compare_print(const compare_cell *cell);
-void compare_put(json_doc *doc, cJSON *object, const compare_cell *cell);
+/* Free with ousac_compare_free. Errors: those of the steps; USAGE where the budget holds no rank. */
+ousac_status ousac_compare_run(const ousac_session *session, const ousac_compare_options *options,
+                               ousac_compare_cell *cell, ousac_error *error);
+void ousac_compare_free(ousac_compare_cell *cell);
 
 #endif

@@ -1,6 +1,7 @@
 #include "pipeline/compute_effect.h"
 
 #include "formats/memory.h"
+#include "pipeline/record.h"
 #include "profile/run/runner.h"
 
 #include <math.h>
@@ -17,7 +18,7 @@ static double group_energy(const ousac_profile *pilot, size_t group) {
 }
 
 static void compare_energies(const ousac_profile *rounded, const ousac_profile *plain,
-                             compute_effect *effect) {
+                             ousac_compute_effect *effect) {
     double changed = 0, all = 0;
     for (size_t g = 0; g < plain->arch.group_count; g++) {
         const double now = group_energy(rounded, g), then = group_energy(plain, g);
@@ -32,40 +33,41 @@ static void compare_energies(const ousac_profile *rounded, const ousac_profile *
     effect->energy = all > 0 ? changed / all : 0;
 }
 
-static ousac_status draw(const pipeline_runs *runs, const ousac_model *model, const ousac_schedule *schedule,
-                         uint64_t samples, float *out, ousac_error *error) {
+static ousac_status draw(const ousac_session *session, const ousac_model *model,
+                         const ousac_schedule *schedule, uint64_t samples, float *out, ousac_error *error) {
     const ousac_run run = {.model = model,
                            .schedule = schedule,
-                           .seed = runs->seed,
+                           .seed = session->seed,
                            .count = samples,
-                           .micro_batch = runs->micro_batch,
-                           .threads = pipeline_threads(runs),
+                           .micro_batch = session->micro_batch,
+                           .threads = ousac_session_threads(session),
                            .exact = 1,
                            .samples = out,
-                           .stop = &cli_stop};
+                           .stop = session->stop};
     return ousac_run_samples(&run, error);
 }
 
-ousac_status compute_effect_measure(const pipeline_runs *runs, const pipeline_model_options *options,
-                                    const ousac_schedule *schedule, uint64_t samples,
-                                    const ousac_profile *pilot, compute_effect *effect, ousac_error *error) {
-    pipeline_model_options in_f32 = *options;
+ousac_status ousac_compute_effect_measure(const ousac_session *session, const ousac_session_model *options,
+                                          const ousac_schedule *schedule, uint64_t samples,
+                                          const ousac_profile *pilot, ousac_compute_effect *effect,
+                                          ousac_error *error) {
+    ousac_session_model in_f32 = *options;
     ousac_model *model = NULL;
     ousac_profile *plain = NULL, *rounded = NULL;
     float *a = NULL, *b = NULL;
     double wrong = 0, square = 0;
-    pipeline_cost uncounted = {0};
-    in_f32.compute = NULL;
-    *effect = (compute_effect){.samples = samples};
-    ousac_status status = pipeline_load_model(&model, &in_f32, error);
+    ousac_record_cost uncounted = {0};
+    in_f32.bf16 = 0;
+    *effect = (ousac_compute_effect){.samples = samples};
+    ousac_status status = ousac_session_load_model(&model, &in_f32, session->workers, error);
     if (status)
         return status;
-    pipeline_runs plain_runs = *runs;
-    plain_runs.model = model;
+    ousac_session plain_session = *session;
+    plain_session.model = model;
     const size_t size = ousac_model_sample_size(model);
-    status = pipeline_pilot(&plain_runs, schedule, samples, NULL, &plain, &uncounted, error);
+    status = ousac_record_pilot(&plain_session, schedule, samples, NULL, &plain, &uncounted, error);
     if (!status && !pilot)
-        status = pipeline_pilot(runs, schedule, samples, NULL, &rounded, &uncounted, error);
+        status = ousac_record_pilot(session, schedule, samples, NULL, &rounded, &uncounted, error);
     if (status)
         goto done;
     compare_energies(pilot ? pilot : rounded, plain, effect);
@@ -74,9 +76,9 @@ ousac_status compute_effect_measure(const pipeline_runs *runs, const pipeline_mo
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the pilot's samples");
         goto done;
     }
-    status = draw(runs, runs->model, schedule, samples, a, error);
+    status = draw(session, session->model, schedule, samples, a, error);
     if (!status)
-        status = draw(runs, model, schedule, samples, b, error);
+        status = draw(session, model, schedule, samples, b, error);
     for (size_t i = 0; !status && i < (size_t)samples * size; i++) {
         const double difference = (double)a[i] - (double)b[i];
         wrong += difference * difference;

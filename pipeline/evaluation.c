@@ -1,6 +1,7 @@
 #include "pipeline/evaluation.h"
 
 #include "formats/memory.h"
+#include "pipeline/shard.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *evaluation_arm_name(evaluation_arm arm) {
+const char *ousac_eval_arm_name(ousac_eval_arm arm) {
     static const char *const names[] = {"exact", "calibrated", "reuse", "reference"};
     return names[arm];
 }
@@ -37,8 +38,8 @@ static ousac_status median_scale(const ousac_schedule *schedule, double *median,
 
 /* The schedule that 100 % stands for: as given, or this schedule's timesteps at constant guidance, or, where
  * no step is guided, the schedule itself. */
-static ousac_status make_reference(ousac_schedule *reference, evaluation *result,
-                                   const evaluation_options *options, ousac_error *error) {
+static ousac_status make_reference(ousac_schedule *reference, ousac_eval *result,
+                                   const ousac_eval_options *options, ousac_error *error) {
     double scale = 0;
     size_t guided = 0;
     ousac_status status = OUSAC_STATUS_OK;
@@ -86,16 +87,16 @@ static int same_trajectory(const ousac_schedule *a, const ousac_schedule *b) {
     return 1;
 }
 
-static ousac_status run_arm(evaluation *result, evaluation_arm arm, const pipeline_runs *runs,
+static ousac_status run_arm(ousac_eval *result, ousac_eval_arm arm, const ousac_session *session,
                             const ousac_schedule *schedule, const ousac_calibration *calibration,
                             uint64_t macs_per_sample, ousac_error *error) {
-    evaluation_run *run = &result->run[arm];
-    const size_t size = ousac_model_sample_size(runs->model);
-    const pipeline_run inner = {
-        .label = evaluation_arm_name(arm),
+    ousac_eval_run *run = &result->run[arm];
+    const size_t size = ousac_model_sample_size(session->model);
+    const ousac_session_run inner = {
+        .label = ousac_eval_arm_name(arm),
         .schedule = schedule,
         .range = result->range,
-        .exact = arm == EVALUATION_EXACT || arm == EVALUATION_REFERENCE,
+        .exact = arm == OUSAC_EVAL_EXACT || arm == OUSAC_EVAL_REFERENCE,
         .calibration = calibration,
         .samples = run->samples = result->range.count > SIZE_MAX / size
                                       ? NULL
@@ -107,7 +108,7 @@ static ousac_status run_arm(evaluation *result, evaluation_arm arm, const pipeli
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %" PRIu64 " samples",
                           result->range.count);
     run->model_macs = macs_per_sample * result->range.count;
-    ousac_status status = pipeline_run_samples(runs, &inner, error);
+    ousac_status status = ousac_session_run_samples(session, &inner, error);
     if (!status && run->counters.macs != run->model_macs)
         status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL,
                             "the %s run did %" PRIu64 " MACs where the cost model says %" PRIu64, inner.label,
@@ -115,38 +116,41 @@ static ousac_status run_arm(evaluation *result, evaluation_arm arm, const pipeli
     return status;
 }
 
-static ousac_status run_all(evaluation *result, const pipeline_runs *runs, const evaluation_options *options,
-                            const ousac_schedule *reference, ousac_error *error) {
+static ousac_status run_all(ousac_eval *result, const ousac_session *session,
+                            const ousac_eval_options *options, const ousac_schedule *reference,
+                            ousac_error *error) {
     const ousac_schedule *schedule = options->schedule;
     const ousac_cost_total *cost = &result->cost;
-    ousac_status status = run_arm(result, EVALUATION_EXACT, runs, schedule, NULL, cost->schedule_full, error);
+    ousac_status status =
+        run_arm(result, OUSAC_EVAL_EXACT, session, schedule, NULL, cost->schedule_full, error);
     if (!status)
-        status = run_arm(result, EVALUATION_CALIBRATED, runs, schedule, options->calibration,
+        status = run_arm(result, OUSAC_EVAL_CALIBRATED, session, schedule, options->calibration,
                          cost->schedule_cached, error);
     if (!status)
-        status = run_arm(result, EVALUATION_REUSE, runs, schedule, NULL, cost->schedule_reuse, error);
+        status = run_arm(result, OUSAC_EVAL_REUSE, session, schedule, NULL, cost->schedule_reuse, error);
     if (!status && !result->reference_same)
-        status = run_arm(result, EVALUATION_REFERENCE, runs, reference, NULL, result->reference_macs, error);
+        status =
+            run_arm(result, OUSAC_EVAL_REFERENCE, session, reference, NULL, result->reference_macs, error);
     if (!status && result->reference_same) {
-        result->run[EVALUATION_REFERENCE] = result->run[EVALUATION_EXACT];
-        result->run[EVALUATION_REFERENCE].samples = NULL;
+        result->run[OUSAC_EVAL_REFERENCE] = result->run[OUSAC_EVAL_EXACT];
+        result->run[OUSAC_EVAL_REFERENCE].samples = NULL;
     }
     return status;
 }
 
-static ousac_status compare_all(evaluation *result, size_t size, ousac_error *error) {
-    static const evaluation_arm pairs[EVALUATION_PAIRS][2] = {
-        {EVALUATION_CALIBRATED, EVALUATION_EXACT},     {EVALUATION_REUSE, EVALUATION_EXACT},
-        {EVALUATION_CALIBRATED, EVALUATION_REFERENCE}, {EVALUATION_EXACT, EVALUATION_REFERENCE},
-        {EVALUATION_REUSE, EVALUATION_REFERENCE},
+static ousac_status compare_all(ousac_eval *result, size_t size, ousac_error *error) {
+    static const ousac_eval_arm pairs[OUSAC_EVAL_PAIRS][2] = {
+        {OUSAC_EVAL_CALIBRATED, OUSAC_EVAL_EXACT},     {OUSAC_EVAL_REUSE, OUSAC_EVAL_EXACT},
+        {OUSAC_EVAL_CALIBRATED, OUSAC_EVAL_REFERENCE}, {OUSAC_EVAL_EXACT, OUSAC_EVAL_REFERENCE},
+        {OUSAC_EVAL_REUSE, OUSAC_EVAL_REFERENCE},
     };
     ousac_status status = OUSAC_STATUS_OK;
-    for (size_t i = 0; !status && i < EVALUATION_PAIRS; i++) {
-        evaluation_pair *pair = &result->pair[i];
+    for (size_t i = 0; !status && i < OUSAC_EVAL_PAIRS; i++) {
+        ousac_eval_pair *pair = &result->pair[i];
         pair->arm = pairs[i][0];
         pair->against = pairs[i][1];
-        const evaluation_arm against = pair->against == EVALUATION_REFERENCE && result->reference_same
-                                           ? EVALUATION_EXACT
+        const ousac_eval_arm against = pair->against == OUSAC_EVAL_REFERENCE && result->reference_same
+                                           ? OUSAC_EVAL_EXACT
                                            : pair->against;
         status = ousac_evaluate_difference(result->run[pair->arm].samples, result->run[against].samples,
                                            result->range.count, size, result->seed, &pair->difference, error);
@@ -154,9 +158,9 @@ static ousac_status compare_all(evaluation *result, size_t size, ousac_error *er
     return status;
 }
 
-ousac_status evaluation_create(evaluation *result, const pipeline_runs *runs,
-                               const evaluation_options *options, ousac_error *error) {
-    const ousac_arch *arch = &runs->model->arch;
+ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
+                               const ousac_eval_options *options, ousac_error *error) {
+    const ousac_arch *arch = &session->model->arch;
     const ousac_ranks ranks = ousac_plan_ranks(options->plan);
     ousac_schedule reference = {0};
     ousac_cost_total cost = {0};
@@ -164,12 +168,12 @@ ousac_status evaluation_create(evaluation *result, const pipeline_runs *runs,
 
     memset(result, 0, sizeof *result);
     result->range = options->range;
-    result->seed = runs->seed;
-    result->micro_batch = runs->micro_batch;
-    result->threads = pipeline_threads(runs);
+    result->seed = session->seed;
+    result->micro_batch = session->micro_batch;
+    result->threads = ousac_session_threads(session);
     result->steps = options->schedule->step_count;
     result->held_out = options->held_out;
-    memcpy(result->model_digest, runs->model->digest, sizeof result->model_digest);
+    memcpy(result->model_digest, session->model->digest, sizeof result->model_digest);
     ousac_schedule_digest(options->schedule, result->schedule_digest);
     memcpy(result->schedule_name, options->schedule->name, sizeof result->schedule_name);
     memcpy(result->plan_name, options->plan->name, sizeof result->plan_name);
@@ -189,48 +193,50 @@ ousac_status evaluation_create(evaluation *result, const pipeline_runs *runs,
     if (status)
         goto done;
     result->reference_macs = cost.schedule_full;
-    status = run_all(result, runs, options, &reference, error);
+    status = run_all(result, session, options, &reference, error);
     if (!status)
-        status = compare_all(result, ousac_model_sample_size(runs->model), error);
+        status = compare_all(result, ousac_model_sample_size(session->model), error);
 done:
     ousac_schedule_free(&reference);
     if (status)
-        evaluation_free(result);
+        ousac_eval_free(result);
     return status;
 }
 
-void evaluation_free(evaluation *result) {
-    for (int arm = 0; arm < EVALUATION_ARMS; arm++)
+void ousac_eval_free(ousac_eval *result) {
+    for (int arm = 0; arm < OUSAC_EVAL_ARMS; arm++)
         ousac_free(result->run[arm].samples);
     memset(result, 0, sizeof *result);
 }
 
-ousac_status evaluation_check_samples(const cli_common *common, const pipeline_provenance *provenance,
-                                      const cli_range *range, uint64_t seed, int force, int *held_out,
-                                      ousac_error *error) {
+ousac_status ousac_eval_check_samples(const ousac_session *session, const ousac_provenance *provenance,
+                                      const ousac_sample_range *range, uint64_t seed, int force,
+                                      int *held_out, ousac_error *error) {
     *held_out = 0;
     if (!provenance->known) {
-        cli_note(common, "warning: the bundle does not say which samples made it; these may be among them");
+        ousac_session_note(session,
+                           "warning: the bundle does not say which samples made it; these may be among them");
         return OUSAC_STATUS_OK;
     }
     *held_out = 1;
     if (seed != provenance->seed) /* another seed draws other noise under every index */
         return OUSAC_STATUS_OK;
     for (size_t i = 0; i < provenance->used.count; i++) {
-        const cli_range *used = &provenance->used.range[i];
-        if (!pipeline_ranges_overlap(range, used->first, used->count))
+        const ousac_sample_range *used = &provenance->used.range[i];
+        if (!ousac_range_overlaps(range, used->first, used->count))
             continue;
         const char *use = provenance->used.use[i];
         *held_out = 0;
         if (!force)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                              "--samples %" PRIu64 ":%" PRIu64 ": %s used samples %" PRIu64 ":%" PRIu64
-                              " of this seed; expected held-out samples, or --force",
+                              "`samples` %" PRIu64 ":%" PRIu64 ": %s used samples %" PRIu64 ":%" PRIu64
+                              " of this seed; expected held-out samples, or `force`",
                               range->first, range->first + range->count, use, used->first,
                               used->first + used->count);
-        cli_note(common,
-                 "warning: %s used samples %" PRIu64 ":%" PRIu64 " of this seed; the errors are not held out",
-                 use, used->first, used->first + used->count);
+        ousac_session_note(session,
+                           "warning: %s used samples %" PRIu64 ":%" PRIu64
+                           " of this seed; the errors are not held out",
+                           use, used->first, used->first + used->count);
     }
     return OUSAC_STATUS_OK;
 }

@@ -12,40 +12,42 @@
 #define OUSAC_EVALUATION_H
 
 #include "calib/cost.h"
-#include "formats/json_build.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/provenance.h"
+#include "pipeline/session.h"
 #include "profile/run/evaluate.h"
 #include "profile/run/executor.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum evaluation_arm {
-    EVALUATION_EXACT = 0,
-    EVALUATION_CALIBRATED = 1,
-    EVALUATION_REUSE = 2,
-    EVALUATION_REFERENCE = 3,
-    EVALUATION_ARMS = 4
-} evaluation_arm;
+#define OUSAC_DEFAULT_TEST_SAMPLES 24
 
-typedef struct evaluation_run {
+typedef enum ousac_eval_arm {
+    OUSAC_EVAL_EXACT = 0,
+    OUSAC_EVAL_CALIBRATED = 1,
+    OUSAC_EVAL_REUSE = 2,
+    OUSAC_EVAL_REFERENCE = 3,
+    OUSAC_EVAL_ARMS = 4
+} ousac_eval_arm;
+
+typedef struct ousac_eval_run {
     float *samples; /* (count, channels, height, width) */
     double seconds; /* wall time of the run */
     ousac_counters counters;
     uint64_t
         model_macs; /* of all samples, by the cost model; equal to counters.macs or the evaluation fails */
-} evaluation_run;
+} ousac_eval_run;
 
 /* One comparison: `arm` against `against`. */
-typedef struct evaluation_pair {
-    evaluation_arm arm, against;
+typedef struct ousac_eval_pair {
+    ousac_eval_arm arm, against;
     ousac_difference difference;
-} evaluation_pair;
+} ousac_eval_pair;
 
-enum { EVALUATION_PAIRS = 5 };
+enum { OUSAC_EVAL_PAIRS = 5 };
 
-typedef struct evaluation {
-    cli_range range;
+typedef struct ousac_eval {
+    ousac_sample_range range;
     uint64_t seed;
     size_t micro_batch, threads;
     size_t steps;
@@ -60,37 +62,33 @@ typedef struct evaluation {
     char plan_name[OUSAC_NAME_BYTES], plan_method[OUSAC_NAME_BYTES];
     char note[OUSAC_ERROR_MESSAGE_BYTES];
     int held_out; /* 1: known to be disjoint from the samples that made the bundle */
-    evaluation_run run[EVALUATION_ARMS];
-    evaluation_pair pair[EVALUATION_PAIRS];
+    ousac_eval_run run[OUSAC_EVAL_ARMS];
+    ousac_eval_pair pair[OUSAC_EVAL_PAIRS];
     ousac_cost_total cost;   /* of one sample; `constant_guidance` is that of the schedule's own steps */
     uint64_t reference_macs; /* of one sample: the 100 % of every share */
-} evaluation;
+} ousac_eval;
 
-typedef struct evaluation_options {
+typedef struct ousac_eval_options {
     const ousac_schedule *schedule;
     const ousac_plan *plan;
     const ousac_calibration *calibration;
     const ousac_schedule *reference; /* NULL: the schedule's own timesteps at constant guidance */
     double reference_scale; /* of such a reference; NAN: the median of the schedule's guided scales */
-    cli_range range;
+    ousac_sample_range range;
     int held_out;
-} evaluation_options;
+} ousac_eval_options;
 
-/* Runs everything. INTERNAL where the executor's MACs are not the cost model's. Free with evaluation_free. */
-ousac_status evaluation_create(evaluation *result, const pipeline_runs *runs,
-                               const evaluation_options *options, ousac_error *error);
-void evaluation_free(evaluation *result);
+/* Runs everything. INTERNAL where the executor's MACs are not the cost model's. Free with ousac_eval_free. */
+ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
+                               const ousac_eval_options *options, ousac_error *error);
+void ousac_eval_free(ousac_eval *result);
 
 /* Whether samples may be reported under the provenance of a bundle: USAGE naming the range that they overlap,
  * which `force` turns into a warning. *held_out says what is known. */
-ousac_status evaluation_check_samples(const cli_common *common, const pipeline_provenance *provenance,
-                                      const cli_range *range, uint64_t seed, int force, int *held_out,
-                                      ousac_error *error);
+ousac_status ousac_eval_check_samples(const ousac_session *session, const ousac_provenance *provenance,
+                                      const ousac_sample_range *range, uint64_t seed, int force,
+                                      int *held_out, ousac_error *error);
 
-const char *evaluation_arm_name(evaluation_arm arm);
-void evaluation_print(const evaluation *result);
-void evaluation_put(json_doc *doc, cJSON *object, const evaluation *result);
-/* The JSON form into a file. */
-ousac_status evaluation_save(const evaluation *result, const char *path, ousac_error *error);
+const char *ousac_eval_arm_name(ousac_eval_arm arm);
 
 #endif

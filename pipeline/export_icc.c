@@ -2,8 +2,8 @@
 
 #include "formats/memory.h"
 #include "formats/torch_write.h"
+#include "profile/bundle/bundle.h"
 #include "profile/files/archive.h"
-#include "tools/cli/describe.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +21,7 @@ typedef struct layer {
 } layer;
 
 typedef struct job {
-    const export_icc_request *request;
+    const ousac_export_icc_request *request;
     ousac_archive archive;
     ousac_bundle *bundle;
     ousac_arch arch;
@@ -62,17 +62,17 @@ static size_t held(const job *j, size_t site) {
     return oca_tensor_find(j->archive.file, name, &tensor) == OCA_OK ? (size_t)tensor.shape[0] : 0;
 }
 
-static ousac_status choose_ranks(job *j, export_icc_result *result, ousac_error *error) {
-    const export_icc_request *request = j->request;
+static ousac_status choose_ranks(job *j, ousac_export_icc_result *result, ousac_error *error) {
+    const ousac_export_icc_request *request = j->request;
     const ousac_plan *plan = request->uniform ? NULL : ousac_bundle_find_plan(j->bundle, request->plan);
     if (!request->uniform && !plan)
         return request->plan
                    ? OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: no plan \"%s\"", request->bundle,
                                 request->plan)
                    : OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                                "%s: no default plan; expected --plan NAME or --rank R", request->bundle);
+                                "%s: no default plan; expected `plan` NAME or `rank` R", request->bundle);
     const ousac_ranks ranks = {.rank = plan ? plan->rank : NULL, .dense_fallback = 1};
-    *result = (export_icc_result){
+    *result = (ousac_export_icc_result){
         .blocks = j->arch.block_count, .rank_low = SIZE_MAX, .forecast = plan && plan->forecast};
     for (size_t i = 0; i < j->arch.block_count * KEYS; i++) {
         layer *l = &j->layers[i];
@@ -90,8 +90,8 @@ static ousac_status choose_ranks(job *j, export_icc_result *result, ousac_error 
         if (l->exact && !j->model)
             return OUSAC_FAIL(
                 error, OUSAC_STATUS_USAGE,
-                "%s: the plan computes %s exactly, and ICC's code knows only factors; expected --model "
-                "FILE, to write its weight as factors, or --rank R",
+                "%s: the plan computes %s exactly, and ICC's code knows only factors; expected `model` "
+                "FILE, to write its weight as factors, or `rank` R",
                 request->bundle, site->name);
         result->exact += l->exact != 0;
         result->frozen += l->rank == 0;
@@ -117,7 +117,7 @@ static ousac_status read_factor(const job *j, const ousac_site *site, const char
     if (got == OCA_OK)
         got =
             oca_read(j->archive.file, tensor.index, 0, rank, OCA_F32, target, rank * width * sizeof *target);
-    return got == OCA_OK ? OUSAC_STATUS_OK : archive_fail(j->request->bundle, name, got, error);
+    return got == OCA_OK ? OUSAC_STATUS_OK : ousac_archive_fail(j->request->bundle, name, got, error);
 }
 
 static void identity(float *target, size_t size) {
@@ -148,20 +148,21 @@ static ousac_status fill(void *self, size_t list, size_t item, float *target, ou
 }
 
 static ousac_status open_parts(job *j, ousac_error *error) {
-    const export_icc_request *request = j->request;
+    const ousac_export_icc_request *request = j->request;
     ousac_status status = ousac_bundle_open(&j->bundle, request->bundle, error);
     if (!status)
         status = ousac_archive_open(&j->archive, request->bundle, OUSAC_FORMAT_BUNDLE, error);
     if (!status)
         status = ousac_archive_subject(&j->archive, &j->arch, &j->schedule, error);
     if (!status && request->model.path)
-        status = pipeline_load_model(&j->model, &request->model, error);
+        status = ousac_session_load_model(&j->model, &request->model, NULL, error);
     if (!status && j->model)
-        status = ousac_bundle_check_model(j->bundle, j->model, error);
+        status = ousac_bundle_check_model(j->bundle, j->model, NULL, error);
     return status;
 }
 
-ousac_status export_icc(const export_icc_request *request, export_icc_result *result, ousac_error *error) {
+ousac_status ousac_export_icc(const ousac_export_icc_request *request, ousac_export_icc_result *result,
+                              ousac_error *error) {
     job j = {.request = request};
     ousac_torch_list lists[LISTS];
     char names[LISTS][16];

@@ -10,26 +10,27 @@
 #define OUSAC_EXPORT_ICC_H
 
 #include "formats/status.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/session.h"
 
 #include <stddef.h>
 
-typedef struct export_icc_request {
+typedef struct ousac_export_icc_request {
     const char *bundle, *output;
-    const char *plan;             /* NULL: the bundle's default */
-    size_t rank;                  /* with uniform: the rank of every layer */
-    int uniform;                  /* 1: `rank` instead of a plan */
-    pipeline_model_options model; /* for layers computed exactly; path NULL: none */
-} export_icc_request;
+    const char *plan;          /* NULL: the bundle's default */
+    size_t rank;               /* with uniform: the rank of every layer */
+    int uniform;               /* 1: `rank` instead of a plan */
+    ousac_session_model model; /* for layers computed exactly; path NULL: none */
+} ousac_export_icc_request;
 
-typedef struct export_icc_result {
+typedef struct ousac_export_icc_result {
     size_t blocks, exact, frozen, rank_low,
         rank_high; /* exact and frozen count layers; ranks are of the others */
     int forecast;  /* 1: the plan forecasts, which ICC's code cannot */
-} export_icc_result;
+} ousac_export_icc_result;
 
 /* Errors: UNSUPPORTED for a model that is not made of DiT blocks; MISMATCH for a rank beyond the factors
  * held; USAGE for a plan that is not there, or that computes a layer exactly where no model is given. */
-ousac_status export_icc(const export_icc_request *request, export_icc_result *result, ousac_error *error);
+ousac_status ousac_export_icc(const ousac_export_icc_request *request, ousac_export_icc_result *result,
+                              ousac_error *error);
 
 #endif

@@ -1,6 +1,7 @@
 #include "pipeline/fit.h"
 
 #include "formats/memory.h"
+#include "pipeline/cost.h"
 #include "pipeline/fit_parts.h"
 #include "profile/run/evaluate.h"
 
@@ -9,8 +10,8 @@
 
 /* --- the reference --- */
 
-ousac_status fit_level(const ousac_model *model, double timestep, double *alpha, double *spread,
-                       ousac_error *error) {
+ousac_status ousac_fit_level(const ousac_model *model, double timestep, double *alpha, double *spread,
+                             ousac_error *error) {
     ousac_noise_level level;
     if (ousac_noise_at(&model->noise, timestep, &level) || !(level.alpha2 > 0))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
@@ -20,13 +21,13 @@ ousac_status fit_level(const ousac_model *model, double timestep, double *alpha,
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status target_allocate(fit_target *target, const pipeline_runs *runs,
-                                    const ousac_schedule *reference, const cli_range *range,
+static ousac_status target_allocate(ousac_fit_target *target, const ousac_session *session,
+                                    const ousac_schedule *reference, const ousac_sample_range *range,
                                     ousac_error *error) {
     const size_t steps = reference->step_count, count = (size_t)range->count;
     memset(target, 0, sizeof *target);
     target->range = *range;
-    target->size = ousac_model_sample_size(runs->model);
+    target->size = ousac_model_sample_size(session->model);
     target->step_count = steps;
     target->timestep = ousac_malloc(steps, sizeof *target->timestep);
     target->spread = ousac_malloc(steps, sizeof *target->spread);
@@ -39,23 +40,25 @@ static ousac_status target_allocate(fit_target *target, const pipeline_runs *run
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t i = 0; i < steps && !status; i++) {
         target->timestep[i] = reference->steps[i].timestep;
-        status = fit_level(runs->model, target->timestep[i], &target->alpha[i], &target->spread[i], error);
+        status = ousac_fit_level(session->model, target->timestep[i], &target->alpha[i], &target->spread[i],
+                                 error);
     }
     return status;
 }
 
-const float *fit_target_samples(const fit_target *target) {
+const float *ousac_fit_target_samples(const ousac_fit_target *target) {
     return target->state + target->step_count * (size_t)target->range.count * target->size;
 }
 
-ousac_status fit_target_create(fit_target *target, const pipeline_runs *runs, const ousac_schedule *reference,
-                               const cli_range *range, ousac_error *error) {
-    const fit_arm exact = {.exact = 1};
+ousac_status ousac_fit_target_create(ousac_fit_target *target, const ousac_session *session,
+                                     const ousac_schedule *reference, const ousac_sample_range *range,
+                                     ousac_error *error) {
+    const ousac_fit_arm exact = {.exact = 1};
     ousac_walk *walk = NULL;
-    ousac_status status = target_allocate(target, runs, reference, range, error);
+    ousac_status status = target_allocate(target, session, reference, range, error);
     const size_t values = (size_t)range->count * target->size;
     if (!status)
-        status = fit_walk(runs, &exact, range, reference, &walk, error);
+        status = ousac_fit_walk(session, &exact, range, reference, &walk, error);
     for (size_t i = 0; i <= reference->step_count && !status; i++) {
         memcpy(target->state + i * values, ousac_walk_state(walk), values * sizeof *target->state);
         if (i == reference->step_count)
@@ -66,7 +69,7 @@ ousac_status fit_target_create(fit_target *target, const pipeline_runs *runs, co
                                         reference->fitted ? &reference->fitted[i] : NULL, error);
     }
     for (size_t s = 0; s < range->count && !status; s++) {
-        const float *x = fit_target_samples(target) + s * target->size;
+        const float *x = ousac_fit_target_samples(target) + s * target->size;
         target->norm2[s] = 0;
         for (size_t i = 0; i < target->size; i++)
             target->norm2[s] += (double)x[i] * (double)x[i];
@@ -76,11 +79,11 @@ ousac_status fit_target_create(fit_target *target, const pipeline_runs *runs, co
     }
     ousac_walk_free(walk);
     if (status)
-        fit_target_free(target);
+        ousac_fit_target_free(target);
     return status;
 }
 
-void fit_target_free(fit_target *target) {
+void ousac_fit_target_free(ousac_fit_target *target) {
     ousac_free(target->timestep);
     ousac_free(target->spread);
     ousac_free(target->alpha);
@@ -91,14 +94,15 @@ void fit_target_free(fit_target *target) {
 
 /* x / alpha is linear in sigma / alpha where the prediction stands still: what the reference's solver does
  * between two of its timesteps. */
-void fit_state_at(const fit_target *target, double timestep, double alpha, double spread, float *state) {
+void ousac_fit_state_at(const ousac_fit_target *target, double timestep, double alpha, double spread,
+                        float *state) {
     const size_t values = (size_t)target->range.count * target->size;
     size_t after = 0;
     while (after < target->step_count && target->timestep[after] > timestep)
         after++;
     const float *b = target->state + after * values;
     if (after == 0 || timestep < 0 || (after < target->step_count && target->timestep[after] >= timestep)) {
-        memcpy(state, timestep < 0 ? fit_target_samples(target) : b, values * sizeof *state);
+        memcpy(state, timestep < 0 ? ousac_fit_target_samples(target) : b, values * sizeof *state);
         return;
     }
     const float *a = b - values;
@@ -112,48 +116,52 @@ void fit_state_at(const fit_target *target, double timestep, double alpha, doubl
 
 /* --- running --- */
 
-ousac_status fit_walk(const pipeline_runs *runs, const fit_arm *arm, const cli_range *range,
-                      const ousac_schedule *schedule, ousac_walk **walk, ousac_error *error) {
+ousac_status ousac_fit_walk(const ousac_session *session, const ousac_fit_arm *arm,
+                            const ousac_sample_range *range, const ousac_schedule *schedule,
+                            ousac_walk **walk, ousac_error *error) {
     const ousac_walk_options options = {
-        .model = runs->model,
+        .model = session->model,
         .schedule = schedule,
         .calibration = arm->calibration,
         .exact = arm->exact,
-        .seed = runs->seed,
+        .seed = session->seed,
         .first = range->first,
         .count = range->count,
-        .micro_batch = runs->micro_batch,
-        .threads = pipeline_threads(runs),
-        .stop = &cli_stop,
+        .micro_batch = session->micro_batch,
+        .threads = ousac_session_threads(session),
+        .stop = session->stop,
     };
     return ousac_walk_create(walk, &options, error);
 }
 
-ousac_status fit_error(const fit_target *target, const float *samples, double *relative_error,
-                       ousac_error *error) {
+double ousac_fit_square(const ousac_fit_target *target, const float *samples, size_t s) {
+    const float *a = samples + s * target->size, *b = ousac_fit_target_samples(target) + s * target->size;
+    double sum = 0;
+    for (size_t i = 0; i < target->size; i++)
+        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return sum / target->norm2[s];
+}
+
+ousac_status ousac_fit_error(const ousac_fit_target *target, const float *samples, double *relative_error,
+                             ousac_error *error) {
     const size_t count = (size_t)target->range.count;
     double sum = 0;
-    for (size_t s = 0; s < count; s++) {
-        const float *a = samples + s * target->size, *b = fit_target_samples(target) + s * target->size;
-        double difference = 0;
-        for (size_t i = 0; i < target->size; i++)
-            difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-        sum += difference / target->norm2[s];
-    }
+    for (size_t s = 0; s < count; s++)
+        sum += ousac_fit_square(target, samples, s);
     *relative_error = sqrt(sum / (double)count);
     return isfinite(*relative_error) ? OUSAC_STATUS_OK
                                      : OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "the samples are not finite");
 }
 
-ousac_status fit_measure(const pipeline_runs *runs, const fit_arm *arm, const fit_target *target,
-                         const ousac_schedule *schedule, double *relative_error, uint64_t *evaluations,
-                         ousac_error *error) {
+ousac_status ousac_fit_measure(const ousac_session *session, const ousac_fit_arm *arm,
+                               const ousac_fit_target *target, const ousac_schedule *schedule,
+                               double *relative_error, uint64_t *evaluations, ousac_error *error) {
     ousac_walk *walk = NULL;
-    ousac_status status = fit_walk(runs, arm, &target->range, schedule, &walk, error);
+    ousac_status status = ousac_fit_walk(session, arm, &target->range, schedule, &walk, error);
     if (!status)
         status = ousac_walk_finish(walk, schedule, error);
     if (!status)
-        status = fit_error(target, ousac_walk_state(walk), relative_error, error);
+        status = ousac_fit_error(target, ousac_walk_state(walk), relative_error, error);
     if (!status && evaluations)
         *evaluations += ousac_walk_evaluations(walk);
     ousac_walk_free(walk);
@@ -162,13 +170,13 @@ ousac_status fit_measure(const pipeline_runs *runs, const fit_arm *arm, const fi
 
 /* --- numbers --- */
 
-int fit_is_free(const ousac_schedule *schedule, size_t step, int kind, unsigned numbers) {
+int ousac_fit_is_free(const ousac_schedule *schedule, size_t step, int kind, unsigned numbers) {
     const int guided = schedule->steps[step].mode == OUSAC_MODE_CFG;
     int held = 0;
     if (!(numbers & 1u << kind))
         return 0;
     switch (kind) {
-    case FIT_SCALE:
+    case OUSAC_FIT_SCALE:
         return guided;
     case OUSAC_COEFFICIENT_HOLD:
         for (size_t i = 0; i < step; i++)
@@ -183,13 +191,13 @@ int fit_is_free(const ousac_schedule *schedule, size_t step, int kind, unsigned 
     }
 }
 
-double *fit_number(ousac_schedule *schedule, size_t step, int kind) {
-    return kind == FIT_SCALE ? &schedule->steps[step].scale : &schedule->fitted[step].value[kind];
+double *ousac_fit_number(ousac_schedule *schedule, size_t step, int kind) {
+    return kind == OUSAC_FIT_SCALE ? &schedule->steps[step].scale : &schedule->fitted[step].value[kind];
 }
 
-double fit_unit(const ousac_solver_step *solver, int kind, double scale0) {
+double ousac_fit_unit(const ousac_solver_step *solver, int kind, double scale0) {
     switch (kind) {
-    case FIT_SCALE:
+    case OUSAC_FIT_SCALE:
         return fabs(scale0) > 1 ? fabs(scale0) : 1;
     case OUSAC_COEFFICIENT_CHANGE:
     case OUSAC_COEFFICIENT_EARLIER:
@@ -204,9 +212,9 @@ double fit_unit(const ousac_solver_step *solver, int kind, double scale0) {
 /* --- both --- */
 
 /* Step by step into `best`, where the validation samples agree. */
-static ousac_status try_stepwise(const pipeline_runs *runs, const fit_options *options,
-                                 const fit_target *fitting, const fit_target *validation,
-                                 ousac_schedule *best, double *least, fit_report *report,
+static ousac_status try_stepwise(const ousac_session *session, const ousac_fit_options *options,
+                                 const ousac_fit_target *fitting, const ousac_fit_target *validation,
+                                 ousac_schedule *best, double *least, ousac_fit_report *report,
                                  ousac_error *error) {
     ousac_schedule trial = {0};
     ousac_walk *walk = NULL;
@@ -215,13 +223,14 @@ static ousac_status try_stepwise(const pipeline_runs *runs, const fit_options *o
     if (!status)
         status = ousac_schedule_make_fitted(&trial, error);
     if (!status)
-        status = fit_walk(runs, &options->arm, &fitting->range, &trial, &walk, error);
+        status = ousac_fit_walk(session, &options->arm, &fitting->range, &trial, &walk, error);
     if (!status)
-        status = fit_stepwise(walk, runs->model, fitting, options, &trial, error);
+        status = ousac_fit_stepwise(walk, session->model, fitting, options, &trial, error);
     if (!status)
-        status = fit_error(fitting, ousac_walk_state(walk), &report->fitted, error);
+        status = ousac_fit_error(fitting, ousac_walk_state(walk), &report->fitted, error);
     if (!status)
-        status = fit_measure(runs, &options->arm, validation, &trial, &relative, &report->evaluations, error);
+        status = ousac_fit_measure(session, &options->arm, validation, &trial, &relative,
+                                   &report->evaluations, error);
     if (walk)
         report->evaluations += ousac_walk_evaluations(walk);
     if (status == OUSAC_STATUS_NUMBER) {
@@ -239,29 +248,30 @@ static ousac_status try_stepwise(const pipeline_runs *runs, const fit_options *o
     return status;
 }
 
-ousac_status fit_schedule(const pipeline_runs *runs, const fit_options *given, const fit_target *fitting,
-                          const fit_target *validation, ousac_schedule *schedule, fit_report *report,
-                          ousac_error *error) {
-    const double since = cli_seconds();
-    fit_options options = *given;
+ousac_status ousac_fit_schedule(const ousac_session *session, const ousac_fit_options *given,
+                                const ousac_fit_target *fitting, const ousac_fit_target *validation,
+                                ousac_schedule *schedule, ousac_fit_report *report, ousac_error *error) {
+    const double since = ousac_clock_s();
+    ousac_fit_options options = *given;
     ousac_schedule best = {0};
     double least = INFINITY;
     memset(report, 0, sizeof *report);
     if (options.ridge <= 0)
-        options.ridge = FIT_RIDGE;
+        options.ridge = OUSAC_FIT_RIDGE;
     ousac_status status = ousac_schedule_copy(&best, schedule, error);
     if (!status)
-        status = fit_measure(runs, &options.arm, validation, schedule, &least, &report->evaluations, error);
+        status = ousac_fit_measure(session, &options.arm, validation, schedule, &least, &report->evaluations,
+                                   error);
     report->before = report->stepwise = least;
     if (!status && options.stepwise) {
-        status = try_stepwise(runs, &options, fitting, validation, &best, &least, report, error);
+        status = try_stepwise(session, &options, fitting, validation, &best, &least, report, error);
         report->stepwise = least;
-        cli_note(runs->common, "stepwise: validation %.4g, before %.4g", least, report->before);
+        ousac_session_note(session, "stepwise: validation %.4g, before %.4g", least, report->before);
     }
     if (!status && options.jacobians)
-        status = fit_newton(runs, &options, fitting, validation, schedule, &best, &least, report, error);
+        status = ousac_fit_newton(session, &options, fitting, validation, &best, &least, report, error);
     report->after = least;
-    report->seconds = cli_seconds() - since;
+    report->seconds = ousac_clock_s() - since;
     if (!status) {
         ousac_schedule_free(schedule);
         *schedule = best;
@@ -273,8 +283,8 @@ ousac_status fit_schedule(const pipeline_runs *runs, const fit_options *given, c
 
 /* --- fewer steps --- */
 
-ousac_status fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
-                             ousac_error *error) {
+ousac_status ousac_fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
+                                   ousac_error *error) {
     if (steps < 1 || steps > reference->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu steps, expected 1 to the reference's %zu", steps,
                           reference->step_count);

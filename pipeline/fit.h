@@ -16,60 +16,61 @@
 #ifndef OUSAC_FIT_H
 #define OUSAC_FIT_H
 
-#include "pipeline/pipeline.h"
+#include "pipeline/session.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
 /* A number of a step: one of OUSAC_COEFFICIENT_..., or its scale. */
-enum { FIT_SCALE = OUSAC_COEFFICIENTS, FIT_KINDS };
+enum { OUSAC_FIT_SCALE = OUSAC_COEFFICIENTS, OUSAC_FIT_KINDS };
 enum {
-    FIT_SAMPLES = 16,
-    FIT_VALIDATION = 16,
-    FIT_STRIDE = 1,
+    OUSAC_FIT_SAMPLES = 16,
+    OUSAC_FIT_VALIDATION = 16,
+    OUSAC_FIT_STRIDE = 1,
     /* all but the state's factor, which the others make up for */
-    FIT_NUMBERS = 1 << FIT_SCALE | 1 << OUSAC_COEFFICIENT_HOLD | 1 << OUSAC_COEFFICIENT_GAIN |
-                  1 << OUSAC_COEFFICIENT_CHANGE | 1 << OUSAC_COEFFICIENT_EARLIER
+    OUSAC_FIT_NUMBERS = 1 << OUSAC_FIT_SCALE | 1 << OUSAC_COEFFICIENT_HOLD | 1 << OUSAC_COEFFICIENT_GAIN |
+                        1 << OUSAC_COEFFICIENT_CHANGE | 1 << OUSAC_COEFFICIENT_EARLIER
 };
 
 /* The reference on some samples. */
-typedef struct fit_target {
-    cli_range range;
+typedef struct ousac_fit_target {
+    ousac_sample_range range;
     size_t size, step_count; /* values of a sample; steps of the reference */
     double *timestep;        /* (step_count) */
     double *spread; /* (step_count): sigma / alpha; between steps states are linear in it, over alpha */
     double *alpha;  /* (step_count) */
     float *state;   /* (step_count + 1, count, size): before every step, and the samples */
     double *norm2;  /* (count): of the samples */
-} fit_target;
+} ousac_fit_target;
 
-/* Runs the reference; its gates are not looked at. Free with fit_target_free. NUMBER where a sample is all
+/* Runs the reference; its gates are not looked at. Free with ousac_fit_target_free. NUMBER where a sample is all
  * zero. */
-ousac_status fit_target_create(fit_target *target, const pipeline_runs *runs, const ousac_schedule *reference,
-                               const cli_range *range, ousac_error *error);
-void fit_target_free(fit_target *target);
-const float *fit_target_samples(const fit_target *target);
+ousac_status ousac_fit_target_create(ousac_fit_target *target, const ousac_session *session,
+                                     const ousac_schedule *reference, const ousac_sample_range *range,
+                                     ousac_error *error);
+void ousac_fit_target_free(ousac_fit_target *target);
+const float *ousac_fit_target_samples(const ousac_fit_target *target);
 
 /* How a schedule is run. */
-typedef struct fit_arm {
+typedef struct ousac_fit_arm {
     const ousac_calibration *calibration; /* may be NULL */
     int exact;                            /* 1: every gate full */
-} fit_arm;
+} ousac_fit_arm;
 
-typedef struct fit_options {
+typedef struct ousac_fit_options {
     unsigned numbers;  /* bits, 1 << kind */
-    double step_ridge; /* of the stepwise fit; 0 for FIT_STEP_RIDGE */
-    double ridge;      /* of newton; 0 for FIT_RIDGE */
+    double step_ridge; /* of the stepwise fit; 0 for OUSAC_FIT_STEP_RIDGE */
+    double ridge;      /* of newton; 0 for OUSAC_FIT_RIDGE */
     int stepwise;      /* 1: step by step first */
     size_t jacobians;  /* of newton: how often the columns are measured; 0: stepwise only */
     size_t stride;     /* of the steps whose columns are measured; others between them are interpolated */
-    fit_arm arm;
-} fit_options;
+    ousac_fit_arm arm;
+} ousac_fit_options;
 
-#define FIT_STEP_RIDGE 1e-4
-#define FIT_RIDGE 1e-6
+#define OUSAC_FIT_STEP_RIDGE 1e-4
+#define OUSAC_FIT_RIDGE 1e-6
 
-typedef struct fit_report {
+typedef struct ousac_fit_report {
     double before, stepwise, after; /* relative errors on the validation samples: as given, after the passes,
                                        as kept */
     double fitted;                  /* of what is kept, on the samples it was fitted to */
@@ -77,22 +78,22 @@ typedef struct fit_report {
     uint64_t evaluations;           /* branch evaluations, summed over samples */
     double seconds;
     int diverged; /* 1: some fit met states that are not finite, and was left out */
-} fit_report;
+} ousac_fit_report;
 
 /* Fits the schedule in place: never worse than before on the validation samples. `fitting` and `validation`
  * are of disjoint samples of the same reference. */
-ousac_status fit_schedule(const pipeline_runs *runs, const fit_options *options, const fit_target *fitting,
-                          const fit_target *validation, ousac_schedule *schedule, fit_report *report,
-                          ousac_error *error);
+ousac_status ousac_fit_schedule(const ousac_session *session, const ousac_fit_options *options,
+                                const ousac_fit_target *fitting, const ousac_fit_target *validation,
+                                ousac_schedule *schedule, ousac_fit_report *report, ousac_error *error);
 
 /* `steps` of the reference's steps, evenly chosen from the first on, as they are: what a user runs who wants
  * to pay less. USAGE where it has not so many. Free with ousac_schedule_free. */
-ousac_status fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
-                             ousac_error *error);
+ousac_status ousac_fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
+                                   ousac_error *error);
 
 /* The relative error of the schedule's samples against the target's. */
-ousac_status fit_measure(const pipeline_runs *runs, const fit_arm *arm, const fit_target *target,
-                         const ousac_schedule *schedule, double *relative_error, uint64_t *evaluations,
-                         ousac_error *error);
+ousac_status ousac_fit_measure(const ousac_session *session, const ousac_fit_arm *arm,
+                               const ousac_fit_target *target, const ousac_schedule *schedule,
+                               double *relative_error, uint64_t *evaluations, ousac_error *error);
 
 #endif

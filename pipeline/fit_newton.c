@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-/* One free number: theta is its distance from the textbook's in its natural unit. */
+/* One free number: theta is its distance from where the descent began, in its natural unit. */
 typedef struct unknown {
     size_t step;
     int kind;
@@ -16,9 +16,9 @@ typedef struct unknown {
 } unknown;
 
 typedef struct newton {
-    const pipeline_runs *runs;
-    const fit_options *options;
-    const fit_target *fitting, *validation;
+    const ousac_session *session;
+    const ousac_fit_options *options;
+    const ousac_fit_target *fitting, *validation;
     ousac_walk *walk, *fork;
     ousac_schedule *at; /* the present point */
     unknown *unknown;
@@ -27,8 +27,9 @@ typedef struct newton {
     double *gram, *right;  /* (count, count), (count) */
     double *theta, *trial; /* (count) */
     double *penalty, *move;
+    double *weight; /* (samples): what a squared error counts */
     double damping;
-    fit_report *report;
+    ousac_fit_report *report;
 } newton;
 
 /* How far a number is moved to see what it does, in its natural unit: small against what curves the map,
@@ -40,21 +41,21 @@ enum { STEPS_PER_JACOBIAN = 6 };
 
 /* --- what is free --- */
 
-static ousac_status list_unknowns(newton *n, const ousac_schedule *textbook, ousac_error *error) {
+static ousac_status list_unknowns(newton *n, ousac_error *error) {
     const size_t steps = n->at->step_count, stride = n->options->stride ? n->options->stride : 1;
     const ousac_solver_step *solver = ousac_walk_solver(n->walk);
-    n->unknown = ousac_calloc(steps * FIT_KINDS, sizeof *n->unknown);
+    n->unknown = ousac_calloc(steps * OUSAC_FIT_KINDS, sizeof *n->unknown);
     if (!n->unknown)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the numbers of %zu steps", steps);
-    for (int kind = 0; kind < FIT_KINDS; kind++) {
+    for (int kind = 0; kind < OUSAC_FIT_KINDS; kind++) {
         const size_t begin = n->count;
         for (size_t i = 0; i < steps; i++)
-            if (fit_is_free(n->at, i, kind, n->options->numbers))
+            if (ousac_fit_is_free(n->at, i, kind, n->options->numbers))
                 n->unknown[n->count++] =
                     (unknown){.step = i,
                               .kind = kind,
-                              .origin = kind == FIT_SCALE ? textbook->steps[i].scale : 0,
-                              .unit = fit_unit(&solver[i], kind, textbook->steps[i].scale)};
+                              .origin = *ousac_fit_number(n->at, i, kind),
+                              .unit = ousac_fit_unit(&solver[i], kind, n->at->steps[i].scale)};
         size_t before = begin;
         for (size_t p = begin; p < n->count; p++) {
             /* the first and the last two have nothing beside them to be drawn between */
@@ -71,17 +72,10 @@ static ousac_status list_unknowns(newton *n, const ousac_schedule *textbook, ous
     return OUSAC_STATUS_OK;
 }
 
-static void read_theta(newton *n, ousac_schedule *schedule, double *theta) {
-    for (size_t p = 0; p < n->count; p++) {
-        const unknown *u = &n->unknown[p];
-        theta[p] = (*fit_number(schedule, u->step, u->kind) - u->origin) / u->unit;
-    }
-}
-
 static void write_theta(const newton *n, const double *theta, ousac_schedule *schedule) {
     for (size_t p = 0; p < n->count; p++) {
         const unknown *u = &n->unknown[p];
-        *fit_number(schedule, u->step, u->kind) = u->origin + theta[p] * u->unit;
+        *ousac_fit_number(schedule, u->step, u->kind) = u->origin + theta[p] * u->unit;
     }
 }
 
@@ -97,7 +91,7 @@ static ousac_status measure_column(newton *n, size_t p, ousac_error *error) {
     const size_t values = column_values(n);
     ousac_step step = n->at->steps[u->step];
     ousac_fitted fitted = n->at->fitted[u->step];
-    if (u->kind == FIT_SCALE)
+    if (u->kind == OUSAC_FIT_SCALE)
         step.scale += NUDGE * u->unit;
     else
         fitted.value[u->kind] += NUDGE * u->unit;
@@ -150,15 +144,48 @@ static ousac_status measure_columns(newton *n, ousac_error *error) {
     return status;
 }
 
-/* Inner product of two columns, every sample relative to the reference's. */
+/* Most of a mean of squares is a few samples, which stand where the map is steepest: fitted as they count, they
+ * would have the numbers to themselves, and others' steepest places are elsewhere. So a sample that is far off
+ * where the descent begins counts in proportion less; a typical one, 1. */
+static ousac_status set_weights(newton *n, ousac_error *error) {
+    const ousac_fit_target *target = n->fitting;
+    const size_t count = (size_t)target->range.count;
+    double *sorted = ousac_malloc(count, sizeof *sorted);
+    if (!sorted)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu samples", count);
+    for (size_t s = 0; s < count; s++) {
+        const double e2 = ousac_fit_square(target, ousac_walk_state(n->walk), s);
+        size_t k = s;
+        for (; k > 0 && sorted[k - 1] > e2; k--)
+            sorted[k] = sorted[k - 1];
+        sorted[k] = e2;
+        n->weight[s] = e2;
+    }
+    const double typical = sorted[count / 2];
+    for (size_t s = 0; s < count; s++)
+        n->weight[s] = n->weight[s] > typical ? typical / n->weight[s] : 1;
+    ousac_free(sorted);
+    return OUSAC_STATUS_OK;
+}
+
+/* The mean of the weighted squares. */
+static double weighted(const newton *n) {
+    const size_t count = (size_t)n->fitting->range.count;
+    double sum = 0;
+    for (size_t s = 0; s < count; s++)
+        sum += n->weight[s] * ousac_fit_square(n->fitting, ousac_walk_state(n->walk), s);
+    return sum / (double)count;
+}
+
+/* Inner product of two columns, every sample relative to the reference's and weighted. */
 static double inner(const newton *n, const float *a, const float *b) {
-    const fit_target *target = n->fitting;
+    const ousac_fit_target *target = n->fitting;
     double sum = 0;
     for (size_t s = 0; s < target->range.count; s++) {
         double own = 0;
         for (size_t i = s * target->size; i < (s + 1) * target->size; i++)
             own += (double)a[i] * (double)b[i];
-        sum += own / target->norm2[s];
+        sum += n->weight[s] * own / target->norm2[s];
     }
     return sum / (double)target->range.count;
 }
@@ -173,7 +200,7 @@ static void make_gram(newton *n) {
 /* Columns against what is left, with the ridge's pull. */
 static ousac_status make_right(newton *n, const float *samples, ousac_error *error) {
     const size_t values = column_values(n);
-    const float *wanted = fit_target_samples(n->fitting);
+    const float *wanted = ousac_fit_target_samples(n->fitting);
     float *left = ousac_malloc(values, sizeof *left);
     if (!left)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory to fit %zu values", values);
@@ -187,20 +214,21 @@ static ousac_status make_right(newton *n, const float *samples, ousac_error *err
 
 /* --- descending --- */
 
-static double objective(const newton *n, double error, const double *theta) {
+/* Of the point at which the walk has ended. */
+static double objective(const newton *n, const double *theta) {
     double sum = 0;
     for (size_t p = 0; p < n->count; p++)
         sum += theta[p] * theta[p];
-    return error * error + n->options->ridge * sum;
+    return weighted(n) + n->options->ridge * sum;
 }
 
-/* Runs a point on the fitting samples; *error2 INFINITY where it is not finite. */
+/* Runs a point on the fitting samples; *relative INFINITY where it is not finite. */
 static ousac_status run_point(newton *n, const ousac_schedule *schedule, double *relative,
                               ousac_error *error) {
     ousac_walk_reset(n->walk);
     ousac_status status = ousac_walk_finish(n->walk, schedule, error);
     if (!status)
-        status = fit_error(n->fitting, ousac_walk_state(n->walk), relative, error);
+        status = ousac_fit_error(n->fitting, ousac_walk_state(n->walk), relative, error);
     if (status == OUSAC_STATUS_NUMBER) {
         n->report->diverged = 1;
         *relative = INFINITY;
@@ -229,7 +257,7 @@ static ousac_status descend(newton *n, double *now, int *taken, ousac_error *err
         status = run_point(n, &trial, &relative, error);
         if (status)
             break;
-        const double reached = objective(n, relative, n->trial);
+        const double reached = isfinite(relative) ? objective(n, n->trial) : INFINITY;
         if (!(reached < *now)) {
             n->damping *= 10;
             continue;
@@ -248,12 +276,13 @@ static ousac_status descend(newton *n, double *now, int *taken, ousac_error *err
 
 static ousac_status allocate(newton *n, ousac_error *error) {
     const size_t count = n->count, values = column_values(n);
+    n->weight = ousac_calloc((size_t)n->fitting->range.count, sizeof *n->weight);
     if (count == 0 || count > SIZE_MAX / values)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a fit needs free numbers, and fewer than %zu", count);
     n->column = ousac_malloc(count * values, sizeof *n->column);
     n->gram = ousac_calloc(count * count, sizeof *n->gram);
     double **const vectors[] = {&n->right, &n->theta, &n->trial, &n->penalty, &n->move};
-    int ok = n->column && n->gram;
+    int ok = n->column && n->gram && n->weight;
     for (size_t k = 0; k < sizeof vectors / sizeof *vectors; k++)
         ok &= (*vectors[k] = ousac_calloc(count, sizeof **vectors[k])) != NULL;
     return ok ? OUSAC_STATUS_OK
@@ -272,11 +301,12 @@ static void release(newton *n) {
     ousac_free(n->trial);
     ousac_free(n->penalty);
     ousac_free(n->move);
+    ousac_free(n->weight);
 }
 
 /* Steps with one set of columns, and the best of them by the validation samples into `best`. */
 static ousac_status use_columns(newton *n, ousac_schedule *best, double *least, ousac_error *error) {
-    double now = objective(n, n->report->fitted, n->theta);
+    double now = objective(n, n->theta);
     int taken = 1;
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t k = 0; k < STEPS_PER_JACOBIAN && taken && !status; k++) {
@@ -284,16 +314,16 @@ static ousac_status use_columns(newton *n, ousac_schedule *best, double *least, 
         double relative = INFINITY;
         status = descend(n, &now, &taken, error);
         if (!status && taken)
-            status = fit_measure(n->runs, &n->options->arm, n->validation, n->at, &relative,
-                                 &n->report->evaluations, error);
+            status = ousac_fit_measure(n->session, &n->options->arm, n->validation, n->at, &relative,
+                                       &n->report->evaluations, error);
         if (status == OUSAC_STATUS_NUMBER) {
             n->report->diverged = 1;
             status = OUSAC_STATUS_OK;
         }
         if (status || !taken)
             break;
-        cli_note(n->runs->common, "newton: %zu columns: fitted %.4g, validation %.4g", n->report->columns,
-                 n->report->fitted, relative);
+        ousac_session_note(n->session, "newton: %zu columns: fitted %.4g, validation %.4g",
+                           n->report->columns, n->report->fitted, relative);
         if (relative < *least) {
             *least = relative;
             ousac_schedule_free(best);
@@ -304,11 +334,12 @@ static ousac_status use_columns(newton *n, ousac_schedule *best, double *least, 
     return status;
 }
 
-ousac_status fit_newton(const pipeline_runs *runs, const fit_options *options, const fit_target *fitting,
-                        const fit_target *validation, const ousac_schedule *textbook, ousac_schedule *best,
-                        double *least, fit_report *report, ousac_error *error) {
+ousac_status ousac_fit_newton(const ousac_session *session, const ousac_fit_options *options,
+                              const ousac_fit_target *fitting, const ousac_fit_target *validation,
+                              ousac_schedule *best, double *least, ousac_fit_report *report,
+                              ousac_error *error) {
     ousac_schedule at = {0};
-    newton n = {.runs = runs,
+    newton n = {.session = session,
                 .options = options,
                 .fitting = fitting,
                 .validation = validation,
@@ -319,19 +350,22 @@ ousac_status fit_newton(const pipeline_runs *runs, const fit_options *options, c
     if (!status)
         status = ousac_schedule_make_fitted(&at, error);
     if (!status)
-        status = fit_walk(runs, &options->arm, &fitting->range, &at, &n.walk, error);
+        status = ousac_fit_walk(session, &options->arm, &fitting->range, &at, &n.walk, error);
     if (!status)
         status = ousac_walk_fork(&n.fork, n.walk, error);
     if (!status)
-        status = list_unknowns(&n, textbook, error);
+        status = list_unknowns(&n, error);
     if (!status)
         status = allocate(&n, error);
     for (size_t k = 0; k < options->jacobians && !status; k++) {
         const double before = *least;
-        read_theta(&n, &at, n.theta);
         status = measure_columns(&n, error);
         if (!status)
-            status = fit_error(fitting, ousac_walk_state(n.walk), &report->fitted, error);
+            status = ousac_fit_error(fitting, ousac_walk_state(n.walk), &report->fitted, error);
+        if (status)
+            break;
+        if (k == 0)
+            status = set_weights(&n, error);
         if (status)
             break;
         make_gram(&n);

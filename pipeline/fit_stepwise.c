@@ -17,7 +17,7 @@
 
 /* What the numbers of one step multiply, for one value. */
 typedef struct columns {
-    double at[FIT_KINDS];
+    double at[OUSAC_FIT_KINDS];
     double base; /* where the textbook's step lands */
 } columns;
 
@@ -41,7 +41,7 @@ static void columns_at(const view *v, size_t i, columns *c) {
         e = v->step->mode == OUSAC_MODE_COND ? (double)v->cond[i] : (double)v->uncond[i];
     }
     c->base = s->x * x + s->eps * e + (s->before != 0 ? s->before * v->memory->data[i] : 0);
-    c->at[FIT_SCALE] = s->eps * v->step->scale * difference;
+    c->at[OUSAC_FIT_SCALE] = s->eps * v->step->scale * difference;
     c->at[OUSAC_COEFFICIENT_HOLD] = s->eps * difference;
     c->at[OUSAC_COEFFICIENT_STATE] = s->x * x;
     c->at[OUSAC_COEFFICIENT_GAIN] = s->eps * e;
@@ -51,17 +51,18 @@ static void columns_at(const view *v, size_t i, columns *c) {
 }
 
 /* The numbers of one step, from the normal equations of all values of all samples. */
-static ousac_status solve_step(const view *v, const fit_target *target, const float *wanted,
-                               const fit_options *options, const ousac_schedule *schedule, size_t step,
-                               double t[FIT_KINDS], ousac_error *error) {
-    double gram[FIT_KINDS * FIT_KINDS] = {0}, right[FIT_KINDS] = {0}, penalty[FIT_KINDS], found[FIT_KINDS];
-    int kind[FIT_KINDS];
+static ousac_status solve_step(const view *v, const ousac_fit_target *target, const float *wanted,
+                               const ousac_fit_options *options, const ousac_schedule *schedule, size_t step,
+                               double t[OUSAC_FIT_KINDS], ousac_error *error) {
+    double gram[OUSAC_FIT_KINDS * OUSAC_FIT_KINDS] = {0}, right[OUSAC_FIT_KINDS] = {0},
+                                  penalty[OUSAC_FIT_KINDS], found[OUSAC_FIT_KINDS];
+    int kind[OUSAC_FIT_KINDS];
     size_t n = 0;
-    for (int k = 0; k < FIT_KINDS; k++)
-        if (fit_is_free(schedule, step, k, options->numbers))
+    for (int k = 0; k < OUSAC_FIT_KINDS; k++)
+        if (ousac_fit_is_free(schedule, step, k, options->numbers))
             kind[n++] = k;
     for (size_t s = 0; s < target->range.count; s++) {
-        double own[FIT_KINDS * FIT_KINDS] = {0}, own_right[FIT_KINDS] = {0};
+        double own[OUSAC_FIT_KINDS * OUSAC_FIT_KINDS] = {0}, own_right[OUSAC_FIT_KINDS] = {0};
         for (size_t i = s * target->size; i < (s + 1) * target->size; i++) {
             columns c;
             columns_at(v, i, &c);
@@ -79,8 +80,8 @@ static ousac_status solve_step(const view *v, const fit_target *target, const fl
         }
     }
     for (size_t p = 0; p < n; p++)
-        penalty[p] = (options->step_ridge > 0 ? options->step_ridge : FIT_STEP_RIDGE) * gram[p * n + p];
-    memset(t, 0, FIT_KINDS * sizeof *t);
+        penalty[p] = (options->step_ridge > 0 ? options->step_ridge : OUSAC_FIT_STEP_RIDGE) * gram[p * n + p];
+    memset(t, 0, OUSAC_FIT_KINDS * sizeof *t);
     const ousac_status status = ousac_ridge_solve(n, gram, right, penalty, found, error);
     for (size_t p = 0; p < n && !status; p++)
         t[kind[p]] = found[p];
@@ -88,7 +89,7 @@ static ousac_status solve_step(const view *v, const fit_target *target, const fl
 }
 
 /* What the solution says in the schedule's terms. Without an effect of e there is nothing to scale. */
-static void set_step(const ousac_solver_step *solver, const double t[FIT_KINDS], ousac_step *step,
+static void set_step(const ousac_solver_step *solver, const double t[OUSAC_FIT_KINDS], ousac_step *step,
                      ousac_fitted *fitted) {
     const double unit = fabs(solver->eps);
     double *value = fitted->value;
@@ -101,13 +102,14 @@ static void set_step(const ousac_solver_step *solver, const double t[FIT_KINDS],
     if (fabs(effect) <= 1e-3 * unit)
         return;
     if (step->mode == OUSAC_MODE_CFG)
-        step->scale *= 1 + solver->eps * t[FIT_SCALE] / effect;
+        step->scale *= 1 + solver->eps * t[OUSAC_FIT_SCALE] / effect;
     else
         value[OUSAC_COEFFICIENT_HOLD] = solver->eps * t[OUSAC_COEFFICIENT_HOLD] / effect;
 }
 
-ousac_status fit_stepwise(ousac_walk *walk, const ousac_model *model, const fit_target *target,
-                          const fit_options *options, ousac_schedule *schedule, ousac_error *error) {
+ousac_status ousac_fit_stepwise(ousac_walk *walk, const ousac_model *model, const ousac_fit_target *target,
+                                const ousac_fit_options *options, ousac_schedule *schedule,
+                                ousac_error *error) {
     const size_t values = (size_t)target->range.count * target->size;
     float *wanted = ousac_malloc(values, sizeof *wanted);
     ousac_status status =
@@ -117,14 +119,14 @@ ousac_status fit_stepwise(ousac_walk *walk, const ousac_model *model, const fit_
     for (size_t i = 0; i < schedule->step_count && !status; i++) {
         const int last = i + 1 == schedule->step_count;
         const double timestep = last ? -1 : schedule->steps[i + 1].timestep;
-        double t[FIT_KINDS], alpha = 1, spread = 0;
+        double t[OUSAC_FIT_KINDS], alpha = 1, spread = 0;
         if (!last)
-            status = fit_level(model, timestep, &alpha, &spread, error);
+            status = ousac_fit_level(model, timestep, &alpha, &spread, error);
         if (!status)
             status = ousac_walk_evaluate(walk, error);
         if (status)
             break;
-        fit_state_at(target, timestep, alpha, spread, wanted);
+        ousac_fit_state_at(target, timestep, alpha, spread, wanted);
         const view v = {.cond = ousac_walk_predicted(walk, OUSAC_BRANCH_COND),
                         .uncond = ousac_walk_predicted(walk, OUSAC_BRANCH_UNCOND),
                         .x = ousac_walk_state(walk),

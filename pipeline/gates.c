@@ -2,6 +2,7 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
+#include "pipeline/allocate.h"
 #include "pipeline/place.h"
 
 #include <inttypes.h>
@@ -12,15 +13,15 @@
 enum { KEY_BYTES = 512, KEPT_BYTES_MAX = 64 << 20 };
 
 /* One line that says all that a decision depends on. */
-static void write_key(const pipeline_runs *runs, const gates_request *request, const place_options *options,
-                      char key[KEY_BYTES]) {
+static void write_key(const ousac_session *session, const ousac_gates_request *request,
+                      const ousac_place_options *options, char key[KEY_BYTES]) {
     char digest[OUSAC_DIGEST_CHARS];
     ousac_schedule_digest(request->even, digest);
     (void)snprintf(key, KEY_BYTES,
-                   "gates of schedule %s for model %s: seed %" PRIu64 ", micro-batch %zu, %" PRIu64
+                   "gates of schedule %s for model %s, which %s: seed %" PRIu64 ", micro-batch %zu, %" PRIu64
                    " MACs, %zu evaluations, backend %s\n",
-                   digest, runs->model->digest, runs->seed, runs->micro_batch, options->macs,
-                   options->evaluations, runs->model->backend->name);
+                   digest, session->model->digest, session->model->process, session->seed,
+                   session->micro_batch, options->macs, options->evaluations, session->model->backend->name);
 }
 
 static ousac_status keep(const char *path, const char *key, const ousac_schedule *schedule,
@@ -54,61 +55,62 @@ static int take_up(const char *path, const char *key, ousac_schedule *schedule) 
     return found;
 }
 
-static void tell(const pipeline_runs *runs, const place_result *found) {
-    if (!runs->common->json && !runs->common->quiet)
-        printf("placed %zu full evaluations in %zu end-to-end runs, %.0f s: relative error %.4g, evenly "
-               "spaced %.4g\n",
-               found->cost.forwards_full, found->step_count, found->seconds, found->error, found->even_error);
+static void tell(const ousac_session *session, const ousac_place_result *found) {
+    ousac_session_note(session,
+                       "placed %zu full evaluations in %zu end-to-end runs, %.0f s: relative error %.4g, "
+                       "evenly spaced %.4g",
+                       found->cost.forwards_full, found->step_count, found->seconds, found->error,
+                       found->even_error);
 }
 
-ousac_status gates_decide(const pipeline_runs *runs, const gates_request *request, gates_decision *decision,
-                          ousac_error *error) {
-    const ousac_arch *arch = &runs->model->arch;
-    const size_t batch = runs->micro_batch;
-    place_options options = {.even = request->even,
-                             .samples = PLACE_SAMPLES,
-                             .probe_samples = PLACE_PROBE_SAMPLES,
-                             .horizon = PLACE_HORIZON,
-                             .stride = PLACE_STRIDE,
-                             .evaluations = request->evaluations ? request->evaluations : PLACE_EVALUATIONS};
+ousac_status ousac_gates_decide(const ousac_session *session, const ousac_gates_request *request,
+                                ousac_gates_decision *decision, ousac_error *error) {
+    const ousac_arch *arch = &session->model->arch;
+    const size_t batch = session->micro_batch;
+    ousac_place_options options = {.even = request->even,
+                                   .samples = OUSAC_PLACE_SAMPLES,
+                                   .probe_samples = OUSAC_PLACE_PROBE_SAMPLES,
+                                   .horizon = OUSAC_PLACE_HORIZON,
+                                   .stride = OUSAC_PLACE_STRIDE,
+                                   .evaluations =
+                                       request->evaluations ? request->evaluations : OUSAC_PLACE_EVALUATIONS};
     char key[KEY_BYTES];
-    place_result found = {0};
+    ousac_place_result found = {0};
     ousac_cost_total cost;
     uint64_t step_macs = 0;
     size_t rank = 0;
     double step = 0;
     memset(decision, 0, sizeof *decision);
-    ousac_status status =
-        pipeline_budget_solve(arch, request->even, &request->budget, &step_macs, &step, error);
+    ousac_status status = ousac_budget_solve(arch, request->even, &request->budget, &step_macs, &step, error);
     if (!status)
-        status = place_budget(arch, request->even, step_macs, &options.macs, &rank, error);
+        status = ousac_place_budget(arch, request->even, step_macs, &options.macs, &rank, error);
     if (!status)
         status = ousac_cost_trajectory(arch, request->even, NULL, &cost, error);
     if (status)
         return status;
     /* Half a MAC more, so that rounding loses no rank. */
-    decision->budget = (pipeline_budget){NAN, ((double)options.macs + 0.5) / (double)cost.constant_guidance};
+    decision->budget = (ousac_budget){NAN, ((double)options.macs + 0.5) / (double)cost.constant_guidance};
     decision->searched =
-        (cli_range){0, (options.samples + batch - 1) / batch * batch + PIPELINE_SEARCH_SAMPLES};
-    write_key(runs, request, &options, key);
+        (ousac_sample_range){0, (options.samples + batch - 1) / batch * batch + OUSAC_DEFAULT_SEARCH_SAMPLES};
+    write_key(session, request, &options, key);
     decision->resumed = !request->restart && take_up(request->kept, key, &decision->schedule);
     if (decision->resumed) {
-        cli_note(runs->common, "%s: the gates that an interrupted run decided", request->kept);
+        ousac_session_note(session, "%s: the gates that an interrupted run decided", request->kept);
         return OUSAC_STATUS_OK;
     }
-    status = place_search(runs, &options, &found, error);
+    status = ousac_place_search(session, &options, &found, error);
     if (!status)
         status = keep(request->kept, key, &found.schedule, error);
     if (!status) {
-        tell(runs, &found);
+        tell(session, &found);
         decision->schedule = found.schedule;
         memset(&found.schedule, 0, sizeof found.schedule);
     }
-    place_result_free(&found);
+    ousac_place_result_free(&found);
     return status;
 }
 
-void gates_free(gates_decision *decision) {
+void ousac_gates_free(ousac_gates_decision *decision) {
     ousac_schedule_free(&decision->schedule);
     memset(decision, 0, sizeof *decision);
 }

@@ -5,29 +5,30 @@
 #ifndef OUSAC_GATES_H
 #define OUSAC_GATES_H
 
-#include "pipeline/pipeline.h"
+#include "pipeline/budget.h"
+#include "pipeline/session.h"
 
 #include <stddef.h>
 
-typedef struct gates_request {
+typedef struct ousac_gates_request {
     const ousac_schedule *even; /* the schedule with a refresh at every period-th step */
-    size_t evaluations;         /* end-to-end runs, at most; 0: PLACE_EVALUATIONS */
-    pipeline_budget budget;     /* of the even schedule */
+    size_t evaluations;         /* end-to-end runs, at most; 0: OUSAC_PLACE_EVALUATIONS */
+    ousac_budget budget;        /* of the even schedule */
     const char *kept;           /* the file in which the decision is kept; the caller removes it */
     int restart;                /* 1: what is kept there is not looked at */
-} gates_request;
+} ousac_gates_request;
 
-typedef struct gates_decision {
-    ousac_schedule schedule; /* owned */
-    pipeline_budget budget;  /* of the trajectory: what the even schedule would have cost */
-    cli_range searched;      /* the samples that the search used */
-    int resumed;             /* 1: decided by an earlier run */
-} gates_decision;
+typedef struct ousac_gates_decision {
+    ousac_schedule schedule;     /* owned */
+    ousac_budget budget;         /* of the trajectory: what the even schedule would have cost */
+    ousac_sample_range searched; /* the samples that the search used */
+    int resumed;                 /* 1: decided by an earlier run */
+} ousac_gates_decision;
 
 /* A decision that is kept for other samples, another model or other options is not taken up, nor one that
- * cannot be read. Free with gates_free. */
-ousac_status gates_decide(const pipeline_runs *runs, const gates_request *request, gates_decision *decision,
-                          ousac_error *error);
-void gates_free(gates_decision *decision);
+ * cannot be read. Free with ousac_gates_free. */
+ousac_status ousac_gates_decide(const ousac_session *session, const ousac_gates_request *request,
+                                ousac_gates_decision *decision, ousac_error *error);
+void ousac_gates_free(ousac_gates_decision *decision);
 
 #endif

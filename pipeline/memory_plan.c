@@ -3,6 +3,7 @@
 #include "calib/cost.h"
 #include "formats/memory.h"
 #include "pipeline/footprint.h"
+#include "pipeline/record.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -18,22 +19,22 @@
 
 /* --- listing --- */
 
-void memory_phase(memory_plan *plan, const char *name) {
+void ousac_memory_phase(ousac_memory_plan *plan, const char *name) {
     plan->phase_now = name;
     plan->now_count = 0;
-    memory_add(plan, "the program", PROCESS_BYTES + plan->threads * THREAD_BYTES);
+    ousac_memory_add(plan, "the program", PROCESS_BYTES + plan->threads * THREAD_BYTES);
 }
 
-void memory_add(memory_plan *plan, const char *name, uint64_t bytes) {
-    if (bytes && plan->now_count < MEMORY_PARTS)
-        plan->now[plan->now_count++] = (memory_part){name, bytes};
+void ousac_memory_add(ousac_memory_plan *plan, const char *name, uint64_t bytes) {
+    if (bytes && plan->now_count < OUSAC_MEMORY_PARTS)
+        plan->now[plan->now_count++] = (ousac_memory_part){name, bytes};
 }
 
-void memory_phase_end(memory_plan *plan) {
+void ousac_memory_phase_end(ousac_memory_plan *plan) {
     uint64_t sum = 0;
     for (size_t i = 0; i < plan->now_count; i++)
         sum += plan->now[i].bytes;
-    memory_add(plan, "the allocator's slack", sum / 64);
+    ousac_memory_add(plan, "the allocator's slack", sum / 64);
     sum += sum / 64;
     if (sum <= plan->peak)
         return;
@@ -43,14 +44,15 @@ void memory_phase_end(memory_plan *plan) {
     memcpy(plan->part, plan->now, sizeof plan->now);
 }
 
-void memory_file(memory_plan *plan, const char *path) {
-    if (path && plan->file_count < MEMORY_FILES)
+void ousac_memory_file(ousac_memory_plan *plan, const char *path) {
+    if (path && plan->file_count < OUSAC_MEMORY_FILES)
         plan->file[plan->file_count++] = path;
 }
 
 /* --- fitting --- */
 
-ousac_status memory_parse(const memory_options *options, memory_plan *plan, int *wanted, ousac_error *error) {
+ousac_status ousac_memory_parse(const ousac_memory_options *options, ousac_memory_plan *plan, int *wanted,
+                                ousac_error *error) {
     static const struct {
         const char *name;
         double bytes;
@@ -79,11 +81,12 @@ ousac_status memory_parse(const memory_options *options, memory_plan *plan, int 
             plan->limit = (uint64_t)(value * units[i].bytes);
     if (!plan->limit)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "--memory expects a size such as 6GiB or 800MB, not '%s'", options->limit);
+                          "`memory` expects a size such as 6GiB or 800MB, not '%s'", options->limit);
     return OUSAC_STATUS_OK;
 }
 
-static void relist(memory_plan *plan, size_t threads, int spilled, memory_list list, const void *self) {
+static void relist(ousac_memory_plan *plan, size_t threads, int spilled, ousac_memory_list list,
+                   const void *self) {
     const uint64_t limit = plan->limit;
     memset(plan, 0, sizeof *plan);
     plan->limit = limit;
@@ -92,10 +95,10 @@ static void relist(memory_plan *plan, size_t threads, int spilled, memory_list l
     list(self, plan);
 }
 
-ousac_status memory_fit(memory_plan *plan, const cli_common *common, int may_spill, int spills,
-                        memory_list list, const void *self, ousac_error *error) {
+ousac_status ousac_memory_fit(ousac_memory_plan *plan, size_t threads_most, int may_spill, int spills,
+                              ousac_memory_list list, const void *self, ousac_error *error) {
     uint64_t least = UINT64_MAX;
-    for (size_t threads = common->threads; threads > 0; threads--)
+    for (size_t threads = threads_most; threads > 0; threads--)
         for (int spilled = spills; spilled <= (spills || (may_spill && plan->limit)); spilled++) {
             relist(plan, threads, spilled, list, self);
             if (!plan->limit || plan->peak <= plan->limit)
@@ -103,54 +106,14 @@ ousac_status memory_fit(memory_plan *plan, const cli_common *common, int may_spi
             least = plan->peak < least ? plan->peak : least;
         }
     return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY,
-                      "--memory %.3f GiB: needs up to %.3f GiB with the fewest threads, most of it while %s",
+                      "`memory` %.3f GiB: needs up to %.3f GiB with the fewest threads, most of it while %s",
                       (double)plan->limit / 0x1p30, (double)least / 0x1p30, plan->phase);
-}
-
-/* --- telling --- */
-
-static ousac_status print_json(const memory_plan *plan, const char *command, ousac_error *error) {
-    json_doc doc;
-    json_begin(&doc);
-    json_put_text(&doc, doc.root, "dry_run", command);
-    json_put_u64(&doc, doc.root, "peak_bytes", plan->peak);
-    json_put_text(&doc, doc.root, "phase", plan->phase);
-    cJSON *list = json_put_array(&doc, doc.root, "parts");
-    for (size_t i = 0; i < plan->part_count; i++) {
-        cJSON *item = json_put_object(&doc, list, NULL);
-        json_put_text(&doc, item, "name", plan->part[i].name);
-        json_put_u64(&doc, item, "bytes", plan->part[i].bytes);
-    }
-    json_put_u64(&doc, doc.root, "threads", plan->threads);
-    json_put_bool(&doc, doc.root, "spilled", plan->spilled);
-    json_put_u64(&doc, doc.root, "macs", plan->macs);
-    list = json_put_array(&doc, doc.root, "files");
-    for (size_t i = 0; i < plan->file_count; i++)
-        json_put_text(&doc, list, NULL, plan->file[i]);
-    const ousac_status status = json_print(&doc, error);
-    json_end(&doc);
-    return status;
-}
-
-ousac_status memory_print(const memory_plan *plan, const cli_common *common, const char *command,
-                          ousac_error *error) {
-    if (common->json)
-        return print_json(plan, command, error);
-    printf("peak memory: at most %.3f GiB, while %s, on %zu thread%s%s\n", (double)plan->peak / 0x1p30,
-           plan->phase, plan->threads, plan->threads == 1 ? "" : "s",
-           plan->spilled ? ", moments in a nameless file" : "");
-    for (size_t i = 0; i < plan->part_count; i++)
-        printf("  %-34s %9.3f GiB\n", plan->part[i].name, (double)plan->part[i].bytes / 0x1p30);
-    printf("multiply-accumulates: %.4g\n", (double)plan->macs);
-    for (size_t i = 0; i < plan->file_count; i++)
-        printf("would write %s\n", plan->file[i]);
-    return OUSAC_STATUS_OK;
 }
 
 /* --- recording --- */
 
-uint64_t memory_run_macs(const ousac_arch *arch, const ousac_schedule *schedule, uint64_t samples,
-                         uint64_t cached) {
+uint64_t ousac_memory_run_macs(const ousac_arch *arch, const ousac_schedule *schedule, uint64_t samples,
+                               uint64_t cached) {
     uint64_t macs = 0;
     for (size_t i = 0; i < schedule->step_count; i++)
         for (int b = 0; b < OUSAC_BRANCHES; b++)
@@ -160,42 +123,45 @@ uint64_t memory_run_macs(const ousac_arch *arch, const ousac_schedule *schedule,
     return macs * samples;
 }
 
-size_t memory_workers(const memory_plan *plan, uint64_t samples, size_t micro_batch) {
+size_t ousac_memory_workers(const ousac_memory_plan *plan, uint64_t samples, size_t micro_batch) {
     const uint64_t batches = samples ? (samples - 1) / micro_batch + 1 : 0;
     return batches < plan->threads ? (size_t)batches : plan->threads;
 }
 
-void memory_list_recording(memory_plan *plan, const memory_recording *r) {
+void ousac_memory_list_recording(ousac_memory_plan *plan, const ousac_memory_recording *r) {
     const ousac_arch *arch = &r->model->arch;
     const size_t steps = r->schedule->step_count;
-    const size_t tokens = r->tokens && r->tokens < arch->tokens          ? r->tokens
-                          : !r->tokens && PIPELINE_TOKENS < arch->tokens ? PIPELINE_TOKENS
-                                                                         : arch->tokens;
+    const size_t tokens = r->tokens && r->tokens < arch->tokens               ? r->tokens
+                          : !r->tokens && OUSAC_DEFAULT_TOKENS < arch->tokens ? OUSAC_DEFAULT_TOKENS
+                                                                              : arch->tokens;
     const uint64_t kept = ousac_footprint_profile(arch, steps, 0); /* the pilot's, beside the profile */
     const uint64_t moments =
         plan->spilled ? ousac_footprint_largest_moment(arch) : ousac_footprint_moments(arch, r->segments);
     for (int with_moments = 0; with_moments < 2; with_moments++) {
         const uint64_t samples = with_moments ? r->samples : r->pilot_samples;
-        const size_t workers = memory_workers(plan, samples, r->micro_batch);
+        const size_t workers = ousac_memory_workers(plan, samples, r->micro_batch);
         const size_t batch = samples < r->micro_batch ? (size_t)samples : r->micro_batch;
         const int magnitudes = with_moments && r->magnitudes;
         if (!samples)
             continue;
-        memory_phase(plan, with_moments ? "recording" : "recording the pilot");
-        memory_add(plan, "weights", r->model->weight_bytes);
-        memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(r->model, batch));
-        memory_add(plan, "references of the threads",
-                   workers * ousac_footprint_witness(arch, r->schedule, batch, tokens, 0, magnitudes, 0));
+        ousac_memory_phase(plan, with_moments ? "recording" : "recording the pilot");
+        ousac_memory_add(plan, "weights", r->model->weight_bytes);
+        ousac_memory_add(plan, "activations of the threads",
+                         workers * ousac_footprint_forward(r->model, batch));
+        ousac_memory_add(plan, "references of the threads",
+                         workers *
+                             ousac_footprint_witness(arch, r->schedule, batch, tokens, 0, magnitudes, 0));
         if (with_moments) {
-            memory_add(plan, "moments of the threads",
-                       workers *
-                           (ousac_footprint_witness(arch, r->schedule, batch, tokens, r->segments, magnitudes,
-                                                    plan->spilled) -
-                            ousac_footprint_witness(arch, r->schedule, batch, tokens, 0, magnitudes, 0)));
-            memory_add(plan, "the profile's moments", moments + ousac_footprint_largest_moment(arch));
+            ousac_memory_add(
+                plan, "moments of the threads",
+                workers * (ousac_footprint_witness(arch, r->schedule, batch, tokens, r->segments, magnitudes,
+                                                   plan->spilled) -
+                           ousac_footprint_witness(arch, r->schedule, batch, tokens, 0, magnitudes, 0)));
+            ousac_memory_add(plan, "the profile's moments", moments + ousac_footprint_largest_moment(arch));
         }
-        memory_add(plan, "the rest of the profile", kept + ousac_footprint_profile(arch, steps, magnitudes));
-        memory_phase_end(plan);
-        plan->macs += memory_run_macs(arch, r->schedule, samples, 0);
+        ousac_memory_add(plan, "the rest of the profile",
+                         kept + ousac_footprint_profile(arch, steps, magnitudes));
+        ousac_memory_phase_end(plan);
+        plan->macs += ousac_memory_run_macs(arch, r->schedule, samples, 0);
     }
 }

@@ -3,6 +3,7 @@
 #ifndef OUSAC_MEMORY_STAGES_H
 #define OUSAC_MEMORY_STAGES_H
 
+#include "pipeline/allocate.h"
 #include "pipeline/memory_plan.h"
 #include "profile/bundle/factorise.h"
 
@@ -11,16 +12,16 @@
 
 /* A search for refreshes (pipeline/place.h) at its defaults: at most three contenders at a time, and the caches
  * of every age that its probe looks back to. */
-typedef struct memory_placing {
+typedef struct ousac_memory_placing {
     const ousac_model *model;
     const ousac_schedule *schedule; /* evenly spaced */
     size_t micro_batch, evaluations;
     uint64_t cached_macs; /* of one cached evaluation */
-} memory_placing;
-void memory_list_placing(memory_plan *plan, const memory_placing *placing);
+} ousac_memory_placing;
+void ousac_memory_list_placing(ousac_memory_plan *plan, const ousac_memory_placing *placing);
 
 /* Factors of every site, and candidates that are fitted and run where anything is compared. */
-typedef struct memory_allocating {
+typedef struct ousac_memory_allocating {
     const ousac_model *model;
     const ousac_schedule *schedule;
     ousac_method made_of;
@@ -34,20 +35,21 @@ typedef struct memory_allocating {
     uint64_t cached_macs; /* of one cached evaluation */
     int whole_profile;    /* 1: its moments are held too, unless they are spilled */
     size_t segments;
-} memory_allocating;
+} ousac_memory_allocating;
 /* What the options ask for; the rest is the caller's. */
-void memory_take_options(memory_allocating *allocating, const pipeline_allocate_options *options);
-void memory_list_allocating(memory_plan *plan, const memory_allocating *allocating);
+void ousac_memory_take_options(ousac_memory_allocating *allocating, const ousac_choice_options *options);
+void ousac_memory_list_allocating(ousac_memory_plan *plan, const ousac_memory_allocating *allocating);
 
 /* Writing the bundle: group by group, or, with `whole_set` 1, from the factors that allocating made. */
-typedef struct memory_packing {
-    const memory_allocating *from; /* the same model, schedule and factors */
-    const size_t *rank_max;        /* directions stored */
+typedef struct ousac_memory_packing {
+    const ousac_memory_allocating *from; /* the same model, schedule and factors */
+    const size_t *rank_max;              /* directions stored */
     int whole_set;
-} memory_packing;
-void memory_list_packing(memory_plan *plan, const memory_packing *packing);
+} ousac_memory_packing;
+void ousac_memory_list_packing(ousac_memory_plan *plan, const ousac_memory_packing *packing);
 
 /* Running the plan, exact and calibrated, on `samples`; the factor set is still held. */
-void memory_list_evaluating(memory_plan *plan, const memory_allocating *from, uint64_t samples);
+void ousac_memory_list_evaluating(ousac_memory_plan *plan, const ousac_memory_allocating *from,
+                                  uint64_t samples);
 
 #endif

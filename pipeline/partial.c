@@ -3,7 +3,8 @@
 #include "formats/json.h"
 #include "formats/memory.h"
 #include "formats/oca.h"
-#include "pipeline/team.h"
+#include "pipeline/shard.h"
+#include "pipeline/workers.h"
 #include "profile/files/arch_text.h"
 
 #include <errno.h>
@@ -15,19 +16,19 @@
 
 /* --- what an earlier run left --- */
 
-static int take_range(const cJSON *object, const char *key, cli_range *range) {
+static int take_range(const cJSON *object, const char *key, ousac_sample_range *range) {
     const cJSON *pair = cJSON_GetObjectItemCaseSensitive(object, key);
     unsigned long long first = 0, end = 0;
     if (!cJSON_IsArray(pair) || cJSON_GetArraySize(pair) != 2 ||
         !ousac_json_whole(cJSON_GetArrayItem(pair, 0), &first) ||
         !ousac_json_whole(cJSON_GetArrayItem(pair, 1), &end) || end <= first)
         return 0;
-    *range = (cli_range){first, end - first};
+    *range = (ousac_sample_range){first, end - first};
     return 1;
 }
 
 /* What the metadata "run" says. A complete profile names no whole, being one. */
-static ousac_status take_run(pipeline_partial *partial, const char *path, ousac_error *error) {
+static ousac_status take_run(ousac_partial *partial, const char *path, ousac_error *error) {
     enum { VALUES_MAX = 1 << 12 };
     oca_file *file = NULL;
     cJSON *root = NULL;
@@ -49,16 +50,17 @@ static ousac_status take_run(pipeline_partial *partial, const char *path, ousac_
     partial->held_cost.seconds = cJSON_IsNumber(wall) ? wall->valuedouble : 0;
     (void)take_range(root, "pilot", &partial->held_cost.pilot);
     if (!take_range(root, "part_of", &partial->held_of) && partial->held->range_count == 1)
-        partial->held_of = (cli_range){partial->held->ranges[0].first, partial->held->ranges[0].count};
+        partial->held_of =
+            (ousac_sample_range){partial->held->ranges[0].first, partial->held->ranges[0].count};
     (void)snprintf(partial->held_weights, sizeof partial->held_weights, "%s",
-                   weights ? weights : PIPELINE_WEIGHTS_PILOT);
+                   weights ? weights : OUSAC_WEIGHTS_PILOT);
 done:
     cJSON_Delete(root);
     oca_close(file);
     return status;
 }
 
-static ousac_status load(pipeline_partial *partial, const char *path, ousac_error *error) {
+static ousac_status load(ousac_partial *partial, const char *path, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     partial->held_path = ousac_strdup(path);
     if (!partial->held_path)
@@ -69,7 +71,7 @@ static ousac_status load(pipeline_partial *partial, const char *path, ousac_erro
     if (status == OUSAC_STATUS_FORMAT) {
         char message[OUSAC_ERROR_MESSAGE_BYTES];
         memcpy(message, error->message, sizeof message);
-        status = OUSAC_FAIL(error, status, "%.400s; --restart discards it", message);
+        status = OUSAC_FAIL(error, status, "%.400s; `restart` discards it", message);
     }
     return status;
 }
@@ -79,9 +81,9 @@ static int is_there(const char *path) {
     return stat(path, &info) == 0;
 }
 
-ousac_status pipeline_partial_open(pipeline_partial *partial, const char *output,
-                                   const pipeline_partial_options *options, const char *weights,
-                                   const char *whole, ousac_error *error) {
+ousac_status ousac_partial_open(ousac_partial *partial, const char *output,
+                                const ousac_partial_options *options, const char *weights, const char *whole,
+                                ousac_error *error) {
     const size_t size = strlen(output) + sizeof ".part";
     memset(partial, 0, sizeof *partial);
     partial->every_s = options->every_s;
@@ -103,54 +105,55 @@ ousac_status pipeline_partial_open(pipeline_partial *partial, const char *output
     return whole && is_there(whole) ? load(partial, whole, error) : OUSAC_STATUS_OK;
 }
 
-void pipeline_partial_free(pipeline_partial *partial) {
+void ousac_partial_free(ousac_partial *partial) {
     ousac_profile_free(partial->held);
     ousac_free(partial->held_path);
     ousac_free(partial->path);
     memset(partial, 0, sizeof *partial);
 }
 
-int pipeline_partial_has_weights(const pipeline_partial *partial) {
+int ousac_partial_has_weights(const ousac_partial *partial) {
     return partial->held && partial->held->moment;
 }
 
 /* MISMATCH: "FILE: left by another run: WHY". */
-static ousac_status refuse(const pipeline_partial *partial, const char *why, ousac_error *error) {
-    return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: left by another run: %.300s; --restart discards it",
+static ousac_status refuse(const ousac_partial *partial, const char *why, ousac_error *error) {
+    return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: left by another run: %.300s; `restart` discards it",
                       partial->held_path, why);
 }
 
-static ousac_status refuse_weights(const pipeline_partial *partial, ousac_error *error) {
+static ousac_status refuse_weights(const ousac_partial *partial, ousac_error *error) {
     char why[96];
     (void)snprintf(why, sizeof why, "its step weights are %s, not %s", partial->held_weights,
                    partial->weights);
     return refuse(partial, why, error);
 }
 
-static ousac_status refuse_samples(const pipeline_partial *partial, const char *what, const cli_range *have,
-                                   const cli_range *want, ousac_error *error) {
+static ousac_status refuse_samples(const ousac_partial *partial, const char *what,
+                                   const ousac_sample_range *have, const ousac_sample_range *want,
+                                   ousac_error *error) {
     char why[160];
     (void)snprintf(why, sizeof why, "%s %" PRIu64 ":%" PRIu64 ", not %" PRIu64 ":%" PRIu64, what, have->first,
                    have->first + have->count, want->first, want->first + want->count);
     return refuse(partial, why, error);
 }
 
-static int same_range(const cli_range *a, const cli_range *b) {
+static int same_range(const ousac_sample_range *a, const ousac_sample_range *b) {
     return a->first == b->first && a->count == b->count;
 }
 
-ousac_status pipeline_partial_pilot(const pipeline_partial *partial, uint64_t samples, ousac_profile *pilot,
-                                    pipeline_cost *cost, ousac_error *error) {
+ousac_status ousac_partial_pilot(const ousac_partial *partial, uint64_t samples, ousac_profile *pilot,
+                                 ousac_record_cost *cost, ousac_error *error) {
     const ousac_profile *held = partial->held;
-    const cli_range want = {0, samples};
+    const ousac_sample_range want = {0, samples};
     char have_schedule[OUSAC_DIGEST_CHARS], want_schedule[OUSAC_DIGEST_CHARS];
-    char text[OUSAC_ARCH_DIFFERENCE_BYTES];
+    char text[OUSAC_ARCH_DIFFERENCE_BYTES], differs[OUSAC_IDENTITY_TEXT_BYTES];
+    const ousac_identity of = ousac_profile_model(held), here = ousac_profile_model(pilot);
     if (!partial->weights)
         return refuse(partial, "it is no pilot", error);
     ousac_schedule_digest(&held->schedule, have_schedule);
     ousac_schedule_digest(&pilot->schedule, want_schedule);
-    if (strcmp(held->identity.model_digest, pilot->identity.model_digest) != 0 ||
-        ousac_arch_difference(&held->arch, &pilot->arch, text))
+    if (ousac_identity_differs(&of, &here, differs) || ousac_arch_difference(&held->arch, &pilot->arch, text))
         return refuse(partial, "it is of another model", error);
     if (strcmp(have_schedule, want_schedule) != 0)
         return refuse(partial, "it is of another schedule", error);
@@ -165,8 +168,8 @@ ousac_status pipeline_partial_pilot(const pipeline_partial *partial, uint64_t sa
     return OUSAC_STATUS_OK;
 }
 
-ousac_status pipeline_partial_resume(pipeline_partial *partial, ousac_profile *profile, cli_range *range,
-                                     pipeline_cost *cost, ousac_error *error) {
+ousac_status ousac_partial_resume(ousac_partial *partial, ousac_profile *profile, ousac_sample_range *range,
+                                  ousac_record_cost *cost, ousac_error *error) {
     const ousac_profile *held = partial->held;
     if (!held)
         return OUSAC_STATUS_OK;
@@ -204,18 +207,18 @@ ousac_status pipeline_partial_resume(pipeline_partial *partial, ousac_profile *p
 /* --- what this run leaves --- */
 
 static ousac_status save(void *self, ousac_error *error) {
-    pipeline_partial *partial = self;
+    ousac_partial *partial = self;
     const ousac_profile *profile = partial->profile;
-    pipeline_cost cost = partial->before;
-    json_doc doc;
+    ousac_record_cost cost = partial->before;
+    ousac_json_doc doc;
     char *text = NULL;
-    cost.seconds += cli_seconds() - partial->started;
+    cost.seconds += ousac_clock_s() - partial->started;
     cost.forwards += (ousac_profile_samples(profile) - partial->samples_before) * partial->evaluations;
-    json_begin(&doc);
-    pipeline_put_run(&doc, doc.root, partial->runs, &cost);
-    pipeline_json_range(&doc, doc.root, "part_of", partial->of.first, partial->of.count);
-    json_put_text(&doc, doc.root, "weights", partial->weights ? partial->weights : PIPELINE_WEIGHTS_PILOT);
-    ousac_status status = json_text(&doc, 0, &text, error);
+    ousac_json_begin(&doc);
+    ousac_record_cost_put(&doc, doc.root, partial->session, &cost, 0);
+    ousac_range_put(&doc, doc.root, "part_of", partial->of.first, partial->of.count);
+    ousac_json_put_text(&doc, doc.root, "weights", partial->weights ? partial->weights : OUSAC_WEIGHTS_PILOT);
+    ousac_status status = ousac_json_text(&doc, 0, &text, error);
     if (!status)
         status = ousac_profile_save(profile, partial->path, text, error);
     if (!status) {
@@ -223,19 +226,19 @@ static ousac_status save(void *self, ousac_error *error) {
         partial->kept = ousac_profile_samples(profile);
     }
     ousac_free(text);
-    json_end(&doc);
+    ousac_json_end(&doc);
     return status;
 }
 
-const ousac_run_observers *pipeline_partial_begin(pipeline_partial *partial, const pipeline_runs *runs,
-                                                  const cli_range *of, const ousac_profile *profile,
-                                                  const pipeline_cost *cost,
-                                                  const ousac_run_observers *inner) {
-    partial->runs = runs;
+const ousac_run_observers *ousac_partial_begin(ousac_partial *partial, const ousac_session *session,
+                                               const ousac_sample_range *of, const ousac_profile *profile,
+                                               const ousac_record_cost *cost,
+                                               const ousac_run_observers *inner) {
+    partial->session = session;
     partial->profile = profile;
     partial->before = *cost;
     partial->samples_before = partial->kept = ousac_profile_samples(profile);
-    partial->started = cli_seconds();
+    partial->started = ousac_clock_s();
     partial->of = *of;
     partial->evaluations = 0;
     for (size_t i = 0; i < profile->schedule.step_count * OUSAC_BRANCHES; i++)
@@ -246,7 +249,7 @@ const ousac_run_observers *pipeline_partial_begin(pipeline_partial *partial, con
     return &partial->checkpoint.observers;
 }
 
-ousac_status pipeline_partial_end(pipeline_partial *partial, ousac_status status, ousac_error *error) {
+ousac_status ousac_partial_end(ousac_partial *partial, ousac_status status, ousac_error *error) {
     char message[OUSAC_ERROR_MESSAGE_BYTES];
     /* A device that was lost, or whose memory was short: the same command may fare better. */
     const int failed = status == OUSAC_STATUS_IO || status == OUSAC_STATUS_MEMORY;
@@ -265,10 +268,9 @@ ousac_status pipeline_partial_end(pipeline_partial *partial, ousac_status status
                       message, partial->path, kept, partial->of.count);
 }
 
-void pipeline_partial_remove(pipeline_partial *partial) {
-    const pipeline_team *team = pipeline_team_current();
-    if (team)
-        team->recorded(partial);
+void ousac_partial_remove(ousac_partial *partial, const ousac_session *session) {
+    if (session->workers)
+        session->workers->recorded(partial);
     if (partial->exists)
         (void)unlink(partial->path); /* one that stays is found complete, and removed, by the next run */
     partial->exists = 0;

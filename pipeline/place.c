@@ -1,8 +1,13 @@
 #include "pipeline/place.h"
 
+#include "calib/choose/allocate.h"
 #include "calib/choose/placement.h"
 #include "formats/memory.h"
+#include "pipeline/allocate.h"
+#include "pipeline/budget.h"
+#include "pipeline/factors.h"
 #include "pipeline/gauge.h"
+#include "pipeline/record.h"
 #include "profile/run/probe.h"
 
 #include <inttypes.h>
@@ -24,15 +29,15 @@ typedef struct contender {
 } contender;
 
 typedef struct search {
-    const pipeline_runs *runs;
-    const place_options *options;
-    gauge gauge;
+    const ousac_session *session;
+    const ousac_place_options *options;
+    ousac_gauge gauge;
     int forecast; /* 1: the budget holds one */
     ousac_probe *probe;
     double *amplitude[OUSAC_BRANCHES];
     double probe_tail; /* of the corrections that the probe was made with */
     contender best, even;
-    place_step *steps;
+    ousac_place_step *steps;
     size_t step_count;
 } search;
 
@@ -44,13 +49,13 @@ static void contender_free(contender *c) {
     memset(c, 0, sizeof *c);
 }
 
-void place_result_free(place_result *result) {
+void ousac_place_result_free(ousac_place_result *result) {
     ousac_schedule_free(&result->schedule);
     ousac_free(result->steps);
     memset(result, 0, sizeof *result);
 }
 
-int place_undecided(const ousac_schedule *schedule) {
+int ousac_place_undecided(const ousac_schedule *schedule) {
     for (size_t i = 0; i < schedule->step_count; i++)
         for (int b = 0; b < OUSAC_BRANCHES; b++)
             if (ousac_mode_evaluates(schedule->steps[i].mode, b) &&
@@ -59,7 +64,7 @@ int place_undecided(const ousac_schedule *schedule) {
     return 0;
 }
 
-void place_evenly(ousac_schedule *schedule, size_t period) {
+void ousac_place_evenly(ousac_schedule *schedule, size_t period) {
     for (size_t i = 0; i < schedule->step_count; i++)
         for (int b = 0; b < OUSAC_BRANCHES; b++)
             schedule->steps[i].gate[b] = i % period == 0 ? OUSAC_GATE_FULL : OUSAC_GATE_CACHED;
@@ -83,8 +88,8 @@ static size_t largest_rank(const ousac_arch *arch) {
     return largest;
 }
 
-ousac_status place_rank(const ousac_arch *arch, const ousac_schedule *schedule, int forecast, uint64_t macs,
-                        size_t *rank, ousac_error *error) {
+ousac_status ousac_place_rank(const ousac_arch *arch, const ousac_schedule *schedule, int forecast,
+                              uint64_t macs, size_t *rank, ousac_error *error) {
     size_t low = 0, high = largest_rank(arch);
     size_t *ranks = ousac_malloc(arch->site_count, sizeof *ranks);
     ousac_status status = OUSAC_STATUS_OK;
@@ -106,8 +111,8 @@ ousac_status place_rank(const ousac_arch *arch, const ousac_schedule *schedule, 
     return status;
 }
 
-ousac_status place_budget(const ousac_arch *arch, const ousac_schedule *schedule, uint64_t step_macs,
-                          uint64_t *macs, size_t *rank, ousac_error *error) {
+ousac_status ousac_place_budget(const ousac_arch *arch, const ousac_schedule *schedule, uint64_t step_macs,
+                                uint64_t *macs, size_t *rank, ousac_error *error) {
     ousac_allocation uniform;
     ousac_cost_total cost;
     ousac_status status = ousac_allocate_uniform(arch, NULL, step_macs, &uniform, error);
@@ -126,9 +131,9 @@ ousac_status place_budget(const ousac_arch *arch, const ousac_schedule *schedule
 /* --- one contender --- */
 
 static void add_step(search *s, const char *kind, const contender *c) {
-    s->steps[s->step_count++] = (place_step){kind, c->full, c->uniform, c->predicted, c->error};
-    cli_note(s->runs->common, "%s: %zu full, rank %zu: relative error %.4g", kind, c->full, c->uniform,
-             c->error);
+    s->steps[s->step_count++] = (ousac_place_step){kind, c->full, c->uniform, c->predicted, c->error};
+    ousac_session_note(s->session, "%s: %zu full, rank %zu: relative error %.4g", kind, c->full, c->uniform,
+                       c->error);
 }
 
 static int spent(const search *s) {
@@ -137,16 +142,17 @@ static int spent(const search *s) {
 
 /* Factors of the contender's own deltas. */
 static ousac_status make_factors(search *s, contender *c, ousac_error *error) {
-    pipeline_cost cost = {0};
+    ousac_record_cost cost = {0};
     ousac_profile *pilot = NULL, *profile = NULL;
     const size_t samples = s->options->samples;
-    ousac_status status = pipeline_pilot(
-        s->runs, &c->schedule, samples < PILOT_SAMPLES ? samples : PILOT_SAMPLES, NULL, &pilot, &cost, error);
-    const pipeline_profile_options options = {.range = {0, samples}, .segments = 1, .weights = pilot};
+    ousac_status status =
+        ousac_record_pilot(s->session, &c->schedule, samples < PILOT_SAMPLES ? samples : PILOT_SAMPLES, NULL,
+                           &pilot, &cost, error);
+    const ousac_record_options options = {.range = {0, samples}, .segments = 1, .weights = pilot};
     if (!status)
-        status = pipeline_profile(s->runs, &c->schedule, &options, &profile, &cost, error);
+        status = ousac_record_profile(s->session, &c->schedule, &options, &profile, &cost, error);
     if (!status)
-        status = pipeline_factors(s->runs, profile, OUSAC_METHOD_DELTA_COV, &c->set, error);
+        status = ousac_session_factors(s->session, profile, OUSAC_METHOD_DELTA_COV, &c->set, error);
     ousac_profile_free(profile);
     ousac_profile_free(pilot);
     return status;
@@ -156,14 +162,15 @@ static ousac_status make_factors(search *s, contender *c, ousac_error *error) {
  */
 static ousac_status measure(search *s, const char *kind, contender *c, ousac_factor_set *set,
                             ousac_error *error) {
-    const ousac_arch *arch = &s->runs->model->arch;
-    const cli_range fit = {0, s->options->samples < PIPELINE_FORECAST_SAMPLES ? s->options->samples
-                                                                              : PIPELINE_FORECAST_SAMPLES};
+    const ousac_arch *arch = &s->session->model->arch;
+    const ousac_sample_range fit = {0, s->options->samples < OUSAC_DEFAULT_FORECAST_SAMPLES
+                                           ? s->options->samples
+                                           : OUSAC_DEFAULT_FORECAST_SAMPLES};
     ousac_cost_total cost;
     ousac_status status = ousac_cost_trajectory(arch, &c->schedule, NULL, &cost, error);
     c->full = cost.forwards_full;
     if (!status)
-        status = place_rank(arch, &c->schedule, s->forecast, s->options->macs, &c->uniform, error);
+        status = ousac_place_rank(arch, &c->schedule, s->forecast, s->options->macs, &c->uniform, error);
     if (!status && !set) {
         status = make_factors(s, c, error);
         set = c->set;
@@ -176,10 +183,11 @@ static ousac_status measure(search *s, const char *kind, contender *c, ousac_fac
     set_uniform(arch, c->uniform, c->rank);
     ousac_factor_set_clip(set, arch, c->rank);
     if (s->forecast)
-        status = pipeline_fit_forecast(s->runs, &c->schedule, &fit, set, c->rank, kind, &c->forecast, error);
+        status = ousac_session_fit_forecast(s->session, &c->schedule, &fit, set, c->rank, kind, &c->forecast,
+                                            error);
     if (!status)
-        status =
-            gauge_measure_ranks(&s->gauge, kind, &c->schedule, set, c->rank, c->forecast, &c->error, error);
+        status = ousac_gauge_measure_ranks(&s->gauge, kind, &c->schedule, set, c->rank, c->forecast,
+                                           &c->error, error);
     if (!status)
         add_step(s, kind, c);
     return status;
@@ -216,8 +224,8 @@ static double mean_tail(const ousac_factor_set *set, size_t rank) {
 
 /* Probes ages and influences with the corrections of a contender, without its forecast. */
 static ousac_status probe(search *s, const contender *c, ousac_error *error) {
-    const ousac_model *model = s->runs->model;
-    const place_options *o = s->options;
+    const ousac_model *model = s->session->model;
+    const ousac_place_options *o = s->options;
     const ousac_ranks ranks = {.rank = c->rank, .dense_fallback = 1};
     ousac_calibration *calibration = NULL;
     ousac_probe *made = NULL;
@@ -225,23 +233,23 @@ static ousac_status probe(search *s, const contender *c, ousac_error *error) {
                                                    ousac_factor_set_source, c->set, NULL, error);
     if (status)
         return status;
-    cli_progress *progress = cli_progress_start(s->runs->common, "probe");
+    ousac_progress progress = ousac_session_progress(s->session, "probe");
     const ousac_probe_options options = {
         .model = model,
         .schedule = &c->schedule,
         .calibration = calibration,
-        .seed = s->runs->seed,
+        .seed = s->session->seed,
         .count = o->probe_samples,
-        .micro_batch = s->runs->micro_batch,
-        .threads = pipeline_threads(s->runs),
+        .micro_batch = s->session->micro_batch,
+        .threads = ousac_session_threads(s->session),
         .horizon = o->horizon,
         .stride = o->stride < c->schedule.step_count ? o->stride : 1,
-        .progress = progress ? cli_progress_update : NULL,
-        .progress_self = progress,
-        .stop = &cli_stop,
+        .progress = ousac_progress_update,
+        .progress_self = &progress,
+        .stop = s->session->stop,
     };
     status = ousac_probe_create(&made, &options, error);
-    cli_progress_end(progress);
+    ousac_progress_end(&progress);
     ousac_calibration_free(calibration);
     if (status)
         return status;
@@ -319,7 +327,7 @@ static ousac_status path(const search *s, const contender *like, size_t full, re
                          ousac_error *error) {
     ousac_placement_branch branches[OUSAC_BRANCHES];
     unsigned char *at[OUSAC_BRANCHES] = {r->at[0], r->at[1]};
-    const ousac_arch *arch = &s->runs->model->arch;
+    const ousac_arch *arch = &s->session->model->arch;
     ousac_schedule schedule = {0};
     size_t rank = 0;
     *predicted = INFINITY;
@@ -332,7 +340,7 @@ static ousac_status path(const search *s, const contender *like, size_t full, re
     if (status)
         return status;
     write_gates(s, r, &schedule);
-    status = place_rank(arch, &schedule, s->forecast, s->options->macs, &rank, error);
+    status = ousac_place_rank(arch, &schedule, s->forecast, s->options->macs, &rank, error);
     ousac_schedule_free(&schedule);
     if (rank == 0)
         *predicted = INFINITY;
@@ -434,7 +442,7 @@ static ousac_status refuse_number(const search *s, size_t full, ousac_error *err
             ousac_placement_solve(branches, OUSAC_BRANCHES, s->probe->horizon, full, r.at, &predicted, error);
     if (!status)
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "--full %zu: the budget of the trajectory holds no rank with so many", full);
+                            "`full` %zu: the budget of the trajectory holds no rank with so many", full);
     refreshes_free(&r);
     return status;
 }
@@ -529,15 +537,15 @@ static ousac_status search_moves(search *s, ousac_error *error) {
 }
 
 static ousac_status begin(search *s, ousac_error *error) {
-    const ousac_arch *arch = &s->runs->model->arch;
-    const place_options *o = s->options;
-    const size_t batch = s->runs->micro_batch;
-    const cli_range range = {(o->samples + batch - 1) / batch * batch, PIPELINE_SEARCH_SAMPLES};
+    const ousac_arch *arch = &s->session->model->arch;
+    const ousac_place_options *o = s->options;
+    const size_t batch = s->session->micro_batch;
+    const ousac_sample_range range = {(o->samples + batch - 1) / batch * batch, OUSAC_DEFAULT_SEARCH_SAMPLES};
     size_t rank = 0;
-    ousac_status status = place_rank(arch, o->even, 1, o->macs, &rank, error);
+    ousac_status status = ousac_place_rank(arch, o->even, 1, o->macs, &rank, error);
     s->forecast = rank > 0;
     if (!status && !s->forecast)
-        status = place_rank(arch, o->even, 0, o->macs, &rank, error);
+        status = ousac_place_rank(arch, o->even, 0, o->macs, &rank, error);
     if (!status && rank == 0)
         status = OUSAC_FAIL(
             error, OUSAC_STATUS_USAGE,
@@ -546,7 +554,7 @@ static ousac_status begin(search *s, ousac_error *error) {
     if (!status && !s->steps)
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the search");
     if (!status)
-        status = gauge_create(&s->gauge, s->runs, o->even, &range, error);
+        status = ousac_gauge_create(&s->gauge, s->session, o->even, &range, error);
     if (!status)
         status = ousac_schedule_copy(&s->even.schedule, o->even, error);
     s->even.predicted = NAN;
@@ -594,11 +602,11 @@ done:
     return status;
 }
 
-ousac_status place_search(const pipeline_runs *runs, const place_options *options, place_result *result,
-                          ousac_error *error) {
-    const ousac_arch *arch = &runs->model->arch;
-    const double since = cli_seconds();
-    search s = {.runs = runs, .options = options};
+ousac_status ousac_place_search(const ousac_session *session, const ousac_place_options *options,
+                                ousac_place_result *result, ousac_error *error) {
+    const ousac_arch *arch = &session->model->arch;
+    const double since = ousac_clock_s();
+    search s = {.session = session, .options = options};
     memset(result, 0, sizeof *result);
     ousac_status status = search_all(&s, error);
     if (status)
@@ -625,15 +633,15 @@ ousac_status place_search(const pipeline_runs *runs, const place_options *option
         status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "the placement costs %" PRIu64 " MACs of %" PRIu64,
                             result->cost.schedule_cached, options->macs);
 done:
-    result->seconds = cli_seconds() - since;
+    result->seconds = ousac_clock_s() - since;
     contender_free(&s.best);
     contender_free(&s.even);
-    gauge_free(&s.gauge);
+    ousac_gauge_free(&s.gauge);
     ousac_probe_free(s.probe);
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_free(s.amplitude[b]);
     ousac_free(s.steps);
     if (status)
-        place_result_free(result);
+        ousac_place_result_free(result);
     return status;
 }

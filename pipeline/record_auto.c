@@ -1,10 +1,12 @@
 /* Recording until more samples would change little: rounds of micro-batches, each also added to the halves by
  * which calib/stats/convergence.h judges, into the very sums that one run of the same range makes.
  */
-#include "pipeline/pipeline.h"
+#include "pipeline/record_auto.h"
 
+#include "calib/choose/allocate.h"
 #include "calib/stats/convergence.h"
 #include "formats/memory.h"
+#include "profile/bundle/factorise.h"
 #include "profile/record/recorder.h"
 
 #include <inttypes.h>
@@ -15,7 +17,7 @@
 enum { SPLITS = OUSAC_CONVERGENCE_SPLITS };
 
 typedef struct auto_work {
-    ousac_profile *profile;      /* all samples; not owned */
+    ousac_profile *profile;      /* all samples */
     ousac_profile *half[SPLITS]; /* the first half of each split */
     ousac_profile *piece;        /* one micro-batch, as the recorder hands it over */
     ousac_profile *rest;         /* the second half of the split under judgement */
@@ -59,32 +61,37 @@ static ousac_status collect(void *self, size_t worker, uint64_t first, size_t co
     return status;
 }
 
-static ousac_status create(auto_work *work, const pipeline_runs *runs, const ousac_profile *profile,
-                           ousac_error *error) {
-    ousac_profile **const mine[] = {&work->half[0], &work->half[1], &work->half[2], &work->piece,
-                                    &work->rest};
+/* All samples' profile and what the rounds need beside it, spilled alike. */
+static ousac_status create(auto_work *work, const ousac_session *session, const ousac_schedule *schedule,
+                           const ousac_record_options *options, ousac_error *error) {
+    ousac_profile **const mine[] = {&work->profile, &work->half[0], &work->half[1],
+                                    &work->half[2], &work->piece,   &work->rest};
+    const ousac_profile_identity identity = ousac_record_identity(session, options);
+    const ousac_arch *arch = &session->model->arch;
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t i = 0; !status && i < sizeof mine / sizeof *mine; i++)
-        status = ousac_profile_create(mine[i], &profile->arch, &profile->schedule, &profile->identity,
-                                      profile->weight, 1, error);
+        status = ousac_profile_create_spilled(mine[i], arch, schedule, &identity,
+                                              options->weights ? options->weights->weight : NULL, 1,
+                                              options->spill, error);
     if (!status)
-        status = ousac_recorder_create(&work->recorder, work->piece, runs->model->backend,
-                                       pipeline_threads(runs), runs->micro_batch, error);
+        status = ousac_recorder_create(&work->recorder, work->piece, session->model->backend,
+                                       ousac_session_threads(session), session->micro_batch, error);
     if (status)
         return status;
     work->inner = ousac_recorder_observers(work->recorder);
     work->observers = (ousac_run_observers){work, attach, collect};
-    work->micro_batch = runs->micro_batch;
-    work->e = ousac_malloc(profile->arch.site_count, SPLITS * sizeof *work->e);
-    return work->e ? OUSAC_STATUS_OK
-                   : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory to judge %zu sites",
-                                profile->arch.site_count);
+    work->micro_batch = session->micro_batch;
+    work->e = ousac_malloc(arch->site_count, SPLITS * sizeof *work->e);
+    return work->e
+               ? OUSAC_STATUS_OK
+               : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory to judge %zu sites", arch->site_count);
 }
 
 static void destroy(auto_work *work) {
     ousac_recorder_free(work->recorder);
     for (size_t split = 0; split < SPLITS; split++)
         ousac_profile_free(work->half[split]);
+    ousac_profile_free(work->profile);
     ousac_profile_free(work->piece);
     ousac_profile_free(work->rest);
     ousac_free(work->e);
@@ -93,9 +100,9 @@ static void destroy(auto_work *work) {
 /* --- judging --- */
 
 /* e of every site where directions of `from` meet the moments of `on`, half of it added to e. */
-static ousac_status add_excess(const ousac_arch *arch, const size_t *rank, const ousac_factor_set *from,
-                               const ousac_factor_set *spectra, const ousac_profile *on, double *sum,
-                               double *e, ousac_error *error) {
+static ousac_status add_excess(const ousac_stop *stop, const ousac_arch *arch, const size_t *rank,
+                               const ousac_factor_set *from, const ousac_factor_set *spectra,
+                               const ousac_profile *on, double *sum, double *e, ousac_error *error) {
     for (size_t g = 0; g < arch->group_count; g++) {
         const ousac_group *group = &arch->groups[g];
         const int input = group->side == OUSAC_SIDE_INPUT;
@@ -114,16 +121,17 @@ static ousac_status add_excess(const ousac_arch *arch, const size_t *rank, const
             e[s] += ousac_convergence_excess(own->lambda, own->lambda_count, rank[s], captured) / 2;
         }
     }
-    return cli_stop ? OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted") : OUSAC_STATUS_OK;
+    return ousac_stop_asked(stop) ? OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted")
+                                  : OUSAC_STATUS_OK;
 }
 
-static ousac_status judge_split(auto_work *work, const pipeline_runs *runs, const size_t *rank, double *sum,
-                                size_t split, ousac_error *error) {
+static ousac_status judge_split(auto_work *work, const ousac_session *session, const size_t *rank,
+                                double *sum, size_t split, ousac_error *error) {
     const ousac_profile *all = work->profile, *half = work->half[split];
     const ousac_arch *arch = &all->arch;
     /* All directions below the dense rank: their solver gives exact spectra (calib/spectra/leading.h does not). */
     const ousac_factorise_options options = {
-        .method = OUSAC_METHOD_DELTA_COV, .threads = pipeline_threads(runs), .stop = &cli_stop};
+        .method = OUSAC_METHOD_DELTA_COV, .threads = ousac_session_threads(session), .stop = session->stop};
     double *e = work->e + split * arch->site_count;
     ousac_factor_set *first = NULL, *second = NULL;
     ousac_status status = OUSAC_STATUS_OK;
@@ -133,20 +141,20 @@ static ousac_status judge_split(auto_work *work, const pipeline_runs *runs, cons
             work->rest->moment[i][j] = all->moment[i][j] - half->moment[i][j];
     }
     memset(e, 0, arch->site_count * sizeof *e);
-    status = ousac_factor_set_create(&first, runs->model, half, &options, error);
+    status = ousac_factor_set_create(&first, session->model, half, &options, error);
     if (!status)
-        status = ousac_factor_set_create(&second, runs->model, work->rest, &options, error);
+        status = ousac_factor_set_create(&second, session->model, work->rest, &options, error);
     if (!status)
-        status = add_excess(arch, rank, first, second, work->rest, sum, e, error);
+        status = add_excess(session->stop, arch, rank, first, second, work->rest, sum, e, error);
     if (!status)
-        status = add_excess(arch, rank, second, first, half, sum, e, error);
+        status = add_excess(session->stop, arch, rank, second, first, half, sum, e, error);
     ousac_factor_set_free(first);
     ousac_factor_set_free(second);
     return status;
 }
 
-static ousac_status judge(auto_work *work, const pipeline_runs *runs, const size_t *rank,
-                          pipeline_round *round, ousac_error *error) {
+static ousac_status judge(auto_work *work, const ousac_session *session, const size_t *rank,
+                          ousac_record_round *round, ousac_error *error) {
     const ousac_arch *arch = &work->profile->arch;
     ousac_convergence estimate;
     size_t largest = 0;
@@ -159,14 +167,14 @@ static ousac_status judge(auto_work *work, const pipeline_runs *runs, const size
     if (!sum)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for a moment of %zu values", largest);
     for (size_t split = 0; !status && split < SPLITS; split++)
-        status = judge_split(work, runs, rank, sum, split, error);
+        status = judge_split(work, session, rank, sum, split, error);
     ousac_free(sum);
     if (status)
         return status;
     ousac_convergence_estimate(work->e, arch->site_count, &estimate);
     if (estimate.sites == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "--samples auto: no layer is corrected at this schedule and budget, so nothing can "
+                          "`samples` auto: no layer is corrected at this schedule and budget, so nothing can "
                           "converge; expected a number of samples");
     round->samples = ousac_profile_samples(work->profile);
     round->excess = estimate.excess;
@@ -178,81 +186,66 @@ static ousac_status judge(auto_work *work, const pipeline_runs *runs, const size
 
 /* --- the rounds --- */
 
-static ousac_status record(auto_work *work, const pipeline_runs *runs, uint64_t first, uint64_t count,
-                           pipeline_cost *cost, ousac_error *error) {
+static ousac_status record(auto_work *work, const ousac_session *session, uint64_t first, uint64_t count,
+                           ousac_record_cost *cost, ousac_error *error) {
     ousac_counters counters = {0};
     char label[64];
     (void)snprintf(label, sizeof label, "profile to %" PRIu64, first + count);
-    const pipeline_run run = {.label = label,
-                              .schedule = &work->profile->schedule,
-                              .range = {first, count},
-                              .exact = 1,
-                              .observers = &work->observers,
-                              .counters = &counters};
-    const ousac_status status = pipeline_run_samples(runs, &run, error);
+    const ousac_session_run run = {.label = label,
+                                   .schedule = &work->profile->schedule,
+                                   .range = {first, count},
+                                   .exact = 1,
+                                   .observers = &work->observers,
+                                   .counters = &counters};
+    const ousac_status status = ousac_session_run_samples(session, &run, error);
     for (int gate = 0; gate < 3; gate++)
         cost->forwards += counters.forwards[gate];
     return status;
 }
 
-static ousac_status rounds(auto_work *work, const pipeline_runs *runs, const pipeline_auto *options,
-                           const size_t *rank, pipeline_cost *cost, ousac_error *error) {
-    pipeline_convergence *found = &cost->convergence;
-    const uint64_t unit = (uint64_t)runs->micro_batch * OUSAC_CONVERGENCE_PARTS;
+static ousac_status rounds(auto_work *work, const ousac_session *session,
+                           const ousac_record_auto_options *options, const size_t *rank,
+                           ousac_record_cost *cost, ousac_error *error) {
+    ousac_record_convergence *found = &cost->convergence;
+    const uint64_t unit = (uint64_t)session->micro_batch * OUSAC_CONVERGENCE_PARTS;
     const uint64_t most = options->most / unit * unit;
-    uint64_t done = 0, next = PIPELINE_AUTO_FIRST;
+    uint64_t done = 0, next = OUSAC_DEFAULT_AUTO_FIRST;
     next = (next + unit - 1) / unit * unit;
     for (;;) {
-        pipeline_round *round = &found->round[found->rounds];
+        ousac_record_round *round = &found->round[found->rounds];
         next = next < most ? next : most;
-        ousac_status status = record(work, runs, done, next - done, cost, error);
+        ousac_status status = record(work, session, done, next - done, cost, error);
         if (!status)
-            status = judge(work, runs, rank, round, error);
+            status = judge(work, session, rank, round, error);
         if (status)
             return status;
         found->rounds++;
         done = next;
-        cli_note(runs->common, "%" PRIu64 " samples: excess %.2f %%, at most %.2f %%", done,
-                 100 * round->excess, 100 * round->upper);
+        ousac_session_note(session, "%" PRIu64 " samples: excess %.2f %%, at most %.2f %%", done,
+                           100 * round->excess, 100 * round->upper);
         found->converged = round->upper <= options->tolerance;
-        if (found->converged || done == most || found->rounds == PIPELINE_ROUNDS_MAX)
+        if (found->converged || done == most || found->rounds == OUSAC_RECORD_ROUNDS_MAX)
             return OUSAC_STATUS_OK;
         next = ousac_convergence_next((size_t)done, round->upper, options->tolerance, (size_t)unit);
     }
 }
 
-static ousac_status create_profile(const pipeline_runs *runs, const ousac_schedule *schedule,
-                                   const pipeline_profile_options *options, ousac_profile **profile,
-                                   ousac_error *error) {
-    const size_t tokens = runs->model->arch.tokens;
-    ousac_profile_identity identity = {
-        .seed = runs->seed,
-        .micro_batch = runs->micro_batch,
-        .tokens_used = options->tokens            ? options->tokens
-                       : tokens < PIPELINE_TOKENS ? tokens
-                                                  : PIPELINE_TOKENS,
-        .segments = options->segments,
-        .magnitudes = options->magnitudes != 0,
-    };
-    memcpy(identity.model_digest, runs->model->digest, sizeof identity.model_digest);
-    return ousac_profile_create(profile, &runs->model->arch, schedule, &identity,
-                                options->weights ? options->weights->weight : NULL, 1, error);
-}
-
-ousac_status pipeline_auto_check(const pipeline_auto *automatic, size_t micro_batch, ousac_error *error) {
+ousac_status ousac_record_auto_check(const ousac_record_auto_options *automatic, size_t micro_batch,
+                                     ousac_error *error) {
     const uint64_t unit = (uint64_t)micro_batch * OUSAC_CONVERGENCE_PARTS;
     if (automatic->most < unit)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "--samples-max %zu: expected at least %d micro-batches, %" PRIu64 " samples",
+                          "`samples_max` %zu: expected at least %d micro-batches, %" PRIu64 " samples",
                           automatic->most, OUSAC_CONVERGENCE_PARTS, unit);
     return OUSAC_STATUS_OK;
 }
 
-ousac_status pipeline_profile_auto(const pipeline_runs *runs, const ousac_schedule *schedule,
-                                   const pipeline_profile_options *options, const pipeline_auto *automatic,
-                                   ousac_profile **profile, pipeline_cost *cost, ousac_error *error) {
-    const ousac_arch *arch = &runs->model->arch;
-    const double start = cli_seconds();
+ousac_status ousac_record_auto(const ousac_session *session, const ousac_schedule *schedule,
+                               const ousac_record_options *options,
+                               const ousac_record_auto_options *automatic, ousac_profile **profile,
+                               ousac_record_cost *cost, ousac_error *error) {
+    const ousac_arch *arch = &session->model->arch;
+    const double start = ousac_clock_s();
     auto_work work = {0};
     ousac_allocation allocation = {0};
     uint64_t macs = 0;
@@ -260,57 +253,22 @@ ousac_status pipeline_profile_auto(const pipeline_runs *runs, const ousac_schedu
     ousac_status status = OUSAC_STATUS_OK;
 
     *profile = NULL;
-    status = pipeline_budget_solve(arch, schedule, &automatic->budget, &macs, &step, error);
+    status = ousac_budget_solve(arch, schedule, &automatic->budget, &macs, &step, error);
     if (!status)
         status = ousac_allocate_uniform(arch, NULL, macs, &allocation, error);
     if (!status)
-        status = create_profile(runs, schedule, options, profile, error);
+        status = create(&work, session, schedule, options, error);
     if (status)
         goto done;
-    work.profile = *profile;
-    status = create(&work, runs, *profile, error);
-    if (status)
-        goto done;
-    cost->convergence = (pipeline_convergence){.tolerance = automatic->tolerance, .budget_step = step};
-    status = rounds(&work, runs, automatic, allocation.rank, cost, error);
-    cost->seconds += cli_seconds() - start;
+    cost->convergence = (ousac_record_convergence){.tolerance = automatic->tolerance, .budget_step = step};
+    status = rounds(&work, session, automatic, allocation.rank, cost, error);
+    cost->seconds += ousac_clock_s() - start;
+    if (!status) {
+        *profile = work.profile;
+        work.profile = NULL;
+    }
 done:
     destroy(&work);
     ousac_allocation_free(&allocation);
-    if (status) {
-        ousac_profile_free(*profile);
-        *profile = NULL;
-    }
     return status;
-}
-
-/* --- telling --- */
-
-void pipeline_convergence_print(const pipeline_convergence *found) {
-    printf("%8s %22s %18s %14s\n", "samples", "excess of the factors", "95 % upper limit", "worst layer");
-    for (size_t i = 0; i < found->rounds; i++) {
-        const pipeline_round *round = &found->round[i];
-        printf("%8" PRIu64 " %20.2f %% %16.2f %% %12.2f %% (%s)\n", round->samples, 100 * round->excess,
-               100 * round->upper, 100 * round->worst, round->worst_site);
-    }
-    printf("%s at the tolerance, %g %%, of what uniform ranks at a step of %.2f %% leave\n",
-           found->converged ? "converged" : "NOT converged: out of samples, and not", 100 * found->tolerance,
-           100 * found->budget_step);
-}
-
-void pipeline_convergence_put(json_doc *doc, cJSON *object, const pipeline_convergence *found) {
-    cJSON *item = json_put_object(doc, object, "convergence"), *list = NULL;
-    json_put_bool(doc, item, "converged", found->converged);
-    json_put_real(doc, item, "tolerance", found->tolerance);
-    json_put_real(doc, item, "budget_step", found->budget_step);
-    list = json_put_array(doc, item, "rounds");
-    for (size_t i = 0; i < found->rounds; i++) {
-        const pipeline_round *round = &found->round[i];
-        cJSON *entry = json_put_object(doc, list, NULL);
-        json_put_u64(doc, entry, "samples", round->samples);
-        json_put_real(doc, entry, "excess", round->excess);
-        json_put_real(doc, entry, "upper", round->upper);
-        json_put_real(doc, entry, "worst", round->worst);
-        json_put_text(doc, entry, "worst_site", round->worst_site);
-    }
 }

@@ -6,7 +6,7 @@
 
 enum { PARTS_MAX = 1 << 20 };
 
-static uint64_t batches_of(const cli_range *range, size_t micro_batch) {
+static uint64_t batches_of(const ousac_sample_range *range, size_t micro_batch) {
     return range->count == 0 ? 0 : (range->count - 1) / micro_batch + 1;
 }
 
@@ -15,14 +15,15 @@ static uint64_t share(uint64_t batches, uint64_t index, uint64_t parts) {
     return batches / parts * index + batches % parts * index / parts;
 }
 
-cli_range shard_of(const cli_range *range, size_t micro_batch, size_t index, size_t parts) {
+ousac_sample_range ousac_shard_of(const ousac_sample_range *range, size_t micro_batch, size_t index,
+                                  size_t parts) {
     const uint64_t batches = batches_of(range, micro_batch);
     const uint64_t first = share(batches, index, parts), end = share(batches, index + 1, parts);
     if (first == end)
-        return (cli_range){range->first, 0};
+        return (ousac_sample_range){range->first, 0};
     const uint64_t offset = first * micro_batch;
-    return (cli_range){range->first + offset,
-                       end == batches ? range->count - offset : (end - first) * micro_batch};
+    return (ousac_sample_range){range->first + offset,
+                                end == batches ? range->count - offset : (end - first) * micro_batch};
 }
 
 /* Digits up to `stop`; 0 for none or too large a number. */
@@ -37,19 +38,43 @@ static size_t take(const char **text, char stop) {
     return (size_t)number;
 }
 
-ousac_status shard_parse(const char *text, cli_range *range, size_t micro_batch, ousac_error *error) {
+ousac_status ousac_shard_parse(const char *text, ousac_sample_range *range, size_t micro_batch,
+                               ousac_error *error) {
     const uint64_t batches = batches_of(range, micro_batch);
     const char *at = text;
     const size_t index = take(&at, '/'), parts = index ? take(&at, '\0') : 0;
     if (index == 0 || index > parts)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "--shard expects K/N with K from 1 to N, and N at most %d, not '%s'", PARTS_MAX,
+                          "`shard` expects K/N with K from 1 to N, and N at most %d, not '%s'", PARTS_MAX,
                           text);
     if (parts > batches)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "--shard %s: samples %" PRIu64 ":%" PRIu64 " have %" PRIu64
+                          "`shard` %s: samples %" PRIu64 ":%" PRIu64 " have %" PRIu64
                           " micro-batches of %zu; expected at most as many shards",
                           text, range->first, range->first + range->count, batches, micro_batch);
-    *range = shard_of(range, micro_batch, index - 1, parts);
+    *range = ousac_shard_of(range, micro_batch, index - 1, parts);
     return OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_range_check(const char *field, const ousac_sample_range *range, size_t micro_batch,
+                               ousac_error *error) {
+    if (range->count == 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`%s`: expected at least one sample", field);
+    if (range->first % micro_batch != 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "`%s`: begins at sample %" PRIu64 ", expected a multiple of the micro-batch, %zu",
+                          field, range->first, micro_batch);
+    return OUSAC_STATUS_OK;
+}
+
+int ousac_range_overlaps(const ousac_sample_range *range, uint64_t first, uint64_t count) {
+    if (range->count == 0 || count == 0)
+        return 0;
+    return range->first < first ? first - range->first < range->count : range->first - first < count;
+}
+
+void ousac_range_put(ousac_json_doc *doc, cJSON *object, const char *key, uint64_t first, uint64_t count) {
+    cJSON *pair = ousac_json_put_array(doc, object, key);
+    ousac_json_put_u64(doc, pair, NULL, first);
+    ousac_json_put_u64(doc, pair, NULL, first + count);
 }

@@ -1,6 +1,9 @@
 #include "pipeline/transfer.h"
 
 #include "formats/memory.h"
+#include "pipeline/factors.h"
+#include "pipeline/record.h"
+#include "pipeline/shard.h"
 #include "profile/bundle/forecast_map.h"
 
 #include <inttypes.h>
@@ -24,18 +27,18 @@ static void free_recalibration(recalibration *r) {
     ousac_profile_free(r->pilot);
 }
 
-ousac_status transfer_check(const cli_range *evaluated, size_t samples, ousac_error *error) {
-    if (!pipeline_ranges_overlap(evaluated, 0, samples))
+ousac_status ousac_transfer_check(const ousac_sample_range *evaluated, size_t samples, ousac_error *error) {
+    if (!ousac_range_overlaps(evaluated, 0, samples))
         return OUSAC_STATUS_OK;
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                      "--samples %" PRIu64 ":%" PRIu64
+                      "`samples` %" PRIu64 ":%" PRIu64
                       ": the recalibration would use samples 0:%zu; expected "
-                      "samples from %zu on, or another --recalibrate-samples",
+                      "samples from %zu on, or another `recalibrate_samples`",
                       evaluated->first, evaluated->first + evaluated->count, samples, samples);
 }
 
-ousac_status transfer_plan(ousac_plan **mapped, const ousac_plan *plan, const ousac_schedule *from,
-                           const ousac_schedule *to, ousac_error *error) {
+ousac_status ousac_transfer_plan(ousac_plan **mapped, const ousac_plan *plan, const ousac_schedule *from,
+                                 const ousac_schedule *to, ousac_error *error) {
     ousac_forecast *forecast = NULL;
     ousac_status status = OUSAC_STATUS_OK;
     *mapped = NULL;
@@ -55,18 +58,18 @@ ousac_status transfer_plan(ousac_plan **mapped, const ousac_plan *plan, const ou
 /* --- recalibrating --- */
 
 /* The way of `ousac calibrate`, at the plan's ranks. */
-static ousac_status recalibrate(transfer *t, const pipeline_runs *runs, const transfer_options *options,
-                                recalibration *r, ousac_error *error) {
-    const ousac_model *model = runs->model;
+static ousac_status recalibrate(ousac_transfer *t, const ousac_session *session,
+                                const ousac_transfer_options *options, recalibration *r, ousac_error *error) {
+    const ousac_model *model = session->model;
     const size_t pilot =
-        options->samples < PIPELINE_PILOT_SAMPLES ? options->samples : PIPELINE_PILOT_SAMPLES;
+        options->samples < OUSAC_DEFAULT_PILOT_SAMPLES ? options->samples : OUSAC_DEFAULT_PILOT_SAMPLES;
     ousac_ranks ranks = ousac_plan_ranks(options->plan);
-    ousac_status status = pipeline_pilot(runs, options->to, pilot, NULL, &r->pilot, &t->cost, error);
-    const pipeline_profile_options profile = {.range = t->calibration, .segments = 1, .weights = r->pilot};
+    ousac_status status = ousac_record_pilot(session, options->to, pilot, NULL, &r->pilot, &t->cost, error);
+    const ousac_record_options profile = {.range = t->calibration, .segments = 1, .weights = r->pilot};
     if (!status)
-        status = pipeline_profile(runs, options->to, &profile, &r->profile, &t->cost, error);
+        status = ousac_record_profile(session, options->to, &profile, &r->profile, &t->cost, error);
     if (!status)
-        status = pipeline_factors(runs, r->profile, OUSAC_METHOD_DELTA_COV, &r->set, error);
+        status = ousac_session_factors(session, r->profile, OUSAC_METHOD_DELTA_COV, &r->set, error);
     if (status)
         return status;
     /* Ranks beyond what these deltas span would have no factors. */
@@ -78,11 +81,11 @@ static ousac_status recalibrate(transfer *t, const pipeline_runs *runs, const tr
     ousac_factor_set_clip(r->set, &model->arch, clipped);
     ranks.rank = clipped;
     if (options->plan->forecast) {
-        cli_range range = t->calibration;
-        if (range.count > PIPELINE_FORECAST_SAMPLES)
-            range.count = PIPELINE_FORECAST_SAMPLES;
-        status = pipeline_fit_forecast(runs, options->to, &range, r->set, clipped, "fit forecast",
-                                       &r->forecast, error);
+        ousac_sample_range range = t->calibration;
+        if (range.count > OUSAC_DEFAULT_FORECAST_SAMPLES)
+            range.count = OUSAC_DEFAULT_FORECAST_SAMPLES;
+        status = ousac_session_fit_forecast(session, options->to, &range, r->set, clipped, "fit forecast",
+                                            &r->forecast, error);
     }
     if (!status)
         status = ousac_calibration_create(&r->calibration, model->backend, &model->arch, &ranks,
@@ -93,16 +96,16 @@ static ousac_status recalibrate(transfer *t, const pipeline_runs *runs, const tr
 
 /* --- comparing --- */
 
-static ousac_status compare(transfer *t, const evaluation *result, size_t size, ousac_error *error) {
+static ousac_status compare(ousac_transfer *t, const ousac_eval *result, size_t size, ousac_error *error) {
     const size_t count = (size_t)result->range.count;
-    const float *exact = result->run[EVALUATION_EXACT].samples;
+    const float *exact = result->run[OUSAC_EVAL_EXACT].samples;
     ousac_status status =
         ousac_evaluate_difference(t->run.samples, exact, count, size, result->seed, &t->difference, error);
     double *moved = ousac_malloc(count, sizeof *moved), *made = ousac_malloc(count, sizeof *made);
     if (!status && (!moved || !made))
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory to compare %zu samples", count);
     if (!status)
-        status = ousac_evaluate_samples(result->run[EVALUATION_CALIBRATED].samples, exact, count, size, moved,
+        status = ousac_evaluate_samples(result->run[OUSAC_EVAL_CALIBRATED].samples, exact, count, size, moved,
                                         NULL, error);
     if (!status)
         status = ousac_evaluate_samples(t->run.samples, exact, count, size, made, NULL, error);
@@ -117,9 +120,10 @@ static ousac_status compare(transfer *t, const evaluation *result, size_t size, 
     return OUSAC_STATUS_OK;
 }
 
-ousac_status transfer_create(transfer *t, const pipeline_runs *runs, const transfer_options *options,
-                             const evaluation *result, ousac_error *error) {
-    const size_t size = ousac_model_sample_size(runs->model);
+ousac_status ousac_transfer_create(ousac_transfer *t, const ousac_session *session,
+                                   const ousac_transfer_options *options, const ousac_eval *result,
+                                   ousac_error *error) {
+    const size_t size = ousac_model_sample_size(session->model);
     recalibration made = {0};
     ousac_status status = OUSAC_STATUS_OK;
 
@@ -128,132 +132,41 @@ ousac_status transfer_create(transfer *t, const pipeline_runs *runs, const trans
     ousac_schedule_digest(options->from, t->from_digest);
     t->forecast = options->plan->forecast != NULL;
     t->threshold = options->threshold;
-    const ousac_counters *counters = &result->run[EVALUATION_CALIBRATED].counters;
+    const ousac_counters *counters = &result->run[OUSAC_EVAL_CALIBRATED].counters;
     t->corrects = result->cost.forwards_cached > 0 && counters->site_low_rank + counters->site_frozen > 0;
     if (!t->corrects || options->samples == 0)
         goto done;
-    t->calibration = (cli_range){0, options->samples};
-    const double start = cli_seconds();
-    status = recalibrate(t, runs, options, &made, error);
-    t->seconds = cli_seconds() - start;
+    t->calibration = (ousac_sample_range){0, options->samples};
+    const double start = ousac_clock_s();
+    status = recalibrate(t, session, options, &made, error);
+    t->seconds = ousac_clock_s() - start;
     if (status)
         goto done;
-    /* The evaluation has allocated as much for each of its runs. */
+    /* The evaluation has allocated as much for each of its session. */
     t->run.samples = ousac_malloc((size_t)result->range.count * size, sizeof *t->run.samples);
     if (!t->run.samples) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %" PRIu64 " samples",
                             result->range.count);
         goto done;
     }
-    const pipeline_run run = {.label = "recalibrated",
-                              .schedule = options->to,
-                              .range = result->range,
-                              .calibration = made.calibration,
-                              .samples = t->run.samples,
-                              .counters = &t->run.counters,
-                              .seconds = &t->run.seconds};
-    status = pipeline_run_samples(runs, &run, error);
+    const ousac_session_run run = {.label = "recalibrated",
+                                   .schedule = options->to,
+                                   .range = result->range,
+                                   .calibration = made.calibration,
+                                   .samples = t->run.samples,
+                                   .counters = &t->run.counters,
+                                   .seconds = &t->run.seconds};
+    status = ousac_session_run_samples(session, &run, error);
     if (!status)
         status = compare(t, result, size, error);
 done:
     free_recalibration(&made);
     if (status)
-        transfer_free(t);
+        ousac_transfer_free(t);
     return status;
 }
 
-void transfer_free(transfer *t) {
+void ousac_transfer_free(ousac_transfer *t) {
     ousac_free(t->run.samples);
     memset(t, 0, sizeof *t);
-}
-
-/* --- telling --- */
-
-static const char *verdict_name(const transfer *t) {
-    return !t->corrects                       ? "not needed"
-           : t->calibration.count == 0        ? "not measured"
-           : t->verdict == OUSAC_PAIRED_ABOVE ? "recalibrate"
-           : t->verdict == OUSAC_PAIRED_BELOW ? "not needed"
-                                              : "undecided";
-}
-
-static void print_row(const char *label, const ousac_difference *d) {
-    printf("%-14s %8.4f [%.4f, %.4f]  %8.2f [%.2f, %.2f]\n", label, d->relative_error.mean,
-           d->relative_error.low, d->relative_error.high, d->psnr_db.mean, d->psnr_db.low, d->psnr_db.high);
-}
-
-/* The pair of the evaluation that compares a run with the exact one. */
-static const ousac_difference *against_exact(const evaluation *result, evaluation_arm arm) {
-    for (size_t i = 0; i < EVALUATION_PAIRS; i++)
-        if (result->pair[i].arm == arm && result->pair[i].against == EVALUATION_EXACT)
-            return &result->pair[i].difference;
-    return NULL;
-}
-
-void transfer_print(const transfer *t, const evaluation *result) {
-    printf("\ntransfer: the bundle was made for schedule \"%s\"; its factors are used as they are%s\n",
-           *t->from_name ? t->from_name : "unnamed",
-           t->forecast ? ", its forecast is mapped by timestep" : "");
-    if (!t->corrects) {
-        printf("under this schedule nothing is corrected, so recalibration is not needed\n");
-        return;
-    }
-    printf("%-14s %-26s  %s\n", "against exact", "relative error [95 %]", "PSNR, dB [95 %]");
-    print_row("reuse", against_exact(result, EVALUATION_REUSE));
-    print_row("transferred", against_exact(result, EVALUATION_CALIBRATED));
-    if (t->calibration.count == 0) {
-        printf("not recalibrated, so there is no verdict\n");
-        return;
-    }
-    print_row("recalibrated", &t->difference);
-    printf("recalibrated at the same ranks on samples 0:%" PRIu64 ": %" PRIu64 " forwards recorded, %.1f s\n",
-           t->calibration.count, t->cost.forwards, t->seconds);
-    printf("transferred / recalibrated: %.3f [%.3f, %.3f], threshold %g: ", t->ratio.mean, t->ratio.low,
-           t->ratio.high, t->threshold);
-    if (t->verdict == OUSAC_PAIRED_ABOVE)
-        printf("recalibrate\n");
-    else if (t->verdict == OUSAC_PAIRED_BELOW)
-        printf("recalibration is not needed\n");
-    else if (t->more > 0)
-        printf("undecided; about %zu more samples might decide\n", t->more);
-    else
-        printf("undecided; the two are too close to the threshold for more samples to decide\n");
-}
-
-static void put_interval(json_doc *doc, cJSON *object, const char *key, const ousac_interval *interval) {
-    cJSON *item = json_put_object(doc, object, key);
-    json_put_real(doc, item, "mean", interval->mean);
-    json_put_real(doc, item, "low", interval->low);
-    json_put_real(doc, item, "high", interval->high);
-}
-
-static void put_run(json_doc *doc, cJSON *object, const char *key, const ousac_difference *difference) {
-    cJSON *item = json_put_object(doc, object, key);
-    put_interval(doc, item, "relative_error", &difference->relative_error);
-    put_interval(doc, item, "psnr_db", &difference->psnr_db);
-}
-
-void transfer_put(json_doc *doc, cJSON *root, const transfer *t, const evaluation *result) {
-    cJSON *object = json_put_object(doc, root, "transfer"), *from = NULL, *runs = NULL;
-
-    from = json_put_object(doc, object, "from");
-    json_put_text(doc, from, "name", t->from_name);
-    json_put_text(doc, from, "digest", t->from_digest);
-    json_put_text(doc, object, "forecast", t->forecast ? "mapped" : "none");
-    runs = json_put_object(doc, object, "runs");
-    put_run(doc, runs, "reuse", against_exact(result, EVALUATION_REUSE));
-    put_run(doc, runs, "transferred", against_exact(result, EVALUATION_CALIBRATED));
-    json_put_real(doc, object, "threshold", t->threshold);
-    json_put_text(doc, object, "verdict", verdict_name(t));
-    if (!t->corrects || t->calibration.count == 0)
-        return;
-    put_run(doc, runs, "recalibrated", &t->difference);
-    pipeline_json_range(doc, object, "calibration", t->calibration.first, t->calibration.count);
-    json_put_u64(doc, object, "forwards", t->cost.forwards);
-    json_put_real(doc, object, "wall_s", t->seconds);
-    put_interval(doc, object, "ratio", &t->ratio);
-    if (t->more > 0)
-        json_put_u64(doc, object, "more_samples", t->more);
-    else
-        json_put_null(doc, object, "more_samples");
 }

@@ -8,9 +8,9 @@
 
 static const cli_command *const COMMANDS[] = {
     &command_calibrate, &command_schedule, &command_place,  &command_fit,    &command_profile,
-    &command_merge,     &command_allocate, &command_pack,   &command_eval,   &command_sample,
-    &command_inspect,   &command_verify,   &command_diff,   &command_export, &command_import,
-    &command_sign,      &command_plot,     &command_report, &command_synth,
+    &command_merge,     &command_allocate, &command_pack,   &command_eval,   &command_compare,
+    &command_sample,    &command_inspect,  &command_verify, &command_diff,   &command_export,
+    &command_import,    &command_sign,     &command_plot,   &command_report, &command_synth,
 };
 enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
 
@@ -87,7 +87,7 @@ static int run(int argc, char **argv) {
         if (command != NULL) {
             char help[] = "--help";
             char *arguments[] = {argv[2], help, NULL};
-            return command->run(command, 2, arguments);
+            return cli_run(command, 2, arguments);
         }
         print_help(stdout);
         return EXIT_OK;
@@ -100,7 +100,7 @@ static int run(int argc, char **argv) {
     if (command == NULL) {
         return unknown_command(argv[1]);
     }
-    return command->run(command, argc - 1, argv + 1);
+    return cli_run(command, argc - 1, argv + 1);
 }
 
 int ousac_main(int argc, char **argv) {

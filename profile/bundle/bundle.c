@@ -29,6 +29,7 @@ struct ousac_bundle {
     ousac_arch arch;
     ousac_schedule schedule;
     char model_digest[OUSAC_DIGEST_CHARS], profile_digest[OUSAC_DIGEST_CHARS];
+    char model_constants[OUSAC_CONSTANTS_BYTES], model_process[OUSAC_PROCESS_BYTES];
     stored_site *site;  /* (site_count) */
     double *probe;      /* (site_count, OUSAC_PROBE_COUNT) */
     ousac_plan **plans; /* by name */
@@ -181,7 +182,8 @@ static ousac_status take_all(ousac_bundle *bundle, const char *path, ousac_error
     if (!status)
         status = ousac_archive_subject(&bundle->archive, &bundle->arch, &bundle->schedule, error);
     if (!status)
-        status = ousac_archive_digest(&bundle->archive, "model_digest", 0, bundle->model_digest, error);
+        status = ousac_identity_take(&bundle->archive, "", 0, bundle->model_digest, bundle->model_constants,
+                                     bundle->model_process, error);
     if (!status)
         status = ousac_archive_digest(&bundle->archive, "profile_digest", 0, bundle->profile_digest, error);
     if (status)
@@ -320,25 +322,52 @@ done:
     return status;
 }
 
+ousac_identity ousac_bundle_model(const ousac_bundle *bundle) {
+    return (ousac_identity){bundle->model_digest, bundle->model_constants, bundle->model_process};
+}
+
 ousac_status ousac_bundle_check_model(const ousac_bundle *bundle, const ousac_model *model,
-                                      ousac_error *error) {
-    char text[OUSAC_ARCH_DIFFERENCE_BYTES];
+                                      char note[OUSAC_ERROR_MESSAGE_BYTES], ousac_error *error) {
+    char text[OUSAC_ARCH_DIFFERENCE_BYTES], other[OUSAC_IDENTITY_TEXT_BYTES];
     const char *path = bundle->archive.path;
+    const ousac_identity of = ousac_bundle_model(bundle), here = ousac_model_identity(model);
     size_t differs = 0;
+    if (note)
+        note[0] = '\0';
     if (ousac_arch_difference(&model->arch, &bundle->arch, text))
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "%s was made for model %.12s, and this is model %.12s, in which %s", path,
                           bundle->model_digest, model->digest, text);
-    if (strcmp(bundle->model_digest, model->digest) == 0)
+    if (ousac_identity_process_differs(&of, &here, other))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s was made for %s", path, other);
+    if (strcmp(of.digest, here.digest) == 0) {
+        if (note && !*of.process)
+            (void)snprintf(note, OUSAC_ERROR_MESSAGE_BYTES,
+                           "%.400s is of version 1, which does not say for which noise levels it was made",
+                           path);
         return OUSAC_STATUS_OK;
+    }
     ousac_status status = compare_probes(bundle, model, &differs, error);
-    if (status || differs == model->arch.site_count)
+    if (status)
         return status;
-    return OUSAC_FAIL(
-        error, OUSAC_STATUS_MISMATCH,
-        "%s was made for model %.12s, and this is model %.12s: the weights of site %s differ by more "
-        "than rounding",
-        path, bundle->model_digest, model->digest, model->arch.sites[differs].name);
+    if (differs < model->arch.site_count)
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_MISMATCH,
+            "%s was made for model %.12s, and this is model %.12s: the weights of site %s differ by more "
+            "than rounding",
+            path, bundle->model_digest, model->digest, model->arch.sites[differs].name);
+    if (ousac_identity_constants_differ(&of, &here, other))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "%s was made for model %.12s, and this is model %.12s, whose sites have the same "
+                          "weights; the constants of the forward are %s",
+                          path, bundle->model_digest, model->digest, other);
+    if (note)
+        (void)snprintf(
+            note, OUSAC_ERROR_MESSAGE_BYTES,
+            "%.300s was made for model %.12s, and this is model %.12s, another file, matched by the "
+            "projections of its sites' weights; what else is in it may differ",
+            path, bundle->model_digest, model->digest);
+    return OUSAC_STATUS_OK;
 }
 
 enum { STEP_TEXT_BYTES = 160 };

@@ -55,17 +55,20 @@ void ousac_bundle_close(ousac_bundle *bundle);
 
 const ousac_schedule *ousac_bundle_schedule(const ousac_bundle *bundle);
 const char *ousac_bundle_model_digest(const ousac_bundle *bundle);
+ousac_identity ousac_bundle_model(const ousac_bundle *bundle); /* borrowed */
 size_t ousac_bundle_plan_count(const ousac_bundle *bundle);
 /* By index; plans are sorted by name. */
 const ousac_plan *ousac_bundle_plan(const ousac_bundle *bundle, size_t index);
 /* NULL where there is none of that name; name NULL: the plan named "default", or the only one. */
 const ousac_plan *ousac_bundle_find_plan(const ousac_bundle *bundle, const char *name);
 
-/* MISMATCH where the bundle was not made for this model. The same weights in another dtype are accepted by
- * the recorded projections: every one within 6 * 2^-8 of the root mean square of its site's weights, which
- * holds for any rounding no coarser than bf16 (formats/BUNDLE.md). */
+/* MISMATCH where the bundle was not made for this model: other noise levels, prediction or guided channels, or
+ * another digest. The same weights in another dtype are accepted by the recorded projections, every one within
+ * 6 * 2^-8 of the root mean square of its site's weights, which holds for any rounding no coarser than bf16
+ * (formats/BUNDLE.md), where the constants of the forward are the same too. `note` (may be NULL) then says so,
+ * in one line for people, or that a file of version 1 does not state all of this; else it is "". */
 ousac_status ousac_bundle_check_model(const ousac_bundle *bundle, const ousac_model *model,
-                                      ousac_error *error);
+                                      char note[OUSAC_ERROR_MESSAGE_BYTES], ousac_error *error);
 ousac_status ousac_bundle_check_schedule(const ousac_bundle *bundle, const ousac_schedule *schedule,
                                          ousac_error *error);
 

@@ -17,16 +17,15 @@
 
 static ousac_status check_subject(const ousac_model *model, const ousac_profile *profile,
                                   const ousac_bundle_options *options, ousac_error *error) {
-    char text[OUSAC_ARCH_DIFFERENCE_BYTES];
+    char text[OUSAC_ARCH_DIFFERENCE_BYTES], differs[OUSAC_IDENTITY_TEXT_BYTES];
+    const ousac_identity of = ousac_profile_model(profile), here = ousac_model_identity(model);
     if (!options->choose && options->dtype != OUSAC_DTYPE_F32 && options->dtype != OUSAC_DTYPE_BF16 &&
         options->dtype != OUSAC_DTYPE_F16 && options->dtype != OUSAC_DTYPE_I8)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "factors cannot be stored as %s; expected f32, bf16, f16 or i8",
                           ousac_dtype_name(options->dtype));
-    if (!options->force && strcmp(profile->identity.model_digest, model->digest) != 0)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
-                          "the profile is of model %.12s, and this is model %.12s",
-                          profile->identity.model_digest, model->digest);
+    if (!options->force && ousac_identity_differs(&of, &here, differs))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profile is of %s", differs);
     if (ousac_arch_difference(&profile->arch, &model->arch, text))
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profile does not fit the model: %s", text);
     return OUSAC_STATUS_OK;
@@ -62,7 +61,8 @@ static ousac_status check_held(const ousac_plan *plan, const ousac_arch *arch, s
 /* Checks one plan and raises needed[site] to the ranks that it takes factors for. */
 static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model, const ousac_profile *profile,
                                int force, size_t *needed, ousac_error *error) {
-    char name[OUSAC_NAME_BYTES + 8];
+    char name[OUSAC_NAME_BYTES + 8], differs[OUSAC_IDENTITY_TEXT_BYTES];
+    const ousac_identity of = ousac_plan_model(plan), here = ousac_model_identity(model);
     if (!ousac_plan_name_is_valid(plan->name))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "\"%s\" cannot name a plan", plan->name);
     (void)snprintf(name, sizeof name, "plan %s", plan->name);
@@ -72,10 +72,8 @@ static ousac_status check_plan(const ousac_plan *plan, const ousac_model *model,
     if (plan->forecast && plan->forecast->step_count != profile->schedule.step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: a forecast of %zu steps for a schedule of %zu",
                           name, plan->forecast->step_count, profile->schedule.step_count);
-    if (!force && *plan->model_digest && strcmp(plan->model_digest, model->digest) != 0)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
-                          "%s was made for model %.12s, and this is model %.12s", name, plan->model_digest,
-                          model->digest);
+    if (!force && *plan->model_digest && ousac_identity_differs(&of, &here, differs))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s is of %s", name, differs);
     const ousac_ranks ranks = ousac_plan_ranks(plan);
     for (size_t s = 0; s < plan->site_count; s++) {
         if (ousac_cost_path(&model->arch, s, &ranks) == OUSAC_PATH_LOW_RANK && plan->rank[s] > needed[s])
@@ -269,9 +267,10 @@ static ousac_status put_provenance(ousac_oca_writer *writer, const ousac_model *
                                    ousac_error *error) {
     char digest[OUSAC_DIGEST_CHARS];
     ousac_status status = ousac_archive_put_subject(writer, &profile->arch, &profile->schedule, error);
+    const ousac_identity here = ousac_model_identity(model);
     ousac_profile_digest(profile, digest);
     if (!status)
-        status = ousac_oca_writer_metadata(writer, "model_digest", model->digest, error);
+        status = ousac_identity_put(writer, "", &here, error);
     if (!status)
         status = ousac_oca_writer_metadata(writer, "profile_digest", digest, error);
     if (!status && options->provenance)

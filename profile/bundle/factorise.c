@@ -175,7 +175,7 @@ static void *work(void *self) {
     ousac_error error = {0};
     for (;;) {
         const size_t g = atomic_fetch_add(&job->next, 1);
-        if (g >= atomic_load(&job->limit) || (job->options->stop && *job->options->stop))
+        if (g >= atomic_load(&job->limit) || ousac_stop_asked(job->options->stop))
             return NULL;
         const int wanted = !job->options->groups || job->options->groups[g];
         const ousac_status status = wanted ? factorise_group(job, g, &error) : OUSAC_STATUS_OK;
@@ -236,11 +236,10 @@ static ousac_status run_job(factor_job *job, ousac_error *error) {
 
 static ousac_status check_profile(const ousac_model *model, const ousac_profile *profile, ousac_method method,
                                   int force, ousac_error *error) {
-    char text[OUSAC_ARCH_DIFFERENCE_BYTES];
-    if (!force && strcmp(profile->identity.model_digest, model->digest) != 0)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
-                          "the profile is of model %.12s, and this is model %.12s",
-                          profile->identity.model_digest, model->digest);
+    char text[OUSAC_ARCH_DIFFERENCE_BYTES], differs[OUSAC_IDENTITY_TEXT_BYTES];
+    const ousac_identity of = ousac_profile_model(profile), here = ousac_model_identity(model);
+    if (!force && ousac_identity_differs(&of, &here, differs))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profile is of %s", differs);
     if (ousac_arch_difference(&profile->arch, &model->arch, text))
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profile does not fit the model: %s", text);
     if ((int)method < 0 || method >= OUSAC_METHOD_COUNT)

@@ -4,6 +4,7 @@
 #define OUSAC_FACTORISE_H
 
 #include "calib/spectra/factors.h"
+#include "formats/stop.h"
 #include "profile/model/model.h"
 #include "profile/record/profile.h"
 #include "profile/run/calibration.h"
@@ -50,7 +51,7 @@ typedef struct ousac_factorise_options {
     int force;
     void (*progress)(void *self, uint64_t done, uint64_t total);
     void *progress_self;
-    const volatile int *stop;
+    const ousac_stop *stop;
 } ousac_factorise_options;
 
 /* Takes the factors of a site. Called once for each site, from any of the threads, several at once, in no

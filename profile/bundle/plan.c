@@ -101,6 +101,10 @@ ousac_status ousac_plan_copy(ousac_plan **copy, const ousac_plan *plan, ousac_er
     return status;
 }
 
+ousac_identity ousac_plan_model(const ousac_plan *plan) {
+    return (ousac_identity){plan->model_digest, plan->model_constants, plan->model_process};
+}
+
 ousac_ranks ousac_plan_ranks(const ousac_plan *plan) {
     return (ousac_ranks){.rank = plan->rank, .dense_fallback = 1, .forecast = plan->forecast != NULL};
 }

@@ -9,6 +9,8 @@
 #include "calib/cost.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
+#include "profile/files/identity.h"
+#include "profile/record/profile.h"
 #include "profile/run/calibration.h"
 
 #include <stddef.h>
@@ -21,6 +23,7 @@ typedef struct ousac_plan {
     char name[OUSAC_NAME_BYTES];   /* "default" */
     char method[OUSAC_NAME_BYTES]; /* allocator that chose the ranks: "uniform", "knapsack" */
     char model_digest[OUSAC_DIGEST_CHARS];
+    char model_constants[OUSAC_CONSTANTS_BYTES], model_process[OUSAC_PROCESS_BYTES];
     char profile_digest[OUSAC_DIGEST_CHARS];
     size_t site_count;
     char (*site)[OUSAC_NAME_BYTES];    /* (site_count) names, in the order of the architecture */
@@ -31,6 +34,7 @@ typedef struct ousac_plan {
     double modelled_error, bound, gap; /* the certificate, under the error model named */
     int exact;
     char error_model[OUSAC_NAME_BYTES];
+    ousac_sample_range validation;        /* samples that accepted it; count 0: none, or not known */
     char note[OUSAC_ERROR_MESSAGE_BYTES]; /* one line for people: what validation said */
 } ousac_plan;
 
@@ -38,6 +42,9 @@ ousac_status ousac_plan_create(ousac_plan **plan, const ousac_arch *arch, const 
                                const char *method, const ousac_allocation *allocation, ousac_error *error);
 void ousac_plan_free(ousac_plan *plan);
 ousac_status ousac_plan_copy(ousac_plan **copy, const ousac_plan *plan, ousac_error *error);
+
+/* Borrows the plan's texts of its model, whose digest may be "". */
+ousac_identity ousac_plan_model(const ousac_plan *plan);
 
 /* How the plan's ranks are run and what they cost: with the dense fallback, and the forecast where it has
  * one. Borrows the ranks. */

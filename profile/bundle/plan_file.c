@@ -29,13 +29,6 @@ static const struct {
 static const struct {
     const char *field;
     size_t at;
-} digest_fields[] = {
-    {"model_digest", offsetof(ousac_plan, model_digest)},
-    {"profile_digest", offsetof(ousac_plan, profile_digest)},
-};
-static const struct {
-    const char *field;
-    size_t at;
 } number_fields[] = {
     {"cached_step", offsetof(ousac_plan, cached_step)},
     {"budget", offsetof(ousac_plan, budget)},
@@ -50,16 +43,16 @@ static ousac_status put_fields(ousac_oca_writer *writer, const ousac_plan *plan,
                                ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     char key[OUSAC_KEY_BYTES];
-    for (size_t i = 0; !status && i < COUNT_OF(digest_fields); i++) {
-        const char *digest = (const char *)plan + digest_fields[i].at;
-        make_key(key, prefix, digest_fields[i].field);
-        if (*digest && !ousac_digest_is_valid(digest))
-            status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                                "plan %s: the %s is \"%.64s\"; expected 64 hexadecimal digits, or nothing",
-                                plan->name, digest_fields[i].field, digest);
-        else
-            status = ousac_oca_writer_metadata(writer, key, digest, error);
-    }
+    const ousac_identity model = ousac_plan_model(plan);
+    if (*plan->profile_digest && !ousac_digest_is_valid(plan->profile_digest))
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "plan %s: the profile_digest is \"%.64s\"; expected 64 hexadecimal digits, or nothing",
+            plan->name, plan->profile_digest);
+    make_key(key, prefix, "profile_digest");
+    status = ousac_oca_writer_metadata(writer, key, plan->profile_digest, error);
+    if (!status && (status = ousac_identity_put(writer, prefix, &model, error)))
+        (void)ousac_error_prefix(error, "plan %s", plan->name);
     for (size_t i = 0; !status && i < COUNT_OF(text_fields); i++) {
         make_key(key, prefix, text_fields[i].field);
         status = ousac_oca_writer_metadata(writer, key, (const char *)plan + text_fields[i].at, error);
@@ -73,6 +66,14 @@ static ousac_status put_fields(ousac_oca_writer *writer, const ousac_plan *plan,
     make_key(key, prefix, "exact");
     if (!status)
         status = ousac_archive_put_u64(writer, key, plan->exact != 0, error);
+    if (plan->validation.count == 0)
+        return status;
+    make_key(key, prefix, "validation_first");
+    if (!status)
+        status = ousac_archive_put_u64(writer, key, plan->validation.first, error);
+    make_key(key, prefix, "validation_count");
+    if (!status)
+        status = ousac_archive_put_u64(writer, key, plan->validation.count, error);
     return status;
 }
 
@@ -81,10 +82,11 @@ static ousac_status take_fields(const ousac_archive *archive, ousac_plan *plan, 
     ousac_status status = OUSAC_STATUS_OK;
     char key[OUSAC_KEY_BYTES];
     uint64_t exact = 0;
-    for (size_t i = 0; !status && i < COUNT_OF(digest_fields); i++) {
-        make_key(key, prefix, digest_fields[i].field);
-        status = ousac_archive_digest(archive, key, 1, (char *)plan + digest_fields[i].at, error);
-    }
+    status = ousac_identity_take(archive, prefix, 1, plan->model_digest, plan->model_constants,
+                                 plan->model_process, error);
+    make_key(key, prefix, "profile_digest");
+    if (!status)
+        status = ousac_archive_digest(archive, key, 1, plan->profile_digest, error);
     for (size_t i = 0; !status && i < COUNT_OF(text_fields); i++) {
         make_key(key, prefix, text_fields[i].field);
         status = ousac_archive_copy_text(archive, key, (char *)plan + text_fields[i].at, text_fields[i].size,
@@ -100,6 +102,14 @@ static ousac_status take_fields(const ousac_archive *archive, ousac_plan *plan, 
     if (!status)
         status = ousac_archive_u64(archive, key, 0, 1, &exact, error);
     plan->exact = (int)exact;
+    make_key(key, prefix, "validation_first");
+    if (status || !oca_metadata(archive->file, key))
+        return status; /* not validated */
+    status = ousac_archive_u64(archive, key, 0, UINT64_MAX, &plan->validation.first, error);
+    make_key(key, prefix, "validation_count");
+    if (!status)
+        status = ousac_archive_u64(archive, key, 1, UINT64_MAX - plan->validation.first,
+                                   &plan->validation.count, error);
     return status;
 }
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FORMAT_VERSION "1"
+#define FORMAT_VERSION "2"
 
 enum { SHAPE_TEXT_BYTES = 112, REASON_BYTES = 128, NUMBER_BYTES = 40 };
 
@@ -142,10 +142,12 @@ ousac_status ousac_archive_open(ousac_archive *archive, const char *path, const 
                             path, found, format);
     else if (!version)
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: no metadata \"format_version\"", path);
-    else if (strcmp(version, FORMAT_VERSION) != 0)
+    else if (strcmp(version, "1") != 0 && strcmp(version, FORMAT_VERSION) != 0)
         status = OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                            "%s: version \"%.32s\" of format %s; this ousac reads version %s", path, version,
-                            format, FORMAT_VERSION);
+                            "%s: version \"%.32s\" of format %s; this ousac reads versions 1 and %s", path,
+                            version, format, FORMAT_VERSION);
+    else
+        archive->version = version[0] - '0';
 done:
     if (status)
         ousac_archive_close(archive);
@@ -411,4 +413,29 @@ done:
     ousac_free(arch_text);
     ousac_free(schedule_text);
     return status;
+}
+
+ousac_status ousac_archive_fail(const char *path, const char *name, oca_status got, ousac_error *error) {
+    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor %s: %s", path, name,
+                      oca_status_string(got));
+}
+
+ousac_status ousac_archive_open_any(oca_file **file, const char *path, ousac_error *error) {
+    oca_fault fault = {NULL, 0};
+    oca_options options = {0};
+
+    options.fault = &fault;
+    errno = 0;
+    oca_status got = oca_open_path(file, path, &options);
+    if (got == OCA_OK) {
+        return OUSAC_STATUS_OK;
+    }
+    if (got == OCA_ERR_IO && errno != 0) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot be read: %s", path, strerror(errno));
+    }
+    if (fault.what != NULL) {
+        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
+                          oca_status_string(got), fault.what, fault.item);
+    }
+    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
 }

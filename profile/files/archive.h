@@ -32,6 +32,7 @@ enum { OUSAC_TENSOR_NAME_BYTES = 256, OUSAC_KEY_BYTES = 256 };
 typedef struct ousac_archive {
     char *path; /* as given, for messages */
     oca_file *file;
+    int version;     /* of the format: 1 or 2; what is written is of version 2 */
     int *descriptor; /* read from, not mapped: what was read of a large file does not stay in memory */
 } ousac_archive;
 
@@ -94,6 +95,11 @@ ousac_status ousac_archive_put_f64(ousac_oca_writer *writer, const char *key, do
                                    ousac_error *error);
 ousac_status ousac_archive_put_subject(ousac_oca_writer *writer, const ousac_arch *arch,
                                        const ousac_schedule *schedule, ousac_error *error);
+
+/* Opens an archive of any format; the message names the path. Close with oca_close. */
+ousac_status ousac_archive_open_any(oca_file **file, const char *path, ousac_error *error);
+/* The status and message of a failed oca_ call on the tensor `name` of `path`. */
+ousac_status ousac_archive_fail(const char *path, const char *name, oca_status got, ousac_error *error);
 
 #ifdef __cplusplus
 }

@@ -179,7 +179,7 @@ static ousac_status read_heads(loader *l) {
         if (!have)
             return OUSAC_FAIL(
                 l->error, OUSAC_STATUS_FORMAT,
-                "%s: the number of attention heads is not in the tensors: give --heads, or \"num_heads\" "
+                "%s: the number of attention heads is not in the tensors: give `heads`, or \"num_heads\" "
                 "in %s",
                 l->model->path, l->config_name);
     }
@@ -760,12 +760,11 @@ static ousac_status fill_model(loader *l) {
         w[5] = block->fc2, bias[5] = block->fc2_bias;
     }
     /* What else decides the outputs. */
-    char constants[160];
-    (void)snprintf(constants, sizeof constants,
+    (void)snprintf(model->constants, sizeof model->constants,
                    "dit heads=%zu denominator=%.17g eps=%.9g,%.9g,%.9g classes=%zu", dit->heads,
                    dit->frequency_denominator, (double)dit->attn_norm_eps, (double)dit->mlp_norm_eps,
                    (double)dit->final_norm_eps, dit->classes);
-    ousac_sha256_add_text(&l->hash, constants);
+    ousac_sha256_add_text(&l->hash, model->constants);
     ousac_sha256_end(&l->hash, model->digest);
     if (model->use == OUSAC_MODEL_SHAPES)
         model->digest[0] = '\0';

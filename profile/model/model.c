@@ -6,6 +6,7 @@
 #include "profile/model/dit.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -71,6 +72,7 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
             goto done;
     if ((status = loaded->family->load(loaded, file, config, config_path, options, error)))
         goto done;
+    ousac_model_describe_process(loaded);
     loaded->file = file;
     file = NULL;
     *model = loaded;
@@ -97,6 +99,19 @@ void ousac_model_free(ousac_model *model) {
     ousac_free(model->path);
     ousac_device_close(model->device);
     ousac_free(model);
+}
+
+void ousac_model_describe_process(ousac_model *model) {
+    char levels[OUSAC_NOISE_WORD_BYTES];
+    ousac_noise_word(&model->noise, levels);
+    (void)snprintf(model->process, sizeof model->process,
+                   "predicts %s, guidance on %zu of %zu channels, noise levels %s",
+                   ousac_prediction_name(model->noise.prediction), model->guided_channels, model->channels,
+                   levels);
+}
+
+ousac_identity ousac_model_identity(const ousac_model *model) {
+    return (ousac_identity){model->digest, model->constants, model->process};
 }
 
 size_t ousac_model_sample_size(const ousac_model *model) {

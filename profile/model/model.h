@@ -18,6 +18,7 @@
 #include "formats/safetensors.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
+#include "profile/files/identity.h"
 #include "profile/model/noise.h"
 
 #include <stddef.h>
@@ -78,7 +79,7 @@ typedef struct ousac_family {
     const char *name;
     /* 1 where the tensor names are of this family. */
     int (*recognises)(const ousac_safetensors *file);
-    /* Fills arch, sample shape, noise, guided channels, weights, digest. `config` is the text of config.json or NULL;
+    /* Fills arch, sample shape, noise, guided channels, weights, digest, constants. `config` is the text of config.json or NULL;
      * `config_name` names it in messages. Frees what it made where it fails. */
     ousac_status (*load)(ousac_model *model, const ousac_safetensors *file, const char *config,
                          const char *config_name, const ousac_model_options *options, ousac_error *error);
@@ -117,7 +118,10 @@ struct ousac_model {
     size_t guided_channels;          /* guidance acts on the first of the channels; 1 to channels */
     ousac_noise noise;               /* levels, and what is predicted */
     int has_uncond;                  /* 1: the unconditional branch can be run */
-    char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used */
+    char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used,
+                                        and of the constants */
+    char constants[OUSAC_CONSTANTS_BYTES]; /* what else decides a forward: the family's, in its words */
+    char process[OUSAC_PROCESS_BYTES];     /* what decides a trajectory beside it: made of the fields above */
     ousac_model_use use;
     uint64_t weight_bytes; /* that running takes for weights, copied or mapped */
     /* Of each site, in memory of the backend, which under the CPU may be the mapped checkpoint: W (m, n),
@@ -140,6 +144,11 @@ struct ousac_model {
 ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
                               const ousac_backend *backend, ousac_error *error);
 void ousac_model_free(ousac_model *model);
+
+/* Fills `process` from prediction, guided channels and noise levels. */
+void ousac_model_describe_process(ousac_model *model);
+/* Borrows the model's texts. */
+ousac_identity ousac_model_identity(const ousac_model *model);
 
 /* Rows [first, first + rows) of W (m, n) of a site, as host float32, from wherever they are; no more of the
  * checkpoint stays in memory. Errors: NUMBER, UNSUPPORTED as ousac_model_load. Thread-safe. */

@@ -53,6 +53,11 @@ static int is_of_groups(ousac_magnitude magnitude) {
     return magnitude == OUSAC_MAGNITUDE_X || magnitude == OUSAC_MAGNITUDE_ADX;
 }
 
+const char *ousac_compute_name(ousac_compute compute) {
+    static const char *const names[] = {"f32", "bf16", "bf16+attention", "bf16+unknown"};
+    return (unsigned)compute < sizeof names / sizeof *names ? names[compute] : "?";
+}
+
 const char *ousac_magnitude_name(ousac_magnitude magnitude) {
     static const char *const names[OUSAC_MAGNITUDE_COUNT] = {"x", "y", "adx", "ady"};
     return (int)magnitude >= 0 && magnitude < OUSAC_MAGNITUDE_COUNT ? names[magnitude] : "?";
@@ -75,6 +80,11 @@ size_t ousac_profile_magnitude_offset(const ousac_arch *arch, ousac_magnitude ma
 
 size_t ousac_profile_magnitude_size(const ousac_arch *arch, ousac_magnitude magnitude) {
     return ousac_profile_magnitude_offset(arch, magnitude, ousac_profile_magnitude_parts(arch, magnitude));
+}
+
+ousac_identity ousac_profile_model(const ousac_profile *profile) {
+    const ousac_profile_identity *identity = &profile->identity;
+    return (ousac_identity){identity->model_digest, identity->model_constants, identity->model_process};
 }
 
 size_t ousac_profile_moment_size(const ousac_group *group) {
@@ -105,6 +115,11 @@ static ousac_status check_identity(const ousac_arch *arch, const ousac_schedule 
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "the model digest of a profile is \"%.64s\"; expected 64 hexadecimal digits",
                           identity->model_digest);
+    if (*identity->inputs_digest && !ousac_digest_is_valid(identity->inputs_digest))
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "the inputs digest of a profile is \"%.64s\"; expected 64 hexadecimal digits, or none",
+            identity->inputs_digest);
     if (identity->micro_batch == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a micro-batch of 0 samples; expected at least 1");
     if (identity->tokens_used == 0 || identity->tokens_used > arch->tokens)
@@ -217,6 +232,7 @@ ousac_status ousac_profile_create_in(ousac_profile **profile, const ousac_arch *
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for a profile");
         goto done;
     }
+    made->version = 2;
     made->identity = *identity;
     status = ousac_arch_copy(&made->arch, arch, error);
     if (!status)
@@ -328,11 +344,11 @@ ousac_status ousac_profile_add_range(ousac_profile *profile, uint64_t first, uin
 static ousac_status check_mergeable(const ousac_profile *profile, const ousac_profile *more,
                                     ousac_error *error) {
     const ousac_profile_identity *a = &profile->identity, *b = &more->identity;
+    const ousac_identity model_a = ousac_profile_model(profile), model_b = ousac_profile_model(more);
     char schedule_a[OUSAC_DIGEST_CHARS], schedule_b[OUSAC_DIGEST_CHARS], text[OUSAC_ARCH_DIFFERENCE_BYTES];
-    if (strcmp(a->model_digest, b->model_digest) != 0)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
-                          "the profiles are of different models: " DIGEST_SHOWN " and " DIGEST_SHOWN,
-                          a->model_digest, b->model_digest);
+    char differs[OUSAC_IDENTITY_TEXT_BYTES];
+    if (ousac_identity_differs(&model_b, &model_a, differs))
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profiles are of different models: %s", differs);
     if (ousac_arch_difference(&more->arch, &profile->arch, text))
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "the profiles are of different architectures: %s",
                           text);
@@ -343,6 +359,11 @@ static ousac_status check_mergeable(const ousac_profile *profile, const ousac_pr
                           "the profiles are of different schedules: %s (" DIGEST_SHOWN
                           ") and %s (" DIGEST_SHOWN ")",
                           profile->schedule.name, schedule_a, more->schedule.name, schedule_b);
+    if (strcmp(a->inputs_digest, b->inputs_digest) != 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "the profiles are of different inputs: " DIGEST_SHOWN " and " DIGEST_SHOWN,
+                          *a->inputs_digest ? a->inputs_digest : "drawn",
+                          *b->inputs_digest ? b->inputs_digest : "drawn");
     if (a->seed != b->seed)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "the profiles are of different seeds: %" PRIu64 " and %" PRIu64, a->seed, b->seed);
@@ -364,9 +385,16 @@ static ousac_status check_mergeable(const ousac_profile *profile, const ousac_pr
     if (!profile->moment != !more->moment)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "one profile holds moments and the other, a pilot, does not");
-    if (a->bf16 != b->bf16)
+    if (a->compute != b->compute || a->compute == OUSAC_COMPUTE_BF16_UNKNOWN)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
-                          "one profile was computed in float32 and the other in bfloat16");
+                          "one profile was computed in %s and the other in %s%s",
+                          ousac_compute_name(a->compute), ousac_compute_name(b->compute),
+                          a->compute == b->compute ? ", which need not be the same" : "");
+    if (a->tokens_unknown || b->tokens_unknown)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                          "a profile of version 1 does not say by which rule its %zu tokens a sample were "
+                          "chosen, so that it adds up with no other",
+                          a->tokens_unknown ? a->tokens_used : b->tokens_used);
     if (a->magnitudes != b->magnitudes)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "one profile holds channel magnitudes and the other does not");
@@ -442,6 +470,7 @@ ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *mo
         return status;
     }
     /* nothing below can fail */
+    profile->version = 2;
     ousac_free(profile->ranges);
     profile->ranges = joined;
     profile->range_count = joined_count;

@@ -12,6 +12,7 @@
 #include "formats/sha256.h"
 #include "formats/spill.h"
 #include "formats/status.h"
+#include "profile/files/identity.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -39,7 +40,7 @@ typedef enum ousac_scalar {
 typedef enum ousac_magnitude {
     OUSAC_MAGNITUDE_X = 0,   /* per group, n channels: |x| */
     OUSAC_MAGNITUDE_Y = 1,   /* per site, m channels: |y| */
-    OUSAC_MAGNITUDE_ADX = 2, /* per group: |x - x'|, x' of the branch's evaluation before, full or not */
+    OUSAC_MAGNITUDE_ADX = 2, /* per group: |x - x'|, x' of the branch's ousac_eval before, full or not */
     OUSAC_MAGNITUDE_ADY = 3, /* per site: |y - y'| */
     OUSAC_MAGNITUDE_COUNT = 4
 } ousac_magnitude;
@@ -48,28 +49,40 @@ typedef struct ousac_sample_range {
     uint64_t first, count;
 } ousac_sample_range;
 
+/* In what numbers the model's linears ran, and its attention; the rest is float32. */
+typedef enum ousac_compute {
+    OUSAC_COMPUTE_F32 = 0,
+    OUSAC_COMPUTE_BF16 = 1,           /* linears in bfloat16, as on a CPU */
+    OUSAC_COMPUTE_BF16_ATTENTION = 2, /* attention too, as on a GPU */
+    OUSAC_COMPUTE_BF16_UNKNOWN = 3    /* one of the two: a file of version 1 does not say */
+} ousac_compute;
+
 typedef struct ousac_profile_identity {
     char model_digest[OUSAC_DIGEST_CHARS];
+    char model_constants[OUSAC_CONSTANTS_BYTES], model_process[OUSAC_PROCESS_BYTES];
+    char inputs_digest[OUSAC_DIGEST_CHARS];  /* of the inputs file; "" where inputs are drawn by the seed */
     char weights_digest[OUSAC_DIGEST_CHARS]; /* of the step weights */
     uint64_t seed;
     size_t micro_batch;
     size_t tokens_used; /* per sample and step, 1..N: how many tokens are seen */
     size_t segments;    /* of the step range, each with its own moments; at least 1 */
     int magnitudes;     /* 1: channel magnitudes are recorded */
-    int bf16;           /* 1: the model's linears, on a GPU attention too, ran in bfloat16 */
+    ousac_compute compute;
+    int tokens_unknown; /* 1: the tokens used were chosen by a rule that a file of version 1 does not state */
 } ousac_profile_identity;
 
 /* The file that a profile's moments are still in. */
 typedef struct ousac_profile_source ousac_profile_source;
 
 typedef struct ousac_profile {
+    int version; /* of the format whose digest it has: 1 of what was read from such a file, else 2 */
     ousac_profile_identity identity;
     ousac_arch arch;
     ousac_schedule schedule;
     ousac_sample_range *ranges; /* range_count, rising, disjoint, not adjacent */
     size_t range_count;
     int *gate; /* (S, OUSAC_BRANCHES): effective gate, -1 where the branch is not evaluated */
-    int *age;  /* (S, OUSAC_BRANCHES): steps since the branch's last full evaluation before; 0 for none, and
+    int *age;  /* (S, OUSAC_BRANCHES): steps since the branch's last full ousac_eval before; 0 for none, and
                   where  the branch is not evaluated */
     double *weight;                     /* (S, OUSAC_BRANCHES, group_count): step weights */
     double *scalar[OUSAC_SCALAR_COUNT]; /* (S, OUSAC_BRANCHES, sites, groups or modules) */
@@ -81,10 +94,14 @@ typedef struct ousac_profile {
     ousac_profile_source *file;               /* of a profile that was opened, not loaded; else NULL */
 } ousac_profile;
 
+/* Borrows the profile's texts of its model. */
+ousac_identity ousac_profile_model(const ousac_profile *profile);
+
 /* Entries of a scalar for one step and branch: group_count, site_count or module_count. */
 size_t ousac_profile_scalar_width(const ousac_arch *arch, ousac_scalar scalar);
 const char *ousac_scalar_name(ousac_scalar scalar);          /* "x2", "dx2", ... */
 const char *ousac_magnitude_name(ousac_magnitude magnitude); /* "x", "y", "adx", "ady" */
+const char *ousac_compute_name(ousac_compute compute); /* "f32", "bf16", "bf16+attention", "bf16+unknown" */
 /* How many groups or sites the kind is recorded for, and the channels of one: n or m. */
 size_t ousac_profile_magnitude_parts(const ousac_arch *arch, ousac_magnitude magnitude);
 size_t ousac_profile_magnitude_channels(const ousac_arch *arch, ousac_magnitude magnitude, size_t index);
@@ -129,7 +146,8 @@ ousac_status ousac_profile_add_range(ousac_profile *profile, uint64_t first, uin
                                      ousac_error *error);
 
 /* Adds the sums and the range of `more`. MISMATCH naming what differs: model, schedule, seed, micro-batch,
- * tokens, segments, weights, or overlapping sample ranges; the profile is then unchanged. `more` may have
+ * tokens, segments, weights, or overlapping sample ranges, or where a profile of version 1 does not say what
+ * must agree; the profile is then unchanged. `more` may have
  * been opened instead of loaded; where its file then cannot be read, the profile is fit to be freed only. */
 ousac_status ousac_profile_merge(ousac_profile *profile, const ousac_profile *more, ousac_error *error);
 

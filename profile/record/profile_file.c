@@ -46,6 +46,7 @@ static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *
                                  ousac_oca_source source, void *self, const char *run_text,
                                  ousac_error *error) {
     const ousac_profile_identity *identity = &profile->identity;
+    const ousac_identity model = ousac_profile_model(profile);
     ousac_status status = OUSAC_STATUS_OK;
     char digest[OUSAC_DIGEST_CHARS], weights_digest[OUSAC_DIGEST_CHARS];
     ousac_profile_weights_digest(profile, weights_digest);
@@ -55,9 +56,13 @@ static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *
     status = ousac_profile_digest_streamed(profile, source, self, digest, error);
     if (!status)
         status = ousac_archive_put_subject(writer, &profile->arch, &profile->schedule, error);
+    if (!status)
+        status = ousac_identity_put(writer, "", &model, error);
     const struct {
         const char *key, *value;
-    } texts[] = {{"model_digest", identity->model_digest},
+    } texts[] = {{"inputs_digest", identity->inputs_digest},
+                 {"compute", ousac_compute_name(identity->compute)},
+                 {"token_choice", identity->tokens_unknown ? "unknown" : "refresh"},
                  {"weights_digest", identity->weights_digest},
                  {"digest", digest},
                  {"run", run_text}};
@@ -76,8 +81,6 @@ static ousac_status put_metadata(ousac_oca_writer *writer, const ousac_profile *
         status = ousac_archive_put_u64(writer, numbers[i].key, numbers[i].value, error);
     if (!status && identity->magnitudes)
         status = ousac_archive_put_u64(writer, "magnitudes", 1, error);
-    if (!status && identity->bf16)
-        status = ousac_oca_writer_metadata(writer, "compute", "bf16", error);
     if (!status)
         status = put_ranges(writer, profile, error);
     return status;
@@ -127,11 +130,13 @@ ousac_status ousac_profile_save_streamed(const ousac_profile *profile, ousac_oca
     if (profile->file)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: a profile that is saved must be loaded, not opened",
                           path);
+    ousac_profile written = *profile; /* which has the digest of the version written */
+    written.version = 2;
     status = ousac_archive_begin(&writer, OUSAC_FORMAT_PROFILE, error);
     if (!status && profile->spill)
         status = spill_beside(writer, path, error);
     if (!status)
-        status = put_metadata(writer, profile, source, self, run_text, error);
+        status = put_metadata(writer, &written, source, self, run_text, error);
     if (!status)
         status = ousac_oca_writer_tensor(writer, "step/gate", OUSAC_DTYPE_I32, 2, shape, OUSAC_OCA_CODEC_RAW,
                                          profile->gate, error);
@@ -222,6 +227,47 @@ static ousac_status take_ranges(const ousac_archive *archive, ousac_profile *pro
     return status;
 }
 
+/* In what numbers the model ran. A file of version 1 has the key for bfloat16 alone. */
+static ousac_status take_compute(const ousac_archive *archive, ousac_profile_identity *identity,
+                                 ousac_error *error) {
+    const char *text = NULL;
+    ousac_status status = OUSAC_STATUS_OK;
+    identity->compute = OUSAC_COMPUTE_F32;
+    if (archive->version > 1 || oca_metadata(archive->file, "compute"))
+        status = ousac_archive_text(archive, "compute", &text, error);
+    if (status || !text)
+        return status;
+    if (archive->version == 1 && strcmp(text, "bf16") == 0) {
+        identity->compute = OUSAC_COMPUTE_BF16_UNKNOWN;
+        return OUSAC_STATUS_OK;
+    }
+    for (int i = 0; archive->version > 1 && i <= OUSAC_COMPUTE_BF16_UNKNOWN; i++)
+        if (strcmp(text, ousac_compute_name((ousac_compute)i)) == 0) {
+            identity->compute = (ousac_compute)i;
+            return OUSAC_STATUS_OK;
+        }
+    return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                      "%s: compute \"%.40s\": expected f32, bf16 or bf16+attention", archive->path, text);
+}
+
+/* By which rule the tokens used were chosen, and of which inputs file the samples are. */
+static ousac_status take_choices(const ousac_archive *archive, const ousac_arch *arch,
+                                 ousac_profile_identity *identity, ousac_error *error) {
+    const char *text = NULL;
+    identity->inputs_digest[0] = '\0';
+    identity->tokens_unknown = archive->version == 1 && identity->tokens_used < arch->tokens;
+    if (archive->version == 1)
+        return OUSAC_STATUS_OK;
+    ousac_status status = ousac_archive_text(archive, "token_choice", &text, error);
+    if (!status && strcmp(text, "refresh") != 0 && strcmp(text, "unknown") != 0)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                            "%s: metadata \"token_choice\" is \"%.40s\"; expected refresh or unknown",
+                            archive->path, text);
+    identity->tokens_unknown = !status && strcmp(text, "unknown") == 0;
+    return status ? status
+                  : ousac_archive_digest(archive, "inputs_digest", 1, identity->inputs_digest, error);
+}
+
 /* Everything that says what arrays to expect. The arch and the schedule are the caller's to free, also on
  * failure. */
 static ousac_status take_head(const ousac_archive *archive, ousac_arch *arch, ousac_schedule *schedule,
@@ -231,7 +277,8 @@ static ousac_status take_head(const ousac_archive *archive, ousac_arch *arch, ou
     status = ousac_archive_subject(archive, arch, schedule, error);
     if (status)
         return status;
-    status = ousac_archive_digest(archive, "model_digest", 0, identity->model_digest, error);
+    status = ousac_identity_take(archive, "", 0, identity->model_digest, identity->model_constants,
+                                 identity->model_process, error);
     if (!status)
         status = ousac_archive_digest(archive, "weights_digest", 0, identity->weights_digest, error);
     if (!status)
@@ -246,18 +293,14 @@ static ousac_status take_head(const ousac_archive *archive, ousac_arch *arch, ou
         status = ousac_archive_u64(archive, "moments", 0, 1, &moments, error);
     if (!status && oca_metadata(archive->file, "magnitudes"))
         status = ousac_archive_u64(archive, "magnitudes", 1, 1, &magnitudes, error);
-    if (!status && oca_metadata(archive->file, "compute")) {
-        const char *compute = NULL;
-        status = ousac_archive_text(archive, "compute", &compute, error);
-        identity->bf16 = 1;
-        if (!status && strcmp(compute, "bf16") != 0)
-            status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                                "%s: compute \"%s\": expected bf16, or no such key", archive->path, compute);
-    }
+    if (!status)
+        status = take_compute(archive, identity, error);
     identity->magnitudes = (int)magnitudes;
     identity->micro_batch = (size_t)micro_batch;
     identity->tokens_used = (size_t)tokens;
     identity->segments = (size_t)segments;
+    if (!status)
+        status = take_choices(archive, arch, identity, error);
     *with_moments = (int)moments;
     return status;
 }
@@ -429,6 +472,7 @@ static ousac_status take_profile(ousac_profile **profile, const char *path, int 
         (void)ousac_error_prefix(error, "%s", path);
         goto done;
     }
+    made->version = archive.version;
     if (lazy && with_moments) {
         made->file = ousac_calloc(1, sizeof *made->file);
         if (!made->file) {

@@ -136,8 +136,15 @@ ousac_status ousac_profile_digest_streamed(const ousac_profile *profile, ousac_o
     ousac_sha256 state;
     ousac_schedule_digest(&profile->schedule, schedule);
     ousac_sha256_begin(&state);
-    ousac_sha256_add_text(&state, "ousac-profile-1");
+    ousac_sha256_add_text(&state, profile->version == 1 ? "ousac-profile-1" : "ousac-profile-2");
     ousac_sha256_add_text(&state, identity->model_digest);
+    if (profile->version > 1) {
+        ousac_sha256_add_text(&state, identity->model_constants);
+        ousac_sha256_add_text(&state, identity->model_process);
+        ousac_sha256_add_text(&state, identity->inputs_digest);
+        ousac_sha256_add_text(&state, ousac_compute_name(identity->compute));
+        ousac_sha256_add_u64(&state, identity->tokens_unknown != 0);
+    }
     ousac_sha256_add_text(&state, schedule);
     ousac_sha256_add_text(&state, identity->weights_digest);
     ousac_sha256_add_u64(&state, identity->seed);
@@ -166,9 +173,9 @@ ousac_status ousac_profile_digest_streamed(const ousac_profile *profile, ousac_o
         ousac_sha256_add(&state, profile->moment[i], moment_size(profile, i) * sizeof(double));
         ousac_profile_drop_moment(profile, i);
     }
-    if (identity->bf16) /* nothing for float32, as for magnitudes below */
+    if (profile->version == 1 && identity->compute != OUSAC_COMPUTE_F32)
         ousac_sha256_add_text(&state, "bf16");
-    if (identity->magnitudes) { /* nothing where there are none: the digests of plain profiles stay */
+    if (identity->magnitudes) {
         ousac_sha256_add_u64(&state, 1);
         for (int k = 0; k < OUSAC_MAGNITUDE_COUNT; k++)
             ousac_sha256_add(&state, profile->magnitude[k],

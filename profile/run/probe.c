@@ -128,8 +128,9 @@ static void tick(shared *sh, size_t count, uint64_t total) {
 }
 
 static ousac_status check_stop(const ousac_probe_options *o, ousac_error *error) {
-    return o->stop && *o->stop ? OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted while probing")
-                               : OUSAC_STATUS_OK;
+    return ousac_stop_asked(o->stop)
+               ? OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted while probing")
+               : OUSAC_STATUS_OK;
 }
 
 /* Runs on exactly from a prediction that was moved at `step`, and compares the ends. */

@@ -14,6 +14,7 @@
 #define OUSAC_PROBE_H
 
 #include "formats/schedule.h"
+#include "formats/stop.h"
 #include "profile/model/model.h"
 #include "profile/run/calibration.h"
 
@@ -34,7 +35,7 @@ typedef struct ousac_probe_options {
     size_t stride;  /* of the steps whose influence is measured; at least 1 */
     void (*progress)(void *self, uint64_t done, uint64_t total); /* steps of samples; may be NULL */
     void *progress_self;
-    const volatile int *stop; /* may be NULL */
+    const ousac_stop *stop; /* may be NULL */
 } ousac_probe_options;
 
 typedef struct ousac_probe {

@@ -8,6 +8,7 @@
 #define OUSAC_RUNNER_H
 
 #include "formats/schedule.h"
+#include "formats/stop.h"
 #include "profile/model/model.h"
 #include "profile/run/executor.h"
 #include "profile/run/solver.h"
@@ -48,7 +49,7 @@ typedef struct ousac_run {
      * NULL. */
     void (*progress)(void *self, uint64_t done, uint64_t total);
     void *progress_self;
-    const volatile int *stop; /* non-zero: stop at the next step with INTERRUPTED; may be NULL */
+    const ousac_stop *stop; /* asked: stop at the next step with INTERRUPTED; may be NULL */
 } ousac_run;
 
 /* The coefficients of the schedule's steps; ousac_free. The timesteps must be the model's. */

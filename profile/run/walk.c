@@ -225,7 +225,7 @@ ousac_status ousac_walk_evaluate(ousac_walk *walk, ousac_error *error) {
     const ousac_step *step = &o->schedule->steps[walk->step];
     pthread_t helper[HELPERS_MAX];
     size_t wanted = o->threads < walk->batch_count ? o->threads : walk->batch_count, started = 0;
-    if (o->stop && *o->stop)
+    if (ousac_stop_asked(o->stop))
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted at step %zu", walk->step);
     walk->next = 0;
     walk->status = OUSAC_STATUS_OK;

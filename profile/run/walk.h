@@ -21,7 +21,7 @@ typedef struct ousac_walk_options {
     int exact;                            /* 1: every gate full */
     uint64_t seed, first, count;          /* `first` a multiple of micro_batch */
     size_t micro_batch, threads;
-    const volatile int *stop; /* may be NULL */
+    const ousac_stop *stop; /* may be NULL */
 } ousac_walk_options;
 
 typedef struct ousac_walk ousac_walk;

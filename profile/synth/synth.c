@@ -266,7 +266,7 @@ static ousac_status lend(void *self, size_t index, const void **data, ousac_erro
     synth *s = self;
     const tensor *t = &s->tensors[index];
     ousac_status status = OUSAC_STATUS_OK;
-    if (s->options->stop && *s->options->stop)
+    if (ousac_stop_asked(s->options->stop))
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted before tensor %s", t->name);
     if (t->recipe == RECIPE_NORMAL)
         make_normal(s, t);

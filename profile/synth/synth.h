@@ -11,6 +11,7 @@
 #include "formats/schedule.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
+#include "formats/stop.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -49,7 +50,7 @@ typedef struct ousac_synth_options {
     /* Tensors made so far, of all that the call makes. May be NULL. */
     void (*progress)(void *self, uint64_t done, uint64_t total);
     void *progress_self;
-    const volatile int *stop; /* non-zero: stop at the next tensor with INTERRUPTED; may be NULL */
+    const ousac_stop *stop; /* asked: stop at the next tensor with INTERRUPTED; may be NULL */
 } ousac_synth_options;
 
 /* The text of the model's config.json; ousac_free. */

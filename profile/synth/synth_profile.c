@@ -96,7 +96,7 @@ static ousac_status lend(void *self, size_t index, const void **data, ousac_erro
     const ousac_synth_options *options = s->options;
     const ousac_group *group = &s->profile->arch.groups[index];
     const double mean = trace_of(s->profile, index) / (double)group->dim;
-    if (options->stop && *options->stop)
+    if (ousac_stop_asked(options->stop))
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted before the moment of %s",
                           group->name);
     ousac_decay_fill(&ousac_synth_moment_laws[index % OUSAC_SYNTH_GROUPS], group->dim, 1, s->lambda);

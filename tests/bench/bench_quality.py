@@ -3,7 +3,7 @@
 
     python3 tests/bench/bench_quality.py PROGRAM MODEL DIRECTORY [--full] [--evaluations N] [--test N]
 
-Every cell is one `ousac eval --compare`, kept in DIRECTORY/quality/; a run that was stopped goes on behind the last
+Every cell is one `ousac compare`, kept in DIRECTORY/quality/; a run that was stopped goes on behind the last
 cell finished. The nine cells pair three schedules, periods 2, 3, 4 and budgets 0.15, 0.25, 0.40 so that any two of
 these meet once; --full takes all 27. Leaves DIRECTORY/quality.json and prints the table of README.md.
 """
@@ -56,7 +56,7 @@ def run_cell(program, model, directory, name, period, budget, options):
         if cell.get("key") == key:
             print("%s: kept" % target, flush=True)
             return cell
-    subprocess.run([program, "eval", "--compare", "--model", model, "--schedule", schedule, "-o", target + ".part", *arguments],
+    subprocess.run([program, "compare", "--model", model, "--schedule", schedule, "-o", target + ".part", *arguments],
                    check=True)
     with open(target + ".part") as file:
         cell = json.load(file)

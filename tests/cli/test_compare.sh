@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Methods at equal cost on the shipped model: `ousac eval --compare` against the same figures made step by step by the
+# Methods at equal cost on the shipped model: `ousac compare` against the same figures made step by step by the
 # other commands, and what it refuses.
 #
 #     OUSAC=build/ousac DATA=data bash tests/cli/test_compare.sh
@@ -10,7 +10,7 @@ set -u
 . "$(dirname "$0")/pipeline.bash"
 
 "$OUSAC" schedule --steps 4 --scale 4 --cfg 0:1 --period 2 --name short -o "$WORK/s.json" 2>/dev/null
-compare=(eval --compare --model "$MODEL" --period 2 --budget-step 0.3 --evaluations 8)
+compare=(compare --model "$MODEL" --period 2 --budget-step 0.3 --evaluations 8)
 cell=("${compare[@]}" --schedule "$WORK/s.json" --calibration 24)
 
 ousac "a cell" 0 "" "${cell[@]}" --samples 56:64 --placed "$WORK/placed.json" --json -o "$WORK/cell.json"
@@ -69,8 +69,8 @@ json "and to the budget" 'all(c["cached_step"] <= 0.3 for c in r["candidates"])'
 # --- what is refused ---
 ousac "test samples that calibrated" 2 "expected test samples from 56 on" "${cell[@]}" --samples 52:60
 ousac "too few calibration samples" 2 "expected at least 24 samples" "${compare[@]}" --schedule "$WORK/s.json" --calibration 8 --samples 56:64
-ousac "a budget without a rank" 2 "budget-step" eval --compare --model "$MODEL" --schedule "$WORK/s.json" --budget-step 0.001
+ousac "a budget without a rank" 2 "budget-step" compare --model "$MODEL" --schedule "$WORK/s.json" --budget-step 0.001
 ousac "no such schedule" 1 "missing.json" "${compare[@]}" --schedule "$WORK/missing.json" --samples 56:64
-ousac "help" 0 "equal cost" eval --compare --help
+ousac "help" 0 "equal cost" compare --help
 
 finish

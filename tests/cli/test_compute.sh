@@ -30,7 +30,7 @@ profile() { # OUTPUT OPTION...
 "$MAKE_DIT" dit && "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o s.json -q || exit 1
 
 profile bad.oca --samples 0:4 --compute f64
-check "an unknown name is refused by its name" grep -q -- '--compute f64: expected f32 or bf16' err
+check "an unknown name is refused by its name" grep -q -- '--compute expects f32 or bf16, not .f64' err
 check "and leaves nothing" test ! -e bad.oca
 
 profile b.oca --samples 0:4 --compute bf16

@@ -237,15 +237,15 @@ check "open gates, undisturbed" "$OUSAC" "${open[@]}" -q -o still
 check "open gates, stopped behind the search" test $? = 130
 check "keep what it decided" test -e moved/gates.part -a ! -e moved/bundle.oca
 check "go on" "$OUSAC" "${open[@]}" -o moved
-cp out told && cp err noted
+cp err noted
 check "without another search" grep -q "gates.part: the gates that an interrupted run decided" noted
-check "nor its result" test "$(grep -c "^placed" told)" = 0
+check "nor its result" test "$(grep -c "^placed" noted)" = 0
 check "to the same schedule" cmp still/schedule.json moved/schedule.json
 check "and the same bundle" cmp still/bundle.oca moved/bundle.oca
 check "and leave no state" test -z "$(find moved -name '*.part')"
 cp still/schedule.json moved/gates.part # not a decision
 check "what is no decision is not taken up" "$OUSAC" "${open[@]}" -o moved
-cp out told
-check "but searched for" grep -q "^placed" told
+cp err noted
+check "but searched for" grep -q "^placed" noted
 
 finish

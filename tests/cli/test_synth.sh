@@ -127,7 +127,7 @@ refused "no such schedule" 1 "none.json" "${tiny[@]}" -s no/none.json --profile 
 refused "no such directory" 1 "missing" "${tiny[@]}" -o missing/m.safetensors
 refused "config elsewhere, no such directory" 1 "missing" "${tiny[@]}" --config-output missing/c.json -o no/m.safetensors
 "$OUSAC" schedule --steps 4 --cfg none --gates auto -o auto.json -q
-refused "gates left to a plan" 2 "auto.json" "${tiny[@]}" -s auto.json --profile no/p.oca -o no/m.safetensors
+refused "gates left to a plan" 2 "auto.json" "${tiny[@]}" -s auto.json --profile undecided.oca -o undecided.safetensors
 mkdir other
 echo '{"hidden_size": 5}' >other/config.json
 exits "another model's config" 2 "$OUSAC" synth "${tiny[@]}" -o other/m.safetensors

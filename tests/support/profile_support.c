@@ -72,6 +72,8 @@ void synthetic_model(ousac_model **model, uint64_t seed) {
     made->backend = ousac_backend_cpu();
     made->path = ousac_strdup("synthetic");
     synthetic_digest(made->digest, 'a');
+    (void)snprintf(made->constants, sizeof made->constants, "%s", SYNTHETIC_CONSTANTS);
+    (void)snprintf(made->process, sizeof made->process, "%s", SYNTHETIC_PROCESS);
     size_t floats = 0;
     for (size_t s = 0; s < made->arch.site_count; s++)
         floats += made->arch.sites[s].m * made->arch.sites[s].n;
@@ -143,6 +145,8 @@ static void make_profile(ousac_profile **profile, uint64_t first, uint64_t count
     identity.segments = segments;
     identity.magnitudes = magnitudes;
     synthetic_digest(identity.model_digest, 'a');
+    (void)snprintf(identity.model_constants, sizeof identity.model_constants, "%s", SYNTHETIC_CONSTANTS);
+    (void)snprintf(identity.model_process, sizeof identity.model_process, "%s", SYNTHETIC_PROCESS);
     synthetic_arch(&arch);
     synthetic_schedule(&schedule);
     must_succeed(ousac_profile_create(profile, &arch, &schedule, &identity, NULL, with_moments, &error),

@@ -20,6 +20,9 @@ enum {
     SYNTHETIC_HIDDEN = 32
 };
 
+#define SYNTHETIC_CONSTANTS "synthetic heads=2"
+#define SYNTHETIC_PROCESS "predicts epsilon, guidance on 3 of 3 channels, noise levels flow/10"
+
 void must_succeed(ousac_status status, const ousac_error *error);
 /* The status, and a message that holds `text`. */
 void must_fail(ousac_status status, ousac_status expected, const ousac_error *error, const char *text);

@@ -1,6 +1,7 @@
 #include "tools/cli/cli.h"
 
 #include "formats/memory.h"
+#include "pipeline/cost.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -15,8 +16,8 @@ struct cli_progress {
 
 static const double REDRAW_S = 0.1;
 
-cli_progress *cli_progress_start(const cli_common *common, const char *label) {
-    if (common->quiet || !isatty(STDERR_FILENO)) {
+cli_progress *cli_progress_start(const char *label) {
+    if (!isatty(STDERR_FILENO)) {
         return NULL;
     }
     cli_progress *progress = ousac_calloc(1, sizeof *progress);
@@ -28,7 +29,7 @@ cli_progress *cli_progress_start(const cli_common *common, const char *label) {
         return NULL;
     }
     snprintf(progress->label, sizeof progress->label, "%s", label);
-    progress->started = cli_seconds();
+    progress->started = ousac_clock_s();
     progress->drawn = progress->started;
     return progress;
 }
@@ -53,7 +54,7 @@ void cli_progress_update(void *self, uint64_t done, uint64_t total) {
         return;
     }
     pthread_mutex_lock(&progress->lock);
-    double now = cli_seconds();
+    double now = ousac_clock_s();
     if (now - progress->drawn >= REDRAW_S) {
         double elapsed = now - progress->started;
         double rate = (double)done / elapsed;

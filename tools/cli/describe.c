@@ -139,23 +139,23 @@ void describe_schedule_line(char text[DESCRIBE_LINE_BYTES], const ousac_schedule
              ousac_solver_name(schedule->solver), guided, work);
 }
 
-void describe_schedule_json(json_doc *doc, cJSON *object, const ousac_schedule *schedule,
+void describe_schedule_json(ousac_json_doc *doc, cJSON *object, const ousac_schedule *schedule,
                             const schedule_counts *counts) {
-    json_put_text(doc, object, "name", schedule->name);
-    json_put_text(doc, object, "digest", counts->digest);
-    json_put_text(doc, object, "solver", ousac_solver_name(schedule->solver));
-    json_put_u64(doc, object, "steps", schedule->step_count);
-    json_put_u64(doc, object, "guided_steps", counts->guided);
-    json_put_u64(doc, object, "refreshes", counts->refreshes);
-    json_put_bool(doc, object, "gates_left_to_plan", counts->undecided);
+    ousac_json_put_text(doc, object, "name", schedule->name);
+    ousac_json_put_text(doc, object, "digest", counts->digest);
+    ousac_json_put_text(doc, object, "solver", ousac_solver_name(schedule->solver));
+    ousac_json_put_u64(doc, object, "steps", schedule->step_count);
+    ousac_json_put_u64(doc, object, "guided_steps", counts->guided);
+    ousac_json_put_u64(doc, object, "refreshes", counts->refreshes);
+    ousac_json_put_bool(doc, object, "gates_left_to_plan", counts->undecided);
     if (counts->undecided) {
-        json_put_null(doc, object, "forwards");
+        ousac_json_put_null(doc, object, "forwards");
         return;
     }
-    cJSON *forwards = json_put_object(doc, object, "forwards");
-    json_put_u64(doc, forwards, "full", counts->forwards_full);
-    json_put_u64(doc, forwards, "cached", counts->forwards_cached);
-    json_put_u64(doc, forwards, "reuse", counts->forwards_reuse);
+    cJSON *forwards = ousac_json_put_object(doc, object, "forwards");
+    ousac_json_put_u64(doc, forwards, "full", counts->forwards_full);
+    ousac_json_put_u64(doc, forwards, "cached", counts->forwards_cached);
+    ousac_json_put_u64(doc, forwards, "reuse", counts->forwards_reuse);
 }
 
 /* ---- files ---- */
@@ -178,31 +178,6 @@ const char *file_kind_name(file_kind kind) {
         break;
     }
     return "unknown";
-}
-
-ousac_status archive_fail(const char *path, const char *name, oca_status got, ousac_error *error) {
-    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor %s: %s", path, name,
-                      oca_status_string(got));
-}
-
-ousac_status archive_open_any(oca_file **file, const char *path, ousac_error *error) {
-    oca_fault fault = {NULL, 0};
-    oca_options options = {0};
-
-    options.fault = &fault;
-    errno = 0;
-    oca_status got = oca_open_path(file, path, &options);
-    if (got == OCA_OK) {
-        return OUSAC_STATUS_OK;
-    }
-    if (got == OCA_ERR_IO && errno != 0) {
-        return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot be read: %s", path, strerror(errno));
-    }
-    if (fault.what != NULL) {
-        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
-                          oca_status_string(got), fault.what, fault.item);
-    }
-    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
 }
 
 static file_kind archive_kind(const oca_file *file) {
@@ -239,7 +214,7 @@ ousac_status file_kind_detect(file_kind *kind, uint64_t *size, const char *path,
         blanks++;
     }
     if (view.size >= sizeof magic && memcmp(view.data, magic, sizeof magic) == 0) {
-        status = archive_open_any(&file, path, error);
+        status = ousac_archive_open_any(&file, path, error);
         *kind = status == OUSAC_STATUS_OK ? archive_kind(file) : FILE_KIND_UNKNOWN;
         oca_close(file);
     } else if (view.size >= 9 && view.data[8] == '{' && memcmp(view.data + 4, zeros, sizeof zeros) == 0) {

@@ -39,7 +39,7 @@ ousac_status describe_schedule(const ousac_schedule *schedule, schedule_counts *
 void describe_schedule_line(char text[DESCRIBE_LINE_BYTES], const ousac_schedule *schedule,
                             const schedule_counts *counts);
 /* Name, digest and counts as members of `object`. */
-void describe_schedule_json(json_doc *doc, cJSON *object, const ousac_schedule *schedule,
+void describe_schedule_json(ousac_json_doc *doc, cJSON *object, const ousac_schedule *schedule,
                             const schedule_counts *counts);
 
 typedef enum file_kind {
@@ -58,10 +58,5 @@ file_kind_name(file_kind kind); /* "profile", ..., "archive", "safetensors", "sc
 /* Errors: IO; FORMAT where the file begins like an archive and its header or index is damaged. `size` may be
  * NULL. */
 ousac_status file_kind_detect(file_kind *kind, uint64_t *size, const char *path, ousac_error *error);
-
-/* Opens an archive of any format; the message names the path. Close with oca_close. */
-ousac_status archive_open_any(oca_file **file, const char *path, ousac_error *error);
-/* The status and message of a failed oca_ call on the tensor `name` of `path`. */
-ousac_status archive_fail(const char *path, const char *name, oca_status got, ousac_error *error);
 
 #endif

@@ -1,56 +1,59 @@
 #include "pipeline/memory_stages.h"
-#include "pipeline/pipeline.h"
+#include "tools/cli/options.h"
+#include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
+#include "tools/show/show.h"
 
 #include "formats/memory.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { RANK_MAX = 1 << 20 };
 
 typedef struct allocate_request {
-    pipeline_model_options model;
-    const char *profile, *method, *factors, *forecast, *output;
+    ousac_session_model model;
+    const char *profile, *output;
     ousac_method made_of;
-    pipeline_allocate_options options;
-    memory_options memory;
+    ousac_choice_options options;
+    ousac_memory_options memory;
 } allocate_request;
 
-/* A memory_list; self is a memory_allocating. */
-static void list_phases(const void *self, memory_plan *plan) {
-    memory_list_allocating(plan, self);
+/* An ousac_memory_list; self is an ousac_memory_allocating. */
+static void list_phases(const void *self, ousac_memory_plan *plan) {
+    ousac_memory_list_allocating(plan, self);
 }
 
 /* How much memory it will take, and with how many threads; *done is 1 where that was all that was asked. */
 static ousac_status plan_memory(cli_common *common, const allocate_request *request,
                                 const ousac_profile *profile, const size_t *rank_max, uint64_t macs,
                                 int *done, ousac_error *error) {
-    pipeline_model_options shapes = request->model;
-    memory_allocating allocating = {.schedule = &profile->schedule,
-                                    .made_of = request->made_of,
-                                    .rank_max = rank_max,
-                                    .micro_batch = profile->identity.micro_batch,
-                                    .cached_macs = macs,
-                                    .segments = profile->identity.segments};
-    memory_plan plan;
+    ousac_session_model shapes = request->model;
+    ousac_memory_allocating allocating = {.schedule = &profile->schedule,
+                                          .made_of = request->made_of,
+                                          .rank_max = rank_max,
+                                          .micro_batch = profile->identity.micro_batch,
+                                          .cached_macs = macs,
+                                          .segments = profile->identity.segments};
+    ousac_memory_plan plan;
     ousac_model *model = NULL;
     int wanted = 0;
-    ousac_status status = memory_parse(&request->memory, &plan, &wanted, error);
+    ousac_status status = ousac_memory_parse(&request->memory, &plan, &wanted, error);
     if (status || !wanted)
         return status;
     shapes.use = OUSAC_MODEL_SHAPES;
-    status = pipeline_load_model(&model, &shapes, error);
+    status = cli_load_model(&model, &shapes, error);
     if (status)
         return status;
     allocating.model = model;
-    memory_take_options(&allocating, &request->options);
-    status = memory_fit(&plan, common, 0, 0, list_phases, &allocating, error);
+    ousac_memory_take_options(&allocating, &request->options);
+    status = ousac_memory_fit(&plan, common->threads, 0, 0, list_phases, &allocating, error);
     if (!status) {
         common->threads = plan.threads;
         *done = request->memory.dry_run;
-        memory_file(&plan, request->output);
+        ousac_memory_file(&plan, request->output);
         if (*done)
             status = memory_print(&plan, common, "allocate", error);
     }
@@ -59,56 +62,57 @@ static ousac_status plan_memory(cli_common *common, const allocate_request *requ
 }
 
 static ousac_status execute(cli_common *common, const allocate_request *request, ousac_error *error) {
-    pipeline_model_options load = request->model;
+    ousac_session_model load = request->model;
     size_t *rank_max = NULL;
     int done = 0;
     ousac_model *model = NULL;
     ousac_profile *profile = NULL;
     ousac_factor_set *set = NULL;
-    pipeline_choice choice = {0};
+    ousac_choice choice = {0};
     uint64_t macs = 0;
     double step = 0;
-    json_doc doc;
+    ousac_json_doc doc;
     ousac_status status = OUSAC_STATUS_OK;
 
-    json_begin(&doc);
+    ousac_json_begin(&doc);
     status = ousac_profile_open(&profile, request->profile, error);
     /* The budget needs shapes alone: a wrong one is told before the factors are made. */
     if (!status)
-        status = pipeline_budget_solve(&profile->arch, &profile->schedule, &request->options.budget, &macs,
-                                       &step, error);
+        status = ousac_budget_solve(&profile->arch, &profile->schedule, &request->options.budget, &macs,
+                                    &step, error);
     if (!status && !(rank_max = ousac_calloc(profile->arch.site_count, sizeof *rank_max)))
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the ranks of %zu sites",
                             profile->arch.site_count);
     if (!status)
-        status = pipeline_allocate_ranks(&profile->arch, macs, &request->options, rank_max, error);
+        status = ousac_choice_ranks(&profile->arch, macs, &request->options, rank_max, error);
     if (!status)
         status = plan_memory(common, request, profile, rank_max, macs, &done, error);
     if (status || done)
         goto done;
-    load.use = pipeline_allocate_runs(&request->options) ? OUSAC_MODEL_RUN : OUSAC_MODEL_FACTORS;
-    status = pipeline_load_model(&model, &load, error);
+    load.use = ousac_choice_runs(&request->options) ? OUSAC_MODEL_RUN : OUSAC_MODEL_FACTORS;
+    status = cli_load_model(&model, &load, error);
     if (status)
         goto done;
-    const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
-    status = pipeline_factors_within(&runs, profile, request->made_of, rank_max, &set, error);
+    const ousac_session session =
+        cli_session(common, model, profile->identity.seed, profile->identity.micro_batch);
+    status = ousac_session_factors_within(&session, profile, request->made_of, rank_max, &set, error);
     if (!status)
-        status = pipeline_allocate(&runs, profile, set, &request->options, &choice, error);
+        status = ousac_choice_create(&session, profile, set, &request->options, &choice, error);
     if (!status)
         status = ousac_plan_save(choice.plan, request->output, error);
     if (status)
         goto done;
     if (common->json) {
-        json_put_text(&doc, doc.root, "file", request->output);
-        pipeline_choice_put(&doc, doc.root, &choice, &model->arch);
-        status = json_print(&doc, error);
+        ousac_json_put_text(&doc, doc.root, "file", request->output);
+        choice_put(&doc, doc.root, &choice, &model->arch);
+        status = cli_json_print(&doc, error);
     } else {
-        pipeline_choice_print(&choice, &model->arch);
+        choice_print(&choice, &model->arch);
         printf("%s: plan \"%s\"\n", request->output, choice.plan->name);
     }
 done:
-    json_end(&doc);
-    pipeline_choice_free(&choice);
+    ousac_json_end(&doc);
+    ousac_choice_free(&choice);
     ousac_factor_set_free(set);
     ousac_profile_free(profile);
     ousac_model_free(model);
@@ -116,57 +120,36 @@ done:
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    allocate_request request = {.method = "auto",
-                                .factors = "delta-cov",
-                                .forecast = "auto",
-                                .options = {.name = "default",
-                                            .budget = {NAN, NAN},
-                                            .granularity = PIPELINE_GRANULARITY,
-                                            .rank_min = PIPELINE_RANK_MIN}};
-    const cli_option options[] = {
-        PIPELINE_MODEL_OPTIONS(&request.model),
-        PIPELINE_DEVICE_OPTION(&request.model.device),
-        {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE", "profile (.oca)"},
-        PIPELINE_BUDGET_OPTIONS(&request.options.budget),
-        {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "LIST",
-         "some of uniform,knapsack,regions,descent, compared end to end; auto: uniform,knapsack (default "
-         "auto)"},
-        {"evaluations", 0, CLI_SIZE, &request.options.evaluations, 1, RANK_MAX, 0, "N",
-         "end-to-end runs of 16 calibration samples that regions or descent may spend (default 40)"},
-        {"forecast", 0, CLI_TEXT, &request.forecast, 0, 0, 0, "WHEN",
-         "extrapolate what the factors leave: off, on, or auto: where better end to end (default auto)"},
-        PIPELINE_FACTORS_OPTION(&request.factors),
-        {"granularity", 0, CLI_SIZE, &request.options.granularity, 1, RANK_MAX, 0, "N",
-         "ranks of the knapsack are multiples of this (default 8)"},
-        {"rank-min", 0, CLI_SIZE, &request.options.rank_min, 0, RANK_MAX, 0, "N",
-         "least rank in a module that the knapsack computes (default 8)"},
-        {"validate", 0, CLI_RANGE, &request.options.validation, 0, 0, 0, "FIRST:END",
-         "samples to compare end to end (default with auto: 8 behind the profile's)"},
-        {"name", 0, CLI_TEXT, &request.options.name, 0, 0, 0, "NAME",
-         "of the plan in a bundle (default \"default\")"},
-        MEMORY_OPTIONS(&request.memory),
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "plan to write (.oca)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(allocate_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    OPTIONS_MODEL(AT(model)),
+    OPTIONS_DEVICE(AT(model)),
+    {"profile", 'p', CLI_INPUT, AT(profile), "FILE", CLI_REQUIRED,
+     "profile (.oca)", 0, 0},
+    OPTIONS_BUDGET(AT(options.budget)),
+    OPTIONS_METHOD(AT(options)),
+    {"evaluations", 0, CLI_SIZE, AT(options.evaluations), "N", "40",
+     "end-to-end runs of 16 calibration samples that regions or descent may spend", 1, RANK_MAX},
+    OPTIONS_FORECAST(AT(options)),
+    OPTIONS_FACTORS(AT(made_of)),
+    {"granularity", 0, CLI_SIZE, AT(options.granularity), "N", CLI_TEXT_OF(OUSAC_DEFAULT_GRANULARITY),
+     "ranks of the knapsack are multiples of this", 1, RANK_MAX},
+    {"rank-min", 0, CLI_SIZE, AT(options.rank_min), "N", CLI_TEXT_OF(OUSAC_DEFAULT_RANK_MIN),
+     "least rank in a module that the knapsack computes", 0, RANK_MAX},
+    {"validate", 0, CLI_RANGE, AT(options.validation), "FIRST:END", NULL,
+     "samples to compare end to end (default with auto: 8 behind the profile's)", 0, 0},
+    {"name", 0, CLI_TEXT, AT(options.name), "NAME", "default",
+     "of the plan in a bundle", 0, 0},
+    OPTIONS_MEMORY(AT(memory)),
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "plan to write (.oca)", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && !done)
-        status = pipeline_methods_parse(&request.options.methods, request.method, &error);
-    if (!status && !done)
-        status = pipeline_factors_parse(&request.made_of, request.factors, &error);
-    if (!status && !done)
-        status = pipeline_forecast_parse(&request.options.forecast, request.forecast, &error);
-    if (!status && !done)
-        status = pipeline_check_output(request.output, &error);
-    if (!status && !done) {
-        cli_catch_signals();
-        status = execute(&common, &request, &error);
-    }
-    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    return execute(&call->common, values, error);
 }
 
 const cli_command command_allocate = {
@@ -202,5 +185,7 @@ const cli_command command_allocate = {
         "was given.",
     .example = "build/ousac allocate --model data/shapes-dit/model.safetensors \\\n"
                "    --profile build/demo/profile.oca --budget-step 0.2 -o build/demo/plan20.oca",
+    .options = options,
+    .request_size = sizeof(allocate_request),
     .run = run,
 };

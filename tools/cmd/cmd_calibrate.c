@@ -3,10 +3,13 @@
 #include "pipeline/memory_stages.h"
 #include "pipeline/partial.h"
 #include "pipeline/place.h"
+#include "tools/cli/options.h"
+#include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/report/report.h"
 #include "tools/report/samples.h"
 #include "tools/report/table.h"
+#include "tools/show/show.h"
 
 #include "formats/file.h"
 #include "formats/memory.h"
@@ -14,23 +17,24 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct calibrate_request {
-    pipeline_model_options model;
-    const char *schedule, *reference, *method, *factors, *forecast, *directory;
+    ousac_session_model model;
+    const char *schedule, *reference, *directory;
     size_t samples, validation, test, micro_batch, tokens, period;
     uint64_t seed;
     double reference_scale;
-    pipeline_storage storage;
+    options_storage storage;
     ousac_method made_of;
-    pipeline_allocate_options allocate;
-    pipeline_auto automatic; /* where samples is 0; its budget is the allocation's */
-    pipeline_partial_options partial;
-    memory_options memory;
+    ousac_choice_options allocate;
+    ousac_record_auto_options automatic; /* where samples is 0; its budget is the allocation's */
+    ousac_partial_options partial;
+    ousac_memory_options memory;
 } calibrate_request;
 
 /* What the command writes. */
@@ -51,37 +55,37 @@ typedef struct calibration_work {
     char *path[FILES];
     char *marker; /* a file that stands from the moment at which the profile is complete until the end */
     char *gates;  /* one that holds gates decided here until then */
-    pipeline_partial partial;
+    ousac_partial partial;
     ousac_model *model;
     ousac_schedule schedule, reference;
     ousac_profile *pilot, *profile;
     ousac_factor_set *set;
-    pipeline_choice choice;
+    ousac_choice choice;
     ousac_bundle *bundle;
     ousac_calibration *calibration;
-    evaluation result;
-    cli_range samples, validation, test;
-    cli_range searched; /* samples behind gates decided here; count 0 for none */
-    int undecided;      /* 1: the schedule's gates were left to a plan */
-    pipeline_budget budget;
-    pipeline_cost cost;
-    memory_plan memory;
+    ousac_eval result;
+    ousac_sample_range samples, validation, test;
+    ousac_sample_range searched; /* samples behind gates decided here; count 0 for none */
+    int undecided;               /* 1: the schedule's gates were left to a plan */
+    ousac_budget budget;
+    ousac_record_cost cost;
+    ousac_memory_plan memory;
     int done;                     /* nothing else was asked for than the plan of memory */
     double seconds[TIMES], start; /* of the monotonic clock */
 } calibration_work;
 
 static void free_work(calibration_work *work) {
-    evaluation_free(&work->result);
+    ousac_eval_free(&work->result);
     ousac_calibration_free(work->calibration);
     ousac_bundle_close(work->bundle);
-    pipeline_choice_free(&work->choice);
+    ousac_choice_free(&work->choice);
     ousac_factor_set_free(work->set);
     ousac_profile_free(work->profile);
     ousac_profile_free(work->pilot);
     ousac_schedule_free(&work->schedule);
     ousac_schedule_free(&work->reference);
     ousac_model_free(work->model);
-    pipeline_partial_free(&work->partial);
+    ousac_partial_free(&work->partial);
     ousac_free(work->marker);
     ousac_free(work->gates);
     for (int i = 0; i < FILES; i++)
@@ -136,17 +140,18 @@ static uint64_t round_up(uint64_t value, uint64_t unit) {
 static void split_samples(calibration_work *work, const calibrate_request *request, uint64_t count) {
     const size_t unit = request->micro_batch;
     const uint64_t used = count > work->searched.count ? count : work->searched.count;
-    work->samples = (cli_range){0, count};
-    work->validation = (cli_range){round_up(used, unit), request->validation};
-    work->test = (cli_range){round_up(work->validation.first + request->validation, unit), request->test};
+    work->samples = (ousac_sample_range){0, count};
+    work->validation = (ousac_sample_range){round_up(used, unit), request->validation};
+    work->test =
+        (ousac_sample_range){round_up(work->validation.first + request->validation, unit), request->test};
 }
 
 /* --- memory --- */
 
 static size_t pilot_samples(const calibrate_request *request) {
     const int automatic = request->samples == 0;
-    return request->samples < PIPELINE_PILOT_SAMPLES && !automatic ? request->samples
-                                                                   : PIPELINE_PILOT_SAMPLES;
+    return request->samples < OUSAC_DEFAULT_PILOT_SAMPLES && !automatic ? request->samples
+                                                                        : OUSAC_DEFAULT_PILOT_SAMPLES;
 }
 
 static int wants_magnitudes(const calibrate_request *request) {
@@ -154,44 +159,44 @@ static int wants_magnitudes(const calibrate_request *request) {
 }
 
 typedef struct memory_stages {
-    memory_placing placing;
+    ousac_memory_placing placing;
     int places; /* 1: gates are decided first */
-    memory_recording recording;
-    memory_allocating allocating;
-    memory_packing packing;
+    ousac_memory_recording recording;
+    ousac_memory_allocating allocating;
+    ousac_memory_packing packing;
     uint64_t test;
 } memory_stages;
 
-/* A memory_list; self is a memory_stages. */
-static void list_phases(const void *self, memory_plan *plan) {
+/* An ousac_memory_list; self is a memory_stages. */
+static void list_phases(const void *self, ousac_memory_plan *plan) {
     const memory_stages *stages = self;
     if (stages->places)
-        memory_list_placing(plan, &stages->placing);
-    memory_list_recording(plan, &stages->recording);
-    memory_list_allocating(plan, &stages->allocating);
-    memory_list_packing(plan, &stages->packing);
-    memory_list_evaluating(plan, &stages->allocating, stages->test);
+        ousac_memory_list_placing(plan, &stages->placing);
+    ousac_memory_list_recording(plan, &stages->recording);
+    ousac_memory_list_allocating(plan, &stages->allocating);
+    ousac_memory_list_packing(plan, &stages->packing);
+    ousac_memory_list_evaluating(plan, &stages->allocating, stages->test);
 }
 
 /* How much memory it will take, and with how many threads. */
 static ousac_status plan_memory(calibration_work *work, cli_common *common, const calibrate_request *request,
                                 ousac_error *error) {
-    pipeline_model_options shapes = request->model;
+    ousac_session_model shapes = request->model;
     ousac_model *model = NULL;
     uint64_t macs = 0;
     double step = 0;
     int wanted = 0;
-    ousac_status status = memory_parse(&request->memory, &work->memory, &wanted, error);
+    ousac_status status = ousac_memory_parse(&request->memory, &work->memory, &wanted, error);
     if (!status && wanted && request->samples == 0)
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                             "--memory and --dry-run: expected a number of samples, not --samples auto");
     if (status || !wanted)
         return status;
     shapes.use = OUSAC_MODEL_SHAPES;
-    status = pipeline_load_model(&model, &shapes, error);
+    status = cli_load_model(&model, &shapes, error);
     if (!status)
-        status = pipeline_budget_solve(&model->arch, &work->schedule, &request->allocate.budget, &macs, &step,
-                                       error);
+        status =
+            ousac_budget_solve(&model->arch, &work->schedule, &request->allocate.budget, &macs, &step, error);
     if (status)
         goto done;
     memory_stages stages = {
@@ -199,8 +204,8 @@ static ousac_status plan_memory(calibration_work *work, cli_common *common, cons
                     .schedule = &work->schedule,
                     .micro_batch = request->micro_batch,
                     .cached_macs = macs,
-                    .evaluations =
-                        request->allocate.evaluations ? request->allocate.evaluations : PLACE_EVALUATIONS},
+                    .evaluations = request->allocate.evaluations ? request->allocate.evaluations
+                                                                 : OUSAC_PLACE_EVALUATIONS},
         .places = work->undecided,
         .recording = {.model = model,
                       .schedule = &work->schedule,
@@ -219,11 +224,12 @@ static ousac_status plan_memory(calibration_work *work, cli_common *common, cons
                        .segments = 1},
         .test = request->test,
     };
-    memory_take_options(&stages.allocating, &request->allocate);
+    ousac_memory_take_options(&stages.allocating, &request->allocate);
     stages.allocating.runs = 1;
     stages.allocating.validation = request->validation;
-    stages.packing = (memory_packing){.from = &stages.allocating, .whole_set = 1};
-    status = memory_fit(&work->memory, common, 1, request->memory.spill != NULL, list_phases, &stages, error);
+    stages.packing = (ousac_memory_packing){.from = &stages.allocating, .whole_set = 1};
+    status = ousac_memory_fit(&work->memory, common->threads, 1, request->memory.spill != NULL, list_phases,
+                              &stages, error);
     if (status)
         goto done;
     common->threads = work->memory.threads;
@@ -231,7 +237,7 @@ static ousac_status plan_memory(calibration_work *work, cli_common *common, cons
     if (work->done) {
         status = make_paths(work, request->directory, error);
         for (int i = 0; !status && i < FILES; i++)
-            memory_file(&work->memory, work->path[i]);
+            ousac_memory_file(&work->memory, work->path[i]);
         if (!status)
             status = memory_print(&work->memory, common, "calibrate", error);
     }
@@ -247,43 +253,43 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
     uint64_t macs = 0;
     double step = 0;
     ousac_status status = ousac_schedule_load(&work->schedule, request->schedule, error);
-    if (!status && (work->undecided = place_undecided(&work->schedule)))
-        place_evenly(&work->schedule, request->period);
+    if (!status && (work->undecided = ousac_place_undecided(&work->schedule)))
+        ousac_place_evenly(&work->schedule, request->period);
     if (!status && work->undecided && request->samples &&
-        request->samples < PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES)
+        request->samples < OUSAC_PLACE_SAMPLES + OUSAC_DEFAULT_SEARCH_SAMPLES)
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                             "--samples %zu: %s leaves its gates to a plan, whose search takes %d samples",
-                            request->samples, request->schedule, PLACE_SAMPLES + PIPELINE_SEARCH_SAMPLES);
+                            request->samples, request->schedule,
+                            OUSAC_PLACE_SAMPLES + OUSAC_DEFAULT_SEARCH_SAMPLES);
     if (!status && request->reference)
         status = ousac_schedule_load(&work->reference, request->reference, error);
     if (!status)
         status = plan_memory(work, common, request, error);
     if (status || work->done)
         return status;
-    status = pipeline_load_model(&work->model, &request->model, error);
+    status = cli_load_model(&work->model, &request->model, error);
     work->budget = request->allocate.budget;
     if (!status) /* a wrong budget is told before the directory is touched */
-        status =
-            pipeline_budget_solve(&work->model->arch, &work->schedule, &work->budget, &macs, &step, error);
+        status = ousac_budget_solve(&work->model->arch, &work->schedule, &work->budget, &macs, &step, error);
     if (!status)
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, error);
     if (!status)
-        status = pipeline_check_output(work->path[SCHEDULE], error);
+        status = cli_check_output(work->path[SCHEDULE], error);
     return status;
 }
 
 /* Decides gates that the schedule leaves open. */
 static ousac_status decide_gates(calibration_work *work, const calibrate_request *request,
-                                 const pipeline_runs *runs, ousac_error *error) {
-    const gates_request open = {.even = &work->schedule,
-                                .evaluations = request->allocate.evaluations,
-                                .budget = work->budget,
-                                .kept = work->gates,
-                                .restart = request->partial.restart};
-    gates_decision decision;
-    ousac_status status = gates_decide(runs, &open, &decision, error);
+                                 const ousac_session *session, ousac_error *error) {
+    const ousac_gates_request open = {.even = &work->schedule,
+                                      .evaluations = request->allocate.evaluations,
+                                      .budget = work->budget,
+                                      .kept = work->gates,
+                                      .restart = request->partial.restart};
+    ousac_gates_decision decision;
+    ousac_status status = ousac_gates_decide(session, &open, &decision, error);
     if (!status) {
         ousac_schedule_free(&work->schedule);
         work->schedule = decision.schedule;
@@ -291,7 +297,7 @@ static ousac_status decide_gates(calibration_work *work, const calibrate_request
         work->budget = decision.budget;
         work->searched = decision.searched;
     }
-    gates_free(&decision);
+    ousac_gates_free(&decision);
     return status;
 }
 
@@ -300,78 +306,79 @@ static ousac_status take_up(calibration_work *work, const calibrate_request *req
     const int further = access(work->marker, F_OK) == 0;
     if (request->partial.restart)
         (void)unlink(work->marker);
-    return pipeline_partial_open(&work->partial, work->path[PROFILE], &request->partial,
-                                 PIPELINE_WEIGHTS_PILOT, further ? work->path[PROFILE] : NULL, error);
+    return ousac_partial_open(&work->partial, work->path[PROFILE], &request->partial, OUSAC_WEIGHTS_PILOT,
+                              further ? work->path[PROFILE] : NULL, error);
 }
 
 static ousac_status record(calibration_work *work, const calibrate_request *request,
-                           const pipeline_runs *runs, ousac_error *error) {
+                           const ousac_session *session, ousac_error *error) {
     static const char mark[] = "profile.oca is complete; the same command goes on from it\n";
     const int automatic = request->samples == 0; /* its rounds cannot be taken up in the middle */
     const size_t pilot = pilot_samples(request);
     ousac_status status = automatic ? OUSAC_STATUS_OK : take_up(work, request, error);
     /* The pilot's own sums are in its file alone: without that it is run again. */
     const int have_weights =
-        pipeline_partial_has_weights(&work->partial) && access(work->path[WEIGHTS], R_OK) == 0;
-    const int again = automatic || (pipeline_partial_has_weights(&work->partial) && !have_weights);
+        ousac_partial_has_weights(&work->partial) && access(work->path[WEIGHTS], R_OK) == 0;
+    const int again = automatic || (ousac_partial_has_weights(&work->partial) && !have_weights);
     if (!status)
-        status = pipeline_pilot(runs, &work->schedule, pilot, again ? NULL : &work->partial, &work->pilot,
-                                &work->cost, error);
+        status = ousac_record_pilot(session, &work->schedule, pilot, again ? NULL : &work->partial,
+                                    &work->pilot, &work->cost, error);
     if (!status && !have_weights)
-        status = pipeline_save_profile(runs, work->pilot, work->path[WEIGHTS], &work->cost, 0, error);
+        status = ousac_record_save(session, work->pilot, work->path[WEIGHTS], &work->cost, 0, error);
     if (status)
         return status;
-    const pipeline_profile_options options = {.range = work->samples,
-                                              .magnitudes = wants_magnitudes(request),
-                                              .tokens = request->tokens,
-                                              .segments = 1,
-                                              .weights = work->pilot,
-                                              .partial = automatic ? NULL : &work->partial,
-                                              .spill = request->memory.spill  ? request->memory.spill
-                                                       : work->memory.spilled ? request->directory
-                                                                              : NULL};
-    pipeline_auto stop_rule = request->automatic;
+    const ousac_record_options options = {.range = work->samples,
+                                          .magnitudes = wants_magnitudes(request),
+                                          .tokens = request->tokens,
+                                          .segments = 1,
+                                          .weights = work->pilot,
+                                          .partial = automatic ? NULL : &work->partial,
+                                          .spill = request->memory.spill  ? request->memory.spill
+                                                   : work->memory.spilled ? request->directory
+                                                                          : NULL};
+    ousac_record_auto_options stop_rule = request->automatic;
     stop_rule.budget = work->budget;
     if (automatic)
-        status = pipeline_profile_auto(runs, &work->schedule, &options, &stop_rule, &work->profile,
-                                       &work->cost, error);
+        status = ousac_record_auto(session, &work->schedule, &options, &stop_rule, &work->profile,
+                                   &work->cost, error);
     else
-        status = pipeline_profile(runs, &work->schedule, &options, &work->profile, &work->cost, error);
+        status = ousac_record_profile(session, &work->schedule, &options, &work->profile, &work->cost, error);
     if (!status)
         split_samples(work, request, ousac_profile_samples(work->profile));
     if (!status)
         status = ousac_file_replace(work->marker, mark, sizeof mark - 1, error);
     if (!status)
-        status = pipeline_save_profile(runs, work->profile, work->path[PROFILE], &work->cost, 0, error);
+        status = ousac_record_save(session, work->profile, work->path[PROFILE], &work->cost, 0, error);
     if (!status)
-        pipeline_partial_remove(&work->partial);
+        ousac_partial_remove(&work->partial, session);
     return status;
 }
 
 static ousac_status plan_and_pack(calibration_work *work, const calibrate_request *request,
-                                  const pipeline_runs *runs, ousac_error *error) {
-    pipeline_allocate_options options = request->allocate;
-    ousac_status status = pipeline_factors(runs, work->profile, request->made_of, &work->set, error);
+                                  const ousac_session *session, ousac_error *error) {
+    ousac_choice_options options = request->allocate;
+    ousac_status status = ousac_session_factors(session, work->profile, request->made_of, &work->set, error);
     options.validation = work->validation;
     options.budget = work->budget;
     if (!status)
-        status = pipeline_allocate(runs, work->profile, work->set, &options, &work->choice, error);
+        status = ousac_choice_create(session, work->profile, work->set, &options, &work->choice, error);
     if (!status)
         status = ousac_plan_save(work->choice.plan, work->path[PLAN], error);
     if (status)
         return status;
     const ousac_plan *plan = work->choice.plan;
-    const pipeline_ranges pilots = {
+    const ousac_used_ranges pilots = {
         work->searched.count ? 2 : 1, {work->cost.pilot, work->searched}, {"pilot", "placement"}};
-    return pipeline_pack(work->path[BUNDLE], work->model, work->profile, &pilots, work->set, &plan, 1,
-                         &request->storage, 0, error);
+    const ousac_pack_storage storage = options_pack_storage(&request->storage);
+    return ousac_pack(work->path[BUNDLE], work->model, work->profile, &pilots, work->set, &plan, 1, &storage,
+                      0, error);
 }
 
 /* From the file just written: what ships is what is measured. */
 static ousac_status evaluate(calibration_work *work, const calibrate_request *request,
-                             const pipeline_runs *runs, ousac_error *error) {
-    pipeline_provenance provenance;
-    evaluation_options options = {
+                             const ousac_session *session, ousac_error *error) {
+    ousac_provenance provenance;
+    ousac_eval_options options = {
         .schedule = &work->schedule,
         .reference = request->reference ? &work->reference : NULL,
         .reference_scale = request->reference_scale,
@@ -379,9 +386,9 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
     };
     ousac_status status = ousac_bundle_open(&work->bundle, work->path[BUNDLE], error);
     if (!status)
-        status = pipeline_read_provenance(work->path[BUNDLE], &provenance, error);
+        status = ousac_provenance_read(work->path[BUNDLE], &provenance, error);
     if (!status)
-        status = evaluation_check_samples(runs->common, &provenance, &work->test, runs->seed, 0,
+        status = ousac_eval_check_samples(session, &provenance, &work->test, session->seed, 0,
                                           &options.held_out, error);
     if (status)
         return status;
@@ -393,7 +400,7 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
                                       &work->calibration, error);
     options.calibration = work->calibration;
     if (!status)
-        status = evaluation_create(&work->result, runs, &options, error);
+        status = ousac_eval_create(&work->result, session, &options, error);
     if (!status)
         status = evaluation_save(&work->result, work->path[EVAL], error);
     return status;
@@ -402,7 +409,7 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
 /* The first test samples of every run, as they are and as an image. */
 static ousac_status draw(const calibration_work *work, ousac_error *error) {
     enum { COLUMNS_MAX = 8 };
-    const evaluation_run *run = work->result.run;
+    const ousac_eval_run *run = work->result.run;
     samples_grid drawn;
     samples shown = {
         .count = work->test.count < COLUMNS_MAX ? (size_t)work->test.count : COLUMNS_MAX,
@@ -411,8 +418,8 @@ static ousac_status draw(const calibration_work *work, ousac_error *error) {
         .width = work->model->width,
         .first = work->test.first,
         .seed = work->result.seed,
-        .run = {run[EVALUATION_EXACT].samples, run[EVALUATION_CALIBRATED].samples,
-                run[EVALUATION_REUSE].samples},
+        .run = {run[OUSAC_EVAL_EXACT].samples, run[OUSAC_EVAL_CALIBRATED].samples,
+                run[OUSAC_EVAL_REUSE].samples},
     };
     memcpy(shown.model_digest, work->model->digest, sizeof shown.model_digest);
     ousac_schedule_digest(&work->schedule, shown.schedule_digest);
@@ -420,25 +427,26 @@ static ousac_status draw(const calibration_work *work, ousac_error *error) {
     return status ? status : samples_draw(&shown, shown.count, 1, work->path[SAMPLES], &drawn, error);
 }
 
-static ousac_status save_cost(const calibration_work *work, const pipeline_runs *runs, ousac_error *error) {
-    json_doc doc;
+static ousac_status save_cost(const calibration_work *work, const ousac_session *session,
+                              ousac_error *error) {
+    ousac_json_doc doc;
     char *text = NULL;
 
-    json_begin(&doc);
-    json_put_text(&doc, doc.root, "kind", "ousac calibration cost");
-    json_put_u64(&doc, doc.root, "version", 1);
-    cJSON *times = json_put_object(&doc, doc.root, "wall_s");
+    ousac_json_begin(&doc);
+    ousac_json_put_text(&doc, doc.root, "kind", "ousac calibration cost");
+    ousac_json_put_u64(&doc, doc.root, "version", 1);
+    cJSON *times = ousac_json_put_object(&doc, doc.root, "wall_s");
     for (int i = 0; i < TIMES; i++)
-        json_put_real(&doc, times, time_keys[i], work->seconds[i]);
-    json_put_real(&doc, times, "total", cli_seconds() - work->start);
-    json_put_u64(&doc, doc.root, "peak_bytes", cli_peak_bytes());
-    json_put_u64(&doc, doc.root, "threads", pipeline_threads(runs));
-    json_put_text(&doc, doc.root, "backend", runs->model->backend->detail);
-    ousac_status status = json_text(&doc, 1, &text, error);
+        ousac_json_put_real(&doc, times, time_keys[i], work->seconds[i]);
+    ousac_json_put_real(&doc, times, "total", ousac_clock_s() - work->start);
+    ousac_json_put_u64(&doc, doc.root, "peak_bytes", ousac_peak_bytes());
+    ousac_json_put_u64(&doc, doc.root, "threads", ousac_session_threads(session));
+    ousac_json_put_text(&doc, doc.root, "backend", session->model->backend->detail);
+    ousac_status status = ousac_json_text(&doc, 1, &text, error);
     if (!status)
         status = ousac_file_replace(work->path[COST], text, strlen(text), error);
     ousac_free(text);
-    json_end(&doc);
+    ousac_json_end(&doc);
     return status;
 }
 
@@ -464,9 +472,9 @@ static ousac_status write_report(const cli_common *common, const calibrate_reque
     return status;
 }
 
-static ousac_status report(const cli_common *common, const calibration_work *work, const pipeline_runs *runs,
-                           double seconds, ousac_error *error) {
-    json_doc doc;
+static ousac_status report(const cli_common *common, const calibration_work *work,
+                           const ousac_session *session, double seconds, ousac_error *error) {
+    ousac_json_doc doc;
     cJSON *files = NULL;
     ousac_status status = OUSAC_STATUS_OK;
 
@@ -474,9 +482,9 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
         printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n", work->samples.count,
                work->cost.forwards, work->cost.seconds);
         if (work->cost.convergence.rounds > 0)
-            pipeline_convergence_print(&work->cost.convergence);
+            convergence_print(&work->cost.convergence);
         printf("\n");
-        pipeline_choice_print(&work->choice, &work->model->arch);
+        choice_print(&work->choice, &work->model->arch);
         printf("\n");
         evaluation_print(&work->result);
         printf("\n%.1f s in all; wrote\n", seconds);
@@ -484,50 +492,49 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
             printf("  %s\n", work->path[i]);
         return OUSAC_STATUS_OK;
     }
-    json_begin(&doc);
-    files = json_put_object(&doc, doc.root, "files");
+    ousac_json_begin(&doc);
+    files = ousac_json_put_object(&doc, doc.root, "files");
     for (int i = 0; i < FILES; i++)
-        json_put_text(&doc, files, file_keys[i], work->path[i]);
-    json_put_real(&doc, doc.root, "wall_s", seconds);
-    pipeline_put_run(&doc, json_put_object(&doc, doc.root, "profiling"), runs, &work->cost);
-    pipeline_choice_put(&doc, json_put_object(&doc, doc.root, "allocation"), &work->choice,
-                        &work->model->arch);
-    evaluation_put(&doc, json_put_object(&doc, doc.root, "evaluation"), &work->result);
-    status = json_print(&doc, error);
-    json_end(&doc);
+        ousac_json_put_text(&doc, files, file_keys[i], work->path[i]);
+    ousac_json_put_real(&doc, doc.root, "wall_s", seconds);
+    ousac_record_cost_put(&doc, ousac_json_put_object(&doc, doc.root, "profiling"), session, &work->cost, 0);
+    choice_put(&doc, ousac_json_put_object(&doc, doc.root, "allocation"), &work->choice, &work->model->arch);
+    evaluation_put(&doc, ousac_json_put_object(&doc, doc.root, "evaluation"), &work->result);
+    status = cli_json_print(&doc, error);
+    ousac_json_end(&doc);
     return status;
 }
 
 static ousac_status execute(cli_common *common, const calibrate_request *request, ousac_error *error) {
-    calibration_work work = {.start = cli_seconds()};
+    calibration_work work = {.start = ousac_clock_s()};
     ousac_status status = prepare(&work, common, request, error);
 
     if (status || work.done)
         goto done;
-    const pipeline_runs runs = {common, work.model, request->seed, request->micro_batch};
+    const ousac_session session = cli_session(common, work.model, request->seed, request->micro_batch);
     split_samples(&work, request, request->samples);
-    double since = cli_seconds();
+    double since = ousac_clock_s();
     if (work.undecided)
-        status = decide_gates(&work, request, &runs, error);
+        status = decide_gates(&work, request, &session, error);
     if (!status)
         status = ousac_schedule_save(&work.schedule, work.path[SCHEDULE], error);
-    work.seconds[TIME_PLACEMENT] = cli_seconds() - since;
-    since = cli_seconds();
+    work.seconds[TIME_PLACEMENT] = ousac_clock_s() - since;
+    since = ousac_clock_s();
     if (!status)
-        status = record(&work, request, &runs, error);
-    work.seconds[TIME_PROFILING] = cli_seconds() - since;
-    since = cli_seconds();
+        status = record(&work, request, &session, error);
+    work.seconds[TIME_PROFILING] = ousac_clock_s() - since;
+    since = ousac_clock_s();
     if (!status)
-        status = plan_and_pack(&work, request, &runs, error);
-    work.seconds[TIME_ALLOCATION] = cli_seconds() - since;
-    since = cli_seconds();
+        status = plan_and_pack(&work, request, &session, error);
+    work.seconds[TIME_ALLOCATION] = ousac_clock_s() - since;
+    since = ousac_clock_s();
     if (!status)
-        status = evaluate(&work, request, &runs, error);
-    work.seconds[TIME_EVALUATION] = cli_seconds() - since;
+        status = evaluate(&work, request, &session, error);
+    work.seconds[TIME_EVALUATION] = ousac_clock_s() - since;
     if (!status)
         status = draw(&work, error);
     if (!status)
-        status = save_cost(&work, &runs, error);
+        status = save_cost(&work, &session, error);
     if (!status)
         status = write_report(common, request, &work, error);
     if (!status)
@@ -535,93 +542,65 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     if (!status && work.undecided)
         (void)unlink(work.gates);
     if (!status)
-        status = report(common, &work, &runs, cli_seconds() - work.start, error);
+        status = report(common, &work, &session, ousac_clock_s() - work.start, error);
 done:
     free_work(&work);
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    calibrate_request request = {
-        .method = "auto",
-        .factors = "delta-cov",
-        .forecast = "auto",
-        .samples = PIPELINE_CALIBRATION_SAMPLES,
-        .validation = PIPELINE_VALIDATION_SAMPLES,
-        .test = PIPELINE_TEST_SAMPLES,
-        .micro_batch = PIPELINE_MICRO_BATCH,
-        .period = PLACE_PERIOD,
-        .reference_scale = NAN,
-        .partial = {.every_s = PIPELINE_CHECKPOINT_S},
-        .allocate = {.name = "default",
-                     .budget = {NAN, NAN},
-                     .granularity = PIPELINE_GRANULARITY,
-                     .rank_min = PIPELINE_RANK_MIN},
-        .automatic = {PIPELINE_TOLERANCE, PIPELINE_AUTO_MOST, {NAN, NAN}},
-    };
-    const cli_option options[] = {
-        PIPELINE_MODEL_OPTIONS(&request.model),
-        PIPELINE_DEVICE_OPTION(&request.model.device),
-        {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE", "schedule to calibrate for"},
-        {"period", 0, CLI_SIZE, &request.period, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "P",
-         "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step "
-         "(default 3)"},
-        PIPELINE_BUDGET_OPTIONS(&request.allocate.budget),
-        {"samples", 0, CLI_SIZE_OR_AUTO, &request.samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
-         "calibration samples, from 0, or auto: enough of them (default 48)"},
-        PIPELINE_AUTO_OPTIONS(&request.automatic),
-        {"validation", 0, CLI_SIZE, &request.validation, 1, PIPELINE_SAMPLES_MAX, 0, "N",
-         "validation samples, behind those (default 8)"},
-        {"test", 0, CLI_SIZE, &request.test, 1, PIPELINE_SAMPLES_MAX, 0, "N",
-         "test samples, behind those (default 24)"},
-        {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default 0)"},
-        {"method", 0, CLI_TEXT, &request.method, 0, 0, 0, "LIST",
-         "some of uniform,knapsack,regions,descent, compared end to end; auto: uniform,knapsack (default "
-         "auto)"},
-        {"evaluations", 0, CLI_SIZE, &request.allocate.evaluations, 2, PIPELINE_SAMPLES_MAX, 0, "N",
-         "end-to-end runs that a search may spend (default 24 on gates, 40 on ranks)"},
-        {"forecast", 0, CLI_TEXT, &request.forecast, 0, 0, 0, "WHEN", "off, on or auto (default auto)"},
-        PIPELINE_FACTORS_OPTION(&request.factors),
-        PIPELINE_STORAGE_OPTIONS(&request.storage),
-        {"tokens", 0, CLI_SIZE, &request.tokens, 1, 1 << 24, 0, "K",
-         "tokens of each sample that are recorded, drawn anew at each refresh (default: all, at most 64)"},
-        {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
-         "samples computed together (default 4)"},
-        {"reference", 0, CLI_TEXT, &request.reference, 0, 0, 0, "FILE",
-         "schedule of the reference run, uncached (default: constant guidance)"},
-        {"reference-scale", 0, CLI_REAL, &request.reference_scale, 0, 0, 0, "W",
-         "scale of the constant guidance (default: the median of the guided scales)"},
-        PIPELINE_PARTIAL_OPTIONS(&request.partial),
-        MEMORY_OPTIONS(&request.memory),
-        MEMORY_SPILL_OPTION(&request.memory),
-        {"output", 'o', CLI_TEXT, &request.directory, 0, 0, 1, "DIR",
-         "directory to write into; made where missing"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(calibrate_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    OPTIONS_MODEL(AT(model)),
+    OPTIONS_DEVICE(AT(model)),
+    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", CLI_REQUIRED,
+     "schedule to calibrate for", 0, 0},
+    {"period", 0, CLI_SIZE, AT(period), "P", CLI_TEXT_OF(OUSAC_PLACE_PERIOD),
+     "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step", 1, OUSAC_SCHEDULE_STEPS_MAX},
+    OPTIONS_BUDGET(AT(allocate.budget)),
+    {"samples", 0, CLI_SIZE_OR_AUTO, AT(samples), "N", CLI_TEXT_OF(OUSAC_DEFAULT_CALIBRATION_SAMPLES),
+     "calibration samples, from 0, or auto: enough of them", 1, OUSAC_SAMPLES_MAX},
+    OPTIONS_RECORD_AUTO(AT(automatic)),
+    {"validation", 0, CLI_SIZE, AT(validation), "N", CLI_TEXT_OF(OUSAC_DEFAULT_VALIDATION_SAMPLES),
+     "validation samples, behind those", 1, OUSAC_SAMPLES_MAX},
+    {"test", 0, CLI_SIZE, AT(test), "N", CLI_TEXT_OF(OUSAC_DEFAULT_TEST_SAMPLES),
+     "test samples, behind those", 1, OUSAC_SAMPLES_MAX},
+    OPTIONS_SEED(AT(seed)),
+    OPTIONS_METHOD(AT(allocate)),
+    {"evaluations", 0, CLI_SIZE, AT(allocate.evaluations), "N", NULL,
+     "end-to-end runs that a search may spend (default 24 on gates, 40 on ranks)", 2, OUSAC_SAMPLES_MAX},
+    OPTIONS_FORECAST(AT(allocate)),
+    OPTIONS_FACTORS(AT(made_of)),
+    OPTIONS_STORAGE(AT(storage)),
+    {"tokens", 0, CLI_SIZE, AT(tokens), "K", NULL,
+     "tokens of each sample that are recorded, drawn anew at each refresh (default: all, at most 64)", 1, 1 << 24},
+    OPTIONS_MICRO_BATCH(AT(micro_batch)),
+    {"reference", 0, CLI_INPUT, AT(reference), "FILE", NULL,
+     "schedule of the reference run, uncached (default: constant guidance)", 0, 0},
+    {"reference-scale", 0, CLI_REAL, AT(reference_scale), "W", NULL,
+     "scale of the constant guidance (default: the median of the guided scales)", 0, 0},
+    OPTIONS_PARTIAL(AT(partial)),
+    OPTIONS_MEMORY(AT(memory)),
+    OPTIONS_SPILL(AT(memory)),
+    {"output", 'o', CLI_INTO, AT(directory), "DIR", CLI_REQUIRED,
+     "directory to write into; made where missing", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && !done)
-        status = pipeline_methods_parse(&request.allocate.methods, request.method, &error);
-    if (!status && !done)
-        status = pipeline_forecast_parse(&request.allocate.forecast, request.forecast, &error);
-    if (!status && !done)
-        status = pipeline_storage_parse(&request.storage, &error);
-    if (!status && !done)
-        status = pipeline_factors_parse(&request.made_of, request.factors, &error);
-    if (!status && !done && request.reference && !isnan(request.reference_scale))
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
-                            "expected one of --reference and --reference-scale, not both");
-    if (!status && !done && request.samples == 0)
-        status = pipeline_auto_check(&request.automatic, request.micro_batch, &error);
-    request.automatic.budget = request.allocate.budget;
-    if (!status && !done) {
-        cli_catch_signals();
-        status = execute(&common, &request, &error);
-    }
-    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    calibrate_request *request = values;
+    request->allocate.name = "default";
+    request->allocate.granularity = OUSAC_DEFAULT_GRANULARITY;
+    request->allocate.rank_min = OUSAC_DEFAULT_RANK_MIN;
+    request->automatic.budget = request->allocate.budget;
+    if (request->reference && !isnan(request->reference_scale))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "expected one of --reference and --reference-scale, not both");
+    const ousac_status status =
+        request->samples ? OUSAC_STATUS_OK
+                         : ousac_record_auto_check(&request->automatic, request->micro_batch, error);
+    return status ? status : execute(&call->common, request, error);
 }
 
 const cli_command command_calibrate = {
@@ -649,5 +628,7 @@ const cli_command command_calibrate = {
         "has the tables.",
     .example = "build/ousac calibrate --model data/shapes-dit/model.safetensors \\\n"
                "    --schedule data/schedules/constant.json --budget-step 0.3 -o build/demo/constant",
+    .options = options,
+    .request_size = sizeof(calibrate_request),
     .run = run,
 };

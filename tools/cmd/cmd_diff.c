@@ -1,3 +1,5 @@
+#include "profile/files/archive.h"
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/json_build.h"
@@ -8,6 +10,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,7 +26,7 @@ typedef struct comparison {
     const char *path[2];
     double tolerance; /* relative, of tensors */
     size_t differences;
-    json_doc doc;
+    ousac_json_doc doc;
     cJSON *fields, *steps, *ranks, *tensors; /* arrays, under --json */
     size_t shown_steps, shown_ranks;
 } comparison;
@@ -33,10 +36,10 @@ typedef struct comparison {
 static void add_field(comparison *c, const char *name, const char *a, const char *b) {
     c->differences++;
     if (c->common->json) {
-        cJSON *object = json_put_object(&c->doc, c->fields, NULL);
-        json_put_text(&c->doc, object, "field", name);
-        json_put_text(&c->doc, object, "a", a);
-        json_put_text(&c->doc, object, "b", b);
+        cJSON *object = ousac_json_put_object(&c->doc, c->fields, NULL);
+        ousac_json_put_text(&c->doc, object, "field", name);
+        ousac_json_put_text(&c->doc, object, "a", a);
+        ousac_json_put_text(&c->doc, object, "b", b);
     } else {
         int cut = strlen(a) > 64 || strlen(b) > 64;
         printf("%-10s %s: %.64s | %.64s%s\n", "identity", name, a, b, cut ? " ..." : "");
@@ -46,10 +49,10 @@ static void add_field(comparison *c, const char *name, const char *a, const char
 static void add_step(comparison *c, size_t step, const char *a, const char *b) {
     c->differences++;
     if (c->common->json) {
-        cJSON *object = json_put_object(&c->doc, c->steps, NULL);
-        json_put_u64(&c->doc, object, "step", step);
-        json_put_text(&c->doc, object, "a", a);
-        json_put_text(&c->doc, object, "b", b);
+        cJSON *object = ousac_json_put_object(&c->doc, c->steps, NULL);
+        ousac_json_put_u64(&c->doc, object, "step", step);
+        ousac_json_put_text(&c->doc, object, "a", a);
+        ousac_json_put_text(&c->doc, object, "b", b);
     } else if (++c->shown_steps <= SHOWN_MAX) {
         printf("%-10s %zu: %s | %s\n", "step", step, a, b);
     }
@@ -58,11 +61,11 @@ static void add_step(comparison *c, size_t step, const char *a, const char *b) {
 static void add_rank(comparison *c, const char *plan, const char *site, size_t a, size_t b) {
     c->differences++;
     if (c->common->json) {
-        cJSON *object = json_put_object(&c->doc, c->ranks, NULL);
-        json_put_text(&c->doc, object, "plan", plan);
-        json_put_text(&c->doc, object, "site", site);
-        json_put_u64(&c->doc, object, "a", a);
-        json_put_u64(&c->doc, object, "b", b);
+        cJSON *object = ousac_json_put_object(&c->doc, c->ranks, NULL);
+        ousac_json_put_text(&c->doc, object, "plan", plan);
+        ousac_json_put_text(&c->doc, object, "site", site);
+        ousac_json_put_u64(&c->doc, object, "a", a);
+        ousac_json_put_u64(&c->doc, object, "b", b);
     } else if (++c->shown_ranks <= SHOWN_MAX) {
         printf("%-10s plan %s, %s: %zu | %zu\n", "rank", plan, site, a, b);
     }
@@ -72,13 +75,13 @@ static void add_rank(comparison *c, const char *plan, const char *site, size_t a
 static void add_tensor(comparison *c, const char *name, const char *problem, double most, double relative) {
     c->differences++;
     if (c->common->json) {
-        cJSON *object = json_put_object(&c->doc, c->tensors, NULL);
-        json_put_text(&c->doc, object, "tensor", name);
+        cJSON *object = ousac_json_put_object(&c->doc, c->tensors, NULL);
+        ousac_json_put_text(&c->doc, object, "tensor", name);
         if (problem != NULL) {
-            json_put_text(&c->doc, object, "problem", problem);
+            ousac_json_put_text(&c->doc, object, "problem", problem);
         } else {
-            json_put_real(&c->doc, object, "max_abs", most);
-            json_put_real(&c->doc, object, "relative", relative);
+            ousac_json_put_real(&c->doc, object, "max_abs", most);
+            ousac_json_put_real(&c->doc, object, "relative", relative);
         }
     } else if (problem != NULL) {
         printf("%-10s %s: %s\n", "tensor", name, problem);
@@ -250,7 +253,7 @@ static ousac_status read_tensor(const char *path, const oca_file *file, const oc
     }
     oca_status got =
         oca_read(file, tensor->index, 0, tensor->shape[0], *as, *data, (size_t)tensor->count * width);
-    return got == OCA_OK ? OUSAC_STATUS_OK : archive_fail(path, tensor->name, got, error);
+    return got == OCA_OK ? OUSAC_STATUS_OK : ousac_archive_fail(path, tensor->name, got, error);
 }
 
 static ousac_status diff_values(comparison *c, const oca_file *const file[2], const oca_tensor tensor[2],
@@ -312,7 +315,7 @@ static ousac_status diff_tensors(comparison *c, const oca_file *const file[2], o
         for (size_t k = 0; k < 2; k++) {
             oca_status got = at[k] < count[k] ? oca_tensor_at(file[k], at[k], &tensor[k]) : OCA_OK;
             if (got != OCA_OK) {
-                return archive_fail(c->path[k], "?", got, error);
+                return ousac_archive_fail(c->path[k], "?", got, error);
             }
         }
         int order = tensor[0].name == NULL   ? 1
@@ -327,7 +330,7 @@ static ousac_status diff_tensors(comparison *c, const oca_file *const file[2], o
         }
         at[0] += order <= 0;
         at[1] += order >= 0;
-        if (status == OUSAC_STATUS_OK && cli_stop) {
+        if (status == OUSAC_STATUS_OK && ousac_stop_asked(&cli_stop)) {
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted");
         }
     }
@@ -336,10 +339,10 @@ static ousac_status diff_tensors(comparison *c, const oca_file *const file[2], o
 
 static ousac_status diff_archives(comparison *c, ousac_error *error) {
     oca_file *file[2] = {NULL, NULL};
-    ousac_status status = archive_open_any(&file[0], c->path[0], error);
+    ousac_status status = ousac_archive_open_any(&file[0], c->path[0], error);
 
     if (status == OUSAC_STATUS_OK) {
-        status = archive_open_any(&file[1], c->path[1], error);
+        status = ousac_archive_open_any(&file[1], c->path[1], error);
     }
     if (status == OUSAC_STATUS_OK) {
         status = diff_metadata(c, file[0], file[1], error);
@@ -427,11 +430,11 @@ static ousac_status diff(comparison *c, ousac_error *error) {
         return status;
     }
     if (c->common->json) {
-        json_put_text(&c->doc, c->doc.root, "kind", file_kind_name(kind[0]));
-        c->fields = json_put_array(&c->doc, c->doc.root, "identity");
-        c->steps = json_put_array(&c->doc, c->doc.root, "steps");
-        c->ranks = json_put_array(&c->doc, c->doc.root, "ranks");
-        c->tensors = json_put_array(&c->doc, c->doc.root, "tensors");
+        ousac_json_put_text(&c->doc, c->doc.root, "kind", file_kind_name(kind[0]));
+        c->fields = ousac_json_put_array(&c->doc, c->doc.root, "identity");
+        c->steps = ousac_json_put_array(&c->doc, c->doc.root, "steps");
+        c->ranks = ousac_json_put_array(&c->doc, c->doc.root, "ranks");
+        c->tensors = ousac_json_put_array(&c->doc, c->doc.root, "tensors");
     }
     if (kind[0] == FILE_KIND_SCHEDULE) {
         return diff_schedule_files(c, error);
@@ -447,8 +450,8 @@ static ousac_status diff(comparison *c, ousac_error *error) {
 
 static ousac_status report(comparison *c, ousac_error *error) {
     if (c->common->json) {
-        json_put_bool(&c->doc, c->doc.root, "equal", c->differences == 0);
-        return json_print(&c->doc, error);
+        ousac_json_put_bool(&c->doc, c->doc.root, "equal", c->differences == 0);
+        return cli_json_print(&c->doc, error);
     }
     if (c->shown_steps > SHOWN_MAX) {
         printf("%-10s ... and %zu more\n", "step", c->shown_steps - SHOWN_MAX);
@@ -460,41 +463,28 @@ static ousac_status report(comparison *c, ousac_error *error) {
     return OUSAC_STATUS_OK;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    cli_common common;
-    comparison c = {.common = &common};
-    const cli_option options[] = {{"tolerance", 0, CLI_REAL, &c.tolerance, 0, 1, 0, "R",
-                                   "tensors whose relative difference ||a - b|| / ||a|| is at most R count "
-                                   "as equal, and digests of their "
-                                   "values are not compared (default 0: bit by bit)"},
-                                  {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(comparison, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"tolerance", 0, CLI_REAL, AT(tolerance), "R", "0",
+     "tensors whose relative difference ||a - b|| / ||a|| is at most R count as equal, and digests of "
+     "their values are not compared", 0, 1},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (status == OUSAC_STATUS_OK && done) {
-        return EXIT_OK;
-    }
-    json_begin(&c.doc);
-    if (status == OUSAC_STATUS_OK && positionals != 2) {
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects two files, not %zu", positionals);
-    }
-    if (status == OUSAC_STATUS_OK) {
-        cli_catch_signals();
-        c.path[0] = argv[1];
-        c.path[1] = argv[2];
-        status = diff(&c, &error);
-    }
-    if (status == OUSAC_STATUS_OK) {
-        status = report(&c, &error);
-    }
-    int code = c.differences > 0 ? EXIT_DIFFERENT : EXIT_OK;
-    if (status != OUSAC_STATUS_OK) {
-        code = cli_report_error(command, &common, &error);
-    }
-    json_end(&c.doc);
-    return code;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    comparison *c = values;
+    c->common = &call->common;
+    c->path[0] = call->files[0];
+    c->path[1] = call->files[1];
+    ousac_json_begin(&c->doc);
+    ousac_status status = diff(c, error);
+    if (!status)
+        status = report(c, error);
+    call->code = c->differences > 0 ? EXIT_DIFFERENT : EXIT_OK;
+    ousac_json_end(&c->doc);
+    return status;
 }
 
 const cli_command command_diff = {
@@ -510,5 +500,10 @@ const cli_command command_diff = {
         "0 where the files are equal, 1 where they differ.",
     .example = "build/ousac diff data/schedules/sparse.json data/schedules/constant.json || echo different\n"
                "build/ousac diff build/demo/bundle.oca build/demo/bundle.oca",
+    .options = options,
+    .request_size = sizeof(comparison),
+    .arguments_least = 2,
+    .arguments_most = 2,
+    .expects = "expects two files",
     .run = run,
 };

@@ -1,18 +1,24 @@
 #include "pipeline/evaluation.h"
+#include "pipeline/shard.h"
 #include "pipeline/transfer.h"
+#include "tools/cli/options.h"
+#include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
+#include "tools/show/show.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 typedef struct eval_request {
-    pipeline_model_options model;
+    ousac_session_model model;
     const char *bundle, *plan, *schedule, *reference, *output;
     double reference_scale;
-    cli_range samples;
-    uint64_t seed; /* UINT64_MAX: the bundle's */
+    ousac_sample_range samples;
+    uint64_t seed;
+    int seed_given; /* 0: the bundle's */
     size_t micro_batch, recalibrate;
     double threshold;
     int force;
@@ -49,20 +55,20 @@ static int is_other(const ousac_schedule *own, const ousac_schedule *given) {
     return strcmp(a, b) != 0;
 }
 
-static ousac_status report(const cli_common *common, const eval_request *request, const evaluation *result,
-                           const transfer *moved, ousac_error *error) {
-    json_doc doc;
+static ousac_status report(const cli_common *common, const eval_request *request, const ousac_eval *result,
+                           const ousac_transfer *moved, ousac_error *error) {
+    ousac_json_doc doc;
     ousac_status status = OUSAC_STATUS_OK;
 
-    json_begin(&doc);
+    ousac_json_begin(&doc);
     evaluation_put(&doc, doc.root, result);
     if (moved)
         transfer_put(&doc, doc.root, moved, result);
     if (request->output)
-        status = json_save(&doc, request->output, error);
+        status = ousac_json_save(&doc, request->output, error);
     if (!status && common->json)
-        status = json_print(&doc, error);
-    json_end(&doc);
+        status = cli_json_print(&doc, error);
+    ousac_json_end(&doc);
     if (status || common->json)
         return status;
     evaluation_print(result);
@@ -79,65 +85,67 @@ static ousac_status execute(const cli_common *common, const eval_request *reques
     ousac_schedule given = {0}, reference = {0};
     ousac_calibration *calibration = NULL;
     ousac_plan *mapped = NULL;
-    pipeline_provenance provenance;
-    evaluation result = {0};
-    transfer moved = {0};
-    evaluation_options options = {.range = request->samples, .reference_scale = request->reference_scale};
+    ousac_provenance provenance;
+    ousac_eval result = {0};
+    ousac_transfer moved = {0};
+    char note[OUSAC_ERROR_MESSAGE_BYTES] = "";
+    ousac_eval_options options = {.range = request->samples, .reference_scale = request->reference_scale};
     int other = 0;
     ousac_status status = OUSAC_STATUS_OK;
 
     status = ousac_bundle_open(&bundle, request->bundle, error);
     if (!status)
-        status = pipeline_read_provenance(request->bundle, &provenance, error);
+        status = ousac_provenance_read(request->bundle, &provenance, error);
     if (!status)
         status = find_plan(bundle, request->bundle, request->plan, &options.plan, error);
     if (!status && request->schedule)
-        status = pipeline_load_schedule(&given, request->schedule, error);
+        status = ousac_session_load_schedule(&given, request->schedule, error);
     if (!status && request->reference)
         status = ousac_schedule_load(&reference, request->reference, error);
     if (status)
         goto done;
     options.schedule = request->schedule ? &given : ousac_bundle_schedule(bundle);
     options.reference = request->reference ? &reference : NULL;
-    const uint64_t seed = request->seed != UINT64_MAX ? request->seed
-                          : provenance.known          ? provenance.seed
-                                                      : 0;
-    status = evaluation_check_samples(common, &provenance, &request->samples, seed, request->force,
+    const uint64_t seed = request->seed_given || !provenance.known ? request->seed : provenance.seed;
+    const ousac_session asking = cli_session(common, NULL, seed, request->micro_batch);
+    status = ousac_eval_check_samples(&asking, &provenance, &request->samples, seed, request->force,
                                       &options.held_out, error);
     if (status)
         goto done;
     other = request->schedule && is_other(ousac_bundle_schedule(bundle), &given);
     if (other) {
-        status = transfer_check(&request->samples, request->recalibrate, error);
+        status = ousac_transfer_check(&request->samples, request->recalibrate, error);
         if (!status)
-            status = transfer_plan(&mapped, options.plan, ousac_bundle_schedule(bundle), &given, error);
+            status = ousac_transfer_plan(&mapped, options.plan, ousac_bundle_schedule(bundle), &given, error);
         options.plan = mapped;
     }
     if (!status)
-        status = pipeline_load_model(&model, &request->model, error);
+        status = cli_load_model(&model, &request->model, error);
     if (!status)
-        status = forgive(common, request->force, ousac_bundle_check_model(bundle, model, error), error);
+        status = forgive(common, request->force, ousac_bundle_check_model(bundle, model, note, error), error);
+    if (*note)
+        cli_note(common, "note: %s", note);
     if (!status)
         status =
             ousac_bundle_calibration(bundle, options.plan, &model->arch, model->backend, &calibration, error);
     if (status)
         goto done;
     options.calibration = calibration;
-    const pipeline_runs runs = {common, model, seed, request->micro_batch};
-    status = evaluation_create(&result, &runs, &options, error);
+    const ousac_session session = cli_session(common, model, seed, request->micro_batch);
+    status = ousac_eval_create(&result, &session, &options, error);
     if (!status && other) {
-        const transfer_options move = {.from = ousac_bundle_schedule(bundle),
-                                       .to = &given,
-                                       .plan = mapped,
-                                       .samples = request->recalibrate,
-                                       .threshold = request->threshold};
-        status = transfer_create(&moved, &runs, &move, &result, error);
+        const ousac_transfer_options move = {.from = ousac_bundle_schedule(bundle),
+                                             .to = &given,
+                                             .plan = mapped,
+                                             .samples = request->recalibrate,
+                                             .threshold = request->threshold};
+        status = ousac_transfer_create(&moved, &session, &move, &result, error);
     }
     if (!status)
         status = report(common, request, &result, other ? &moved : NULL, error);
 done:
-    transfer_free(&moved);
-    evaluation_free(&result);
+    ousac_transfer_free(&moved);
+    ousac_eval_free(&result);
     ousac_calibration_free(calibration);
     ousac_plan_free(mapped);
     ousac_schedule_free(&given);
@@ -151,58 +159,46 @@ static ousac_status check(const eval_request *request, ousac_error *error) {
     if (request->reference && !isnan(request->reference_scale))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "expected one of --reference and --reference-scale, not both");
-    if (pipeline_check_range("samples", &request->samples, request->micro_batch, error))
-        return error->status;
-    return request->output ? pipeline_check_output(request->output, error) : OUSAC_STATUS_OK;
+    return ousac_range_check("samples", &request->samples, request->micro_batch, error);
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--compare") == 0)
-            return command_compare.run(&command_compare, argc, argv);
-    eval_request request = {.reference_scale = NAN,
-                            .seed = UINT64_MAX,
-                            .micro_batch = PIPELINE_MICRO_BATCH,
-                            .recalibrate = TRANSFER_SAMPLES,
-                            .threshold = TRANSFER_THRESHOLD};
-    const cli_option options[] = {
-        PIPELINE_MODEL_OPTIONS(&request.model),
-        PIPELINE_DEVICE_OPTION(&request.model.device),
-        {"bundle", 'b', CLI_TEXT, &request.bundle, 0, 0, 1, "FILE", "bundle (.oca)"},
-        {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "NAME",
-         "plan in the bundle (default \"default\", or the only one)"},
-        {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 0, "FILE",
-         "schedule (default: the bundle's); under another one, whether to recalibrate"},
-        {"samples", 0, CLI_RANGE, &request.samples, 0, 0, 1, "FIRST:END",
-         "test samples, FIRST a multiple of the micro-batch"},
-        {"recalibrate-samples", 0, CLI_SIZE, &request.recalibrate, 0, PIPELINE_SAMPLES_MAX, 0, "N",
-         "under another schedule: samples 0:N to recalibrate with, 0 for no verdict (default 16)"},
-        {"threshold", 0, CLI_REAL, &request.threshold, 1, 1000, 0, "X",
-         "how many times the recalibrated error is too much (default 1.1)"},
-        {"reference", 0, CLI_TEXT, &request.reference, 0, 0, 0, "FILE",
-         "schedule of the reference run, uncached (default: constant guidance)"},
-        {"reference-scale", 0, CLI_REAL, &request.reference_scale, 0, 0, 0, "W",
-         "scale of the constant guidance (default: the median of the guided scales)"},
-        {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default: the calibration's)"},
-        {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
-         "samples computed together (default 4)"},
-        {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
-         "go on with another model, or with samples that made the bundle"},
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 0, "FILE", "also write the result as JSON"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(eval_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    OPTIONS_MODEL(AT(model)),
+    OPTIONS_DEVICE(AT(model)),
+    {"bundle", 'b', CLI_INPUT, AT(bundle), "FILE", CLI_REQUIRED,
+     "bundle (.oca)", 0, 0},
+    {"plan", 0, CLI_TEXT, AT(plan), "NAME", NULL,
+     "plan in the bundle (default \"default\", or the only one)", 0, 0},
+    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
+     "schedule (default: the bundle's); under another one, whether to recalibrate", 0, 0},
+    {"samples", 0, CLI_RANGE, AT(samples), "FIRST:END", CLI_REQUIRED,
+     "test samples, FIRST a multiple of the micro-batch", 0, 0},
+    {"recalibrate-samples", 0, CLI_SIZE, AT(recalibrate), "N", CLI_TEXT_OF(OUSAC_TRANSFER_SAMPLES),
+     "under another schedule: samples 0:N to recalibrate with, 0 for no verdict", 0, OUSAC_SAMPLES_MAX},
+    {"threshold", 0, CLI_REAL, AT(threshold), "X", CLI_TEXT_OF(OUSAC_TRANSFER_THRESHOLD),
+     "how many times the recalibrated error is too much", 1, 1000},
+    {"reference", 0, CLI_INPUT, AT(reference), "FILE", NULL,
+     "schedule of the reference run, uncached (default: constant guidance)", 0, 0},
+    {"reference-scale", 0, CLI_REAL, AT(reference_scale), "W", NULL,
+     "scale of the constant guidance (default: the median of the guided scales)", 0, 0},
+    {"seed", 0, CLI_U64, AT(seed), "N", NULL,
+     "of noise and labels (default: the calibration's)", 0, 0},
+    OPTIONS_MICRO_BATCH(AT(micro_batch)),
+    {"force", 0, CLI_FLAG, AT(force), NULL, NULL,
+     "go on with another model, or with samples that made the bundle", 0, 0},
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", NULL,
+     "also write the result as JSON", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && !done)
-        status = check(&request, &error);
-    if (!status && !done) {
-        cli_catch_signals();
-        status = execute(&common, &request, &error);
-    }
-    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    eval_request *request = values;
+    request->seed_given = cli_given(call, "seed");
+    const ousac_status status = check(request, error);
+    return status ? status : execute(&call->common, request, error);
 }
 
 const cli_command command_eval = {
@@ -219,10 +215,6 @@ const cli_command command_eval = {
         "          of the executor must equal the cost model's\n"
         "  time    wall time of each run, and the share of evaluations and of layers that ran cached\n"
         "\n"
-        "With --compare it makes no use of a bundle: it calibrates every method at equal cost and compares "
-        "them; see\n"
-        "`ousac eval --compare --help`.\n"
-        "\n"
         "Under another --schedule than the bundle's (another scale, other guided steps, refreshes, number of "
         "steps or solver) the bundle is transferred: its factors as they are, its forecast mapped by "
         "timestep. It is then compared on the same samples with a quick recalibration at the same ranks, "
@@ -237,5 +229,7 @@ const cli_command command_eval = {
                "    --bundle build/demo/bundle.oca --samples 80:96 -o build/demo/eval.json\n"
                "build/ousac eval --model data/shapes-dit/model.safetensors \\\n"
                "    --bundle build/demo/bundle.oca --samples 80:96 --schedule data/schedules/constant.json",
+    .options = options,
+    .request_size = sizeof(eval_request),
     .run = run,
 };

@@ -1,3 +1,4 @@
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/exchange.h"
@@ -6,6 +7,7 @@
 #include "pipeline/export_icc.h"
 #include "tools/cli/describe.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,7 +18,7 @@ static const char ICC_NAME[] = "0000000.pt";
 typedef struct export_request {
     int safetensors, icc;
     const char *input, *output;
-    export_icc_request factors;
+    ousac_export_icc_request factors;
 } export_request;
 
 static ousac_status report_size(const char *path, char text[DESCRIBE_BYTES], uint64_t *bytes,
@@ -29,8 +31,8 @@ static ousac_status report_size(const char *path, char text[DESCRIBE_BYTES], uin
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status run_safetensors(const cli_common *common, const export_request *request, json_doc *doc,
-                                    ousac_error *error) {
+static ousac_status run_safetensors(const cli_common *common, const export_request *request,
+                                    ousac_json_doc *doc, ousac_error *error) {
     char size[DESCRIBE_BYTES];
     uint64_t bytes = 0;
     ousac_exchange_counts counts = {0};
@@ -44,16 +46,17 @@ static ousac_status run_safetensors(const cli_common *common, const export_reque
                counts.tensors == 1 ? "" : "s", counts.metadata, size);
         return OUSAC_STATUS_OK;
     }
-    json_put_text(doc, doc->root, "file", request->output);
-    json_put_text(doc, doc->root, "format", "safetensors");
-    json_put_u64(doc, doc->root, "bytes", bytes);
-    json_put_u64(doc, doc->root, "tensors", counts.tensors);
-    json_put_u64(doc, doc->root, "metadata", counts.metadata);
-    return json_print(doc, error);
+    ousac_json_put_text(doc, doc->root, "file", request->output);
+    ousac_json_put_text(doc, doc->root, "format", "safetensors");
+    ousac_json_put_u64(doc, doc->root, "bytes", bytes);
+    ousac_json_put_u64(doc, doc->root, "tensors", counts.tensors);
+    ousac_json_put_u64(doc, doc->root, "metadata", counts.metadata);
+    return cli_json_print(doc, error);
 }
 
-static ousac_status print_icc(const cli_common *common, const char *output, const export_icc_result *result,
-                              json_doc *doc, ousac_error *error) {
+static ousac_status print_icc(const cli_common *common, const char *output,
+                              const ousac_export_icc_result *result, ousac_json_doc *doc,
+                              ousac_error *error) {
     char size[DESCRIBE_BYTES];
     uint64_t bytes = 0;
     ousac_status status = report_size(output, size, &bytes, error);
@@ -67,15 +70,15 @@ static ousac_status print_icc(const cli_common *common, const char *output, cons
                result->rank_low, result->rank_high, result->exact, result->frozen, size);
         return OUSAC_STATUS_OK;
     }
-    json_put_text(doc, doc->root, "file", output);
-    json_put_text(doc, doc->root, "format", "icc");
-    json_put_u64(doc, doc->root, "bytes", bytes);
-    json_put_u64(doc, doc->root, "blocks", result->blocks);
-    json_put_u64(doc, doc->root, "rank_low", result->rank_low);
-    json_put_u64(doc, doc->root, "rank_high", result->rank_high);
-    json_put_u64(doc, doc->root, "exact", result->exact);
-    json_put_u64(doc, doc->root, "frozen", result->frozen);
-    return json_print(doc, error);
+    ousac_json_put_text(doc, doc->root, "file", output);
+    ousac_json_put_text(doc, doc->root, "format", "icc");
+    ousac_json_put_u64(doc, doc->root, "bytes", bytes);
+    ousac_json_put_u64(doc, doc->root, "blocks", result->blocks);
+    ousac_json_put_u64(doc, doc->root, "rank_low", result->rank_low);
+    ousac_json_put_u64(doc, doc->root, "rank_high", result->rank_high);
+    ousac_json_put_u64(doc, doc->root, "exact", result->exact);
+    ousac_json_put_u64(doc, doc->root, "frozen", result->frozen);
+    return cli_json_print(doc, error);
 }
 
 /* The output, or the usual name inside it where it is a directory. */
@@ -90,15 +93,15 @@ static ousac_status icc_path(const char *output, char **path, ousac_error *error
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status run_icc(const cli_common *common, export_request *request, json_doc *doc,
+static ousac_status run_icc(const cli_common *common, export_request *request, ousac_json_doc *doc,
                             ousac_error *error) {
-    export_icc_result result = {0};
+    ousac_export_icc_result result = {0};
     char *path = NULL;
     ousac_status status = icc_path(request->output, &path, error);
     request->factors.bundle = request->input;
     request->factors.output = path;
     if (!status)
-        status = export_icc(&request->factors, &result, error);
+        status = ousac_export_icc(&request->factors, &result, error);
     if (!status)
         status = print_icc(common, path, &result, doc, error);
     ousac_free(path);
@@ -106,7 +109,7 @@ static ousac_status run_icc(const cli_common *common, export_request *request, j
 }
 
 static ousac_status check(const export_request *request, size_t positionals, ousac_error *error) {
-    const export_icc_request *icc = &request->factors;
+    const ousac_export_icc_request *icc = &request->factors;
     if (request->safetensors + request->icc != 1)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expects one of --safetensors and --icc");
     if (positionals != 1)
@@ -118,47 +121,43 @@ static ousac_status check(const export_request *request, size_t positionals, ous
     return OUSAC_STATUS_OK;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    export_request request = {.factors = {.model = {.use = OUSAC_MODEL_FACTORS}}};
-    const cli_option options[] = {{"safetensors", 0, CLI_FLAG, &request.safetensors, 0, 0, 0, NULL,
-                                   "all tensors and metadata of an .oca archive as a safetensors file"},
-                                  {"icc", 0, CLI_FLAG, &request.icc, 0, 0, 0, NULL,
-                                   "the factors of a bundle as the code of ICC loads them (.pt)"},
-                                  {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE",
-                                   "file to write; with --icc also a directory"},
-                                  {"plan", 0, CLI_TEXT, &request.factors.plan, 0, 0, 0, "NAME",
-                                   "of --icc: whose ranks (default: the bundle's default plan)"},
-                                  {"rank", 0, CLI_SIZE, &request.factors.rank, 1, 1 << 20, 0, "R",
-                                   "of --icc: this rank in every layer, instead of a plan"},
-                                  {"model", 'm', CLI_TEXT, &request.factors.model.path, 0, 0, 0, "FILE",
-                                   "of --icc: checkpoint, for layers that the plan computes exactly"},
-                                  {"config", 0, CLI_TEXT, &request.factors.model.config, 0, 0, 0, "FILE",
-                                   "of --model: its config.json (default: beside the checkpoint)"},
-                                  {"heads", 0, CLI_SIZE, &request.factors.model.heads, 1, 4096, 0, "N",
-                                   "of --model: attention heads (default: from the config)"},
-                                  {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
-    json_doc doc;
+#define AT(member) offsetof(export_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"safetensors", 0, CLI_FLAG, AT(safetensors), NULL, NULL,
+     "all tensors and metadata of an .oca archive as a safetensors file", 0, 0},
+    {"icc", 0, CLI_FLAG, AT(icc), NULL, NULL,
+     "the factors of a bundle as the code of ICC loads them (.pt)", 0, 0},
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "file to write; with --icc also a directory", 0, 0},
+    {"plan", 0, CLI_TEXT, AT(factors.plan), "NAME", NULL,
+     "of --icc: whose ranks (default: the bundle's default plan)", 0, 0},
+    {"rank", 0, CLI_SIZE, AT(factors.rank), "R", NULL,
+     "of --icc: this rank in every layer, instead of a plan", 1, 1 << 20},
+    {"model", 'm', CLI_INPUT, AT(factors.model.path), "FILE", NULL,
+     "of --icc: checkpoint, for layers that the plan computes exactly", 0, 0},
+    {"config", 0, CLI_INPUT, AT(factors.model.config), "FILE", NULL,
+     "of --model: its config.json (default: beside the checkpoint)", 0, 0},
+    {"heads", 0, CLI_SIZE, AT(factors.model.heads), "N", NULL,
+     "of --model: attention heads (default: from the config)", 1, 4096},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && done)
-        return EXIT_OK;
-    json_begin(&doc);
-    if (!status)
-        status = check(&request, positionals, &error);
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    export_request *request = values;
+    ousac_json_doc doc;
+    request->factors.model.use = OUSAC_MODEL_FACTORS;
+    ousac_json_begin(&doc);
+    ousac_status status = check(request, call->file_count, error);
     if (!status) {
-        request.input = argv[1];
-        request.factors.uniform = request.factors.rank > 0;
-        cli_catch_signals();
-        status = request.icc ? run_icc(&common, &request, &doc, &error)
-                             : run_safetensors(&common, &request, &doc, &error);
+        request->input = call->files[0];
+        request->factors.uniform = request->factors.rank > 0;
+        status = request->icc ? run_icc(&call->common, request, &doc, error)
+                              : run_safetensors(&call->common, request, &doc, error);
     }
-    int code = status ? cli_report_error(command, &common, &error) : EXIT_OK;
-    json_end(&doc);
-    return code;
+    ousac_json_end(&doc);
+    return status;
 }
 
 const cli_command command_export = {
@@ -178,5 +177,10 @@ const cli_command command_export = {
     .example = "build/ousac export --safetensors build/demo/bundle.oca -o build/demo/bundle.safetensors\n"
                "build/ousac export --icc build/demo/bundle.oca --model data/shapes-dit/model.safetensors \\\n"
                "    -o build/demo/0000000.pt",
+    .options = options,
+    .request_size = sizeof(export_request),
+    .arguments_least = 1,
+    .arguments_most = 1,
+    .expects = "expects one file",
     .run = run,
 };

@@ -1,21 +1,19 @@
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/exchange.h"
 #include "formats/json_build.h"
 #include "tools/cli/describe.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
 static ousac_status import(const cli_common *common, const char *input, const char *output,
-                           const char *codec_name, json_doc *doc, ousac_error *error) {
+                           ousac_oca_codec codec, ousac_json_doc *doc, ousac_error *error) {
     char size[DESCRIBE_BYTES];
     struct stat info;
     ousac_exchange_counts counts = {0};
-    ousac_oca_codec codec = OUSAC_OCA_CODEC_RAW;
-    if (ousac_oca_codec_parse(&codec, codec_name))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--codec: \"%s\"; expected raw, zstd or shuffle+zstd",
-                          codec_name);
     ousac_status status = ousac_import_safetensors(input, output, codec, &counts, error);
     if (status)
         return status;
@@ -27,39 +25,37 @@ static ousac_status import(const cli_common *common, const char *input, const ch
                counts.metadata, size);
         return OUSAC_STATUS_OK;
     }
-    json_put_text(doc, doc->root, "file", output);
-    json_put_u64(doc, doc->root, "bytes", (uint64_t)info.st_size);
-    json_put_u64(doc, doc->root, "tensors", counts.tensors);
-    json_put_u64(doc, doc->root, "metadata", counts.metadata);
-    return json_print(doc, error);
+    ousac_json_put_text(doc, doc->root, "file", output);
+    ousac_json_put_u64(doc, doc->root, "bytes", (uint64_t)info.st_size);
+    ousac_json_put_u64(doc, doc->root, "tensors", counts.tensors);
+    ousac_json_put_u64(doc, doc->root, "metadata", counts.metadata);
+    return cli_json_print(doc, error);
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    const char *output = NULL, *codec = "raw";
-    const cli_option options[] = {
-        {"output", 'o', CLI_TEXT, &output, 0, 0, 1, "FILE", "archive to write (.oca)"},
-        {"codec", 0, CLI_TEXT, &codec, 0, 0, 0, "NAME",
-         "raw, zstd or shuffle+zstd, where the file does not say how it was stored (default raw)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
-    json_doc doc;
+typedef struct import_request {
+    const char *output;
+    ousac_oca_codec codec;
+} import_request;
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && done)
-        return EXIT_OK;
-    json_begin(&doc);
-    if (!status && positionals != 1)
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects one file, not %zu", positionals);
-    if (!status) {
-        cli_catch_signals();
-        status = import(&common, argv[1], output, codec, &doc, &error);
-    }
-    int code = status ? cli_report_error(command, &common, &error) : EXIT_OK;
-    json_end(&doc);
-    return code;
+#define AT(member) offsetof(import_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "archive to write (.oca)", 0, 0},
+    {"codec", 0, CLI_CHOICE, AT(codec), "raw|zstd|shuffle+zstd", "raw",
+     "where the file does not say how it was stored", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
+
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    const import_request *request = values;
+    ousac_json_doc doc;
+    ousac_json_begin(&doc);
+    const ousac_status status =
+        import(&call->common, call->files[0], request->output, request->codec, &doc, error);
+    ousac_json_end(&doc);
+    return status;
 }
 
 const cli_command command_import = {
@@ -75,5 +71,10 @@ const cli_command command_import = {
     .example = "build/ousac export --safetensors build/demo/bundle.oca -o build/demo/bundle.safetensors\n"
                "build/ousac import build/demo/bundle.safetensors -o build/demo/again.oca\n"
                "build/ousac diff build/demo/bundle.oca build/demo/again.oca",
+    .options = options,
+    .request_size = sizeof(import_request),
+    .arguments_least = 1,
+    .arguments_most = 1,
+    .expects = "expects one file",
     .run = run,
 };

@@ -1,7 +1,9 @@
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "tools/show/inspect.h"
 
+#include <stddef.h>
 #include <stdio.h>
 
 static ousac_status inspect(inspection *in, ousac_error *error) {
@@ -14,9 +16,9 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
         return status;
     }
     if (in->common->json) {
-        json_put_text(&in->doc, in->doc.root, "file", in->path);
-        json_put_text(&in->doc, in->doc.root, "kind", file_kind_name(kind));
-        json_put_u64(&in->doc, in->doc.root, "bytes", in->bytes);
+        ousac_json_put_text(&in->doc, in->doc.root, "file", in->path);
+        ousac_json_put_text(&in->doc, in->doc.root, "kind", file_kind_name(kind));
+        ousac_json_put_u64(&in->doc, in->doc.root, "bytes", in->bytes);
     } else if (kind != FILE_KIND_UNKNOWN) {
         describe_bytes(size, in->bytes);
         printf("%s: %s, %s\n", in->path, file_kind_name(kind), size);
@@ -41,38 +43,29 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
                       "%s: neither an .oca archive, nor a safetensors file, nor a schedule", in->path);
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    cli_common common;
-    inspection in = {.common = &common};
-    const cli_option options[] = {{"tensors", 0, CLI_FLAG, &in.tensors, 0, 0, 0, NULL,
-                                   "list every tensor: dtype, shape, codec, size, compression ratio"},
-                                  {"heads", 0, CLI_SIZE, &in.heads, 1, 4096, 0, "N",
-                                   "of a checkpoint: attention heads, where config.json lacks them"},
-                                  {"config", 0, CLI_TEXT, &in.config, 0, 0, 0, "FILE",
-                                   "of a checkpoint: its config.json (default: beside it)"},
-                                  {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(inspection, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"tensors", 0, CLI_FLAG, AT(tensors), NULL, NULL,
+     "list every tensor: dtype, shape, codec, size, compression ratio", 0, 0},
+    {"heads", 0, CLI_SIZE, AT(heads), "N", NULL,
+     "of a checkpoint: attention heads, where config.json lacks them", 1, 4096},
+    {"config", 0, CLI_INPUT, AT(config), "FILE", NULL,
+     "of a checkpoint: its config.json (default: beside it)", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (status == OUSAC_STATUS_OK && done) {
-        return EXIT_OK;
-    }
-    json_begin(&in.doc);
-    if (status == OUSAC_STATUS_OK && positionals != 1) {
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects one file, not %zu", positionals);
-    }
-    if (status == OUSAC_STATUS_OK) {
-        in.path = argv[1];
-        status = inspect(&in, &error);
-    }
-    if (status == OUSAC_STATUS_OK && common.json) {
-        status = json_print(&in.doc, &error);
-    }
-    int code = status == OUSAC_STATUS_OK ? EXIT_OK : cli_report_error(command, &common, &error);
-    json_end(&in.doc);
-    return code;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    inspection *in = values;
+    in->common = &call->common;
+    in->path = call->files[0];
+    ousac_json_begin(&in->doc);
+    ousac_status status = inspect(in, error);
+    if (!status && call->common.json)
+        status = cli_json_print(&in->doc, error);
+    ousac_json_end(&in->doc);
+    return status;
 }
 
 const cli_command command_inspect = {
@@ -89,5 +82,10 @@ const cli_command command_inspect = {
     .example = "build/ousac inspect data/schedules/sparse.json\n"
                "build/ousac inspect build/demo/bundle.oca\n"
                "build/ousac inspect --tensors --json data/shapes-dit/model.safetensors",
+    .options = options,
+    .request_size = sizeof(inspection),
+    .arguments_least = 1,
+    .arguments_most = 1,
+    .expects = "expects one file",
     .run = run,
 };

@@ -1,3 +1,5 @@
+#include "profile/files/archive.h"
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/json_build.h"
@@ -6,6 +8,7 @@
 #include "tools/cli/describe.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +21,13 @@ typedef struct input {
 typedef struct merge_work {
     input *inputs;
     size_t count;
-    json_doc runs; /* {"run": [...]}: what each part cost */
+    ousac_json_doc runs; /* {"run": [...]}: what each part cost */
     ousac_profile *sum;
 } merge_work;
 
 /* Adds what the parts of `text` cost: an object of one run, or the array of a profile that was merged before.
  */
-static void add_runs(json_doc *runs, cJSON *array, const char *text) {
+static void add_runs(ousac_json_doc *runs, cJSON *array, const char *text) {
     cJSON *parsed = cJSON_Parse(text);
 
     if (cJSON_IsArray(parsed)) {
@@ -37,7 +40,7 @@ static void add_runs(json_doc *runs, cJSON *array, const char *text) {
             }
         }
     } else {
-        json_put_parsed(runs, array, NULL, text);
+        ousac_json_put_parsed(runs, array, NULL, text);
     }
     cJSON_Delete(parsed);
 }
@@ -49,7 +52,7 @@ static ousac_status read_order(merge_work *work, char **argv, ousac_error *error
 
     for (size_t i = 0; i < work->count; i++) {
         input next = {argv[i], 0};
-        ousac_status status = archive_open_any(&file, next.path, error);
+        ousac_status status = ousac_archive_open_any(&file, next.path, error);
         if (status != OUSAC_STATUS_OK) {
             return status;
         }
@@ -70,7 +73,7 @@ static ousac_status read_order(merge_work *work, char **argv, ousac_error *error
 
 static ousac_status read_run(merge_work *work, cJSON *array, const char *path, ousac_error *error) {
     oca_file *file = NULL;
-    ousac_status status = archive_open_any(&file, path, error);
+    ousac_status status = ousac_archive_open_any(&file, path, error);
 
     if (status == OUSAC_STATUS_OK) {
         const char *run = oca_metadata(file, "run");
@@ -87,8 +90,8 @@ static ousac_status merge(merge_work *work, char **argv, const char *output, ous
     ousac_profile *part = NULL;
     char *run_text = NULL;
 
-    json_begin(&work->runs);
-    cJSON *array = json_put_array(&work->runs, work->runs.root, "run");
+    ousac_json_begin(&work->runs);
+    cJSON *array = ousac_json_put_array(&work->runs, work->runs.root, "run");
     work->inputs = ousac_calloc(work->count, sizeof *work->inputs);
     if (work->inputs == NULL) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu inputs", work->count);
@@ -97,7 +100,7 @@ static ousac_status merge(merge_work *work, char **argv, const char *output, ous
     status = read_order(work, argv, error);
     for (size_t i = 0; status == OUSAC_STATUS_OK && i < work->count; i++) {
         const char *path = work->inputs[i].path;
-        if (cli_stop) {
+        if (ousac_stop_asked(&cli_stop)) {
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted before %s was added", path);
             break;
         }
@@ -136,7 +139,7 @@ static ousac_status report(const merge_work *work, const cli_common *common, con
                            ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     char digest[OUSAC_DIGEST_CHARS], ranges[DESCRIBE_LINE_BYTES];
-    json_doc doc = {NULL, 0};
+    ousac_json_doc doc = {NULL, 0};
 
     if (!common->json) {
         describe_ranges(ranges, work->sum->ranges, work->sum->range_count);
@@ -144,52 +147,47 @@ static ousac_status report(const merge_work *work, const cli_common *common, con
                ousac_profile_samples(work->sum), ranges);
         return status;
     }
-    json_begin(&doc);
+    ousac_json_begin(&doc);
     ousac_profile_digest(work->sum, digest);
-    json_put_text(&doc, doc.root, "file", output);
-    json_put_text(&doc, doc.root, "digest", digest);
-    json_put_u64(&doc, doc.root, "profiles", work->count);
-    json_put_u64(&doc, doc.root, "samples", ousac_profile_samples(work->sum));
-    cJSON *array = json_put_array(&doc, doc.root, "ranges");
+    ousac_json_put_text(&doc, doc.root, "file", output);
+    ousac_json_put_text(&doc, doc.root, "digest", digest);
+    ousac_json_put_u64(&doc, doc.root, "profiles", work->count);
+    ousac_json_put_u64(&doc, doc.root, "samples", ousac_profile_samples(work->sum));
+    cJSON *array = ousac_json_put_array(&doc, doc.root, "ranges");
     for (size_t i = 0; i < work->sum->range_count; i++) {
         const ousac_sample_range *range = &work->sum->ranges[i];
-        cJSON *pair = json_put_array(&doc, array, NULL);
-        json_put_u64(&doc, pair, NULL, range->first);
-        json_put_u64(&doc, pair, NULL, range->first + range->count);
+        cJSON *pair = ousac_json_put_array(&doc, array, NULL);
+        ousac_json_put_u64(&doc, pair, NULL, range->first);
+        ousac_json_put_u64(&doc, pair, NULL, range->first + range->count);
     }
-    status = json_print(&doc, error);
-    json_end(&doc);
+    status = cli_json_print(&doc, error);
+    ousac_json_end(&doc);
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    const char *output = NULL;
-    const cli_option options[] = {{"output", 'o', CLI_TEXT, &output, 0, 0, 1, "FILE", "profile to write"},
-                                  {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    merge_work work = {0};
-    int done = 0;
+typedef struct merge_request {
+    const char *output;
+} merge_request;
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &work.count, &done, &error);
-    if (status == OUSAC_STATUS_OK && done) {
-        return EXIT_OK;
-    }
-    if (status == OUSAC_STATUS_OK && work.count < 2) {
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects at least two profiles, not %zu", work.count);
-    }
-    if (status == OUSAC_STATUS_OK) {
-        cli_catch_signals();
-        status = merge(&work, argv + 1, output, &error);
-    }
-    if (status == OUSAC_STATUS_OK) {
-        status = report(&work, &common, output, &error);
-    }
-    int code = status == OUSAC_STATUS_OK ? EXIT_OK : cli_report_error(command, &common, &error);
+#define AT(member) offsetof(merge_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "profile to write", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
+
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    const merge_request *request = values;
+    merge_work work = {.count = call->file_count};
+    ousac_status status = merge(&work, call->files, request->output, error);
+    if (!status)
+        status = report(&work, &call->common, request->output, error);
     ousac_profile_free(work.sum);
     ousac_free(work.inputs);
-    json_end(&work.runs);
-    return code;
+    ousac_json_end(&work.runs);
+    return status;
 }
 
 const cli_command command_merge = {
@@ -207,5 +205,10 @@ const cli_command command_merge = {
                "        -o /tmp/part$first.oca\n"
                "done\n"
                "build/ousac merge -o /tmp/whole.oca /tmp/part0.oca /tmp/part4.oca",
+    .options = options,
+    .request_size = sizeof(merge_request),
+    .arguments_least = 2,
+    .arguments_most = SIZE_MAX,
+    .expects = "expects at least two profiles",
     .run = run,
 };

@@ -1,24 +1,28 @@
 #include "calib/cost.h"
+#include "formats/exchange.h"
 #include "pipeline/memory_stages.h"
-#include "pipeline/pipeline.h"
+#include "tools/cli/options.h"
+#include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
+#include "tools/show/show.h"
 
 #include "formats/memory.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 typedef struct pack_request {
-    pipeline_model_options model;
-    const char *profile, *factors, *output;
+    ousac_session_model model;
+    const char *profile, *output;
     const char *plan;
     char **more; /* further plans */
     size_t more_count;
-    pipeline_storage storage;
+    options_storage storage;
     ousac_method made_of;
     int keep_all, force;
-    memory_options memory;
+    ousac_memory_options memory;
 } pack_request;
 
 /* The plans of a bundle, checked to be of the profile. */
@@ -48,7 +52,7 @@ static ousac_status load_plans(const cli_common *common, const pack_request *req
 }
 
 static ousac_status report(const cli_common *common, const pack_request *request, ousac_plan *const *plans,
-                           size_t count, json_doc *doc, ousac_error *error) {
+                           size_t count, ousac_json_doc *doc, ousac_error *error) {
     struct stat info;
     cJSON *list = NULL;
 
@@ -56,51 +60,51 @@ static ousac_status report(const cli_common *common, const pack_request *request
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: written, but cannot be read", request->output);
     if (!common->json) {
         printf("%s: %zu plan%s, factors in %s (%s), %.1f kB, verified\n", request->output, count,
-               count == 1 ? "" : "s", request->storage.dtype_name, request->storage.codec_name,
-               1e-3 * (double)info.st_size);
+               count == 1 ? "" : "s", options_dtype_name(&request->storage),
+               ousac_oca_codec_name(request->storage.codec), 1e-3 * (double)info.st_size);
         for (size_t i = 0; i < count; i++)
             printf("  %-16s %-10s cached step %.3f %%; %s\n", plans[i]->name, plans[i]->method,
                    100 * plans[i]->cached_step, plans[i]->note);
         return OUSAC_STATUS_OK;
     }
-    json_put_text(doc, doc->root, "file", request->output);
-    json_put_u64(doc, doc->root, "bytes", (uint64_t)info.st_size);
-    json_put_text(doc, doc->root, "dtype", request->storage.dtype_name);
-    json_put_text(doc, doc->root, "codec", request->storage.codec_name);
-    json_put_text(doc, doc->root, "factors", ousac_method_name(request->made_of));
-    json_put_bool(doc, doc->root, "verified", 1);
-    list = json_put_array(doc, doc->root, "plans");
+    ousac_json_put_text(doc, doc->root, "file", request->output);
+    ousac_json_put_u64(doc, doc->root, "bytes", (uint64_t)info.st_size);
+    ousac_json_put_text(doc, doc->root, "dtype", options_dtype_name(&request->storage));
+    ousac_json_put_text(doc, doc->root, "codec", ousac_oca_codec_name(request->storage.codec));
+    ousac_json_put_text(doc, doc->root, "factors", ousac_method_name(request->made_of));
+    ousac_json_put_bool(doc, doc->root, "verified", 1);
+    list = ousac_json_put_array(doc, doc->root, "plans");
     for (size_t i = 0; i < count; i++) {
-        cJSON *item = json_put_object(doc, list, NULL);
-        json_put_text(doc, item, "name", plans[i]->name);
-        json_put_text(doc, item, "method", plans[i]->method);
-        json_put_real(doc, item, "cached_step", plans[i]->cached_step);
-        json_put_text(doc, item, "note", plans[i]->note);
+        cJSON *item = ousac_json_put_object(doc, list, NULL);
+        ousac_json_put_text(doc, item, "name", plans[i]->name);
+        ousac_json_put_text(doc, item, "method", plans[i]->method);
+        ousac_json_put_real(doc, item, "cached_step", plans[i]->cached_step);
+        ousac_json_put_text(doc, item, "note", plans[i]->note);
     }
-    return json_print(doc, error);
+    return cli_json_print(doc, error);
 }
 
-/* A memory_list; self is a memory_packing. */
-static void list_phases(const void *self, memory_plan *plan) {
-    memory_list_packing(plan, self);
+/* An ousac_memory_list; self is an ousac_memory_packing. */
+static void list_phases(const void *self, ousac_memory_plan *plan) {
+    ousac_memory_list_packing(plan, self);
 }
 
 /* How much memory it will take, and with how many threads; *done is 1 where that was all that was asked. */
 static ousac_status plan_memory(cli_common *common, const pack_request *request, const ousac_profile *profile,
                                 ousac_plan *const *plans, size_t count, int *done, ousac_error *error) {
     const ousac_arch *arch = &profile->arch;
-    pipeline_model_options shapes = request->model;
-    memory_allocating from = {.schedule = &profile->schedule, .made_of = request->made_of};
-    memory_packing packing = {.from = &from};
-    memory_plan plan;
+    ousac_session_model shapes = request->model;
+    ousac_memory_allocating from = {.schedule = &profile->schedule, .made_of = request->made_of};
+    ousac_memory_packing packing = {.from = &from};
+    ousac_memory_plan plan;
     ousac_model *model = NULL;
     size_t *rank_max = NULL;
     int wanted = 0;
-    ousac_status status = memory_parse(&request->memory, &plan, &wanted, error);
+    ousac_status status = ousac_memory_parse(&request->memory, &plan, &wanted, error);
     if (status || !wanted)
         return status;
     shapes.use = OUSAC_MODEL_SHAPES;
-    status = pipeline_load_model(&model, &shapes, error);
+    status = cli_load_model(&model, &shapes, error);
     if (status)
         goto done;
     rank_max = ousac_calloc(arch->site_count, sizeof *rank_max);
@@ -115,12 +119,12 @@ static ousac_status plan_memory(cli_common *common, const pack_request *request,
                 rank_max[s] = plans[i]->rank[s];
     from.model = model;
     packing.rank_max = request->keep_all ? NULL : rank_max;
-    status = memory_fit(&plan, common, 0, 0, list_phases, &packing, error);
+    status = ousac_memory_fit(&plan, common->threads, 0, 0, list_phases, &packing, error);
     if (status)
         goto done;
     common->threads = plan.threads;
     *done = request->memory.dry_run;
-    memory_file(&plan, request->output);
+    ousac_memory_file(&plan, request->output);
     if (*done)
         status = memory_print(&plan, common, "pack", error);
 done:
@@ -135,11 +139,11 @@ static ousac_status execute(cli_common *common, const pack_request *request, ous
     ousac_model *model = NULL;
     ousac_profile *profile = NULL;
     ousac_plan **plans = NULL;
-    pipeline_ranges pilots;
-    json_doc doc;
+    ousac_used_ranges pilots;
+    ousac_json_doc doc;
     ousac_status status = OUSAC_STATUS_OK;
 
-    json_begin(&doc);
+    ousac_json_begin(&doc);
     plans = ousac_calloc(count, sizeof *plans);
     if (!plans) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu plans", count);
@@ -147,24 +151,25 @@ static ousac_status execute(cli_common *common, const pack_request *request, ous
     }
     status = ousac_profile_open(&profile, request->profile, error);
     if (!status)
-        status = pipeline_read_pilots(request->profile, &pilots, error);
+        status = ousac_provenance_read_pilots(request->profile, &pilots, error);
     if (!status)
         status = load_plans(common, request, profile, &profile->arch, plans, count, error);
     if (!status)
         status = plan_memory(common, request, profile, plans, count, &done, error);
     if (status || done)
         goto done;
-    status = pipeline_load_model(&model, &request->model, error);
+    status = cli_load_model(&model, &request->model, error);
     if (status)
         goto done;
-    const pipeline_runs runs = {common, model, profile->identity.seed, profile->identity.micro_batch};
-    status = pipeline_pack_stream(request->output, &runs, profile, &pilots, request->made_of,
-                                  (const ousac_plan *const *)plans, count, &request->storage,
-                                  request->keep_all, error);
+    const ousac_session session =
+        cli_session(common, model, profile->identity.seed, profile->identity.micro_batch);
+    const ousac_pack_storage storage = options_pack_storage(&request->storage);
+    status = ousac_pack_stream(request->output, &session, profile, &pilots, request->made_of,
+                               (const ousac_plan *const *)plans, count, &storage, request->keep_all, error);
     if (!status)
         status = report(common, request, plans, count, &doc, error);
 done:
-    json_end(&doc);
+    ousac_json_end(&doc);
     for (size_t i = 0; plans && i < count; i++)
         ousac_plan_free(plans[i]);
     ousac_free(plans);
@@ -173,47 +178,37 @@ done:
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    pack_request request = {.model = {.use = OUSAC_MODEL_FACTORS}, .factors = "delta-cov"};
-    const cli_option options[] = {
-        PIPELINE_MODEL_OPTIONS(&request.model),
-        PIPELINE_DEVICE_OPTION(&request.model.device),
-        {"profile", 'p', CLI_TEXT, &request.profile, 0, 0, 1, "FILE",
-         "profile that the plans were made from (.oca)"},
-        {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "FILE", "plan (.oca); further plans as arguments"},
-        PIPELINE_STORAGE_OPTIONS(&request.storage),
-        PIPELINE_FACTORS_OPTION(&request.factors),
-        {"keep-all", 0, CLI_FLAG, &request.keep_all, 0, 0, 0, NULL,
-         "store every direction below the dense rank, for plans to come"},
-        {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
-         "take plans of another profile of the same sites"},
-        MEMORY_OPTIONS(&request.memory),
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "bundle to write (.oca)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(pack_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    OPTIONS_MODEL(AT(model)),
+    OPTIONS_DEVICE(AT(model)),
+    {"profile", 'p', CLI_INPUT, AT(profile), "FILE", CLI_REQUIRED,
+     "profile that the plans were made from (.oca)", 0, 0},
+    {"plan", 0, CLI_INPUT, AT(plan), "FILE", NULL,
+     "plan (.oca); further plans as arguments", 0, 0},
+    OPTIONS_STORAGE(AT(storage)),
+    OPTIONS_FACTORS(AT(made_of)),
+    {"keep-all", 0, CLI_FLAG, AT(keep_all), NULL, NULL,
+     "store every direction below the dense rank, for plans to come", 0, 0},
+    {"force", 0, CLI_FLAG, AT(force), NULL, NULL,
+     "take plans of another profile of the same sites", 0, 0},
+    OPTIONS_MEMORY(AT(memory)),
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "bundle to write (.oca)", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && !done) {
-        request.more = argv + 1;
-        request.more_count = positionals;
-        if (positionals == 0 && !request.plan)
-            status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
-                                "expected at least one plan, by --plan or as an argument");
-    }
-    if (!status && !done)
-        status = pipeline_storage_parse(&request.storage, &error);
-    if (!status && !done)
-        status = pipeline_factors_parse(&request.made_of, request.factors, &error);
-    if (!status && !done)
-        status = pipeline_check_output(request.output, &error);
-    if (!status && !done) {
-        cli_catch_signals();
-        status = execute(&common, &request, &error);
-    }
-    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    pack_request *request = values;
+    request->more = call->files;
+    request->more_count = call->file_count;
+    request->model.use = OUSAC_MODEL_FACTORS;
+    if (call->file_count == 0 && !request->plan)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "expected at least one plan, by --plan or as an argument");
+    return execute(&call->common, request, error);
 }
 
 const cli_command command_pack = {
@@ -231,5 +226,10 @@ const cli_command command_pack = {
                "    --profile build/demo/profile.oca --plan build/demo/plan.oca \\\n"
                "    --dtype bf16 -o build/demo/bundle-bf16.oca\n"
                "build/ousac verify build/demo/bundle-bf16.oca",
+    .options = options,
+    .request_size = sizeof(pack_request),
+    .arguments_least = 0,
+    .arguments_most = SIZE_MAX,
+    .expects = "expects plans",
     .run = run,
 };

@@ -1,17 +1,19 @@
-#include "pipeline/pipeline.h"
 #include "pipeline/place.h"
+#include "tools/cli/options.h"
+#include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 typedef struct place_request {
-    pipeline_model_options model;
+    ousac_session_model model;
     const char *schedule, *name, *output;
-    pipeline_budget budget;
-    place_options search;
+    ousac_budget budget;
+    ousac_place_options search;
     size_t period, micro_batch;
     uint64_t seed;
 } place_request;
@@ -42,20 +44,20 @@ static void print_row(const char *name, double predicted, double error, const ou
            100 * cost->cached_step, 100 * cost->total, predicted, error, written ? "  <- written" : "");
 }
 
-static void put_row(json_doc *doc, cJSON *object, const char *key, double predicted, double error,
+static void put_row(ousac_json_doc *doc, cJSON *object, const char *key, double predicted, double error,
                     const ousac_cost_total *cost) {
-    cJSON *item = json_put_object(doc, object, key);
-    json_put_real(doc, item, "predicted_error", predicted);
-    json_put_real(doc, item, "relative_error", error);
-    json_put_real(doc, item, "cached_step", cost->cached_step);
-    json_put_real(doc, item, "total", cost->total);
-    json_put_u64(doc, item, "forwards_full", cost->forwards_full);
-    json_put_u64(doc, item, "forwards_cached", cost->forwards_cached);
+    cJSON *item = ousac_json_put_object(doc, object, key);
+    ousac_json_put_real(doc, item, "predicted_error", predicted);
+    ousac_json_put_real(doc, item, "relative_error", error);
+    ousac_json_put_real(doc, item, "cached_step", cost->cached_step);
+    ousac_json_put_real(doc, item, "total", cost->total);
+    ousac_json_put_u64(doc, item, "forwards_full", cost->forwards_full);
+    ousac_json_put_u64(doc, item, "forwards_cached", cost->forwards_cached);
 }
 
-static ousac_status tell(const cli_common *common, const place_request *request, const place_result *result,
-                         ousac_error *error) {
-    json_doc doc;
+static ousac_status tell(const cli_common *common, const place_request *request,
+                         const ousac_place_result *result, ousac_error *error) {
+    ousac_json_doc doc;
     if (!common->json) {
         printf("%-8s %6s %7s %14s %16s %12s %12s\n", "", "full", "cached", "cached step, %", "of constant, %",
                "predicted", "end to end");
@@ -69,33 +71,33 @@ static ousac_status tell(const cli_common *common, const place_request *request,
                request->output, result->schedule.name);
         return OUSAC_STATUS_OK;
     }
-    json_begin(&doc);
-    json_put_text(&doc, doc.root, "file", request->output);
-    json_put_text(&doc, doc.root, "written", result->placed ? "placed" : "even");
-    json_put_u64(&doc, doc.root, "rank", result->rank);
-    json_put_bool(&doc, doc.root, "forecast", result->forecast);
+    ousac_json_begin(&doc);
+    ousac_json_put_text(&doc, doc.root, "file", request->output);
+    ousac_json_put_text(&doc, doc.root, "written", result->placed ? "placed" : "even");
+    ousac_json_put_u64(&doc, doc.root, "rank", result->rank);
+    ousac_json_put_bool(&doc, doc.root, "forecast", result->forecast);
     put_row(&doc, doc.root, "even", result->even_predicted, result->even_error, &result->even_cost);
     put_row(&doc, doc.root, "placed", result->predicted, result->error, &result->cost);
-    cJSON *steps = json_put_array(&doc, doc.root, "evaluations");
+    cJSON *steps = ousac_json_put_array(&doc, doc.root, "evaluations");
     for (size_t i = 0; i < result->step_count; i++) {
-        const place_step *step = &result->steps[i];
-        cJSON *item = json_put_object(&doc, steps, NULL);
-        json_put_text(&doc, item, "kind", step->kind);
-        json_put_u64(&doc, item, "full", step->full);
-        json_put_u64(&doc, item, "rank", step->rank);
-        json_put_real(&doc, item, "predicted_error", step->predicted);
-        json_put_real(&doc, item, "relative_error", step->error);
+        const ousac_place_step *step = &result->steps[i];
+        cJSON *item = ousac_json_put_object(&doc, steps, NULL);
+        ousac_json_put_text(&doc, item, "kind", step->kind);
+        ousac_json_put_u64(&doc, item, "full", step->full);
+        ousac_json_put_u64(&doc, item, "rank", step->rank);
+        ousac_json_put_real(&doc, item, "predicted_error", step->predicted);
+        ousac_json_put_real(&doc, item, "relative_error", step->error);
     }
-    json_put_real(&doc, doc.root, "wall_s", result->seconds);
-    const ousac_status status = json_print(&doc, error);
-    json_end(&doc);
+    ousac_json_put_real(&doc, doc.root, "wall_s", result->seconds);
+    const ousac_status status = cli_json_print(&doc, error);
+    ousac_json_end(&doc);
     return status;
 }
 
 static ousac_status execute(const cli_common *common, const place_request *request, ousac_error *error) {
     ousac_schedule even = {0};
-    place_result result = {0};
-    place_options options = request->search;
+    ousac_place_result result = {0};
+    ousac_place_options options = request->search;
     ousac_model *model = NULL;
     uint64_t macs = 0;
     double step = 0;
@@ -103,79 +105,66 @@ static ousac_status execute(const cli_common *common, const place_request *reque
     ousac_status status = ousac_schedule_load(&even, request->schedule, error);
     if (status)
         goto done;
-    place_evenly(&even, request->period);
+    ousac_place_evenly(&even, request->period);
     if (request->name)
         (void)snprintf(even.name, sizeof even.name, "%s", request->name);
     if ((status = ousac_schedule_validate(&even, request->schedule, error)) ||
-        (status = pipeline_load_model(&model, &request->model, error)) ||
-        (status = pipeline_budget_solve(&model->arch, &even, &request->budget, &macs, &step, error)) ||
-        (status = place_budget(&model->arch, &even, macs, &options.macs, &rank, error)))
+        (status = cli_load_model(&model, &request->model, error)) ||
+        (status = ousac_budget_solve(&model->arch, &even, &request->budget, &macs, &step, error)) ||
+        (status = ousac_place_budget(&model->arch, &even, macs, &options.macs, &rank, error)))
         goto done;
     options.even = &even;
-    const pipeline_runs runs = {common, model, request->seed, request->micro_batch};
-    status = place_search(&runs, &options, &result, error);
+    const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);
+    status = ousac_place_search(&session, &options, &result, error);
     if (!status)
         status = ousac_schedule_save(&result.schedule, request->output, error);
     if (!status)
         status = tell(common, request, &result, error);
 done:
-    place_result_free(&result);
+    ousac_place_result_free(&result);
     ousac_schedule_free(&even);
     ousac_model_free(model);
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    place_request request = {.budget = {NAN, NAN},
-                             .period = PLACE_PERIOD,
-                             .search = {.samples = PLACE_SAMPLES,
-                                        .probe_samples = PLACE_PROBE_SAMPLES,
-                                        .horizon = PLACE_HORIZON,
-                                        .stride = PLACE_STRIDE,
-                                        .evaluations = PLACE_EVALUATIONS},
-                             .micro_batch = PIPELINE_MICRO_BATCH};
-    const cli_option options[] = {
-        PIPELINE_MODEL_OPTIONS(&request.model),
-        PIPELINE_DEVICE_OPTION(&request.model.device),
-        {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 1, "FILE",
-         "schedule whose steps, branches and scales are kept; its gates are not looked at"},
-        {"period", 0, CLI_SIZE, &request.period, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "P",
-         "stay within the cost of a refresh at every P-th step with the budget's ranks (default 3)"},
-        {"full", 0, CLI_SIZE, &request.search.full, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "N",
-         "place N full evaluations, over both branches (default: the number is searched as well)"},
-        PIPELINE_BUDGET_OPTIONS(&request.budget),
-        {"samples", 0, CLI_SIZE, &request.search.samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
-         "calibration samples, from 0; 16 behind them are searched on (default 8)"},
-        {"probe-samples", 0, CLI_SIZE, &request.search.probe_samples, 1, PIPELINE_SAMPLES_MAX, 0, "N",
-         "samples to measure ages and influences on, from 0 (default 8)"},
-        {"horizon", 0, CLI_SIZE, &request.search.horizon, 2, 1000, 0, "N",
-         "a refresh serves fewer than N evaluations of its branch (default 12)"},
-        {"stride", 0, CLI_SIZE, &request.search.stride, 1, 1000, 0, "N",
-         "the influence of every N-th step is measured (default 3)"},
-        {"evaluations", 0, CLI_SIZE, &request.search.evaluations, 2, 1000, 0, "N",
-         "end-to-end runs that the search may spend (default 24)"},
-        {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of noise and labels (default 0)"},
-        {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, PIPELINE_MICRO_BATCH_MAX, 0, "N",
-         "samples computed together (default 4)"},
-        {"name", 0, CLI_TEXT, &request.name, 0, 0, 0, "NAME", "of the schedule (default: as it is)"},
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "schedule to write (.json)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(place_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    OPTIONS_MODEL(AT(model)),
+    OPTIONS_DEVICE(AT(model)),
+    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", CLI_REQUIRED,
+     "schedule whose steps, branches and scales are kept; its gates are not looked at", 0, 0},
+    {"period", 0, CLI_SIZE, AT(period), "P", CLI_TEXT_OF(OUSAC_PLACE_PERIOD),
+     "stay within the cost of a refresh at every P-th step with the budget's ranks", 1, OUSAC_SCHEDULE_STEPS_MAX},
+    {"full", 0, CLI_SIZE, AT(search.full), "N", NULL,
+     "place N full evaluations, over both branches (default: the number is searched as well)", 1, OUSAC_SCHEDULE_STEPS_MAX},
+    OPTIONS_BUDGET(AT(budget)),
+    {"samples", 0, CLI_SIZE, AT(search.samples), "N", CLI_TEXT_OF(OUSAC_PLACE_SAMPLES),
+     "calibration samples, from 0; 16 behind them are searched on", 1, OUSAC_SAMPLES_MAX},
+    {"probe-samples", 0, CLI_SIZE, AT(search.probe_samples), "N", CLI_TEXT_OF(OUSAC_PLACE_PROBE_SAMPLES),
+     "samples to measure ages and influences on, from 0", 1, OUSAC_SAMPLES_MAX},
+    {"horizon", 0, CLI_SIZE, AT(search.horizon), "N", CLI_TEXT_OF(OUSAC_PLACE_HORIZON),
+     "a refresh serves fewer than N evaluations of its branch", 2, 1000},
+    {"stride", 0, CLI_SIZE, AT(search.stride), "N", CLI_TEXT_OF(OUSAC_PLACE_STRIDE),
+     "the influence of every N-th step is measured", 1, 1000},
+    {"evaluations", 0, CLI_SIZE, AT(search.evaluations), "N", CLI_TEXT_OF(OUSAC_PLACE_EVALUATIONS),
+     "end-to-end runs that the search may spend", 2, 1000},
+    OPTIONS_SEED(AT(seed)),
+    OPTIONS_MICRO_BATCH(AT(micro_batch)),
+    {"name", 0, CLI_TEXT, AT(name), "NAME", NULL,
+     "of the schedule (default: as it is)", 0, 0},
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "schedule to write (.json)", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && !done && request.name && strlen(request.name) >= OUSAC_SCHEDULE_NAME_BYTES)
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "--name: expected at most %d bytes",
-                            OUSAC_SCHEDULE_NAME_BYTES - 1);
-    if (!status && !done)
-        status = pipeline_check_output(request.output, &error);
-    if (!status && !done) {
-        cli_catch_signals();
-        status = execute(&common, &request, &error);
-    }
-    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    const place_request *request = values;
+    if (request->name && strlen(request->name) >= OUSAC_SCHEDULE_NAME_BYTES)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--name: expected at most %d bytes",
+                          OUSAC_SCHEDULE_NAME_BYTES - 1);
+    return execute(&call->common, request, error);
 }
 
 const cli_command command_place = {
@@ -198,5 +187,7 @@ const cli_command command_place = {
         "nothing was better than even spacing, that is written.",
     .example = "build/ousac place --model data/shapes-dit/model.safetensors \\\n"
                "    --schedule data/schedules/sparse.json --name placed -o build/demo/placed.json",
+    .options = options,
+    .request_size = sizeof(place_request),
     .run = run,
 };

@@ -1,3 +1,4 @@
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -6,6 +7,7 @@
 #include "tools/report/plot_set.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +71,8 @@ static ousac_status check_given(plot_request *request, const plot_set *set, cons
 }
 
 static ousac_status write_plot(const plot_set *set, plot_id id, const char *directory, const char *ending,
-                               gnuplot_terminal terminal, json_doc *doc, cJSON *files, ousac_error *error) {
+                               gnuplot_terminal terminal, ousac_json_doc *doc, cJSON *files,
+                               ousac_error *error) {
     char *image = NULL, *path = join_texts(directory, plot_info_of(id)->name, ending);
     size_t size = 0;
     ousac_status status = path == NULL
@@ -78,7 +81,7 @@ static ousac_status write_plot(const plot_set *set, plot_id id, const char *dire
     if (!status)
         status = ousac_file_replace(path, image, size, error);
     if (!status)
-        json_put_text(doc, files, NULL, path);
+        ousac_json_put_text(doc, files, NULL, path);
     ousac_free(image);
     ousac_free(path);
     return status;
@@ -122,8 +125,8 @@ static ousac_status print_plot(const plot_set *set, plot_id id, const char *dire
 }
 
 static ousac_status make_plots(const plot_request *request, plot_set *set, const char *directory,
-                               json_doc *doc, ousac_error *error) {
-    cJSON *files = json_put_array(doc, doc->root, "files");
+                               ousac_json_doc *doc, ousac_error *error) {
+    cJSON *files = ousac_json_put_array(doc, doc->root, "files");
     ousac_status status = OUSAC_STATUS_OK;
     /* All tables first: they are there whatever becomes of gnuplot. */
     for (int i = 0; !status && i < PLOT_COUNT; i++)
@@ -132,7 +135,7 @@ static ousac_status make_plots(const plot_request *request, plot_set *set, const
             if (!status && request->output != NULL) {
                 char *path = join_texts(directory, plot_info_of((plot_id)i)->name, ".tsv");
                 if (path != NULL)
-                    json_put_text(doc, files, NULL, path);
+                    ousac_json_put_text(doc, files, NULL, path);
                 ousac_free(path);
             }
         }
@@ -184,10 +187,10 @@ static ousac_status execute(const cli_common *common, plot_request *request, ous
     plot_inputs inputs = {0};
     plot_set set = {0};
     char *scratch = NULL, *directory = NULL;
-    json_doc doc;
+    ousac_json_doc doc;
     ousac_status status = OUSAC_STATUS_OK;
 
-    json_begin(&doc);
+    ousac_json_begin(&doc);
     status = plot_inputs_load(&inputs, request->files, request->file_count, request->plan, error);
     inputs.site = request->site;
     if (!status)
@@ -206,7 +209,7 @@ static ousac_status execute(const cli_common *common, plot_request *request, ous
     if (status || request->output == NULL)
         goto done;
     if (common->json) {
-        status = json_print(&doc, error);
+        status = cli_json_print(&doc, error);
     } else {
         const cJSON *file = NULL;
         cJSON_ArrayForEach(file, cJSON_GetObjectItemCaseSensitive(doc.root, "files"))
@@ -217,48 +220,44 @@ done:
         remove_scratch(scratch);
     ousac_free(scratch);
     ousac_free(directory);
-    json_end(&doc);
+    ousac_json_end(&doc);
     plot_set_free(&set);
     plot_inputs_free(&inputs);
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    plot_request request = {0};
-    const cli_option options[] = {
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 0, "DIR",
-         "write NAME.svg, NAME.png and NAME.tsv there; made where missing"},
-        {"term", 0, CLI_FLAG, &request.term, 0, 0, 0, NULL, "print as text"},
-        {"columns", 0, CLI_SIZE, &request.columns, 60, 1000, 0, "N",
-         "width of the text (default: the terminal's, else 100)"},
-        {"tables", 0, CLI_FLAG, &request.tables, 0, 0, 0, NULL, "write the tables only, without gnuplot"},
-        {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "NAME",
-         "plan in the bundle (default \"default\", or the only one)"},
-        {"site", 0, CLI_TEXT, &request.site, 0, 0, 0, "NAME",
-         "of the plot spectrum (default: the site with the largest share left)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(plot_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"output", 'o', CLI_INTO, AT(output), "DIR", NULL,
+     "write NAME.svg, NAME.png and NAME.tsv there; made where missing", 0, 0},
+    {"term", 0, CLI_FLAG, AT(term), NULL, NULL,
+     "print as text", 0, 0},
+    {"columns", 0, CLI_SIZE, AT(columns), "N", NULL,
+     "width of the text (default: the terminal's, else 100)", 60, 1000},
+    {"tables", 0, CLI_FLAG, AT(tables), NULL, NULL,
+     "write the tables only, without gnuplot", 0, 0},
+    {"plan", 0, CLI_TEXT, AT(plan), "NAME", NULL,
+     "plan in the bundle (default \"default\", or the only one)", 0, 0},
+    {"site", 0, CLI_TEXT, AT(site), "NAME", NULL,
+     "of the plot spectrum (default: the site with the largest share left)", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && !done && positionals < 2)
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
-                            "expects the name of a plot, or all, and at least one file");
-    if (!status && !done && request.output == NULL && (!request.term || request.tables))
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects --output DIR%s",
-                            request.tables ? " for the tables" : ", or --term");
-    if (!status && !done)
-        status = choose_plots(&request, argv[1], &error);
-    if (!status && !done) {
-        if (request.columns == 0)
-            request.columns = terminal_columns();
-        request.files = argv + 2;
-        request.file_count = positionals - 1;
-        status = execute(&common, &request, &error);
-    }
-    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    plot_request *request = values;
+    if (!request->output && (!request->term || request->tables))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expects --output DIR%s",
+                          request->tables ? " for the tables" : ", or --term");
+    const ousac_status status = choose_plots(request, call->files[0], error);
+    if (status)
+        return status;
+    if (request->columns == 0)
+        request->columns = terminal_columns();
+    request->files = call->files + 1;
+    request->file_count = call->file_count - 1;
+    return execute(&call->common, request, error);
 }
 
 const cli_command command_plot = {
@@ -283,5 +282,10 @@ const cli_command command_plot = {
     .example = "build/ousac plot delta build/demo/profile.oca --term\n"
                "build/ousac plot spectrum build/demo --site blocks.3.mlp.fc1 -o build/demo/plots\n"
                "build/ousac plot all build/demo -o build/demo/plots",
+    .options = options,
+    .request_size = sizeof(plot_request),
+    .arguments_least = 2,
+    .arguments_most = SIZE_MAX,
+    .expects = "expects the name of a plot, or all, and at least one file",
     .run = run,
 };

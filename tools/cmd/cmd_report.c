@@ -1,11 +1,12 @@
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/json_build.h"
 #include "formats/memory.h"
-#include "pipeline/pipeline.h"
 #include "tools/report/report.h"
 #include "tools/report/table.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,20 +25,19 @@ static char *default_plots(const char *output) {
 static ousac_status execute(const cli_common *common, report_request *request, ousac_error *error) {
     size_t plotted = 0;
     char *plots = request->plots == NULL ? default_plots(request->output) : ousac_strdup(request->plots);
-    ousac_status status = plots == NULL ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory")
-                                        : pipeline_check_output(request->output, error);
-    json_doc doc;
+    ousac_status status = plots ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory");
+    ousac_json_doc doc;
 
     request->plots = plots;
     if (!status)
         status = report_write(common, request, &plotted, error);
     if (!status && common->json) {
-        json_begin(&doc);
-        json_put_text(&doc, doc.root, "report", request->output);
-        json_put_text(&doc, doc.root, "plots", plots);
-        json_put_u64(&doc, doc.root, "plotted", plotted);
-        status = json_print(&doc, error);
-        json_end(&doc);
+        ousac_json_begin(&doc);
+        ousac_json_put_text(&doc, doc.root, "report", request->output);
+        ousac_json_put_text(&doc, doc.root, "plots", plots);
+        ousac_json_put_u64(&doc, doc.root, "plotted", plotted);
+        status = cli_json_print(&doc, error);
+        ousac_json_end(&doc);
     } else if (!status) {
         printf("%s\n", request->output);
     }
@@ -45,32 +45,26 @@ static ousac_status execute(const cli_common *common, report_request *request, o
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    report_request request = {0};
-    const cli_option options[] = {
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "HTML file to write"},
-        {"plots", 0, CLI_TEXT, &request.plots, 0, 0, 0, "DIR",
-         "for the plots and tables, made where missing (default: plots beside the report)"},
-        {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "NAME",
-         "plan in the bundle (default: the one evaluated, or \"default\")"},
-        {"site", 0, CLI_TEXT, &request.site, 0, 0, 0, "NAME",
-         "of the single spectrum (default: the site with the largest share left)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(report_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "HTML file to write", 0, 0},
+    {"plots", 0, CLI_INTO, AT(plots), "DIR", NULL,
+     "for the plots and tables, made where missing (default: plots beside the report)", 0, 0},
+    {"plan", 0, CLI_TEXT, AT(plan), "NAME", NULL,
+     "plan in the bundle (default: the one evaluated, or \"default\")", 0, 0},
+    {"site", 0, CLI_TEXT, AT(site), "NAME", NULL,
+     "of the single spectrum (default: the site with the largest share left)", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && !done && positionals == 0)
-        status =
-            OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects a bundle, or a directory of `ousac calibrate`");
-    if (!status && !done) {
-        request.files = argv + 1;
-        request.file_count = positionals;
-        status = execute(&common, &request, &error);
-    }
-    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    report_request *request = values;
+    request->files = call->files;
+    request->file_count = call->file_count;
+    return execute(&call->common, request, error);
 }
 
 const cli_command command_report = {
@@ -93,5 +87,10 @@ const cli_command command_report = {
                "has the tables only.",
     .example = "build/ousac report build/demo -o build/demo/report.html\n"
                "build/ousac report build/demo/bundle.oca build/demo/eval.json -o build/demo/short.html",
+    .options = options,
+    .request_size = sizeof(report_request),
+    .arguments_least = 1,
+    .arguments_most = SIZE_MAX,
+    .expects = "expects a bundle, or a directory of `ousac calibrate`",
     .run = run,
 };

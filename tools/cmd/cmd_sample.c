@@ -1,10 +1,11 @@
+#include "tools/cli/options.h"
+#include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
 #include "formats/json_build.h"
 #include "formats/memory.h"
 #include "formats/oca_write.h"
-#include "pipeline/pipeline.h"
 #include "profile/bundle/bundle.h"
 #include "profile/files/archive.h"
 #include "profile/run/evaluate.h"
@@ -12,10 +13,11 @@
 #include "tools/report/png_grid.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { ROWS_MAX = 3, MICRO_BATCH_DEFAULT = 4, SAMPLES_DEFAULT = 8, CELL_PIXELS = 64, INPUT_BYTES = 96 };
+enum { ROWS_MAX = 3, CELL_PIXELS = 64, INPUT_BYTES = 96 };
 
 typedef enum row_kind { ROW_EXACT = 0, ROW_CALIBRATED = 1, ROW_REUSE = 2 } row_kind;
 static const char *const ROW_NAMES[ROWS_MAX] = {"exact", "calibrated", "reuse"};
@@ -30,10 +32,11 @@ typedef struct row {
 } row;
 
 typedef struct sample_request {
-    const char *model, *schedule, *bundle, *plan, *rows, *output, *raw, *config, *compute, *device;
-    size_t heads, micro_batch, zoom;
+    ousac_session_model model;
+    const char *schedule, *bundle, *plan, *rows, *output, *raw;
+    size_t micro_batch, zoom;
     uint64_t seed;
-    cli_range samples;
+    ousac_sample_range samples;
     int force;
 } sample_request;
 
@@ -97,14 +100,6 @@ static ousac_status check_request(const sample_request *request, ousac_error *er
     return OUSAC_STATUS_OK;
 }
 
-/* Fails now rather than after minutes of sampling where nothing could be written under `path`. */
-static ousac_status check_writable(const char *path, ousac_error *error) {
-    ousac_file_writer *writer = NULL;
-    ousac_status status = path != NULL ? ousac_file_create(&writer, path, error) : OUSAC_STATUS_OK;
-    ousac_file_discard(writer);
-    return status;
-}
-
 /* A mismatch is fatal unless forced, and then a warning. */
 static ousac_status judge(ousac_status status, const sample_request *request, const cli_common *common,
                           ousac_error *error) {
@@ -118,6 +113,7 @@ static ousac_status judge(ousac_status status, const sample_request *request, co
 
 static ousac_status open_bundle(const sample_request *request, const cli_common *common, sample_work *work,
                                 ousac_error *error) {
+    char note[OUSAC_ERROR_MESSAGE_BYTES] = "";
     ousac_status status = ousac_bundle_open(&work->bundle, request->bundle, error);
     if (status != OUSAC_STATUS_OK) {
         return status;
@@ -128,7 +124,10 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
                           "%s: no plan named '%s'; `ousac inspect` lists its plans", request->bundle,
                           request->plan != NULL ? request->plan : "default");
     }
-    status = judge(ousac_bundle_check_model(work->bundle, work->model, error), request, common, error);
+    status = judge(ousac_bundle_check_model(work->bundle, work->model, note, error), request, common, error);
+    if (*note != '\0') {
+        cli_note(common, "note: %s", note);
+    }
     if (status != OUSAC_STATUS_OK) {
         return status;
     }
@@ -147,23 +146,14 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
 
 static ousac_status open_inputs(const sample_request *request, const cli_common *common, sample_work *work,
                                 ousac_error *error) {
-    ousac_model_options options = {.config_path = request->config,
-                                   .heads = request->heads,
-                                   .device = request->device,
-                                   .bf16 = pipeline_is_bf16(request->compute)};
     ousac_status status = OUSAC_STATUS_OK;
 
     if (request->schedule != NULL) {
         status = ousac_schedule_load(&work->loaded, request->schedule, error);
         work->schedule = &work->loaded;
     }
-    if (status == OUSAC_STATUS_OK) {
-        const ousac_backend *backend = NULL;
-        status = pipeline_backend(&backend, request->compute, request->device, error);
-        if (status == OUSAC_STATUS_OK) {
-            status = ousac_model_load(&work->model, request->model, &options, backend, error);
-        }
-    }
+    if (!status)
+        status = cli_load_model(&work->model, &request->model, error);
     if (status == OUSAC_STATUS_OK && request->bundle != NULL) {
         status = open_bundle(request, common, work, error);
     }
@@ -187,24 +177,16 @@ static ousac_status run_row(const sample_request *request, const cli_common *com
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu samples of %zu values", count,
                           work->sample_size);
     }
-    cli_progress *progress = cli_progress_start(common, name);
-    ousac_run run = {.model = work->model,
-                     .schedule = work->schedule,
-                     .seed = request->seed,
-                     .first = request->samples.first,
-                     .count = request->samples.count,
-                     .micro_batch = request->micro_batch,
-                     .threads = pipeline_threads(&(pipeline_runs){.common = common, .model = work->model}),
-                     .exact = r->kind == ROW_EXACT,
-                     .calibration = r->kind == ROW_CALIBRATED ? work->calibration : NULL,
-                     .samples = r->samples,
-                     .counters = &r->counters,
-                     .seconds = &r->seconds,
-                     .progress = cli_progress_update,
-                     .progress_self = progress,
-                     .stop = &cli_stop};
-    ousac_status status = ousac_run_samples(&run, error);
-    cli_progress_end(progress);
+    const ousac_session session = cli_session(common, work->model, request->seed, request->micro_batch);
+    const ousac_session_run run = {.label = name,
+                                   .schedule = work->schedule,
+                                   .range = request->samples,
+                                   .exact = r->kind == ROW_EXACT,
+                                   .calibration = r->kind == ROW_CALIBRATED ? work->calibration : NULL,
+                                   .samples = r->samples,
+                                   .counters = &r->counters,
+                                   .seconds = &r->seconds};
+    ousac_status status = ousac_session_run_samples(&session, &run, error);
     if (status != OUSAC_STATUS_OK) {
         ousac_error_prefix(error, "row %s", name);
     }
@@ -300,51 +282,51 @@ static ousac_status write_png(const sample_request *request, const sample_work *
 }
 
 static ousac_status report_json(const sample_request *request, const sample_work *work, ousac_error *error) {
-    json_doc doc;
+    ousac_json_doc doc;
     char text[INPUT_BYTES], digest[OUSAC_DIGEST_CHARS];
     double count = (double)request->samples.count;
 
-    json_begin(&doc);
-    json_put_text(&doc, doc.root, "file", request->output);
+    ousac_json_begin(&doc);
+    ousac_json_put_text(&doc, doc.root, "file", request->output);
     if (request->raw != NULL) {
-        json_put_text(&doc, doc.root, "raw", request->raw);
+        ousac_json_put_text(&doc, doc.root, "raw", request->raw);
     }
     ousac_schedule_digest(work->schedule, digest);
-    json_put_text(&doc, doc.root, "model_digest", work->model->digest);
-    json_put_text(&doc, doc.root, "schedule_digest", digest);
-    json_put_u64(&doc, doc.root, "seed", request->seed);
-    json_put_u64(&doc, doc.root, "first_sample", request->samples.first);
-    cJSON *inputs = json_put_array(&doc, doc.root, "inputs");
+    ousac_json_put_text(&doc, doc.root, "model_digest", work->model->digest);
+    ousac_json_put_text(&doc, doc.root, "schedule_digest", digest);
+    ousac_json_put_u64(&doc, doc.root, "seed", request->seed);
+    ousac_json_put_u64(&doc, doc.root, "first_sample", request->samples.first);
+    cJSON *inputs = ousac_json_put_array(&doc, doc.root, "inputs");
     for (uint64_t i = 0; i < request->samples.count; i++) {
         work->model->family->describe_input(work->model, request->seed, request->samples.first + i, text,
                                             sizeof text);
-        json_put_text(&doc, inputs, NULL, text);
+        ousac_json_put_text(&doc, inputs, NULL, text);
     }
-    cJSON *rows = json_put_array(&doc, doc.root, "rows");
+    cJSON *rows = ousac_json_put_array(&doc, doc.root, "rows");
     for (size_t i = 0; i < work->row_count; i++) {
         const row *r = &work->rows[i];
-        cJSON *object = json_put_object(&doc, rows, NULL);
-        json_put_text(&doc, object, "row", ROW_NAMES[r->kind]);
-        json_put_real(&doc, object, "seconds", r->seconds);
-        json_put_real(&doc, object, "macs_per_sample", (double)r->counters.macs / count);
-        cJSON *forwards = json_put_object(&doc, object, "forwards");
-        json_put_u64(&doc, forwards, "full", r->counters.forwards[OUSAC_GATE_FULL]);
-        json_put_u64(&doc, forwards, "cached", r->counters.forwards[OUSAC_GATE_CACHED]);
-        json_put_u64(&doc, forwards, "reuse", r->counters.forwards[OUSAC_GATE_REUSE]);
+        cJSON *object = ousac_json_put_object(&doc, rows, NULL);
+        ousac_json_put_text(&doc, object, "row", ROW_NAMES[r->kind]);
+        ousac_json_put_real(&doc, object, "seconds", r->seconds);
+        ousac_json_put_real(&doc, object, "macs_per_sample", (double)r->counters.macs / count);
+        cJSON *forwards = ousac_json_put_object(&doc, object, "forwards");
+        ousac_json_put_u64(&doc, forwards, "full", r->counters.forwards[OUSAC_GATE_FULL]);
+        ousac_json_put_u64(&doc, forwards, "cached", r->counters.forwards[OUSAC_GATE_CACHED]);
+        ousac_json_put_u64(&doc, forwards, "reuse", r->counters.forwards[OUSAC_GATE_REUSE]);
         if (r->compared) {
             const ousac_interval *relative = &r->difference.relative_error, *psnr = &r->difference.psnr_db;
-            cJSON *item = json_put_object(&doc, object, "relative_error");
-            json_put_real(&doc, item, "mean", relative->mean);
-            json_put_real(&doc, item, "low", relative->low);
-            json_put_real(&doc, item, "high", relative->high);
-            item = json_put_object(&doc, object, "psnr_db");
-            json_put_real(&doc, item, "mean", psnr->mean);
-            json_put_real(&doc, item, "low", psnr->low);
-            json_put_real(&doc, item, "high", psnr->high);
+            cJSON *item = ousac_json_put_object(&doc, object, "relative_error");
+            ousac_json_put_real(&doc, item, "mean", relative->mean);
+            ousac_json_put_real(&doc, item, "low", relative->low);
+            ousac_json_put_real(&doc, item, "high", relative->high);
+            item = ousac_json_put_object(&doc, object, "psnr_db");
+            ousac_json_put_real(&doc, item, "mean", psnr->mean);
+            ousac_json_put_real(&doc, item, "low", psnr->low);
+            ousac_json_put_real(&doc, item, "high", psnr->high);
         }
     }
-    ousac_status status = json_print(&doc, error);
-    json_end(&doc);
+    ousac_status status = cli_json_print(&doc, error);
+    ousac_json_end(&doc);
     return status;
 }
 
@@ -375,12 +357,6 @@ static ousac_status sample(const sample_request *request, const cli_common *comm
         status = parse_rows(request, work, error);
     }
     if (status == OUSAC_STATUS_OK) {
-        status = check_writable(request->output, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
-        status = check_writable(request->raw, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
         status = open_inputs(request, common, work, error);
     }
     for (size_t i = 0; status == OUSAC_STATUS_OK && i < work->row_count; i++) {
@@ -403,66 +379,48 @@ static ousac_status sample(const sample_request *request, const cli_common *comm
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    sample_request request = {.micro_batch = MICRO_BATCH_DEFAULT, .samples = {0, SAMPLES_DEFAULT}};
-    const cli_option options[] = {
-        {"model", 'm', CLI_TEXT, &request.model, 0, 0, 1, "FILE", "checkpoint, .safetensors"},
-        {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 0, "FILE", "schedule (default: the bundle's)"},
-        {"bundle", 'b', CLI_TEXT, &request.bundle, 0, 0, 0, "FILE",
-         "calibration to run the row 'calibrated' with"},
-        {"plan", 0, CLI_TEXT, &request.plan, 0, 0, 0, "NAME",
-         "plan of the bundle (default: 'default', or the only one)"},
-        {"samples", 0, CLI_RANGE, &request.samples, 0, 0, 0, "FIRST:END",
-         "samples, END excluded, or a count from 0; FIRST a multiple of the micro-batch (default 0:8)"},
-        {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "seed of noise and labels (default 0)"},
-        {"micro-batch", 0, CLI_SIZE, &request.micro_batch, 1, 4096, 0, "N",
-         "samples computed together (default 4)"},
-        {"rows", 0, CLI_TEXT, &request.rows, 0, 0, 0, "LIST",
-         "rows of the grid, some of exact,calibrated,reuse (default: all with a bundle, else exact)"},
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "PNG file to write"},
-        {"zoom", 0, CLI_SIZE, &request.zoom, 1, 64, 0, "N",
-         "pixels along the edge of a sample's pixel (default: enough for cells of 64 pixels)"},
-        {"raw", 0, CLI_TEXT, &request.raw, 0, 0, 0, "FILE",
-         "also write the samples as float32 tensors samples/ROW (count, channels, height, width), .oca"},
-        {"heads", 0, CLI_SIZE, &request.heads, 1, 4096, 0, "N",
-         "attention heads, where config.json lacks them"},
-        {"config", 0, CLI_TEXT, &request.config, 0, 0, 0, "FILE",
-         "the model's config.json (default: beside the checkpoint)"},
-        {"compute", 0, CLI_TEXT, &request.compute, 0, 0, 0, "f32|bf16",
-         "how the model's linears run, on a GPU attention too; bf16 needs matrix units, on a CPU oneDNN "
-         "(default f32)"},
-        PIPELINE_DEVICE_OPTION(&request.device),
-        {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL,
-         "use a bundle made for another model or schedule, with a warning"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    sample_work *work = NULL;
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(sample_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    OPTIONS_MODEL(AT(model)),
+    OPTIONS_DEVICE(AT(model)),
+    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
+     "schedule (default: the bundle's)", 0, 0},
+    {"bundle", 'b', CLI_INPUT, AT(bundle), "FILE", NULL,
+     "calibration to run the row 'calibrated' with", 0, 0},
+    {"plan", 0, CLI_TEXT, AT(plan), "NAME", NULL,
+     "plan of the bundle (default: 'default', or the only one)", 0, 0},
+    {"samples", 0, CLI_RANGE, AT(samples), "FIRST:END", "0:8",
+     "samples, END excluded, or a count from 0; FIRST a multiple of the micro-batch", 0, 0},
+    OPTIONS_SEED(AT(seed)),
+    OPTIONS_MICRO_BATCH(AT(micro_batch)),
+    {"rows", 0, CLI_TEXT, AT(rows), "LIST", NULL,
+     "rows of the grid, some of exact,calibrated,reuse (default: all with a bundle, else exact)", 0, 0},
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "PNG file to write", 0, 0},
+    {"zoom", 0, CLI_SIZE, AT(zoom), "N", NULL,
+     "pixels along the edge of a sample's pixel (default: enough for cells of 64 pixels)", 1, 64},
+    {"raw", 0, CLI_OUTPUT, AT(raw), "FILE", NULL,
+     "also write the samples as float32 tensors samples/ROW (count, channels, height, width), .oca", 0, 0},
+    {"force", 0, CLI_FLAG, AT(force), NULL, NULL,
+     "use a bundle made for another model or schedule, with a warning", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (status == OUSAC_STATUS_OK && done) {
-        return EXIT_OK;
-    }
-    if (status == OUSAC_STATUS_OK) {
-        cli_catch_signals();
-        work = ousac_calloc(1, sizeof *work);
-        status = work != NULL ? sample(&request, &common, work, &error)
-                              : OUSAC_FAIL(&error, OUSAC_STATUS_MEMORY, "no memory");
-    }
-    int code = status == OUSAC_STATUS_OK ? EXIT_OK : cli_report_error(command, &common, &error);
-    if (work != NULL) {
-        for (size_t i = 0; i < work->row_count; i++) {
-            ousac_free(work->rows[i].samples);
-        }
-        ousac_calibration_free(work->calibration);
-        ousac_bundle_close(work->bundle);
-        ousac_model_free(work->model);
-        ousac_schedule_free(&work->loaded);
-    }
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    sample_work *work = ousac_calloc(1, sizeof *work);
+    if (!work)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the rows");
+    const ousac_status status = sample(values, &call->common, work, error);
+    for (size_t i = 0; i < work->row_count; i++)
+        ousac_free(work->rows[i].samples);
+    ousac_calibration_free(work->calibration);
+    ousac_bundle_close(work->bundle);
+    ousac_model_free(work->model);
+    ousac_schedule_free(&work->loaded);
     ousac_free(work);
-    return code;
+    return status;
 }
 
 const cli_command command_sample = {
@@ -478,5 +436,7 @@ const cli_command command_sample = {
     .example =
         "build/ousac sample --model data/shapes-dit/model.safetensors --bundle build/demo/bundle.oca \\\n"
         "    --samples 0:8 --seed 9 -o /tmp/samples.png",
+    .options = options,
+    .request_size = sizeof(sample_request),
     .run = run,
 };

@@ -1,3 +1,4 @@
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -8,6 +9,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -331,7 +333,7 @@ static ousac_status deliver(const schedule_request *request, const cli_common *c
     ousac_status status = OUSAC_STATUS_OK;
     schedule_counts counts;
     char *text = NULL, line[DESCRIBE_LINE_BYTES];
-    json_doc doc = {NULL, 0};
+    ousac_json_doc doc = {NULL, 0};
 
     status = describe_schedule(schedule, &counts, error);
     if (status != OUSAC_STATUS_OK) {
@@ -349,86 +351,73 @@ static ousac_status deliver(const schedule_request *request, const cli_common *c
         goto done;
     }
     if (common->json) {
-        json_begin(&doc);
-        json_put_text(&doc, doc.root, "file", request->output);
+        ousac_json_begin(&doc);
+        ousac_json_put_text(&doc, doc.root, "file", request->output);
         describe_schedule_json(&doc, doc.root, schedule, &counts);
-        status = json_print(&doc, error);
+        status = cli_json_print(&doc, error);
     } else {
         describe_schedule_line(line, schedule, &counts);
         cli_note(common, "%s: %s", request->output != NULL ? request->output : "schedule", line);
     }
 done:
-    json_end(&doc);
+    ousac_json_end(&doc);
     ousac_free(text);
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    schedule_request request = {.steps = STEPS_DEFAULT,
-                                .train_steps = TRAIN_STEPS_DEFAULT,
-                                .spacing = "linspace",
-                                .solver = "ddim",
-                                .other = "cond",
-                                .scale = NAN,
-                                .power = NAN};
-    const cli_option options[] = {
-        {"steps", 0, CLI_SIZE, &request.steps, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "S",
-         "denoising steps (default 50)"},
-        {"train-steps", 0, CLI_SIZE, &request.train_steps, 1, 1e9, 0, "T",
-         "timesteps the model was trained with (default 1000)"},
-        {"spacing", 0, CLI_TEXT, &request.spacing, 0, 0, 0, "NAME",
-         "linspace: even from T-1 to 0; leading: multiples of floor(T/S) from 0; trailing: even, T-1 first "
-         "(default linspace)"},
-        {"solver", 0, CLI_TEXT, &request.solver, 0, 0, 0, "NAME",
-         "ddim; dpmpp-2m: DPM-Solver++, multistep, second order; flow-euler, for models that predict a flow "
-         "(default ddim)"},
-        {"scale", 0, CLI_REAL, &request.scale, 0, 0, 0, "W", "guidance scale of the guided steps"},
-        {"cfg", 0, CLI_TEXT, &request.cfg, 0, 0, 0, "LIST",
-         "guided steps: all, none, or a list such as 0,5,10 or 0:45:5, which is FIRST:END:STRIDE, END "
-         "excluded "
-         "(default all, where --scale is given)"},
-        {"scales", 0, CLI_TEXT, &request.scales, 0, 0, 0, "LIST",
-         "guided steps with a scale each, such as 5@0:20:5,3@20:40:5; a later item overrides an earlier one"},
-        {"other", 0, CLI_TEXT, &request.other, 0, 0, 0, "BRANCH",
-         "branch evaluated at unguided steps: cond or uncond (default cond)"},
-        {"period", 0, CLI_SIZE, &request.period, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "P",
-         "refresh the cache at steps 0, P, 2P, ..."},
-        {"refreshes", 0, CLI_SIZE, &request.refreshes, 1, OUSAC_SCHEDULE_STEPS_MAX, 0, "N",
-         "refresh at N steps, placed by --power"},
-        {"power", 0, CLI_REAL, &request.power, 0.01, 100, 0, "P",
-         "refresh k at round((S-1)(1-(1-k/(N-1))^P)): 1 is even, above 1 denser at the end (default 1)"},
-        {"full", 0, CLI_TEXT, &request.full, 0, 0, 0, "LIST", "refresh at these steps"},
-        {"gates", 0, CLI_TEXT, &request.gates, 0, 0, 0, "auto", "leave the refreshes to the plan"},
-        {"uncached", 0, CLI_FLAG, &request.uncached, 0, 0, 0, NULL, "compute every step in full"},
-        {"gate", 0, CLI_TEXT, &request.gate, 0, 0, 0, "GATE",
-         "between refreshes: cached (increment-calibrated) or reuse (default cached)"},
-        {"name", 0, CLI_TEXT, &request.name, 0, 0, 0, "TEXT", "name kept in the file (default empty)"},
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 0, "FILE",
-         "file to write (default: standard output; required with --json)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    ousac_schedule schedule = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(schedule_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"steps", 0, CLI_SIZE, AT(steps), "S", "50",
+     "denoising steps", 1, OUSAC_SCHEDULE_STEPS_MAX},
+    {"train-steps", 0, CLI_SIZE, AT(train_steps), "T", "1000",
+     "timesteps the model was trained with", 1, 1e9},
+    {"spacing", 0, CLI_TEXT, AT(spacing), "NAME", "linspace",
+     "linspace: even from T-1 to 0; leading: multiples of floor(T/S) from 0; trailing: even, T-1 first", 0, 0},
+    {"solver", 0, CLI_TEXT, AT(solver), "NAME", "ddim",
+     "ddim; dpmpp-2m: DPM-Solver++, multistep, second order; flow-euler, for models that predict a flow", 0, 0},
+    {"scale", 0, CLI_REAL, AT(scale), "W", NULL,
+     "guidance scale of the guided steps", 0, 0},
+    {"cfg", 0, CLI_TEXT, AT(cfg), "LIST", NULL,
+     "guided steps: all, none, or a list such as 0,5,10 or 0:45:5, which is FIRST:END:STRIDE, END excluded "
+     "(default all, where --scale is given)", 0, 0},
+    {"scales", 0, CLI_TEXT, AT(scales), "LIST", NULL,
+     "guided steps with a scale each, such as 5@0:20:5,3@20:40:5; a later item overrides an earlier one", 0, 0},
+    {"other", 0, CLI_TEXT, AT(other), "BRANCH", "cond",
+     "branch evaluated at unguided steps: cond or uncond", 0, 0},
+    {"period", 0, CLI_SIZE, AT(period), "P", NULL,
+     "refresh the cache at steps 0, P, 2P, ...", 1, OUSAC_SCHEDULE_STEPS_MAX},
+    {"refreshes", 0, CLI_SIZE, AT(refreshes), "N", NULL,
+     "refresh at N steps, placed by --power", 1, OUSAC_SCHEDULE_STEPS_MAX},
+    {"power", 0, CLI_REAL, AT(power), "P", NULL,
+     "refresh k at round((S-1)(1-(1-k/(N-1))^P)): 1 is even, above 1 denser at the end (default 1)", 0.01, 100},
+    {"full", 0, CLI_TEXT, AT(full), "LIST", NULL,
+     "refresh at these steps", 0, 0},
+    {"gates", 0, CLI_TEXT, AT(gates), "auto", NULL,
+     "leave the refreshes to the plan", 0, 0},
+    {"uncached", 0, CLI_FLAG, AT(uncached), NULL, NULL,
+     "compute every step in full", 0, 0},
+    {"gate", 0, CLI_TEXT, AT(gate), "GATE", NULL,
+     "between refreshes: cached (increment-calibrated) or reuse (default cached)", 0, 0},
+    {"name", 0, CLI_TEXT, AT(name), "TEXT", NULL,
+     "name kept in the file", 0, 0},
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", NULL,
+     "file to write (default: standard output; required with --json)", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (status == OUSAC_STATUS_OK && done) {
-        return EXIT_OK;
-    }
-    if (status == OUSAC_STATUS_OK && common.json && request.output == NULL) {
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE,
-                            "--json needs --output FILE: without it the schedule goes to standard output");
-    }
-    if (status == OUSAC_STATUS_OK) {
-        status = build(&request, &schedule, &error);
-    }
-    if (status == OUSAC_STATUS_OK) {
-        status = deliver(&request, &common, &schedule, &error);
-    }
-    int code = status == OUSAC_STATUS_OK ? EXIT_OK : cli_report_error(command, &common, &error);
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    const schedule_request *request = values;
+    ousac_schedule schedule = {0};
+    if (call->common.json && !request->output)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--json needs --output FILE: without it the schedule goes to standard output");
+    ousac_status status = build(request, &schedule, error);
+    if (!status)
+        status = deliver(request, &call->common, &schedule, error);
     ousac_schedule_free(&schedule);
-    return code;
+    return status;
 }
 
 const cli_command command_schedule = {
@@ -444,5 +433,7 @@ const cli_command command_schedule = {
         "--uncached). A branch evaluated for the first time runs in full whatever its gate.",
     .example = "build/ousac schedule --scale 5 --cfg 0:45:5 --period 3 --name sparse -o /tmp/sparse.json\n"
                "build/ousac inspect /tmp/sparse.json",
+    .options = options,
+    .request_size = sizeof(schedule_request),
     .run = run,
 };

@@ -1,3 +1,4 @@
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -8,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -94,7 +96,7 @@ static ousac_status refuse_existing(const char *path, const sign_request *reques
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status generate(const cli_common *common, const sign_request *request, json_doc *doc,
+static ousac_status generate(const cli_common *common, const sign_request *request, ousac_json_doc *doc,
                              ousac_error *error) {
     char password[PASSWORD_BYTES] = {0}, text[OUSAC_MINISIGN_KEY_CHARS], id[OUSAC_MINISIGN_ID_CHARS];
     ousac_minisign_secret secret = {{0}, {0}};
@@ -116,13 +118,13 @@ static ousac_status generate(const cli_common *common, const sign_request *reque
     if (!status) {
         ousac_minisign_key_text(&public_key, text);
         ousac_minisign_id_text(public_key.id, id);
-        json_put_text(doc, doc->root, "secret_key", request->key);
-        json_put_text(doc, doc->root, "public_key", request->public_key);
-        json_put_text(doc, doc->root, "id", id);
-        json_put_text(doc, doc->root, "key", text);
-        json_put_bool(doc, doc->root, "encrypted", *password != '\0');
+        ousac_json_put_text(doc, doc->root, "secret_key", request->key);
+        ousac_json_put_text(doc, doc->root, "public_key", request->public_key);
+        ousac_json_put_text(doc, doc->root, "id", id);
+        ousac_json_put_text(doc, doc->root, "key", text);
+        ousac_json_put_bool(doc, doc->root, "encrypted", *password != '\0');
         if (common->json)
-            status = json_print(doc, error);
+            status = cli_json_print(doc, error);
         else
             printf("%s: secret key %s%s; keep it to yourself\n%s: public key %s\n", request->key, id,
                    *password ? ", encrypted" : "", request->public_key, text);
@@ -172,12 +174,12 @@ static ousac_status sign_file(const sign_request *request, const ousac_minisign_
     return status;
 }
 
-static ousac_status sign(const cli_common *common, const sign_request *request, json_doc *doc,
+static ousac_status sign(const cli_common *common, const sign_request *request, ousac_json_doc *doc,
                          ousac_error *error) {
     char password[PASSWORD_BYTES] = {0}, id[OUSAC_MINISIGN_ID_CHARS];
     ousac_minisign_secret secret = {{0}, {0}};
     int encrypted = 0;
-    cJSON *list = json_put_array(doc, doc->root, "files");
+    cJSON *list = ousac_json_put_array(doc, doc->root, "files");
     ousac_status status = ousac_minisign_secret_encrypted(request->key, &encrypted, error);
     if (!status && encrypted)
         status = get_password(request, 0, password, error);
@@ -188,9 +190,9 @@ static ousac_status sign(const cli_common *common, const sign_request *request, 
         char *target = NULL;
         status = sign_file(request, &secret, request->files[i], &target, error);
         if (!status) {
-            cJSON *item = json_put_object(doc, list, NULL);
-            json_put_text(doc, item, "file", request->files[i]);
-            json_put_text(doc, item, "signature", target);
+            cJSON *item = ousac_json_put_object(doc, list, NULL);
+            ousac_json_put_text(doc, item, "file", request->files[i]);
+            ousac_json_put_text(doc, item, "signature", target);
             ousac_minisign_id_text(secret.id, id);
             if (!common->json)
                 printf("%s: signed by key %s\n", target, id);
@@ -199,8 +201,8 @@ static ousac_status sign(const cli_common *common, const sign_request *request, 
     }
     if (!status && common->json) {
         ousac_minisign_id_text(secret.id, id);
-        json_put_text(doc, doc->root, "id", id);
-        status = json_print(doc, error);
+        ousac_json_put_text(doc, doc->root, "id", id);
+        status = cli_json_print(doc, error);
     }
     ousac_minisign_forget(&secret);
     return status;
@@ -223,44 +225,45 @@ static ousac_status check(const sign_request *request, ousac_error *error) {
     return OUSAC_STATUS_OK;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    sign_request request = {.comment = "signature from ousac"};
-    const cli_option options[] = {
-        {"key", 'k', CLI_TEXT, &request.key, 0, 0, 1, "FILE", "secret key, of ousac or minisign"},
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 0, "FILE",
-         "signature to write (default: FILE.minisig)"},
-        {"comment", 0, CLI_TEXT, &request.comment, 0, 0, 0, "TEXT", "the untrusted comment"},
-        {"trusted-comment", 't', CLI_TEXT, &request.trusted, 0, 0, 0, "TEXT",
-         "comment that is signed too (default: time and file name)"},
-        {"legacy", 'l', CLI_FLAG, &request.legacy, 0, 0, 0, NULL,
-         "sign the file itself, not its BLAKE2b-512"},
-        {"password-file", 0, CLI_TEXT, &request.password_file, 0, 0, 0, "FILE",
-         "password of the secret key, first line (default: asked for)"},
-        {"generate", 0, CLI_FLAG, &request.generate, 0, 0, 0, NULL, "make a new pair of keys instead"},
-        {"public", 0, CLI_TEXT, &request.public_key, 0, 0, 0, "FILE", "of --generate: public key to write"},
-        {"encrypt", 0, CLI_FLAG, &request.encrypt, 0, 0, 0, NULL,
-         "of --generate: protect the secret key by a password"},
-        {"force", 0, CLI_FLAG, &request.force, 0, 0, 0, NULL, "of --generate: replace existing keys"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    int done = 0;
-    json_doc doc;
+#define AT(member) offsetof(sign_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"key", 'k', CLI_INPUT, AT(key), "FILE", CLI_REQUIRED,
+     "secret key, of ousac or minisign", 0, 0},
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", NULL,
+     "signature to write (default: FILE.minisig)", 0, 0},
+    {"comment", 0, CLI_TEXT, AT(comment), "TEXT", "signature from ousac",
+     "the untrusted comment", 0, 0},
+    {"trusted-comment", 't', CLI_TEXT, AT(trusted), "TEXT", NULL,
+     "comment that is signed too (default: time and file name)", 0, 0},
+    {"legacy", 'l', CLI_FLAG, AT(legacy), NULL, NULL,
+     "sign the file itself, not its BLAKE2b-512", 0, 0},
+    {"password-file", 0, CLI_INPUT, AT(password_file), "FILE", NULL,
+     "password of the secret key, first line (default: asked for)", 0, 0},
+    {"generate", 0, CLI_FLAG, AT(generate), NULL, NULL,
+     "make a new pair of keys instead", 0, 0},
+    {"public", 0, CLI_OUTPUT, AT(public_key), "FILE", NULL,
+     "of --generate: public key to write", 0, 0},
+    {"encrypt", 0, CLI_FLAG, AT(encrypt), NULL, NULL,
+     "of --generate: protect the secret key by a password", 0, 0},
+    {"force", 0, CLI_FLAG, AT(force), NULL, NULL,
+     "of --generate: replace existing keys", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status =
-        cli_parse(command, options, argc, argv, &common, &request.file_count, &done, &error);
-    if (!status && done)
-        return EXIT_OK;
-    request.files = argv + 1;
-    json_begin(&doc);
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    sign_request *request = values;
+    ousac_json_doc doc;
+    request->files = call->files;
+    request->file_count = call->file_count;
+    ousac_json_begin(&doc);
+    ousac_status status = check(request, error);
     if (!status)
-        status = check(&request, &error);
-    if (!status)
-        status = request.generate ? generate(&common, &request, &doc, &error)
-                                  : sign(&common, &request, &doc, &error);
-    int code = status ? cli_report_error(command, &common, &error) : EXIT_OK;
-    json_end(&doc);
-    return code;
+        status = request->generate ? generate(&call->common, request, &doc, error)
+                                   : sign(&call->common, request, &doc, error);
+    ousac_json_end(&doc);
+    return status;
 }
 
 const cli_command command_sign = {
@@ -279,5 +282,10 @@ const cli_command command_sign = {
         "build/ousac sign --generate --key build/demo/ousac.key --public build/demo/ousac.pub --force\n"
         "build/ousac sign --key build/demo/ousac.key build/demo/bundle.oca\n"
         "build/ousac verify --key build/demo/ousac.pub build/demo/bundle.oca",
+    .options = options,
+    .request_size = sizeof(sign_request),
+    .arguments_least = 0,
+    .arguments_most = SIZE_MAX,
+    .expects = "expects files",
     .run = run,
 };

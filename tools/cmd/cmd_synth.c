@@ -1,4 +1,4 @@
-#include "pipeline/pipeline.h"
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -6,6 +6,7 @@
 #include "profile/synth/synth.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,7 +15,8 @@
 enum { SAMPLES_DEFAULT = 48, CONFIG_BYTES_MAX = 1 << 20, DEPTH_MAX = 4096 };
 
 typedef struct synth_request {
-    const char *preset, *dtype, *output, *config_output, *profile, *schedule;
+    int dtype; /* 0 bf16, 1 f32 */
+    const char *preset, *output, *config_output, *profile, *schedule;
     size_t tokens, input_size, depth, samples;
     uint64_t seed;
 } synth_request;
@@ -74,9 +76,9 @@ static ousac_status report(const cli_common *common, const synth_request *reques
                            ousac_error *error) {
     const ousac_synth_shape *shape = &options->shape;
     const uint64_t parameters = ousac_synth_parameters(shape), bytes = bytes_of(request->output),
-                   profile = request->profile ? bytes_of(request->profile) : 0, peak = cli_peak_bytes();
+                   profile = request->profile ? bytes_of(request->profile) : 0, peak = ousac_peak_bytes();
     ousac_status status = OUSAC_STATUS_OK;
-    json_doc doc;
+    ousac_json_doc doc;
     if (!common->json) {
         printf("%s: synthetic %s, %zu blocks, %zu tokens, %.1f M parameters in %s, %.1f MB\n",
                request->output, shape->preset, shape->depth, ousac_synth_tokens(shape),
@@ -87,29 +89,29 @@ static ousac_status report(const cli_common *common, const synth_request *reques
         printf("%.1f s on %zu threads, at most %.0f MB\n", seconds, options->threads, 1e-6 * (double)peak);
         return OUSAC_STATUS_OK;
     }
-    json_begin(&doc);
-    json_put_text(&doc, doc.root, "file", request->output);
-    json_put_text(&doc, doc.root, "config", config);
-    json_put_text(&doc, doc.root, "preset", shape->preset);
-    json_put_u64(&doc, doc.root, "depth", shape->depth);
-    json_put_u64(&doc, doc.root, "tokens", ousac_synth_tokens(shape));
-    json_put_u64(&doc, doc.root, "parameters", parameters);
-    json_put_u64(&doc, doc.root, "bytes", bytes);
+    ousac_json_begin(&doc);
+    ousac_json_put_text(&doc, doc.root, "file", request->output);
+    ousac_json_put_text(&doc, doc.root, "config", config);
+    ousac_json_put_text(&doc, doc.root, "preset", shape->preset);
+    ousac_json_put_u64(&doc, doc.root, "depth", shape->depth);
+    ousac_json_put_u64(&doc, doc.root, "tokens", ousac_synth_tokens(shape));
+    ousac_json_put_u64(&doc, doc.root, "parameters", parameters);
+    ousac_json_put_u64(&doc, doc.root, "bytes", bytes);
     if (request->profile) {
-        json_put_text(&doc, doc.root, "profile", request->profile);
-        json_put_u64(&doc, doc.root, "profile_bytes", profile);
+        ousac_json_put_text(&doc, doc.root, "profile", request->profile);
+        ousac_json_put_u64(&doc, doc.root, "profile_bytes", profile);
     }
-    json_put_real(&doc, doc.root, "seconds", seconds);
-    json_put_u64(&doc, doc.root, "peak_bytes", peak);
-    status = json_print(&doc, error);
-    json_end(&doc);
+    ousac_json_put_real(&doc, doc.root, "seconds", seconds);
+    ousac_json_put_u64(&doc, doc.root, "peak_bytes", peak);
+    status = cli_json_print(&doc, error);
+    ousac_json_end(&doc);
     return status;
 }
 
 /* One file with a progress line. */
 static ousac_status save(const cli_common *common, ousac_synth_options *options, const char *path,
                          const ousac_schedule *schedule, uint64_t samples, ousac_error *error) {
-    cli_progress *progress = cli_progress_start(common, schedule ? "profile" : "weights");
+    cli_progress *progress = common->quiet ? NULL : cli_progress_start(schedule ? "profile" : "weights");
     options->progress = progress ? cli_progress_update : NULL;
     options->progress_self = progress;
     const ousac_status status = schedule ? ousac_synth_save_profile(options, schedule, samples, path, error)
@@ -122,16 +124,11 @@ static ousac_status execute(const cli_common *common, const synth_request *reque
     ousac_synth_options options = {.seed = request->seed, .threads = common->threads, .stop = &cli_stop};
     ousac_schedule schedule = {0};
     char *text = NULL, *config = NULL;
-    const double start = cli_seconds();
+    const double start = ousac_clock_s();
     ousac_status status = shape_of(request, &options.shape, error);
     if (status)
         goto done;
-    options.dtype = strcmp(request->dtype, "f32") == 0 ? OUSAC_DTYPE_F32 : OUSAC_DTYPE_BF16;
-    if (options.dtype == OUSAC_DTYPE_BF16 && strcmp(request->dtype, "bf16") != 0) {
-        status =
-            OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--dtype expects bf16 or f32, not '%s'", request->dtype);
-        goto done;
-    }
+    options.dtype = request->dtype ? OUSAC_DTYPE_F32 : OUSAC_DTYPE_BF16;
     if (!request->profile != !request->schedule) {
         status =
             OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--profile and --schedule belong together: give %s too",
@@ -145,13 +142,9 @@ static ousac_status execute(const cli_common *common, const synth_request *reque
     }
     status = ousac_synth_config(&options, &text, error);
     if (!status && request->schedule)
-        status = pipeline_load_schedule(&schedule, request->schedule, error);
+        status = ousac_session_load_schedule(&schedule, request->schedule, error);
     if (!status)
-        status = pipeline_check_output(request->output, error);
-    if (!status)
-        status = pipeline_check_output(config, error);
-    if (!status && request->profile)
-        status = pipeline_check_output(request->profile, error);
+        status = cli_check_output(config, error);
     if (!status && !request->config_output)
         status = check_config(config, text, error);
     if (!status)
@@ -166,7 +159,7 @@ static ousac_status execute(const cli_common *common, const synth_request *reque
     if (request->profile)
         status = save(common, &options, request->profile, &schedule, request->samples, error);
     if (!status)
-        status = report(common, request, &options, config, cli_seconds() - start, error);
+        status = report(common, request, &options, config, ousac_clock_s() - start, error);
 done:
     ousac_schedule_free(&schedule);
     ousac_free(config);
@@ -174,38 +167,35 @@ done:
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    synth_request request = {.dtype = "bf16", .samples = SAMPLES_DEFAULT};
-    const cli_option options[] = {
-        {"preset", 0, CLI_TEXT, &request.preset, 0, 0, 1, "NAME",
-         "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2 or FLUX-shape"},
-        {"tokens", 0, CLI_SIZE, &request.tokens, 1, 1 << 24, 0, "N",
-         "tokens of a sample, a square (default 256; FLUX-shape 4096)"},
-        {"input-size", 0, CLI_SIZE, &request.input_size, 1, 1 << 13, 0, "N",
-         "instead: height and width of the latents (default 32; FLUX-shape 128)"},
-        {"depth", 0, CLI_SIZE, &request.depth, 1, DEPTH_MAX, 0, "N", "blocks (default: the preset's)"},
-        {"dtype", 0, CLI_TEXT, &request.dtype, 0, 0, 0, "NAME", "of the weights: bf16 or f32 (default bf16)"},
-        {"seed", 0, CLI_U64, &request.seed, 0, 0, 0, "N", "of every value (default 0)"},
-        {"output", 'o', CLI_TEXT, &request.output, 0, 0, 1, "FILE", "checkpoint to write (.safetensors)"},
-        {"config-output", 0, CLI_TEXT, &request.config_output, 0, 0, 0, "FILE",
-         "its config (default: config.json beside it, unless that is of another model)"},
-        {"profile", 0, CLI_TEXT, &request.profile, 0, 0, 0, "FILE",
-         "profile to write as well (.oca); needs --schedule"},
-        {"schedule", 's', CLI_TEXT, &request.schedule, 0, 0, 0, "FILE", "schedule of the profile"},
-        {"samples", 0, CLI_SIZE, &request.samples, 1, 1 << 30, 0, "N",
-         "samples that the profile claims (default 48)"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0;
-    int done = 0;
+#define AT(member) offsetof(synth_request, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"preset", 0, CLI_TEXT, AT(preset), "NAME", CLI_REQUIRED,
+     "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2 or FLUX-shape", 0, 0},
+    {"tokens", 0, CLI_SIZE, AT(tokens), "N", NULL,
+     "tokens of a sample, a square (default 256; FLUX-shape 4096)", 1, 1 << 24},
+    {"input-size", 0, CLI_SIZE, AT(input_size), "N", NULL,
+     "instead: height and width of the latents (default 32; FLUX-shape 128)", 1, 1 << 13},
+    {"depth", 0, CLI_SIZE, AT(depth), "N", NULL,
+     "blocks (default: the preset's)", 1, DEPTH_MAX},
+    {"dtype", 0, CLI_CHOICE, AT(dtype), "bf16|f32", "bf16", "of the weights", 0, 0},
+    OPTIONS_SEED(AT(seed)),
+    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+     "checkpoint to write (.safetensors)", 0, 0},
+    {"config-output", 0, CLI_OUTPUT, AT(config_output), "FILE", NULL,
+     "its config (default: config.json beside it, unless that is of another model)", 0, 0},
+    {"profile", 0, CLI_OUTPUT, AT(profile), "FILE", NULL,
+     "profile to write as well (.oca); needs --schedule", 0, 0},
+    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
+     "schedule of the profile", 0, 0},
+    {"samples", 0, CLI_SIZE, AT(samples), "N", "48",
+     "samples that the profile claims", 1, 1 << 30},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (!status && !done) {
-        cli_catch_signals();
-        status = execute(&common, &request, &error);
-    }
-    return status ? cli_report_error(command, &common, &error) : EXIT_OK;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    return execute(&call->common, values, error);
 }
 
 const cli_command command_synth = {
@@ -226,5 +216,7 @@ const cli_command command_synth = {
                "    --profile /tmp/ousac-synth.oca --schedule data/schedules/sparse.json\n"
                "build/ousac allocate --model /tmp/ousac-synth.safetensors --config /tmp/ousac-synth.json \\\n"
                "    --profile /tmp/ousac-synth.oca --method uniform -o /tmp/ousac-synth-plan.oca",
+    .options = options,
+    .request_size = sizeof(synth_request),
     .run = run,
 };

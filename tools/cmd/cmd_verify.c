@@ -1,3 +1,5 @@
+#include "profile/files/archive.h"
+#include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -11,6 +13,7 @@
 #include "tools/cli/describe.h"
 
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,6 +37,7 @@ typedef struct finding {
     size_t unchecked; /* tensors of a dtype whose values were not looked at */
     int is_signed;    /* 1: the signature holds; the comment that it covers is `trusted` */
     char trusted[OUSAC_MINISIGN_TRUSTED_BYTES];
+    char note[OUSAC_ERROR_MESSAGE_BYTES]; /* of a bundle against the model; "" for none */
 } finding;
 
 /* Only the bytes are looked at, not what they say. */
@@ -68,7 +72,7 @@ static ousac_status verify_signature(const verification *v, const char *path, fi
 
 static ousac_status verify_archive(const char *path, finding *found, ousac_error *error) {
     oca_file *file = NULL;
-    ousac_status status = archive_open_any(&file, path, error);
+    ousac_status status = ousac_archive_open_any(&file, path, error);
 
     found->tensors = status == OUSAC_STATUS_OK ? oca_tensor_count(file) : 0;
     for (size_t i = 0; status == OUSAC_STATUS_OK && i < found->tensors; i++) {
@@ -78,8 +82,8 @@ static ousac_status verify_archive(const char *path, finding *found, ousac_error
             got = oca_verify_tensor(file, i);
         }
         if (got != OCA_OK) {
-            status = archive_fail(path, tensor.name, got, error);
-        } else if (cli_stop) {
+            status = ousac_archive_fail(path, tensor.name, got, error);
+        } else if (ousac_stop_asked(&cli_stop)) {
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted");
         }
     }
@@ -87,13 +91,15 @@ static ousac_status verify_archive(const char *path, finding *found, ousac_error
     return status;
 }
 
-static ousac_status check_digests(const verification *v, const char *path, const char *model_digest,
+static ousac_status check_digests(const verification *v, const char *path, const ousac_identity *of,
                                   const ousac_schedule *schedule, ousac_error *error) {
-    char wanted[OUSAC_DIGEST_CHARS], digest[OUSAC_DIGEST_CHARS];
+    char wanted[OUSAC_DIGEST_CHARS], digest[OUSAC_DIGEST_CHARS], differs[OUSAC_IDENTITY_TEXT_BYTES];
 
-    if (v->model != NULL && strcmp(v->model->digest, model_digest) != 0) {
-        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s is of model %.12s, and %s is model %.12s", path,
-                          model_digest, v->model_path, v->model->digest);
+    if (v->model != NULL) {
+        const ousac_identity here = ousac_model_identity(v->model);
+        if (ousac_identity_differs(of, &here, differs)) {
+            return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: is of %s", path, differs);
+        }
     }
     if (v->schedule.step_count > 0 && schedule != NULL) {
         ousac_schedule_digest(&v->schedule, wanted);
@@ -112,7 +118,8 @@ static ousac_status verify_profile(const verification *v, const char *path, ousa
     ousac_status status = ousac_profile_open(&profile, path, error);
 
     if (status == OUSAC_STATUS_OK) {
-        status = check_digests(v, path, profile->identity.model_digest, &profile->schedule, error);
+        const ousac_identity of = ousac_profile_model(profile);
+        status = check_digests(v, path, &of, &profile->schedule, error);
     }
     ousac_profile_free(profile);
     return status;
@@ -126,13 +133,15 @@ static ousac_status verify_plan(const verification *v, const char *path, ousac_e
         status = ousac_plan_check(plan, &v->model->arch, path, error);
     }
     if (status == OUSAC_STATUS_OK) {
-        status = check_digests(v, path, plan->model_digest, NULL, error);
+        const ousac_identity of = ousac_plan_model(plan);
+        status = check_digests(v, path, &of, NULL, error);
     }
     ousac_plan_free(plan);
     return status;
 }
 
-static ousac_status verify_bundle(const verification *v, const char *path, ousac_error *error) {
+static ousac_status verify_bundle(const verification *v, const char *path, finding *found,
+                                  ousac_error *error) {
     ousac_bundle *bundle = NULL;
     ousac_status status = ousac_bundle_open(&bundle, path, error);
 
@@ -140,7 +149,7 @@ static ousac_status verify_bundle(const verification *v, const char *path, ousac
         status = ousac_bundle_verify(bundle, error);
     }
     if (status == OUSAC_STATUS_OK && v->model != NULL) {
-        status = ousac_bundle_check_model(bundle, v->model, error);
+        status = ousac_bundle_check_model(bundle, v->model, found->note, error);
     }
     if (status == OUSAC_STATUS_OK && v->schedule.step_count > 0) {
         status = ousac_bundle_check_schedule(bundle, &v->schedule, error);
@@ -166,7 +175,7 @@ static ousac_status verify_safetensors(const verification *v, const char *path, 
                 ousac_error_prefix(error, "%s", path);
             }
         }
-        if (status == OUSAC_STATUS_OK && cli_stop) {
+        if (status == OUSAC_STATUS_OK && ousac_stop_asked(&cli_stop)) {
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted");
         }
     }
@@ -233,7 +242,7 @@ static ousac_status verify_file(const verification *v, const char *path, finding
     case FILE_KIND_PLAN:
         return verify_plan(v, path, error);
     case FILE_KIND_BUNDLE:
-        return verify_bundle(v, path, error);
+        return verify_bundle(v, path, found, error);
     default:
         return OUSAC_STATUS_OK; /* an archive of no format that ousac knows: its checksums are all there is */
     }
@@ -272,25 +281,31 @@ static void print_finding(const char *path, const finding *found, const ousac_er
         }
         printf("  signed; %s\n", line);
     }
+    if (found->note[0] != '\0') {
+        printf("  note: %s\n", found->note);
+    }
 }
 
-static void put_finding(json_doc *doc, cJSON *array, const char *path, const finding *found,
+static void put_finding(ousac_json_doc *doc, cJSON *array, const char *path, const finding *found,
                         const ousac_error *failure) {
-    cJSON *object = json_put_object(doc, array, NULL);
+    cJSON *object = ousac_json_put_object(doc, array, NULL);
 
-    json_put_text(doc, object, "file", path);
-    json_put_bool(doc, object, "ok", failure == NULL);
-    json_put_text(doc, object, "kind", file_kind_name(found->kind));
-    json_put_u64(doc, object, "bytes", found->bytes);
-    json_put_u64(doc, object, "tensors", found->tensors);
-    json_put_u64(doc, object, "values_not_checked", found->unchecked);
-    json_put_bool(doc, object, "signed", found->is_signed);
+    ousac_json_put_text(doc, object, "file", path);
+    ousac_json_put_bool(doc, object, "ok", failure == NULL);
+    ousac_json_put_text(doc, object, "kind", file_kind_name(found->kind));
+    ousac_json_put_u64(doc, object, "bytes", found->bytes);
+    ousac_json_put_u64(doc, object, "tensors", found->tensors);
+    ousac_json_put_u64(doc, object, "values_not_checked", found->unchecked);
+    ousac_json_put_bool(doc, object, "signed", found->is_signed);
     if (found->is_signed) {
-        json_put_text(doc, object, "trusted_comment", found->trusted);
+        ousac_json_put_text(doc, object, "trusted_comment", found->trusted);
+    }
+    if (found->note[0] != '\0') {
+        ousac_json_put_text(doc, object, "note", found->note);
     }
     if (failure != NULL) {
-        json_put_text(doc, object, "status", ousac_status_name(failure->status));
-        json_put_text(doc, object, "message", failure->message);
+        ousac_json_put_text(doc, object, "status", ousac_status_name(failure->status));
+        ousac_json_put_text(doc, object, "message", failure->message);
     }
 }
 
@@ -317,10 +332,10 @@ static ousac_status open_references(verification *v, ousac_error *error) {
 static ousac_status verify_all(const verification *v, const cli_common *common, char **paths, size_t count,
                                size_t *failed, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    json_doc doc;
+    ousac_json_doc doc;
 
-    json_begin(&doc);
-    cJSON *array = json_put_array(&doc, doc.root, "files");
+    ousac_json_begin(&doc);
+    cJSON *array = ousac_json_put_array(&doc, doc.root, "files");
     for (size_t i = 0; i < count; i++) {
         ousac_error failure = {0};
         finding found;
@@ -339,59 +354,46 @@ static ousac_status verify_all(const verification *v, const cli_common *common, 
     }
     status = OUSAC_STATUS_OK;
     if (common->json) {
-        json_put_u64(&doc, doc.root, "failed", *failed);
-        status = json_print(&doc, error);
+        ousac_json_put_u64(&doc, doc.root, "failed", *failed);
+        status = cli_json_print(&doc, error);
     }
 done:
-    json_end(&doc);
+    ousac_json_end(&doc);
     return status;
 }
 
-static int run(const cli_command *command, int argc, char **argv) {
-    verification v = {0};
-    const cli_option options[] = {
-        {"model", 'm', CLI_TEXT, &v.model_path, 0, 0, 0, "FILE",
-         "also check that profiles, plans and bundles were made for this checkpoint"},
-        {"schedule", 's', CLI_TEXT, &v.schedule_path, 0, 0, 0, "FILE",
-         "also check that profiles and bundles were made for this schedule"},
-        {"heads", 0, CLI_SIZE, &v.heads, 1, 4096, 0, "N",
-         "of --model: attention heads, where config.json lacks them"},
-        {"config", 0, CLI_TEXT, &v.config, 0, 0, 0, "FILE",
-         "of --model: its config.json (default: beside the checkpoint)"},
-        {"key", 'k', CLI_TEXT, &v.key, 0, 0, 0, "PUB",
-         "first check the signature FILE.minisig against this public key: a file, or its base64"},
-        {"signature", 0, CLI_TEXT, &v.signature, 0, 0, 0, "FILE", "of --key: the signature, of one file"},
-        {NULL, 0, CLI_FLAG, NULL, 0, 0, 0, NULL, NULL}};
-    cli_common common;
-    ousac_error error = {0};
-    size_t positionals = 0, failed = 0;
-    int done = 0;
+#define AT(member) offsetof(verification, member)
+/* clang-format off */
+static const cli_option options[] = {
+    {"model", 'm', CLI_INPUT, AT(model_path), "FILE", NULL,
+     "also check that profiles, plans and bundles were made for this checkpoint", 0, 0},
+    {"schedule", 's', CLI_INPUT, AT(schedule_path), "FILE", NULL,
+     "also check that profiles and bundles were made for this schedule", 0, 0},
+    {"heads", 0, CLI_SIZE, AT(heads), "N", NULL,
+     "of --model: attention heads, where config.json lacks them", 1, 4096},
+    {"config", 0, CLI_INPUT, AT(config), "FILE", NULL,
+     "of --model: its config.json (default: beside the checkpoint)", 0, 0},
+    {"key", 'k', CLI_TEXT, AT(key), "PUB", NULL,
+     "first check the signature FILE.minisig against this public key: a file, or its base64", 0, 0},
+    {"signature", 0, CLI_INPUT, AT(signature), "FILE", NULL,
+     "of --key: the signature, of one file", 0, 0},
+    OPTIONS_END};
+/* clang-format on */
+#undef AT
 
-    ousac_status status = cli_parse(command, options, argc, argv, &common, &positionals, &done, &error);
-    if (status == OUSAC_STATUS_OK && done) {
-        return EXIT_OK;
-    }
-    if (status == OUSAC_STATUS_OK && positionals == 0) {
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "expects at least one file");
-    }
-    if (status == OUSAC_STATUS_OK && v.signature != NULL && (v.key == NULL || positionals > 1)) {
-        status = OUSAC_FAIL(&error, OUSAC_STATUS_USAGE, "--signature: expected with --key and one file");
-    }
-    if (status == OUSAC_STATUS_OK) {
-        cli_catch_signals();
-        status = open_references(&v, &error);
-    }
-    if (status == OUSAC_STATUS_OK) {
-        status = verify_all(&v, &common, argv + 1, positionals, &failed, &error);
-    }
-    int code = failed > 0 ? EXIT_FORMAT : EXIT_OK;
-    if (status != OUSAC_STATUS_OK) {
-        code = cli_report_error(command, &common, &error);
-    }
-    ousac_free(v.block);
-    ousac_schedule_free(&v.schedule);
-    ousac_model_free(v.model);
-    return code;
+static ousac_status run(cli_call *call, void *values, ousac_error *error) {
+    verification *v = values;
+    size_t failed = 0;
+    if (v->signature && (!v->key || call->file_count > 1))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--signature: expected with --key and one file");
+    ousac_status status = open_references(v, error);
+    if (!status)
+        status = verify_all(v, &call->common, call->files, call->file_count, &failed, error);
+    call->code = failed > 0 ? EXIT_FORMAT : EXIT_OK;
+    ousac_free(v->block);
+    ousac_schedule_free(&v->schedule);
+    ousac_model_free(v->model);
+    return status;
 }
 
 const cli_command command_verify = {
@@ -411,5 +413,10 @@ const cli_command command_verify = {
         "file that must not change under the program belongs in a directory that only its user can write.",
     .example = "build/ousac verify data/schedules/sparse.json data/shapes-dit/model.safetensors\n"
                "build/ousac verify --model data/shapes-dit/model.safetensors build/demo/bundle.oca",
+    .options = options,
+    .request_size = sizeof(verification),
+    .arguments_least = 1,
+    .arguments_most = SIZE_MAX,
+    .expects = "expects at least one file",
     .run = run,
 };

@@ -17,7 +17,7 @@ extern const cli_command command_merge;
 extern const cli_command command_allocate;
 extern const cli_command command_pack;
 extern const cli_command command_eval;
-extern const cli_command command_compare; /* of `ousac eval --compare`; not in the list of commands */
+extern const cli_command command_compare;
 extern const cli_command command_sample;
 extern const cli_command command_inspect;
 extern const cli_command command_verify;

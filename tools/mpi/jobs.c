@@ -1,9 +1,10 @@
 #include "tools/mpi/jobs.h"
 
 #include "formats/memory.h"
+#include "pipeline/cost.h"
 #include "pipeline/shard.h"
-#include "pipeline/team.h"
 #include "profile/record/recorder.h"
+#include "tools/cli/cli.h"
 #include "tools/mpi/link.h"
 
 #include <stdio.h>
@@ -20,38 +21,52 @@ static ousac_status cut_short(const char *what, ousac_error *error) {
 
 /* --- runs --- */
 
-void job_put_runs(wire *w, const pipeline_runs *runs, const ousac_schedule *schedule) {
+void job_put_runs(wire *w, const ousac_session *session, const ousac_schedule *schedule) {
     char *text = NULL;
-    wire_put_u64(w, runs->seed);
-    wire_put_u64(w, runs->micro_batch);
-    wire_put_u64(w, runs->common->threads);
+    wire_put_u64(w, session->seed);
+    wire_put_u64(w, session->micro_batch);
+    wire_put_u64(w, session->threads);
     if (ousac_schedule_print(schedule, &text, NULL))
         w->failed = 1;
     wire_put_text(w, text);
     ousac_free(text);
 }
 
-ousac_status job_take_runs(wire *w, const ousac_model *model, cli_common *common, uint64_t *seed,
-                           size_t *micro_batch, ousac_schedule *schedule, ousac_error *error) {
-    *seed = wire_take_u64(w);
-    *micro_batch = (size_t)wire_take_u64(w);
-    memset(common, 0, sizeof *common);
-    common->quiet = 1;
-    common->threads = (size_t)wire_take_u64(w);
+/* Any piece of work of this rank: to be told of nothing, but to look for stops. */
+static void *start(void *self, const char *label) {
+    (void)label;
+    return self;
+}
+
+static void update(void *handle, uint64_t done, uint64_t total) {
+    (void)handle;
+    (void)done;
+    (void)total;
+    link_poll();
+}
+
+ousac_status job_take_runs(wire *w, const ousac_model *model, ousac_session *session,
+                           ousac_schedule *schedule, ousac_error *error) {
+    static int here;
+    static const ousac_session_hooks silent = {.self = &here, .start = start, .update = update};
+    *session = (ousac_session){.model = model, .stop = &cli_stop, .hooks = &silent};
+    session->seed = wire_take_u64(w);
+    session->micro_batch = (size_t)wire_take_u64(w);
+    session->threads = (size_t)wire_take_u64(w);
     const char *text = wire_take_text(w);
     if (!text || !model)
         return cut_short(model ? "schedule" : "model", error);
     return ousac_schedule_parse(schedule, text, strlen(text), "the schedule of a job", error);
 }
 
-void job_put_range(wire *w, const cli_range *range) {
+void job_put_range(wire *w, const ousac_sample_range *range) {
     wire_put_u64(w, range->first);
     wire_put_u64(w, range->count);
 }
 
-cli_range job_take_range(wire *w) {
+ousac_sample_range job_take_range(wire *w) {
     const uint64_t first = wire_take_u64(w), count = wire_take_u64(w);
-    return (cli_range){first, count};
+    return (ousac_sample_range){first, count};
 }
 
 /* --- calibrations --- */
@@ -241,13 +256,13 @@ static ousac_status make_harvest(job_harvest *harvest, const ousac_profile *prof
     return harvest->sums ? OUSAC_STATUS_OK : no_memory("the sums of a pilot", error);
 }
 
-ousac_status job_record(const pipeline_runs *runs, const char *label, const cli_range *part,
-                        pipeline_partial *partial, ousac_profile *profile, job_harvest *harvest,
+ousac_status job_record(const ousac_session *session, const char *label, const ousac_sample_range *part,
+                        ousac_partial *partial, ousac_profile *profile, job_harvest *harvest,
                         uint64_t *forwards, ousac_error *error) {
     ousac_recorder *recorder = NULL;
     ousac_counters counters = {0};
-    pipeline_cost cost = {0};
-    cli_range left = *part;
+    ousac_record_cost cost = {0};
+    ousac_sample_range left = *part;
     harvester reaper = {NULL, profile, harvest, 0};
     const ousac_run_observers reaping = {&reaper, attach, collect};
     ousac_status status = OUSAC_STATUS_OK;
@@ -255,27 +270,27 @@ ousac_status job_record(const pipeline_runs *runs, const char *label, const cli_
     if (harvest)
         status = make_harvest(harvest, profile, part->count, error);
     if (!status && partial && part->count > 0)
-        status = pipeline_partial_resume(partial, profile, &left, &cost, error);
+        status = ousac_partial_resume(partial, profile, &left, &cost, error);
     if (status || left.count == 0)
         goto done;
-    status = ousac_recorder_create(&recorder, profile, runs->model->backend, runs->common->threads,
-                                   runs->micro_batch, error);
+    status = ousac_recorder_create(&recorder, profile, session->model->backend, session->threads,
+                                   session->micro_batch, error);
     if (status)
         goto done;
     const ousac_run_observers *observers = reaper.inner = ousac_recorder_observers(recorder);
     if (harvest)
         observers = &reaping;
     else if (partial)
-        observers = pipeline_partial_begin(partial, runs, part, profile, &cost, observers);
-    const pipeline_run run = {.label = label,
-                              .schedule = &profile->schedule,
-                              .range = left,
-                              .exact = 1,
-                              .observers = observers,
-                              .counters = &counters};
-    status = pipeline_run_here(runs, &run, error);
+        observers = ousac_partial_begin(partial, session, part, profile, &cost, observers);
+    const ousac_session_run run = {.label = label,
+                                   .schedule = &profile->schedule,
+                                   .range = left,
+                                   .exact = 1,
+                                   .observers = observers,
+                                   .counters = &counters};
+    status = ousac_session_run_here(session, &run, error);
     if (partial && !harvest)
-        status = pipeline_partial_end(partial, status, error);
+        status = ousac_partial_end(partial, status, error);
     for (int gate = 0; gate < 3; gate++)
         *forwards += counters.forwards[gate];
 done:

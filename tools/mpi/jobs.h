@@ -5,6 +5,7 @@
 #define OUSAC_MPI_JOBS_H
 
 #include "pipeline/partial.h"
+#include "profile/bundle/factorise.h"
 #include "tools/mpi/wire.h"
 
 #include <stddef.h>
@@ -13,10 +14,10 @@
 enum { JOB_LOAD = 1, JOB_RUN, JOB_RECORD, JOB_REDUCE, JOB_RECORDED, JOB_FACTORS, JOB_FIT, JOB_END };
 
 /* Seed, micro-batch, threads and schedule: what every run needs. */
-void job_put_runs(wire *w, const pipeline_runs *runs, const ousac_schedule *schedule);
-/* `common` and `runs` are filled for a silent rank; `schedule` is the caller's to free. */
-ousac_status job_take_runs(wire *w, const ousac_model *model, cli_common *common, uint64_t *seed,
-                           size_t *micro_batch, ousac_schedule *schedule, ousac_error *error);
+void job_put_runs(wire *w, const ousac_session *session, const ousac_schedule *schedule);
+/* A session of a silent rank, which learns of a stop while it works; `schedule` is the caller's to free. */
+ousac_status job_take_runs(wire *w, const ousac_model *model, ousac_session *session,
+                           ousac_schedule *schedule, ousac_error *error);
 
 /* NULL is told from a calibration. */
 ousac_status job_put_calibration(wire *w, const ousac_model *model, const ousac_calibration *calibration,
@@ -24,8 +25,8 @@ ousac_status job_put_calibration(wire *w, const ousac_model *model, const ousac_
 ousac_status job_take_calibration(wire *w, const ousac_model *model, ousac_calibration **calibration,
                                   ousac_error *error);
 
-void job_put_range(wire *w, const cli_range *range);
-cli_range job_take_range(wire *w);
+void job_put_range(wire *w, const ousac_sample_range *range);
+ousac_sample_range job_take_range(wire *w);
 
 /* Arch, schedule, identity, weights and whether there are moments: an empty profile like this one. */
 void job_put_subject(wire *w, const ousac_profile *profile);
@@ -44,7 +45,7 @@ void job_put_status(wire *w, ousac_status status, const ousac_error *error);
 ousac_status job_take_status(wire *w, size_t rank, ousac_error *error);
 
 /* OUTPUT.K-of-N.part: what a rank keeps beside OUTPUT.part, whose path is given. Without ".part", as
- * pipeline_partial_open wants it; ousac_free. */
+ * ousac_partial_open wants it; ousac_free. */
 char *job_part_path(const char *partial_path, size_t rank, size_t ranks);
 
 /* The sums of every micro-batch of a pilot by itself: added in the order of the samples they are to the last
@@ -57,8 +58,8 @@ typedef struct job_harvest {
 /* Records samples [part] into `profile`; with `partial` (may be NULL) from what it holds and with
  * checkpoints. With `harvest` (else NULL) the profile's sums are left zero and the batches' go there.
  * *forwards receives what this and the runs before did. `part` may be empty. */
-ousac_status job_record(const pipeline_runs *runs, const char *label, const cli_range *part,
-                        pipeline_partial *partial, ousac_profile *profile, job_harvest *harvest,
+ousac_status job_record(const ousac_session *session, const char *label, const ousac_sample_range *part,
+                        ousac_partial *partial, ousac_profile *profile, job_harvest *harvest,
                         uint64_t *forwards, ousac_error *error);
 /* Adds one harvested batch. */
 void job_add_batch(ousac_profile *profile, const double *sums);

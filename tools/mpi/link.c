@@ -1,5 +1,6 @@
 #include "tools/mpi/link.h"
 
+#include "pipeline/cost.h"
 #include "tools/cli/cli.h"
 
 #include <mpi.h>
@@ -67,16 +68,16 @@ static void look(void) {
             break;
         (void)MPI_Recv(&job, 1, MPI_UINT64_T, status.MPI_SOURCE, TAG_STOP, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
         if (job == state.job)
-            cli_stop = 1;
+            ousac_stop_ask(&cli_stop);
     }
-    if (cli_stop && !state.told && state.job)
+    if (ousac_stop_asked(&cli_stop) && !state.told && state.job)
         tell_others();
 }
 
 void link_poll(void) {
     if (pthread_mutex_trylock(&state.lock))
         return; /* another thread is at it */
-    const double now = cli_seconds();
+    const double now = ousac_clock_s();
     if (now - state.polled >= POLL_S) {
         state.polled = now;
         look();

@@ -1,7 +1,9 @@
 /* `ousac` as an MPI job: rank 0 runs the command, the other ranks share its work. */
+#include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"
+#include "tools/mpi/team.h"
 #include "tools/mpi/worker.h"
 
 #include <stdio.h>
@@ -18,6 +20,7 @@ int main(int argc, char **argv) {
         cli_catch_signals();
         code = worker_serve();
     } else {
+        cli_set_workers(team_workers());
         code = ousac_main(argc, argv);
         wire_put_u64(&job, JOB_END);
         link_announce(&job);

@@ -1,7 +1,8 @@
 /* What rank 0 does with the others: announces a job, does its own part, gathers the answers by rank. */
-#include "pipeline/team.h"
+#include "tools/mpi/team.h"
 
 #include "formats/memory.h"
+#include "pipeline/factors.h"
 #include "pipeline/shard.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"
@@ -37,19 +38,19 @@ static ousac_status gather(ousac_status status, answer_reader read, void *self, 
     return status;
 }
 
-static ousac_status load(const pipeline_model_options *options, const ousac_model *model,
-                         ousac_error *error) {
+static ousac_status load(const ousac_session_model *options, const ousac_model *model, ousac_error *error) {
     wire job = {0};
     if (model->backend != ousac_backend_cpu())
         return OUSAC_FAIL(
             error, OUSAC_STATUS_UNSUPPORTED,
             "--compute %s, --device %s: the ranks of an MPI job compute in f32 on the cpu alone",
-            options->compute ? options->compute : "f32", options->device ? options->device : "cpu");
+            options->bf16 ? "bf16" : "f32", options->device ? options->device : "cpu");
     wire_put_u64(&job, JOB_LOAD);
     wire_put_text(&job, options->path);
     wire_put_text(&job, options->config);
     wire_put_u64(&job, options->heads);
     wire_put_text(&job, model->digest);
+    wire_put_text(&job, model->process);
     link_announce(&job);
     wire_free(&job);
     return gather(OUSAC_STATUS_OK, NULL, NULL, error);
@@ -58,38 +59,39 @@ static ousac_status load(const pipeline_model_options *options, const ousac_mode
 /* --- runs --- */
 
 typedef struct run_parts {
-    const pipeline_runs *runs;
-    const pipeline_run *run;
+    const ousac_session *session;
+    const ousac_session_run *run;
 } run_parts;
 
-static float *samples_of(const run_parts *p, const cli_range *part) {
-    return p->run->samples ? p->run->samples +
-                                 (part->first - p->run->range.first) * ousac_model_sample_size(p->runs->model)
+static float *samples_of(const run_parts *p, const ousac_sample_range *part) {
+    return p->run->samples ? p->run->samples + (part->first - p->run->range.first) *
+                                                   ousac_model_sample_size(p->session->model)
                            : NULL;
 }
 
 static ousac_status read_run(void *self, size_t rank, wire *answer, ousac_error *error) {
     const run_parts *p = self;
-    const cli_range part = shard_of(&p->run->range, p->runs->micro_batch, rank, link_ranks());
+    const ousac_sample_range part =
+        ousac_shard_of(&p->run->range, p->session->micro_batch, rank, link_ranks());
     ousac_counters counters;
     wire_take(answer, &counters, sizeof counters);
     if (p->run->counters)
         ousac_counters_add(p->run->counters, &counters);
     if (p->run->samples && part.count > 0)
         wire_take(answer, samples_of(p, &part),
-                  (size_t)part.count * ousac_model_sample_size(p->runs->model) * sizeof(float));
+                  (size_t)part.count * ousac_model_sample_size(p->session->model) * sizeof(float));
     return answer->failed ? OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "rank %zu sent too few samples", rank)
                           : OUSAC_STATUS_OK;
 }
 
-static ousac_status run(const pipeline_runs *runs, const pipeline_run *whole, ousac_error *error) {
-    const double start = cli_seconds();
-    run_parts parts = {runs, whole};
-    pipeline_run own = *whole;
+static ousac_status run(const ousac_session *session, const ousac_session_run *whole, ousac_error *error) {
+    const double start = ousac_clock_s();
+    run_parts parts = {session, whole};
+    ousac_session_run own = *whole;
     wire job = {0};
     wire_put_u64(&job, JOB_RUN);
-    job_put_runs(&job, runs, whole->schedule);
-    ousac_status status = job_put_calibration(&job, runs->model, whole->calibration, error);
+    job_put_runs(&job, session, whole->schedule);
+    ousac_status status = job_put_calibration(&job, session->model, whole->calibration, error);
     if (status) {
         wire_free(&job);
         return status;
@@ -102,14 +104,14 @@ static ousac_status run(const pipeline_runs *runs, const pipeline_run *whole, ou
     wire_free(&job);
     if (whole->counters)
         memset(whole->counters, 0, sizeof *whole->counters);
-    own.range = shard_of(&whole->range, runs->micro_batch, 0, link_ranks());
+    own.range = ousac_shard_of(&whole->range, session->micro_batch, 0, link_ranks());
     own.samples = samples_of(&parts, &own.range);
     own.seconds = NULL;
     if (own.range.count > 0)
-        status = pipeline_run_here(runs, &own, error);
+        status = ousac_session_run_here(session, &own, error);
     status = gather(status, read_run, &parts, error);
     if (whole->seconds)
-        *whole->seconds = cli_seconds() - start;
+        *whole->seconds = ousac_clock_s() - start;
     return status;
 }
 
@@ -125,13 +127,13 @@ static ousac_status read_fit(void *self, size_t rank, wire *answer, ousac_error 
                           : OUSAC_STATUS_OK;
 }
 
-static ousac_status fit(const pipeline_runs *runs, const pipeline_run *whole,
+static ousac_status fit(const ousac_session *session, const ousac_session_run *whole,
                         const ousac_calibration *calibration, ousac_forecast_fit *sums, ousac_error *error) {
-    pipeline_run own = *whole;
+    ousac_session_run own = *whole;
     wire job = {0};
     wire_put_u64(&job, JOB_FIT);
-    job_put_runs(&job, runs, whole->schedule);
-    ousac_status status = job_put_calibration(&job, runs->model, calibration, error);
+    job_put_runs(&job, session, whole->schedule);
+    ousac_status status = job_put_calibration(&job, session->model, calibration, error);
     if (status) {
         wire_free(&job);
         return status;
@@ -139,9 +141,9 @@ static ousac_status fit(const pipeline_runs *runs, const pipeline_run *whole,
     job_put_range(&job, &whole->range);
     link_announce(&job);
     wire_free(&job);
-    own.range = shard_of(&whole->range, runs->micro_batch, 0, link_ranks());
+    own.range = ousac_shard_of(&whole->range, session->micro_batch, 0, link_ranks());
     if (own.range.count > 0)
-        status = pipeline_run_here(runs, &own, error);
+        status = ousac_session_run_here(session, &own, error);
     return gather(status, read_fit, sums, error);
 }
 
@@ -149,7 +151,7 @@ static ousac_status fit(const pipeline_runs *runs, const pipeline_run *whole,
 
 /* NAME.K-of-N.part for another N than the ranks of this job: its samples would be done twice. With `restart`
  * they are removed, of whatever N. */
-static ousac_status check_others(const pipeline_partial *partial, ousac_error *error) {
+static ousac_status check_others(const ousac_partial *partial, ousac_error *error) {
     const char *slash = strrchr(partial->path, '/');
     const char *name = slash ? slash + 1 : partial->path;
     const size_t stem = strlen(name) - strlen(".part"), head = (size_t)(name - partial->path);
@@ -188,14 +190,15 @@ static ousac_status check_others(const pipeline_partial *partial, ousac_error *e
 
 typedef struct recording {
     ousac_profile *profile;
-    const cli_range *range;
+    const ousac_sample_range *range;
     uint64_t forwards;
     int pilot;
 } recording;
 
 static ousac_status read_recording(void *self, size_t rank, wire *answer, ousac_error *error) {
     recording *r = self;
-    const cli_range part = shard_of(r->range, r->profile->identity.micro_batch, rank, link_ranks());
+    const ousac_sample_range part =
+        ousac_shard_of(r->range, r->profile->identity.micro_batch, rank, link_ranks());
     ousac_status status = ousac_profile_add_range(r->profile, part.first, part.count, error);
     r->forwards += wire_take_u64(answer);
     if (status || !r->pilot || part.count == 0)
@@ -214,14 +217,15 @@ static ousac_status read_recording(void *self, size_t rank, wire *answer, ousac_
 }
 
 /* This rank's part of a pilot: recorded apart, and added batch by batch. */
-static ousac_status record_pilot(const pipeline_runs *runs, const char *label, const cli_range *part,
-                                 ousac_profile *profile, uint64_t *forwards, ousac_error *error) {
+static ousac_status record_pilot(const ousac_session *session, const char *label,
+                                 const ousac_sample_range *part, ousac_profile *profile, uint64_t *forwards,
+                                 ousac_error *error) {
     ousac_profile *apart = NULL;
     job_harvest harvest = {0};
     ousac_status status = ousac_profile_create(&apart, &profile->arch, &profile->schedule, &profile->identity,
                                                profile->weight, 0, error);
     if (!status)
-        status = job_record(runs, label, part, NULL, apart, &harvest, forwards, error);
+        status = job_record(session, label, part, NULL, apart, &harvest, forwards, error);
     for (size_t i = 0; !status && i < harvest.batches; i++)
         job_add_batch(profile, harvest.sums + i * harvest.batch_size);
     if (!status)
@@ -231,24 +235,23 @@ static ousac_status record_pilot(const pipeline_runs *runs, const char *label, c
     return status;
 }
 
-static ousac_status record(const pipeline_runs *runs, const char *label, const cli_range *range,
-                           const pipeline_partial *partial, ousac_profile *profile, pipeline_cost *cost,
+static ousac_status record(const ousac_session *session, const char *label, const ousac_sample_range *range,
+                           const ousac_partial *partial, ousac_profile *profile, ousac_record_cost *cost,
                            ousac_error *error) {
-    const double start = cli_seconds();
-    const cli_range part = shard_of(range, runs->micro_batch, 0, link_ranks());
+    const double start = ousac_clock_s();
+    const ousac_sample_range part = ousac_shard_of(range, session->micro_batch, 0, link_ranks());
     recording r = {profile, range, 0, !profile->moment};
     const int keeps = partial && !r.pilot;
-    const pipeline_partial_options options =
-        keeps ? (pipeline_partial_options){partial->every_s, partial->restart}
-              : (pipeline_partial_options){0};
-    pipeline_partial own = {0};
+    const ousac_partial_options options =
+        keeps ? (ousac_partial_options){partial->every_s, partial->restart} : (ousac_partial_options){0};
+    ousac_partial own = {0};
     char *output = NULL;
     wire job = {0};
     ousac_status status = keeps ? check_others(partial, error) : OUSAC_STATUS_OK;
     if (status)
         return status;
     wire_put_u64(&job, JOB_RECORD);
-    job_put_runs(&job, runs, &profile->schedule);
+    job_put_runs(&job, session, &profile->schedule);
     job_put_subject(&job, profile);
     job_put_range(&job, range);
     wire_put_text(&job, keeps ? partial->path : NULL);
@@ -260,11 +263,11 @@ static ousac_status record(const pipeline_runs *runs, const char *label, const c
     if (keeps && part.count > 0 && !(output = job_part_path(partial->path, 0, link_ranks())))
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a path");
     if (!status && output)
-        status = pipeline_partial_open(&own, output, &options, partial->weights, NULL, error);
+        status = ousac_partial_open(&own, output, &options, partial->weights, NULL, error);
     if (!status && r.pilot)
-        status = record_pilot(runs, label, &part, profile, &r.forwards, error);
+        status = record_pilot(session, label, &part, profile, &r.forwards, error);
     else if (!status)
-        status = job_record(runs, label, &part, output ? &own : NULL, profile, NULL, &r.forwards, error);
+        status = job_record(session, label, &part, output ? &own : NULL, profile, NULL, &r.forwards, error);
     status = gather(status, read_recording, &r, error);
     if (!status && !r.pilot) {
         wire_put_u64(&job, JOB_REDUCE);
@@ -273,13 +276,13 @@ static ousac_status record(const pipeline_runs *runs, const char *label, const c
         job_reduce(profile);
     }
     cost->forwards += r.forwards;
-    cost->seconds += cli_seconds() - start;
-    pipeline_partial_free(&own);
+    cost->seconds += ousac_clock_s() - start;
+    ousac_partial_free(&own);
     ousac_free(output);
     return status;
 }
 
-static void recorded(const pipeline_partial *partial) {
+static void recorded(const ousac_partial *partial) {
     wire job = {0};
     char *output = job_part_path(partial->path, 0, link_ranks());
     char *part = output ? ousac_malloc(strlen(output) + sizeof ".part", 1) : NULL;
@@ -308,9 +311,9 @@ static ousac_status read_factors(void *self, size_t rank, wire *answer, ousac_er
     return job_take_factors(answer, p->arch, p->set, p->owner, rank, error);
 }
 
-static ousac_status factors(const pipeline_runs *runs, const ousac_profile *profile, ousac_method method,
+static ousac_status factors(const ousac_session *session, const ousac_profile *profile, ousac_method method,
                             ousac_factor_set **set, ousac_error *error) {
-    const ousac_arch *arch = &runs->model->arch;
+    const ousac_arch *arch = &session->model->arch;
     const size_t sums = ousac_profile_sum_count(profile);
     factor_parts parts = {arch, NULL, NULL};
     size_t count = 0, group = 0;
@@ -325,7 +328,7 @@ static ousac_status factors(const pipeline_runs *runs, const ousac_profile *prof
     if (status)
         goto done;
     wire_put_u64(&job, JOB_FACTORS);
-    job_put_runs(&job, runs, &profile->schedule);
+    job_put_runs(&job, session, &profile->schedule);
     job_put_subject(&job, profile);
     wire_put_u64(&job, method);
     wire_put_u64(&job, ousac_profile_samples(profile));
@@ -342,7 +345,7 @@ static ousac_status factors(const pipeline_runs *runs, const ousac_profile *prof
     }
     for (size_t g = 0; g < arch->group_count; g++)
         mine[g] = owner[g] == 0;
-    status = pipeline_factors_here(runs, profile, method, NULL, mine, set, error);
+    status = ousac_session_factors_here(session, profile, method, NULL, mine, set, error);
     parts.set = *set;
     parts.owner = owner;
     status = gather(status, read_factors, &parts, error);
@@ -357,11 +360,7 @@ done:
     return status;
 }
 
-const pipeline_team *pipeline_team_current(void) {
-    static const pipeline_team team = {load, run, record, recorded, factors, fit};
+const ousac_workers *team_workers(void) {
+    static const ousac_workers team = {load, run, record, recorded, factors, fit, link_poll};
     return link_rank() == 0 && link_ranks() > 1 ? &team : NULL;
-}
-
-void pipeline_team_poll(void) {
-    link_poll();
 }

@@ -1,8 +1,8 @@
 #include "tools/mpi/worker.h"
 
 #include "formats/memory.h"
+#include "pipeline/factors.h"
 #include "pipeline/shard.h"
-#include "pipeline/team.h"
 #include "profile/record/forecast_fit.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"
@@ -19,14 +19,14 @@ typedef struct worker {
 static ousac_status load(worker *k, wire *job, ousac_error *error) {
     const char *path = wire_take_text(job), *config = wire_take_text(job);
     const size_t heads = (size_t)wire_take_u64(job);
-    const char *digest = wire_take_text(job);
-    if (!path || !digest)
+    const char *digest = wire_take_text(job), *process = wire_take_text(job);
+    if (!path || !digest || !process)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "a job without a model");
-    const pipeline_model_options options = {.path = path, .config = config, .heads = heads};
+    const ousac_session_model options = {.path = path, .config = config, .heads = heads};
     ousac_model_free(k->model);
     k->model = NULL;
-    const ousac_status status = pipeline_load_model(&k->model, &options, error);
-    if (!status && strcmp(k->model->digest, digest) != 0)
+    const ousac_status status = ousac_session_load_model(&k->model, &options, NULL, error);
+    if (!status && (strcmp(k->model->digest, digest) != 0 || strcmp(k->model->process, process) != 0))
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: model %.12s, but rank 0 has %.12s there", path,
                           k->model->digest, digest);
     return status;
@@ -34,18 +34,12 @@ static ousac_status load(worker *k, wire *job, ousac_error *error) {
 
 /* What every job with samples begins with. */
 typedef struct assignment {
-    cli_common common;
+    ousac_session session;
     ousac_schedule schedule;
-    uint64_t seed;
-    size_t micro_batch;
 } assignment;
 
 static ousac_status take(worker *k, wire *job, assignment *a, ousac_error *error) {
-    return job_take_runs(job, k->model, &a->common, &a->seed, &a->micro_batch, &a->schedule, error);
-}
-
-static pipeline_runs runs_of(const worker *k, const assignment *a) {
-    return (pipeline_runs){&a->common, k->model, a->seed, a->micro_batch};
+    return job_take_runs(job, k->model, &a->session, &a->schedule, error);
 }
 
 static ousac_status run(worker *k, wire *job, wire *answer, ousac_error *error) {
@@ -59,16 +53,15 @@ static ousac_status run(worker *k, wire *job, wire *answer, ousac_error *error) 
         status = job_take_calibration(job, k->model, &calibration, error);
     if (status)
         goto done;
-    const cli_range range = job_take_range(job);
-    const cli_range part = shard_of(&range, a.micro_batch, link_rank(), link_ranks());
-    const pipeline_runs runs = runs_of(k, &a);
-    pipeline_run inner = {.label = "part",
-                          .schedule = &a.schedule,
-                          .range = part,
-                          .exact = wire_take_u64(job) != 0,
-                          .calibration = calibration,
-                          .extrapolate_modules = wire_take_u64(job) != 0,
-                          .counters = &counters};
+    const ousac_sample_range range = job_take_range(job);
+    const ousac_sample_range part = ousac_shard_of(&range, a.session.micro_batch, link_rank(), link_ranks());
+    ousac_session_run inner = {.label = "part",
+                               .schedule = &a.schedule,
+                               .range = part,
+                               .exact = wire_take_u64(job) != 0,
+                               .calibration = calibration,
+                               .extrapolate_modules = wire_take_u64(job) != 0,
+                               .counters = &counters};
     const int wanted = wire_take_u64(job) != 0;
     values = (size_t)part.count * ousac_model_sample_size(k->model);
     if (wanted && !(samples = ousac_malloc(values, sizeof *samples))) {
@@ -77,7 +70,7 @@ static ousac_status run(worker *k, wire *job, wire *answer, ousac_error *error) 
     }
     inner.samples = samples;
     if (part.count > 0)
-        status = pipeline_run_here(&runs, &inner, error);
+        status = ousac_session_run_here(&a.session, &inner, error);
     if (status)
         goto done;
     wire_put(answer, &counters, sizeof counters);
@@ -98,19 +91,19 @@ static ousac_status fit(worker *k, wire *job, wire *answer, ousac_error *error) 
     if (!status)
         status = job_take_calibration(job, k->model, &calibration, error);
     if (!status)
-        status = ousac_forecast_fit_create(&sums, k->model, &a.schedule, calibration, a.common.threads,
-                                           a.micro_batch, error);
+        status = ousac_forecast_fit_create(&sums, k->model, &a.schedule, calibration, a.session.threads,
+                                           a.session.micro_batch, error);
     if (status)
         goto done;
-    const cli_range range = job_take_range(job);
-    const pipeline_runs runs = runs_of(k, &a);
-    const pipeline_run inner = {.label = "part",
-                                .schedule = &a.schedule,
-                                .range = shard_of(&range, a.micro_batch, link_rank(), link_ranks()),
-                                .exact = 1,
-                                .observers = ousac_forecast_fit_observers(sums)};
+    const ousac_sample_range range = job_take_range(job);
+    const ousac_session_run inner = {
+        .label = "part",
+        .schedule = &a.schedule,
+        .range = ousac_shard_of(&range, a.session.micro_batch, link_rank(), link_ranks()),
+        .exact = 1,
+        .observers = ousac_forecast_fit_observers(sums)};
     if (inner.range.count > 0)
-        status = pipeline_run_here(&runs, &inner, error);
+        status = ousac_session_run_here(&a.session, &inner, error);
     if (status)
         goto done;
     size_t count = 0;
@@ -126,7 +119,7 @@ done:
 /* A pilot's sums go into the answer; those of a profile stay until they are asked for. */
 static ousac_status record(worker *k, wire *job, wire *answer, ousac_error *error) {
     assignment a = {0};
-    pipeline_partial partial = {0};
+    ousac_partial partial = {0};
     job_harvest harvest = {0};
     uint64_t forwards = 0;
     char *output = NULL;
@@ -137,19 +130,18 @@ static ousac_status record(worker *k, wire *job, wire *answer, ousac_error *erro
         status = job_take_subject(job, k->model, &a.schedule, &k->profile, error);
     if (status)
         goto done;
-    const cli_range range = job_take_range(job);
-    const cli_range part = shard_of(&range, a.micro_batch, link_rank(), link_ranks());
+    const ousac_sample_range range = job_take_range(job);
+    const ousac_sample_range part = ousac_shard_of(&range, a.session.micro_batch, link_rank(), link_ranks());
     const char *path = wire_take_text(job), *weights = wire_take_text(job);
-    pipeline_partial_options options = {0};
+    ousac_partial_options options = {0};
     wire_take(job, &options, sizeof options);
     const int pilot = !k->profile->moment, keeps = path && !pilot && part.count > 0;
     if (keeps && !(output = job_part_path(path, link_rank(), link_ranks())))
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a path");
     if (!status && keeps)
-        status = pipeline_partial_open(&partial, output, &options, weights, NULL, error);
-    const pipeline_runs runs = runs_of(k, &a);
+        status = ousac_partial_open(&partial, output, &options, weights, NULL, error);
     if (!status)
-        status = job_record(&runs, "part", &part, keeps ? &partial : NULL, k->profile,
+        status = job_record(&a.session, "part", &part, keeps ? &partial : NULL, k->profile,
                             pilot ? &harvest : NULL, &forwards, error);
     if (status)
         goto done;
@@ -158,7 +150,7 @@ static ousac_status record(worker *k, wire *job, wire *answer, ousac_error *erro
 done:
     ousac_free(harvest.sums);
     ousac_free(output);
-    pipeline_partial_free(&partial);
+    ousac_partial_free(&partial);
     ousac_schedule_free(&a.schedule);
     return status;
 }
@@ -191,10 +183,9 @@ static ousac_status factors(worker *k, wire *job, wire *answer, ousac_error *err
     }
     for (size_t g = 0; g < arch->group_count; g++)
         mine[g] = owner[g] == link_rank();
-    const pipeline_runs runs = runs_of(k, &a);
     status = ousac_profile_add_range(profile, 0, samples, error);
     if (!status)
-        status = pipeline_factors_here(&runs, profile, method, NULL, mine, &set, error);
+        status = ousac_session_factors_here(&a.session, profile, method, NULL, mine, &set, error);
     if (!status)
         job_put_factors(answer, arch, set, owner, link_rank());
     ousac_factor_set_free(set);

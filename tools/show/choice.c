@@ -1,4 +1,6 @@
-#include "pipeline/pipeline.h"
+#include "tools/show/show.h"
+
+#include "pipeline/shard.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,15 +14,15 @@ static void count_paths(const ousac_arch *arch, const size_t *rank, size_t count
         count[ousac_cost_path(arch, s, &ranks)]++;
 }
 
-void pipeline_choice_print(const pipeline_choice *choice, const ousac_arch *arch) {
+void choice_print(const ousac_choice *choice, const ousac_arch *arch) {
     size_t paths[4], least = SIZE_MAX, most = 0;
     printf("%-17s %12s %16s %14s %8s %12s\n", "method", "cached step", "modelled error", "dual bound", "gap",
            choice->validated ? "end to end" : "");
-    for (int i = 0; i < PIPELINE_CANDIDATES; i++) {
-        const pipeline_candidate *candidate = &choice->candidate[i];
+    for (int i = 0; i < OUSAC_CANDIDATES; i++) {
+        const ousac_candidate *candidate = &choice->candidate[i];
         if (!candidate->present)
             continue;
-        printf("%-17s %10.3f %% %16.6g %14.6g %6.2f %%", pipeline_candidate_name(i),
+        printf("%-17s %10.3f %% %16.6g %14.6g %6.2f %%", ousac_candidate_name(i),
                100 * candidate->cached_step, candidate->allocation.error, candidate->allocation.bound,
                100 * candidate->allocation.gap);
         if (choice->validated)
@@ -45,44 +47,43 @@ void pipeline_choice_print(const pipeline_choice *choice, const ousac_arch *arch
     printf("%s\n", choice->plan->note);
 }
 
-static void put_candidate(json_doc *doc, cJSON *item, const pipeline_candidate *candidate, int validated) {
-    json_put_real(doc, item, "cached_step", candidate->cached_step);
-    json_put_real(doc, item, "modelled_error", candidate->allocation.error);
-    json_put_real(doc, item, "bound", candidate->allocation.bound);
-    json_put_real(doc, item, "gap", candidate->allocation.gap);
-    json_put_bool(doc, item, "exact", candidate->allocation.exact);
-    json_put_u64(doc, item, "nodes", candidate->allocation.nodes);
+static void put_candidate(ousac_json_doc *doc, cJSON *item, const ousac_candidate *candidate, int validated) {
+    ousac_json_put_real(doc, item, "cached_step", candidate->cached_step);
+    ousac_json_put_real(doc, item, "modelled_error", candidate->allocation.error);
+    ousac_json_put_real(doc, item, "bound", candidate->allocation.bound);
+    ousac_json_put_real(doc, item, "gap", candidate->allocation.gap);
+    ousac_json_put_bool(doc, item, "exact", candidate->allocation.exact);
+    ousac_json_put_u64(doc, item, "nodes", candidate->allocation.nodes);
     if (validated)
-        json_put_real(doc, item, "relative_error", candidate->measured);
-    json_put_u64(doc, item, "evaluations", candidate->evaluations);
-    json_put_real(doc, item, "wall_s", candidate->seconds);
+        ousac_json_put_real(doc, item, "relative_error", candidate->measured);
+    ousac_json_put_u64(doc, item, "evaluations", candidate->evaluations);
+    ousac_json_put_real(doc, item, "wall_s", candidate->seconds);
 }
 
-void pipeline_choice_put(json_doc *doc, cJSON *object, const pipeline_choice *choice,
-                         const ousac_arch *arch) {
+void choice_put(ousac_json_doc *doc, cJSON *object, const ousac_choice *choice, const ousac_arch *arch) {
     static const char *const path_names[] = {"frozen", "low_rank", "dense", "skipped"};
     cJSON *list = NULL;
     size_t paths[4];
 
-    json_put_text(doc, object, "plan", choice->plan->name);
-    json_put_text(doc, object, "method", choice->plan->method);
-    json_put_text(doc, object, "note", choice->plan->note);
-    json_put_real(doc, object, "budget_step", choice->budget_step);
-    json_put_real(doc, object, "cached_step", choice->cost.cached_step);
-    json_put_real(doc, object, "total", choice->cost.total);
-    json_put_text(doc, object, "error_model", choice->plan->error_model);
+    ousac_json_put_text(doc, object, "plan", choice->plan->name);
+    ousac_json_put_text(doc, object, "method", choice->plan->method);
+    ousac_json_put_text(doc, object, "note", choice->plan->note);
+    ousac_json_put_real(doc, object, "budget_step", choice->budget_step);
+    ousac_json_put_real(doc, object, "cached_step", choice->cost.cached_step);
+    ousac_json_put_real(doc, object, "total", choice->cost.total);
+    ousac_json_put_text(doc, object, "error_model", choice->plan->error_model);
     if (choice->validated)
-        pipeline_json_range(doc, object, "validation", choice->validation.first, choice->validation.count);
-    list = json_put_array(doc, object, "candidates");
-    for (int i = 0; i < PIPELINE_CANDIDATES; i++)
+        ousac_range_put(doc, object, "validation", choice->validation.first, choice->validation.count);
+    list = ousac_json_put_array(doc, object, "candidates");
+    for (int i = 0; i < OUSAC_CANDIDATES; i++)
         if (choice->candidate[i].present) {
-            cJSON *item = json_put_object(doc, list, NULL);
-            json_put_text(doc, item, "method", pipeline_candidate_name(i));
-            json_put_bool(doc, item, "forecast", choice->candidate[i].forecast != NULL);
+            cJSON *item = ousac_json_put_object(doc, list, NULL);
+            ousac_json_put_text(doc, item, "method", ousac_candidate_name(i));
+            ousac_json_put_bool(doc, item, "forecast", choice->candidate[i].forecast != NULL);
             put_candidate(doc, item, &choice->candidate[i], choice->validated);
         }
     count_paths(arch, choice->plan->rank, paths);
-    list = json_put_object(doc, object, "sites");
+    list = ousac_json_put_object(doc, object, "sites");
     for (int i = 0; i < 4; i++)
-        json_put_u64(doc, list, path_names[i], paths[i]);
+        ousac_json_put_u64(doc, list, path_names[i], paths[i]);
 }

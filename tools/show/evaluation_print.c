@@ -1,11 +1,14 @@
 #include "pipeline/evaluation.h"
 
+#include "pipeline/shard.h"
+#include "tools/show/show.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
 /* Signed difference of two costs over the reference. */
-static double saving(const evaluation *result, uint64_t from, uint64_t to) {
+static double saving(const ousac_eval *result, uint64_t from, uint64_t to) {
     return ((double)from - (double)to) / (double)result->reference_macs;
 }
 
@@ -33,16 +36,16 @@ static void print_interval(const ousac_interval *interval, int digits) {
     printf("  %8.*f [%.*f, %.*f]", digits, interval->mean, digits, interval->low, digits, interval->high);
 }
 
-static void print_errors(const evaluation *result) {
+static void print_errors(const ousac_eval *result) {
     printf("\n%-30s  %-26s  %s\n", "final sample", "relative error [95 %]", "PSNR, dB [95 %]");
-    for (size_t i = 0; i < EVALUATION_PAIRS; i++) {
-        const evaluation_pair *pair = &result->pair[i];
+    for (size_t i = 0; i < OUSAC_EVAL_PAIRS; i++) {
+        const ousac_eval_pair *pair = &result->pair[i];
         char label[64];
         /* Where both are the same run, comparing with it again says nothing. */
-        if (pair->against == EVALUATION_REFERENCE && result->reference_same)
+        if (pair->against == OUSAC_EVAL_REFERENCE && result->reference_same)
             continue;
-        (void)snprintf(label, sizeof label, "%s against %s", evaluation_arm_name(pair->arm),
-                       evaluation_arm_name(pair->against));
+        (void)snprintf(label, sizeof label, "%s against %s", ousac_eval_arm_name(pair->arm),
+                       ousac_eval_arm_name(pair->against));
         printf("%-30s", label);
         print_interval(&pair->difference.relative_error, 4);
         printf("  ");
@@ -51,12 +54,12 @@ static void print_errors(const evaluation *result) {
     }
 }
 
-static void print_cost(const evaluation *result, const char *label, double macs, int is_change) {
+static void print_cost(const ousac_eval *result, const char *label, double macs, int is_change) {
     printf(is_change ? "%-40s %+12.3f %+8.2f %%\n" : "%-40s %12.3f %8.2f %%\n", label, 1e-9 * macs,
            100 * macs / (double)result->reference_macs);
 }
 
-static void print_costs(const evaluation *result) {
+static void print_costs(const ousac_eval *result) {
     const ousac_cost_total *cost = &result->cost;
     const double reference = (double)result->reference_macs, full = (double)cost->schedule_full;
     const double reuse = (double)cost->schedule_reuse, cached = (double)cost->schedule_cached;
@@ -70,17 +73,17 @@ static void print_costs(const evaluation *result) {
            100 * cost->cached_step);
 }
 
-static void print_times(const evaluation *result) {
+static void print_times(const ousac_eval *result) {
     const double count = (double)result->range.count;
-    const double reference = result->run[EVALUATION_REFERENCE].seconds;
+    const double reference = result->run[OUSAC_EVAL_REFERENCE].seconds;
     printf("\n%-12s %10s %12s %14s %14s %14s %14s\n", "run", "wall, s", "ms a sample", "of reference",
            "MACs of it", "cached evals", "cached sites");
-    for (int arm = EVALUATION_ARMS - 1; arm >= 0; arm--) {
-        const evaluation_run *run = &result->run[arm];
-        if (arm == EVALUATION_REFERENCE && result->reference_same)
+    for (int arm = OUSAC_EVAL_ARMS - 1; arm >= 0; arm--) {
+        const ousac_eval_run *run = &result->run[arm];
+        if (arm == OUSAC_EVAL_REFERENCE && result->reference_same)
             continue;
         printf("%-12s %10.3f %12.2f %12.1f %% %12.1f %% %12.1f %% %12.1f %%\n",
-               evaluation_arm_name((evaluation_arm)arm), run->seconds, 1e3 * run->seconds / count,
+               ousac_eval_arm_name((ousac_eval_arm)arm), run->seconds, 1e3 * run->seconds / count,
                100 * run->seconds / reference,
                100 * (double)run->counters.macs / ((double)result->reference_macs * count),
                100 * evaluation_reuse(&run->counters), 100 * site_reuse(&run->counters));
@@ -92,7 +95,7 @@ static const char *name_of(const char *name) {
     return *name ? name : "unnamed";
 }
 
-void evaluation_print(const evaluation *result) {
+void evaluation_print(const ousac_eval *result) {
     printf("samples %" PRIu64 ":%" PRIu64 ", seed %" PRIu64 "%s; %zu steps of \"%s\"; plan \"%s\" (%s)\n",
            result->range.first, result->range.first + result->range.count, result->seed,
            result->held_out ? ", held out" : ", NOT known to be held out", result->steps,
@@ -106,104 +109,107 @@ void evaluation_print(const evaluation *result) {
 
 /* --- JSON --- */
 
-static void put_interval(json_doc *doc, cJSON *object, const char *key, const ousac_interval *interval) {
-    cJSON *item = json_put_object(doc, object, key);
-    json_put_real(doc, item, "mean", interval->mean);
-    json_put_real(doc, item, "low", interval->low);
-    json_put_real(doc, item, "high", interval->high);
+static void put_interval(ousac_json_doc *doc, cJSON *object, const char *key,
+                         const ousac_interval *interval) {
+    cJSON *item = ousac_json_put_object(doc, object, key);
+    ousac_json_put_real(doc, item, "mean", interval->mean);
+    ousac_json_put_real(doc, item, "low", interval->low);
+    ousac_json_put_real(doc, item, "high", interval->high);
 }
 
-static void put_run(json_doc *doc, cJSON *runs, const evaluation *result, evaluation_arm arm) {
-    const evaluation_run *run = &result->run[arm];
+static void put_run(ousac_json_doc *doc, cJSON *runs, const ousac_eval *result, ousac_eval_arm arm) {
+    const ousac_eval_run *run = &result->run[arm];
     const ousac_counters *counters = &run->counters;
-    cJSON *item = json_put_object(doc, runs, evaluation_arm_name(arm));
+    cJSON *item = ousac_json_put_object(doc, runs, ousac_eval_arm_name(arm));
     cJSON *sites = NULL, *evaluations = NULL;
 
-    json_put_real(doc, item, "wall_s", run->seconds);
-    json_put_real(doc, item, "wall_ratio", run->seconds / result->run[EVALUATION_REFERENCE].seconds);
-    json_put_u64(doc, item, "macs", counters->macs);
-    json_put_u64(doc, item, "macs_modelled", run->model_macs);
-    json_put_real(doc, item, "macs_ratio",
-                  (double)counters->macs / ((double)result->reference_macs * (double)result->range.count));
-    evaluations = json_put_object(doc, item, "evaluations");
-    json_put_u64(doc, evaluations, "full", counters->forwards[OUSAC_GATE_FULL]);
-    json_put_u64(doc, evaluations, "cached", counters->forwards[OUSAC_GATE_CACHED]);
-    json_put_u64(doc, evaluations, "reuse", counters->forwards[OUSAC_GATE_REUSE]);
-    sites = json_put_object(doc, item, "sites");
-    json_put_u64(doc, sites, "full", counters->site_full);
-    json_put_u64(doc, sites, "low_rank", counters->site_low_rank);
-    json_put_u64(doc, sites, "dense", counters->site_dense);
-    json_put_u64(doc, sites, "frozen", counters->site_frozen);
-    json_put_u64(doc, sites, "skipped", counters->site_skipped);
-    json_put_real(doc, item, "evaluation_reuse_rate", evaluation_reuse(counters));
-    json_put_real(doc, item, "site_reuse_rate", site_reuse(counters));
+    ousac_json_put_real(doc, item, "wall_s", run->seconds);
+    ousac_json_put_real(doc, item, "wall_ratio", run->seconds / result->run[OUSAC_EVAL_REFERENCE].seconds);
+    ousac_json_put_u64(doc, item, "macs", counters->macs);
+    ousac_json_put_u64(doc, item, "macs_modelled", run->model_macs);
+    ousac_json_put_real(doc, item, "macs_ratio",
+                        (double)counters->macs /
+                            ((double)result->reference_macs * (double)result->range.count));
+    evaluations = ousac_json_put_object(doc, item, "evaluations");
+    ousac_json_put_u64(doc, evaluations, "full", counters->forwards[OUSAC_GATE_FULL]);
+    ousac_json_put_u64(doc, evaluations, "cached", counters->forwards[OUSAC_GATE_CACHED]);
+    ousac_json_put_u64(doc, evaluations, "reuse", counters->forwards[OUSAC_GATE_REUSE]);
+    sites = ousac_json_put_object(doc, item, "sites");
+    ousac_json_put_u64(doc, sites, "full", counters->site_full);
+    ousac_json_put_u64(doc, sites, "low_rank", counters->site_low_rank);
+    ousac_json_put_u64(doc, sites, "dense", counters->site_dense);
+    ousac_json_put_u64(doc, sites, "frozen", counters->site_frozen);
+    ousac_json_put_u64(doc, sites, "skipped", counters->site_skipped);
+    ousac_json_put_real(doc, item, "evaluation_reuse_rate", evaluation_reuse(counters));
+    ousac_json_put_real(doc, item, "site_reuse_rate", site_reuse(counters));
 }
 
-static void put_costs(json_doc *doc, cJSON *root, const evaluation *result) {
+static void put_costs(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) {
     const ousac_cost_total *cost = &result->cost;
-    cJSON *macs = json_put_object(doc, root, "macs_per_sample");
-    cJSON *shares = json_put_object(doc, root, "shares");
+    cJSON *macs = ousac_json_put_object(doc, root, "macs_per_sample");
+    cJSON *shares = ousac_json_put_object(doc, root, "shares");
 
-    json_put_u64(doc, macs, "reference", result->reference_macs);
-    json_put_u64(doc, macs, "constant_guidance", cost->constant_guidance);
-    json_put_u64(doc, macs, "schedule_full", cost->schedule_full);
-    json_put_u64(doc, macs, "schedule_reuse", cost->schedule_reuse);
-    json_put_u64(doc, macs, "schedule_cached", cost->schedule_cached);
-    json_put_real(doc, shares, "reference", 1.0);
-    json_put_real(doc, shares, "guidance_saving",
-                  saving(result, result->reference_macs, cost->schedule_full));
-    json_put_real(doc, shares, "caching_saving", saving(result, cost->schedule_full, cost->schedule_reuse));
-    json_put_real(doc, shares, "calibration_overhead",
-                  saving(result, cost->schedule_cached, cost->schedule_reuse));
-    json_put_real(doc, shares, "total", (double)cost->schedule_cached / (double)result->reference_macs);
-    json_put_real(doc, root, "cached_step", cost->cached_step);
+    ousac_json_put_u64(doc, macs, "reference", result->reference_macs);
+    ousac_json_put_u64(doc, macs, "constant_guidance", cost->constant_guidance);
+    ousac_json_put_u64(doc, macs, "schedule_full", cost->schedule_full);
+    ousac_json_put_u64(doc, macs, "schedule_reuse", cost->schedule_reuse);
+    ousac_json_put_u64(doc, macs, "schedule_cached", cost->schedule_cached);
+    ousac_json_put_real(doc, shares, "reference", 1.0);
+    ousac_json_put_real(doc, shares, "guidance_saving",
+                        saving(result, result->reference_macs, cost->schedule_full));
+    ousac_json_put_real(doc, shares, "caching_saving",
+                        saving(result, cost->schedule_full, cost->schedule_reuse));
+    ousac_json_put_real(doc, shares, "calibration_overhead",
+                        saving(result, cost->schedule_cached, cost->schedule_reuse));
+    ousac_json_put_real(doc, shares, "total", (double)cost->schedule_cached / (double)result->reference_macs);
+    ousac_json_put_real(doc, root, "cached_step", cost->cached_step);
 }
 
-void evaluation_put(json_doc *doc, cJSON *root, const evaluation *result) {
+void evaluation_put(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) {
     cJSON *schedule = NULL, *reference = NULL, *plan = NULL, *list = NULL;
 
-    json_put_text(doc, root, "kind", "ousac evaluation");
-    json_put_real(doc, root, "version", 1);
-    pipeline_json_range(doc, root, "samples", result->range.first, result->range.count);
-    json_put_u64(doc, root, "seed", result->seed);
-    json_put_bool(doc, root, "held_out", result->held_out);
-    json_put_u64(doc, root, "micro_batch", result->micro_batch);
-    json_put_u64(doc, root, "threads", result->threads);
-    json_put_text(doc, root, "model_digest", result->model_digest);
-    schedule = json_put_object(doc, root, "schedule");
-    json_put_text(doc, schedule, "name", result->schedule_name);
-    json_put_text(doc, schedule, "digest", result->schedule_digest);
-    json_put_u64(doc, schedule, "steps", result->steps);
-    reference = json_put_object(doc, root, "reference");
-    json_put_text(doc, reference, "name", result->reference_name);
-    json_put_text(doc, reference, "digest", result->reference_digest);
-    json_put_bool(doc, reference, "same_as_exact", result->reference_same);
+    ousac_json_put_text(doc, root, "kind", "ousac evaluation");
+    ousac_json_put_real(doc, root, "version", 1);
+    ousac_range_put(doc, root, "samples", result->range.first, result->range.count);
+    ousac_json_put_u64(doc, root, "seed", result->seed);
+    ousac_json_put_bool(doc, root, "held_out", result->held_out);
+    ousac_json_put_u64(doc, root, "micro_batch", result->micro_batch);
+    ousac_json_put_u64(doc, root, "threads", result->threads);
+    ousac_json_put_text(doc, root, "model_digest", result->model_digest);
+    schedule = ousac_json_put_object(doc, root, "schedule");
+    ousac_json_put_text(doc, schedule, "name", result->schedule_name);
+    ousac_json_put_text(doc, schedule, "digest", result->schedule_digest);
+    ousac_json_put_u64(doc, schedule, "steps", result->steps);
+    reference = ousac_json_put_object(doc, root, "reference");
+    ousac_json_put_text(doc, reference, "name", result->reference_name);
+    ousac_json_put_text(doc, reference, "digest", result->reference_digest);
+    ousac_json_put_bool(doc, reference, "same_as_exact", result->reference_same);
     if (result->reference_scale != 0)
-        json_put_real(doc, reference, "scale", result->reference_scale);
-    plan = json_put_object(doc, root, "plan");
-    json_put_text(doc, plan, "name", result->plan_name);
-    json_put_text(doc, plan, "method", result->plan_method);
-    json_put_text(doc, plan, "note", result->note);
+        ousac_json_put_real(doc, reference, "scale", result->reference_scale);
+    plan = ousac_json_put_object(doc, root, "plan");
+    ousac_json_put_text(doc, plan, "name", result->plan_name);
+    ousac_json_put_text(doc, plan, "method", result->plan_method);
+    ousac_json_put_text(doc, plan, "note", result->note);
 
-    list = json_put_array(doc, root, "errors");
-    for (size_t i = 0; i < EVALUATION_PAIRS; i++) {
-        cJSON *item = json_put_object(doc, list, NULL);
-        json_put_text(doc, item, "run", evaluation_arm_name(result->pair[i].arm));
-        json_put_text(doc, item, "against", evaluation_arm_name(result->pair[i].against));
+    list = ousac_json_put_array(doc, root, "errors");
+    for (size_t i = 0; i < OUSAC_EVAL_PAIRS; i++) {
+        cJSON *item = ousac_json_put_object(doc, list, NULL);
+        ousac_json_put_text(doc, item, "run", ousac_eval_arm_name(result->pair[i].arm));
+        ousac_json_put_text(doc, item, "against", ousac_eval_arm_name(result->pair[i].against));
         put_interval(doc, item, "relative_error", &result->pair[i].difference.relative_error);
         put_interval(doc, item, "psnr_db", &result->pair[i].difference.psnr_db);
     }
     put_costs(doc, root, result);
-    list = json_put_object(doc, root, "runs");
-    for (int arm = 0; arm < EVALUATION_ARMS; arm++)
-        put_run(doc, list, result, (evaluation_arm)arm);
+    list = ousac_json_put_object(doc, root, "runs");
+    for (int arm = 0; arm < OUSAC_EVAL_ARMS; arm++)
+        put_run(doc, list, result, (ousac_eval_arm)arm);
 }
 
-ousac_status evaluation_save(const evaluation *result, const char *path, ousac_error *error) {
-    json_doc doc;
-    json_begin(&doc);
+ousac_status evaluation_save(const ousac_eval *result, const char *path, ousac_error *error) {
+    ousac_json_doc doc;
+    ousac_json_begin(&doc);
     evaluation_put(&doc, doc.root, result);
-    const ousac_status status = json_save(&doc, path, error);
-    json_end(&doc);
+    const ousac_status status = ousac_json_save(&doc, path, error);
+    ousac_json_end(&doc);
     return status;
 }

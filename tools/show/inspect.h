@@ -19,7 +19,7 @@ typedef struct inspection {
     int tensors;        /* 1: list every tensor */
     const char *config; /* of a checkpoint; may be NULL */
     size_t heads;       /* 0: from the config */
-    json_doc doc;
+    ousac_json_doc doc;
 } inspection;
 
 /* tools/show/inspect_files.c */

@@ -5,6 +5,7 @@
 #include "profile/bundle/bundle.h"
 #include "profile/bundle/plan.h"
 #include "profile/files/arch_text.h"
+#include "profile/files/archive.h"
 #include "profile/record/profile.h"
 
 #include <inttypes.h>
@@ -116,7 +117,7 @@ static ousac_status show_schedule(inspection *in, const ousac_schedule *schedule
         return status;
     }
     if (in->common->json) {
-        describe_schedule_json(&in->doc, json_put_object(&in->doc, in->doc.root, "schedule"), schedule,
+        describe_schedule_json(&in->doc, ousac_json_put_object(&in->doc, in->doc.root, "schedule"), schedule,
                                &counts);
     } else {
         describe_schedule_line(line, schedule, &counts);
@@ -130,14 +131,14 @@ static void show_arch(inspection *in, const ousac_arch *arch, const char *model_
     char macs[DESCRIBE_BYTES];
 
     if (in->common->json) {
-        cJSON *object = json_put_object(&in->doc, in->doc.root, "model");
-        json_put_text(&in->doc, object, "digest", model_digest);
-        json_put_text(&in->doc, object, "family", arch->family);
-        json_put_u64(&in->doc, object, "blocks", arch->block_count);
-        json_put_u64(&in->doc, object, "tokens", arch->tokens);
-        json_put_u64(&in->doc, object, "width", arch->width);
-        json_put_u64(&in->doc, object, "sites", arch->site_count);
-        json_put_u64(&in->doc, object, "forward_macs", ousac_cost_full(arch));
+        cJSON *object = ousac_json_put_object(&in->doc, in->doc.root, "model");
+        ousac_json_put_text(&in->doc, object, "digest", model_digest);
+        ousac_json_put_text(&in->doc, object, "family", arch->family);
+        ousac_json_put_u64(&in->doc, object, "blocks", arch->block_count);
+        ousac_json_put_u64(&in->doc, object, "tokens", arch->tokens);
+        ousac_json_put_u64(&in->doc, object, "width", arch->width);
+        ousac_json_put_u64(&in->doc, object, "sites", arch->site_count);
+        ousac_json_put_u64(&in->doc, object, "forward_macs", ousac_cost_full(arch));
         return;
     }
     describe_macs(macs, (double)ousac_cost_full(arch));
@@ -187,27 +188,28 @@ static ousac_status print_ranks(const ousac_plan *plan, ousac_error *error) {
     return status;
 }
 
-static void put_plan(json_doc *doc, cJSON *object, const ousac_plan *plan, const ousac_cost_total *cost) {
-    json_put_text(doc, object, "name", plan->name);
-    json_put_text(doc, object, "method", plan->method);
-    json_put_text(doc, object, "model_digest", plan->model_digest);
-    json_put_text(doc, object, "profile_digest", plan->profile_digest);
-    json_put_real(doc, object, "cached_step", plan->cached_step);
-    json_put_real(doc, object, "budget", plan->budget);
+static void put_plan(ousac_json_doc *doc, cJSON *object, const ousac_plan *plan,
+                     const ousac_cost_total *cost) {
+    ousac_json_put_text(doc, object, "name", plan->name);
+    ousac_json_put_text(doc, object, "method", plan->method);
+    ousac_json_put_text(doc, object, "model_digest", plan->model_digest);
+    ousac_json_put_text(doc, object, "profile_digest", plan->profile_digest);
+    ousac_json_put_real(doc, object, "cached_step", plan->cached_step);
+    ousac_json_put_real(doc, object, "budget", plan->budget);
     if (cost != NULL) {
-        json_put_u64(doc, object, "trajectory_macs", cost->schedule_cached);
-        json_put_u64(doc, object, "constant_guidance_macs", cost->constant_guidance);
-        json_put_real(doc, object, "total", cost->total);
+        ousac_json_put_u64(doc, object, "trajectory_macs", cost->schedule_cached);
+        ousac_json_put_u64(doc, object, "constant_guidance_macs", cost->constant_guidance);
+        ousac_json_put_real(doc, object, "total", cost->total);
     }
-    json_put_text(doc, object, "error_model", plan->error_model);
-    json_put_real(doc, object, "modelled_error", plan->modelled_error);
-    json_put_real(doc, object, "bound", plan->bound);
-    json_put_real(doc, object, "gap", plan->gap);
-    json_put_bool(doc, object, "exact", plan->exact);
-    json_put_text(doc, object, "note", plan->note);
-    cJSON *ranks = json_put_object(doc, object, "ranks");
+    ousac_json_put_text(doc, object, "error_model", plan->error_model);
+    ousac_json_put_real(doc, object, "modelled_error", plan->modelled_error);
+    ousac_json_put_real(doc, object, "bound", plan->bound);
+    ousac_json_put_real(doc, object, "gap", plan->gap);
+    ousac_json_put_bool(doc, object, "exact", plan->exact);
+    ousac_json_put_text(doc, object, "note", plan->note);
+    cJSON *ranks = ousac_json_put_object(doc, object, "ranks");
     for (size_t i = 0; i < plan->site_count; i++) {
-        json_put_u64(doc, ranks, plan->site[i], plan->rank[i]);
+        ousac_json_put_u64(doc, ranks, plan->site[i], plan->rank[i]);
     }
 }
 
@@ -237,9 +239,9 @@ static ousac_status show_deltas(inspection *in, const ousac_profile *profile, ou
         values[site] = y2 > 0 ? sqrt(dy2 / y2) : NAN;
     }
     if (in->common->json) {
-        cJSON *object = json_put_object(&in->doc, in->doc.root, "relative_delta");
+        cJSON *object = ousac_json_put_object(&in->doc, in->doc.root, "relative_delta");
         for (size_t site = 0; site < arch->site_count; site++) {
-            json_put_real(&in->doc, object, names[site], values[site]);
+            ousac_json_put_real(&in->doc, object, names[site], values[site]);
         }
     } else {
         site_table table = {arch->site_count, names, values, 4};
@@ -259,7 +261,7 @@ ousac_status inspect_profile(inspection *in, ousac_error *error) {
 
     ousac_status status = ousac_profile_open(&profile, in->path, error);
     if (status == OUSAC_STATUS_OK) {
-        status = archive_open_any(&file, in->path, error);
+        status = ousac_archive_open_any(&file, in->path, error);
     }
     if (status != OUSAC_STATUS_OK) {
         goto done;
@@ -273,22 +275,22 @@ ousac_status inspect_profile(inspection *in, ousac_error *error) {
         goto done;
     }
     if (in->common->json) {
-        json_put_text(&in->doc, in->doc.root, "digest", digest);
-        json_put_text(&in->doc, in->doc.root, "weights_digest", identity->weights_digest);
-        json_put_u64(&in->doc, in->doc.root, "seed", identity->seed);
-        json_put_u64(&in->doc, in->doc.root, "micro_batch", identity->micro_batch);
-        json_put_u64(&in->doc, in->doc.root, "tokens_used", identity->tokens_used);
-        json_put_u64(&in->doc, in->doc.root, "segments", identity->segments);
-        json_put_bool(&in->doc, in->doc.root, "moments", profile->moment != NULL);
-        json_put_u64(&in->doc, in->doc.root, "samples", ousac_profile_samples(profile));
-        cJSON *array = json_put_array(&in->doc, in->doc.root, "ranges");
+        ousac_json_put_text(&in->doc, in->doc.root, "digest", digest);
+        ousac_json_put_text(&in->doc, in->doc.root, "weights_digest", identity->weights_digest);
+        ousac_json_put_u64(&in->doc, in->doc.root, "seed", identity->seed);
+        ousac_json_put_u64(&in->doc, in->doc.root, "micro_batch", identity->micro_batch);
+        ousac_json_put_u64(&in->doc, in->doc.root, "tokens_used", identity->tokens_used);
+        ousac_json_put_u64(&in->doc, in->doc.root, "segments", identity->segments);
+        ousac_json_put_bool(&in->doc, in->doc.root, "moments", profile->moment != NULL);
+        ousac_json_put_u64(&in->doc, in->doc.root, "samples", ousac_profile_samples(profile));
+        cJSON *array = ousac_json_put_array(&in->doc, in->doc.root, "ranges");
         for (size_t i = 0; i < profile->range_count; i++) {
-            cJSON *pair = json_put_array(&in->doc, array, NULL);
-            json_put_u64(&in->doc, pair, NULL, profile->ranges[i].first);
-            json_put_u64(&in->doc, pair, NULL, profile->ranges[i].first + profile->ranges[i].count);
+            cJSON *pair = ousac_json_put_array(&in->doc, array, NULL);
+            ousac_json_put_u64(&in->doc, pair, NULL, profile->ranges[i].first);
+            ousac_json_put_u64(&in->doc, pair, NULL, profile->ranges[i].first + profile->ranges[i].count);
         }
         if (run != NULL) {
-            json_put_parsed(&in->doc, in->doc.root, "run", run);
+            ousac_json_put_parsed(&in->doc, in->doc.root, "run", run);
         }
     } else {
         describe_ranges(ranges, profile->ranges, profile->range_count);
@@ -326,7 +328,7 @@ ousac_status inspect_plan(inspection *in, ousac_error *error) {
         return status;
     }
     if (in->common->json) {
-        put_plan(&in->doc, json_put_object(&in->doc, in->doc.root, "plan"), plan, NULL);
+        put_plan(&in->doc, ousac_json_put_object(&in->doc, in->doc.root, "plan"), plan, NULL);
     } else {
         print_plan(plan, NULL);
         printf("model     %s\nprofile   %s\n", plan->model_digest, plan->profile_digest);
@@ -342,7 +344,7 @@ ousac_status inspect_plan(inspection *in, ousac_error *error) {
 static ousac_status show_plans(inspection *in, const ousac_bundle *bundle, const ousac_arch *arch,
                                ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    cJSON *array = in->common->json ? json_put_array(&in->doc, in->doc.root, "plans") : NULL;
+    cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "plans") : NULL;
 
     for (size_t i = 0; status == OUSAC_STATUS_OK && i < ousac_bundle_plan_count(bundle); i++) {
         const ousac_plan *plan = ousac_bundle_plan(bundle, i);
@@ -350,7 +352,7 @@ static ousac_status show_plans(inspection *in, const ousac_bundle *bundle, const
         ousac_cost_total cost;
         status = ousac_cost_trajectory(arch, ousac_bundle_schedule(bundle), &ranks, &cost, error);
         if (status == OUSAC_STATUS_OK && in->common->json) {
-            put_plan(&in->doc, json_put_object(&in->doc, array, NULL), plan, &cost);
+            put_plan(&in->doc, ousac_json_put_object(&in->doc, array, NULL), plan, &cost);
         } else if (status == OUSAC_STATUS_OK) {
             print_plan(plan, &cost);
         }
@@ -369,7 +371,7 @@ ousac_status inspect_bundle(inspection *in, ousac_error *error) {
 
     ousac_status status = ousac_bundle_open(&bundle, in->path, error);
     if (status == OUSAC_STATUS_OK) {
-        status = archive_open_any(&file, in->path, error);
+        status = ousac_archive_open_any(&file, in->path, error);
     }
     if (status != OUSAC_STATUS_OK) {
         goto done;
@@ -384,7 +386,7 @@ ousac_status inspect_bundle(inspection *in, ousac_error *error) {
     status = show_schedule(in, ousac_bundle_schedule(bundle), error);
     if (status == OUSAC_STATUS_OK && provenance != NULL) {
         if (in->common->json) {
-            json_put_parsed(&in->doc, in->doc.root, "provenance", provenance);
+            ousac_json_put_parsed(&in->doc, in->doc.root, "provenance", provenance);
         } else {
             printf("made      %s\n", provenance);
         }

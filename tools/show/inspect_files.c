@@ -3,6 +3,7 @@
 #include "calib/cost.h"
 #include "formats/memory.h"
 #include "formats/safetensors.h"
+#include "profile/files/archive.h"
 #include "profile/model/model.h"
 
 #include <inttypes.h>
@@ -28,29 +29,29 @@ static const char *gate_text(const int *effective, const ousac_schedule *schedul
 }
 
 static void put_steps(inspection *in, const ousac_schedule *schedule, const int *effective) {
-    cJSON *steps = json_put_array(&in->doc, in->doc.root, "steps");
+    cJSON *steps = ousac_json_put_array(&in->doc, in->doc.root, "steps");
     const int fitted = ousac_schedule_is_fitted(schedule);
 
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *s = &schedule->steps[i];
-        cJSON *object = json_put_object(&in->doc, steps, NULL);
-        json_put_real(&in->doc, object, "timestep", s->timestep);
-        json_put_text(&in->doc, object, "mode", ousac_mode_name(s->mode));
+        cJSON *object = ousac_json_put_object(&in->doc, steps, NULL);
+        ousac_json_put_real(&in->doc, object, "timestep", s->timestep);
+        ousac_json_put_text(&in->doc, object, "mode", ousac_mode_name(s->mode));
         if (s->mode == OUSAC_MODE_CFG) {
-            json_put_real(&in->doc, object, "scale", s->scale);
+            ousac_json_put_real(&in->doc, object, "scale", s->scale);
         }
         for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
-            json_put_real(&in->doc, object, ousac_coefficient_name((ousac_coefficient)k),
-                          schedule->fitted[i].value[k]);
+            ousac_json_put_real(&in->doc, object, ousac_coefficient_name((ousac_coefficient)k),
+                                schedule->fitted[i].value[k]);
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
             if (!ousac_mode_evaluates(s->mode, branch)) {
                 continue;
             }
-            cJSON *gate = json_put_object(&in->doc, object, ousac_branch_name(branch));
-            json_put_text(&in->doc, gate, "gate", ousac_gate_name(s->gate[branch]));
+            cJSON *gate = ousac_json_put_object(&in->doc, object, ousac_branch_name(branch));
+            ousac_json_put_text(&in->doc, gate, "gate", ousac_gate_name(s->gate[branch]));
             if (effective != NULL) {
                 int runs = effective[i * OUSAC_BRANCHES + (size_t)branch];
-                json_put_text(&in->doc, gate, "effective", ousac_gate_name((ousac_gate)runs));
+                ousac_json_put_text(&in->doc, gate, "effective", ousac_gate_name((ousac_gate)runs));
             }
         }
     }
@@ -139,10 +140,10 @@ static const char *codec_name(oca_codec codec) {
     return "?";
 }
 
-static void put_shape(json_doc *doc, cJSON *object, const uint64_t *shape, size_t dims) {
-    cJSON *array = json_put_array(doc, object, "shape");
+static void put_shape(ousac_json_doc *doc, cJSON *object, const uint64_t *shape, size_t dims) {
+    cJSON *array = ousac_json_put_array(doc, object, "shape");
     for (size_t i = 0; i < dims; i++) {
-        json_put_u64(doc, array, NULL, shape[i]);
+        ousac_json_put_u64(doc, array, NULL, shape[i]);
     }
 }
 
@@ -150,7 +151,7 @@ static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_err
     size_t count = oca_tensor_count(file);
     uint64_t bytes = 0, stored = 0;
     char shape[DESCRIBE_LINE_BYTES], size[DESCRIBE_BYTES];
-    cJSON *array = in->common->json ? json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
+    cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
 
     if (!in->common->json) {
         printf("\n%-44s %-5s %-20s %-13s %10s %7s\n", "tensor", "dtype", "shape", "codec", "size", "ratio");
@@ -159,20 +160,20 @@ static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_err
         oca_tensor tensor;
         oca_status got = oca_tensor_at(file, i, &tensor);
         if (got != OCA_OK) {
-            return archive_fail(in->path, "?", got, error);
+            return ousac_archive_fail(in->path, "?", got, error);
         }
         double ratio = tensor.stored_bytes > 0 ? (double)tensor.bytes / (double)tensor.stored_bytes : 1;
         const char *dtype = ousac_dtype_name((ousac_dtype)tensor.dtype);
         bytes += tensor.bytes;
         stored += tensor.stored_bytes;
         if (in->common->json) {
-            cJSON *object = json_put_object(&in->doc, array, NULL);
-            json_put_text(&in->doc, object, "name", tensor.name);
-            json_put_text(&in->doc, object, "dtype", dtype);
+            cJSON *object = ousac_json_put_object(&in->doc, array, NULL);
+            ousac_json_put_text(&in->doc, object, "name", tensor.name);
+            ousac_json_put_text(&in->doc, object, "dtype", dtype);
             put_shape(&in->doc, object, tensor.shape, tensor.dims);
-            json_put_text(&in->doc, object, "codec", codec_name(tensor.codec));
-            json_put_u64(&in->doc, object, "bytes", tensor.bytes);
-            json_put_u64(&in->doc, object, "stored_bytes", tensor.stored_bytes);
+            ousac_json_put_text(&in->doc, object, "codec", codec_name(tensor.codec));
+            ousac_json_put_u64(&in->doc, object, "bytes", tensor.bytes);
+            ousac_json_put_u64(&in->doc, object, "stored_bytes", tensor.stored_bytes);
         } else {
             describe_shape(shape, tensor.shape, tensor.dims);
             describe_bytes(size, tensor.bytes);
@@ -191,7 +192,7 @@ static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_err
 
 ousac_status inspect_tensors(inspection *in, ousac_error *error) {
     oca_file *file = NULL;
-    ousac_status status = archive_open_any(&file, in->path, error);
+    ousac_status status = ousac_archive_open_any(&file, in->path, error);
 
     if (status == OUSAC_STATUS_OK) {
         status = list_tensors(in, file, error);
@@ -212,12 +213,12 @@ static void print_clean(const char *text, size_t limit) {
 
 ousac_status inspect_archive(inspection *in, ousac_error *error) {
     oca_file *file = NULL;
-    ousac_status status = archive_open_any(&file, in->path, error);
+    ousac_status status = ousac_archive_open_any(&file, in->path, error);
 
     if (status != OUSAC_STATUS_OK) {
         goto done;
     }
-    cJSON *object = in->common->json ? json_put_object(&in->doc, in->doc.root, "metadata") : NULL;
+    cJSON *object = in->common->json ? ousac_json_put_object(&in->doc, in->doc.root, "metadata") : NULL;
     for (size_t i = 0; i < oca_metadata_count(file); i++) {
         const char *key = NULL, *value = NULL;
         if (oca_metadata_at(file, i, &key, &value) != OCA_OK) {
@@ -225,7 +226,7 @@ ousac_status inspect_archive(inspection *in, ousac_error *error) {
             goto done;
         }
         if (in->common->json) {
-            json_put_text(&in->doc, object, key, value);
+            ousac_json_put_text(&in->doc, object, key, value);
         } else {
             printf("%-24s ", key);
             print_clean(value, 200);
@@ -242,7 +243,7 @@ done:
 static void list_safetensors(inspection *in, const ousac_safetensors *file) {
     char shape[DESCRIBE_LINE_BYTES], size[DESCRIBE_BYTES];
     uint64_t bytes = 0;
-    cJSON *array = in->common->json ? json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
+    cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
 
     if (!in->common->json) {
         printf("\n%-52s %-5s %-20s %10s\n", "tensor", "dtype", "shape", "size");
@@ -251,11 +252,11 @@ static void list_safetensors(inspection *in, const ousac_safetensors *file) {
         const ousac_safetensors_tensor *tensor = ousac_safetensors_at(file, i);
         bytes += tensor->bytes;
         if (in->common->json) {
-            cJSON *object = json_put_object(&in->doc, array, NULL);
-            json_put_text(&in->doc, object, "name", tensor->name);
-            json_put_text(&in->doc, object, "dtype", tensor->dtype_name);
+            cJSON *object = ousac_json_put_object(&in->doc, array, NULL);
+            ousac_json_put_text(&in->doc, object, "name", tensor->name);
+            ousac_json_put_text(&in->doc, object, "dtype", tensor->dtype_name);
             put_shape(&in->doc, object, tensor->shape, tensor->dims);
-            json_put_u64(&in->doc, object, "bytes", tensor->bytes);
+            ousac_json_put_u64(&in->doc, object, "bytes", tensor->bytes);
         } else {
             describe_shape(shape, tensor->shape, tensor->dims);
             describe_bytes(size, tensor->bytes);
@@ -285,20 +286,20 @@ static void show_model(inspection *in, const ousac_model *model) {
         printf("digest    %s\n", model->digest);
         return;
     }
-    cJSON *object = json_put_object(&in->doc, in->doc.root, "model");
-    json_put_text(&in->doc, object, "family", arch->family);
-    json_put_text(&in->doc, object, "digest", model->digest);
-    json_put_u64(&in->doc, object, "blocks", arch->block_count);
-    json_put_u64(&in->doc, object, "tokens", arch->tokens);
-    json_put_u64(&in->doc, object, "width", arch->width);
-    json_put_u64(&in->doc, object, "sites", arch->site_count);
-    json_put_u64(&in->doc, object, "channels", model->channels);
-    json_put_u64(&in->doc, object, "height", model->height);
-    json_put_u64(&in->doc, object, "sample_width", model->width);
-    json_put_u64(&in->doc, object, "train_steps", model->noise.train_steps);
-    json_put_bool(&in->doc, object, "unconditional_branch", model->has_uncond);
-    json_put_u64(&in->doc, object, "forward_macs", full);
-    json_put_u64(&in->doc, object, "reuse_macs", reuse);
+    cJSON *object = ousac_json_put_object(&in->doc, in->doc.root, "model");
+    ousac_json_put_text(&in->doc, object, "family", arch->family);
+    ousac_json_put_text(&in->doc, object, "digest", model->digest);
+    ousac_json_put_u64(&in->doc, object, "blocks", arch->block_count);
+    ousac_json_put_u64(&in->doc, object, "tokens", arch->tokens);
+    ousac_json_put_u64(&in->doc, object, "width", arch->width);
+    ousac_json_put_u64(&in->doc, object, "sites", arch->site_count);
+    ousac_json_put_u64(&in->doc, object, "channels", model->channels);
+    ousac_json_put_u64(&in->doc, object, "height", model->height);
+    ousac_json_put_u64(&in->doc, object, "sample_width", model->width);
+    ousac_json_put_u64(&in->doc, object, "train_steps", model->noise.train_steps);
+    ousac_json_put_bool(&in->doc, object, "unconditional_branch", model->has_uncond);
+    ousac_json_put_u64(&in->doc, object, "forward_macs", full);
+    ousac_json_put_u64(&in->doc, object, "reuse_macs", reuse);
 }
 
 ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
@@ -314,8 +315,8 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
     if (ousac_model_load(&model, in->path, &options, ousac_backend_cpu(), &refused) == OUSAC_STATUS_OK) {
         show_model(in, model);
     } else if (in->common->json) {
-        json_put_null(&in->doc, in->doc.root, "model");
-        json_put_text(&in->doc, in->doc.root, "model_error", refused.message);
+        ousac_json_put_null(&in->doc, in->doc.root, "model");
+        ousac_json_put_text(&in->doc, in->doc.root, "model_error", refused.message);
     } else {
         printf("model     cannot be run as it is: %s\n", refused.message);
     }

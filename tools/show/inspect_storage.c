@@ -38,10 +38,10 @@ static void add_tensor(inspection *in, const oca_file *file, cJSON *list, const 
     sum->stored += tensor.stored_bytes;
     sum->decoded_as_f32 += tensor.count * sizeof(float);
     if (in->common->json) {
-        cJSON *item = json_put_object(&in->doc, list, NULL);
-        json_put_text(&in->doc, item, "tensor", name);
-        json_put_text(&in->doc, item, "dtype", ousac_dtype_name((ousac_dtype)(int)tensor.dtype));
-        json_put_real(&in->doc, item, "added", added(file, site, is_b ? ".B" : ".A"));
+        cJSON *item = ousac_json_put_object(&in->doc, list, NULL);
+        ousac_json_put_text(&in->doc, item, "tensor", name);
+        ousac_json_put_text(&in->doc, item, "dtype", ousac_dtype_name((ousac_dtype)(int)tensor.dtype));
+        ousac_json_put_real(&in->doc, item, "added", added(file, site, is_b ? ".B" : ".A"));
     } else if (in->tensors) {
         printf("  %-32s %-5s adds %.2g\n", name, ousac_dtype_name((ousac_dtype)(int)tensor.dtype),
                added(file, site, is_b ? ".B" : ".A"));
@@ -60,7 +60,7 @@ ousac_status inspect_storage(inspection *in, const oca_file *file, const ousac_a
     storage_sum sum = {.worst = 0};
     char size[DESCRIBE_BYTES];
     (void)error;
-    cJSON *list = in->common->json ? json_put_array(&in->doc, in->doc.root, "storage") : NULL;
+    cJSON *list = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "storage") : NULL;
     for (size_t s = 0; s < arch->site_count; s++) {
         const double of_site = added(file, arch->sites[s].name, "");
         for (int is_b = 0; is_b < 2; is_b++)
@@ -72,7 +72,7 @@ ousac_status inspect_storage(inspection *in, const oca_file *file, const ousac_a
     }
     if (in->common->json) {
         if (sum.worst_site)
-            json_put_real(&in->doc, in->doc.root, "added_at_most", sum.worst);
+            ousac_json_put_real(&in->doc, in->doc.root, "added_at_most", sum.worst);
         return OUSAC_STATUS_OK;
     }
     if (sum.decoded_as_f32 == 0)

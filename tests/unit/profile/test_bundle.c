@@ -278,17 +278,79 @@ static void a_model_is_recognised_in_another_dtype(void **state) {
     ousac_bundle *bundle = saved(f, OUSAC_DTYPE_BF16, 0);
     ousac_model *other = NULL;
     ousac_error error = {0};
-    must_succeed(ousac_bundle_check_model(bundle, f->model, &error), &error);
+    must_succeed(ousac_bundle_check_model(bundle, f->model, NULL, &error), &error);
     for (size_t i = 0; i < 2; i++) {
         synthetic_model(&other, 21);
         synthetic_digest(other->digest, 'd');
         for (size_t s = 0; s < SITES; s++)
             for (size_t j = 0; j < arch->sites[s].m * arch->sites[s].n; j++)
                 synthetic_weight(other, s)[j] = rounded(other->weight[s][j], dtypes[i]);
-        must_succeed(ousac_bundle_check_model(bundle, other, &error), &error);
+        must_succeed(ousac_bundle_check_model(bundle, other, NULL, &error), &error);
         synthetic_model_free(other);
     }
     ousac_bundle_close(bundle);
+}
+
+/* The same digest, or projections that agree: what decides a trajectory must be the same in either case, and
+ * the constants of the forward too where the file is another one. */
+static void noise_levels_and_constants_must_agree(void **state) {
+    const fixture *f = *state;
+    ousac_bundle *bundle = saved(f, OUSAC_DTYPE_BF16, 0);
+    ousac_model *other = NULL;
+    char note[OUSAC_ERROR_MESSAGE_BYTES];
+    ousac_error error = {0};
+    for (int same = 0; same < 2; same++) {
+        synthetic_model(&other, 21);
+        if (!same)
+            synthetic_digest(other->digest, 'd');
+        must_succeed(ousac_bundle_check_model(bundle, other, note, &error), &error);
+        if (same)
+            assert_string_equal(note, "");
+        else
+            assert_non_null(strstr(note, "model dddddddddddd, another file, matched by the projections"));
+        (void)snprintf(other->process, sizeof other->process, "predicts v, and so on");
+        must_fail(ousac_bundle_check_model(bundle, other, note, &error), OUSAC_STATUS_MISMATCH, &error,
+                  SYNTHETIC_PROCESS ", and this one predicts v, and so on");
+        synthetic_model_free(other);
+    }
+    synthetic_model(&other, 21);
+    synthetic_digest(other->digest, 'd');
+    (void)snprintf(other->constants, sizeof other->constants, "synthetic heads=4");
+    must_fail(ousac_bundle_check_model(bundle, other, note, &error), OUSAC_STATUS_MISMATCH, &error,
+              SYNTHETIC_CONSTANTS ", not synthetic heads=4");
+    other->constants[0] = '\0';
+    must_fail(ousac_bundle_check_model(bundle, other, note, &error), OUSAC_STATUS_MISMATCH, &error,
+              "unknown");
+    synthetic_model_free(other);
+    ousac_bundle_close(bundle);
+}
+
+/* Factors, bundles and plans of a model under other noise levels. */
+static void another_process_is_refused(void **state) {
+    fixture *f = *state;
+    const ousac_bundle_options options = {.dtype = OUSAC_DTYPE_F32, .keep_all = 1};
+    const ousac_factorise_options factors = {.threads = 1};
+    ousac_factor_set *set = NULL;
+    ousac_error error = {0};
+    char path[SCRATCH_PATH_BYTES];
+    scratch_join(path, f->directory.path, "other.oca");
+    (void)snprintf(f->model->process, sizeof f->model->process, "predicts v");
+    must_fail(ousac_factor_set_create(&set, f->model, f->profile, &factors, &error), OUSAC_STATUS_MISMATCH,
+              &error, ", and this one predicts v");
+    must_fail(ousac_bundle_save(path, f->model, f->profile, f->set, NULL, 0, &options, &error),
+              OUSAC_STATUS_MISMATCH, &error, ", and this one predicts v");
+    (void)snprintf(f->profile->identity.model_process, sizeof f->profile->identity.model_process,
+                   "predicts v");
+    const ousac_plan *plan = f->plan[0];
+    (void)snprintf(f->plan[0]->model_process, sizeof f->plan[0]->model_process, "predicts sample");
+    must_fail(ousac_bundle_save(path, f->model, f->profile, f->set, &plan, 1, &options, &error),
+              OUSAC_STATUS_MISMATCH, &error, "predicts sample, and this one predicts v");
+    f->plan[0]->model_process[0] = '\0';
+    (void)snprintf(f->model->process, sizeof f->model->process, "%s", SYNTHETIC_PROCESS);
+    (void)snprintf(f->profile->identity.model_process, sizeof f->profile->identity.model_process, "%s",
+                   SYNTHETIC_PROCESS);
+    assert_null(set);
+    assert_false(file_exists(path));
 }
 
 static void another_model_is_refused(void **state) {
@@ -298,7 +360,7 @@ static void another_model_is_refused(void **state) {
     ousac_error error = {0};
     synthetic_model(&other, 22);
     synthetic_digest(other->digest, 'd');
-    must_fail(ousac_bundle_check_model(bundle, other, &error), OUSAC_STATUS_MISMATCH, &error,
+    must_fail(ousac_bundle_check_model(bundle, other, NULL, &error), OUSAC_STATUS_MISMATCH, &error,
               "blocks.0.attn.q");
     assert_non_null(strstr(error.message, "model aaaaaaaaaaaa, and this is model dddddddddddd"));
     synthetic_model_free(other);
@@ -313,17 +375,17 @@ static void another_model_is_refused(void **state) {
                    : change == 2 ? 0
                    : j / 8 == 5  ? 9 - w[j]
                                  : w[j];
-        must_fail(ousac_bundle_check_model(bundle, other, &error), OUSAC_STATUS_MISMATCH, &error,
+        must_fail(ousac_bundle_check_model(bundle, other, NULL, &error), OUSAC_STATUS_MISMATCH, &error,
                   "blocks.1.mlp.fc1");
         w[0] = NAN;
-        must_fail(ousac_bundle_check_model(bundle, other, &error), OUSAC_STATUS_MISMATCH, &error,
+        must_fail(ousac_bundle_check_model(bundle, other, NULL, &error), OUSAC_STATUS_MISMATCH, &error,
                   "blocks.1.mlp.fc1");
         synthetic_model_free(other);
     }
     /* other shapes, whatever the digest */
     synthetic_model(&other, 21);
     other->arch.sites[7].name[0] = 'x';
-    must_fail(ousac_bundle_check_model(bundle, other, &error), OUSAC_STATUS_MISMATCH, &error, "site 7");
+    must_fail(ousac_bundle_check_model(bundle, other, NULL, &error), OUSAC_STATUS_MISMATCH, &error, "site 7");
     ousac_calibration *c = NULL;
     must_fail(ousac_bundle_calibration(bundle, ousac_bundle_plan(bundle, 0), &other->arch, f->model->backend,
                                        &c, &error),
@@ -654,7 +716,7 @@ static void short_memory_is_an_error_and_leaves_nothing(void **state) {
     status = OUSAC_STATUS_MEMORY;
     for (allowed = 0; status; allowed++) {
         (void)ousac_memory_fail_after(allowed);
-        status = ousac_bundle_check_model(bundle, other, &error);
+        status = ousac_bundle_check_model(bundle, other, NULL, &error);
         (void)ousac_memory_fail_after(-1);
         if (status)
             must_fail(status, OUSAC_STATUS_MEMORY, &error, "");
@@ -675,6 +737,8 @@ int main(void) {
         TEST(only_what_the_plans_need_is_stored),
         TEST(the_same_parts_give_the_same_bytes),
         TEST(a_model_is_recognised_in_another_dtype),
+        TEST(noise_levels_and_constants_must_agree),
+        TEST(another_process_is_refused),
         TEST(another_model_is_refused),
         TEST(another_schedule_is_refused_with_the_step_that_differs),
         TEST(parts_that_do_not_fit_are_not_written),

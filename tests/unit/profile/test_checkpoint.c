@@ -172,13 +172,13 @@ typedef struct keeper {
     const ousac_profile *profile;
     const char *path;
     int left;
-    volatile int stop;
+    ousac_stop stop;
 } keeper;
 
 static ousac_status keep(void *self, ousac_error *error) {
     keeper *k = self;
     if (--k->left == 0)
-        k->stop = 1;
+        ousac_stop_ask(&k->stop);
     return ousac_profile_save(k->profile, k->path, NULL, error);
 }
 
@@ -186,7 +186,7 @@ static ousac_status record(const fixture *f, ousac_profile *profile, size_t thre
                            ousac_error *error) {
     ousac_recorder *recorder = NULL;
     const uint64_t done = ousac_profile_samples(profile);
-    keeper k = {profile, f->path, saves, 0};
+    keeper k = {profile, f->path, saves, {0}};
     must_succeed(ousac_recorder_create(&recorder, profile, f->model->backend, threads, MICRO_BATCH, error),
                  error);
     ousac_checkpoint checkpoint = {.inner = ousac_recorder_observers(recorder), .save = keep, .self = &k};

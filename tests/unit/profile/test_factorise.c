@@ -283,7 +283,7 @@ static void the_first_bad_group_is_reported_whatever_the_threads(void **state) {
 }
 
 typedef struct stopper {
-    volatile int stop;
+    ousac_stop stop;
     uint64_t done;
 } stopper;
 
@@ -291,13 +291,14 @@ static void stop_after_three(void *self, uint64_t done, uint64_t total) {
     stopper *stopping = self;
     (void)total;
     stopping->done = done;
-    stopping->stop = done >= 3;
+    if (done >= 3)
+        ousac_stop_ask(&stopping->stop);
 }
 
 static void it_stops_when_told(void **state) {
     ousac_factor_set *set = NULL;
     ousac_error error = {0};
-    stopper stopping = {0, 0};
+    stopper stopping = {0};
     const ousac_factorise_options options = {
         .threads = 1, .progress = stop_after_three, .progress_self = &stopping, .stop = &stopping.stop};
     fixture f;

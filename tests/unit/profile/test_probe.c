@@ -225,7 +225,7 @@ static void threads_do_not_change_a_bit(void **state) {
 static void bad_probes_are_refused(void **state) {
     ousac_error error = {0};
     ousac_probe *probe = NULL;
-    const volatile int stop = 1;
+    const ousac_stop stop = {1};
     ousac_probe_options options = {.model = model,
                                    .schedule = &schedule,
                                    .calibration = calibration,

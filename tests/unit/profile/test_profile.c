@@ -98,6 +98,10 @@ static void a_file_holds_the_whole_profile(void **state) {
     for (int with_moments = 0; with_moments < 2; with_moments++) {
         synthetic_profile(&saved, 8, 5, with_moments ? 3 : 1, with_moments);
         must_succeed(ousac_profile_add_range(saved, UINT64_MAX - 10, 10, &error), &error);
+        saved->identity.compute = with_moments ? OUSAC_COMPUTE_BF16_ATTENTION : OUSAC_COMPUTE_BF16_UNKNOWN;
+        saved->identity.tokens_unknown = with_moments;
+        if (with_moments)
+            synthetic_digest(saved->identity.inputs_digest, '7');
         must_succeed(ousac_profile_save(saved, in_directory(a, "a.oca"), "{\"seconds\":1}", &error), &error);
         must_succeed(ousac_profile_load(&loaded, a, &error), &error);
         assert_false(ousac_arch_difference(&saved->arch, &loaded->arch, text));
@@ -111,6 +115,11 @@ static void a_file_holds_the_whole_profile(void **state) {
         assert_int_equal(loaded->moment != NULL, with_moments);
         assert_string_equal(loaded->schedule.name, "synthetic");
         assert_string_equal(loaded->identity.model_digest, saved->identity.model_digest);
+        assert_string_equal(loaded->identity.model_constants, SYNTHETIC_CONSTANTS);
+        assert_string_equal(loaded->identity.model_process, SYNTHETIC_PROCESS);
+        assert_string_equal(loaded->identity.inputs_digest, saved->identity.inputs_digest);
+        assert_int_equal(loaded->identity.compute, saved->identity.compute);
+        assert_int_equal(loaded->identity.tokens_unknown, saved->identity.tokens_unknown);
         if (with_moments)
             assert_true(sums_differ(saved, loaded) == 0);
         ousac_profile_digest(saved, before);
@@ -249,6 +258,7 @@ static void digests_are_those_of_the_specification(void **state) {
     ousac_profile_weights_digest(profile, profile->identity.weights_digest);
     assert_string_equal(profile->identity.weights_digest,
                         "8b08f3a9230b1ddaad9fe08ba4f0b65f9cbc652c7174fdb8f626970318ed8b3f");
+    profile->version = 1;
     ousac_profile_digest(profile, digest);
     assert_string_equal(digest, "f8071e757c5671ed74313ece8845f0a942972e8826cddca7a07e82e09e9e3cd8");
     ousac_profile_free(profile);
@@ -257,6 +267,7 @@ static void digests_are_those_of_the_specification(void **state) {
     must_succeed(ousac_profile_add_range(profile, 8, 5, &error), &error);
     profile->magnitude[OUSAC_MAGNITUDE_Y][17] = 0.25;
     profile->magnitude[OUSAC_MAGNITUDE_ADX][2] = 4.5;
+    profile->version = 1;
     ousac_profile_digest(profile, digest);
     assert_string_equal(digest, "29c8b412d2ee94866e0781d19ba2d89508dfc24ca42481cb4bf62a018851bdf2");
     ousac_profile_free(profile);
@@ -414,6 +425,18 @@ static void what_differs_is_not_merged(void **state) {
     more->identity.model_digest[0] = 'b';
     refuse_merge(more, "models");
     more->identity.model_digest[0] = 'a';
+    (void)snprintf(more->identity.model_process, sizeof more->identity.model_process, "predicts v");
+    refuse_merge(more, SYNTHETIC_PROCESS);
+    (void)snprintf(more->identity.model_process, sizeof more->identity.model_process, SYNTHETIC_PROCESS);
+    synthetic_digest(more->identity.inputs_digest, '1');
+    refuse_merge(more, "different inputs: drawn and 111111111111");
+    more->identity.inputs_digest[0] = '\0';
+    more->identity.compute = OUSAC_COMPUTE_BF16_ATTENTION;
+    refuse_merge(more, "f32 and the other in bf16+attention");
+    more->identity.compute = OUSAC_COMPUTE_F32;
+    more->identity.tokens_unknown = 1;
+    refuse_merge(more, "by which rule");
+    more->identity.tokens_unknown = 0;
     more->identity.seed--;
     refuse_merge(more, "seeds");
     more->identity.seed++;
@@ -634,6 +657,20 @@ static void a_file_that_contradicts_itself_is_refused(void **state) {
         {"tensors; expected", {.key = "moments", .value = "0"}},
         {"metadata \"moments\"", {.key = "moments", .value = "2"}},
         {"metadata \"model_digest\"", {.key = "model_digest", .value = "abc"}},
+        {"no metadata \"model_constants\"", {.drop = "model_constants"}},
+        {"no metadata \"model_process\"", {.drop = "model_process"}},
+        {"control characters", {.key = "model_process", .value = "a\nb"}},
+        {"metadata \"digest\"", {.key = "model_process", .value = "predicts v"}},
+        {"metadata \"digest\"", {.key = "model_constants", .value = "heads=3"}},
+        {"metadata \"inputs_digest\"", {.key = "inputs_digest", .value = "abc"}},
+        {"metadata \"digest\"",
+         {.key = "inputs_digest",
+          .value = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}},
+        {"no metadata \"compute\"", {.drop = "compute"}},
+        {"compute \"f16\"", {.key = "compute", .value = "f16"}},
+        {"metadata \"digest\"", {.key = "compute", .value = "bf16"}},
+        {"metadata \"token_choice\"", {.key = "token_choice", .value = "step"}},
+        {"metadata \"digest\"", {.key = "token_choice", .value = "unknown"}},
         {"metadata \"schedule_digest\"",
          {.key = "schedule_digest",
           .value = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}},
@@ -692,8 +729,8 @@ static void a_file_that_contradicts_itself_is_refused(void **state) {
         must_fail(error.status, OUSAC_STATUS_FORMAT, &error, bad);
         assert_null(profile);
     }
-    rewrite_archive(path, bad, &(archive_edit){.key = "format_version", .value = "2"});
-    must_fail(ousac_profile_load(&profile, bad, &error), OUSAC_STATUS_UNSUPPORTED, &error, "version \"2\"");
+    rewrite_archive(path, bad, &(archive_edit){.key = "format_version", .value = "3"});
+    must_fail(ousac_profile_load(&profile, bad, &error), OUSAC_STATUS_UNSUPPORTED, &error, "version \"3\"");
 }
 
 /* One replacement in the text of an architecture. */

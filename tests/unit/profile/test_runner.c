@@ -473,8 +473,7 @@ static void threads_do_not_change_a_bit(void **state) {
     free(three.samples);
 }
 
-static ousac_status run_with(ousac_schedule *s, uint64_t first, const volatile int *stop,
-                             ousac_error *error) {
+static ousac_status run_with(ousac_schedule *s, uint64_t first, const ousac_stop *stop, ousac_error *error) {
     ousac_run run = {.model = model,
                      .schedule = s,
                      .seed = SEED,
@@ -501,7 +500,7 @@ static void bad_runs_are_refused(void **state) {
     one[0].gate[0] = OUSAC_GATE_AUTO;
     assert_int_equal(run_with(&s, 0, NULL, &error), OUSAC_STATUS_USAGE);
     one[0].gate[0] = OUSAC_GATE_FULL;
-    const volatile int stop = 1;
+    const ousac_stop stop = {1};
     assert_int_equal(run_with(&s, 0, &stop, &error), OUSAC_STATUS_INTERRUPTED);
     one[0].mode = OUSAC_MODE_CFG;
     one[0].scale = 1e60; /* finite in double, beyond what the float32 state holds */

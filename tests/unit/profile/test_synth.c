@@ -418,13 +418,14 @@ static void a_schedule_without_cached_steps_is_refused(void **state) {
 
 /* --- interruption --- */
 
-static volatile int stop;
+static ousac_stop stop;
 static uint64_t stop_at;
 
 static void count(void *self, uint64_t done, uint64_t total) {
     (void)self;
     (void)total;
-    stop = done >= stop_at;
+    if (done >= stop_at)
+        ousac_stop_ask(&stop);
 }
 
 static void interruption_leaves_no_file(void **state) {
@@ -436,10 +437,10 @@ static void interruption_leaves_no_file(void **state) {
     options.progress = count;
     options.stop = &stop;
     for (stop_at = 1; stop_at < 6; stop_at += 2) {
-        stop = 0;
+        stop = (ousac_stop){0};
         must_fail(ousac_synth_save_model(&options, scratch_path(&directory, "never", path), &error),
                   OUSAC_STATUS_INTERRUPTED, &error, "interrupted");
-        stop = 0;
+        stop = (ousac_stop){0};
         must_fail(
             ousac_synth_save_profile(&options, &sparse, 1, scratch_path(&directory, "never", path), &error),
             OUSAC_STATUS_INTERRUPTED, &error, "interrupted");
