@@ -3,8 +3,8 @@
 #include "formats/memory.h"
 #include "pipeline/cost.h"
 #include "pipeline/fit_parts.h"
-#include "profile/run/evaluate.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -90,6 +90,35 @@ void ousac_fit_target_free(ousac_fit_target *target) {
     ousac_free(target->norm2);
     ousac_free(target->state);
     memset(target, 0, sizeof *target);
+}
+
+ousac_status ousac_fit_target_part(ousac_fit_target *part, const ousac_fit_target *target, size_t count,
+                                   ousac_error *error) {
+    const size_t steps = target->step_count, whole = (size_t)target->range.count * target->size,
+                 values = count * target->size;
+    memset(part, 0, sizeof *part);
+    if (count == 0 || count > target->range.count)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu samples, expected 1 to %" PRIu64, count,
+                          target->range.count);
+    part->range = (ousac_sample_range){target->range.first, count};
+    part->size = target->size;
+    part->step_count = steps;
+    part->timestep = ousac_malloc(steps, sizeof *part->timestep);
+    part->spread = ousac_malloc(steps, sizeof *part->spread);
+    part->alpha = ousac_malloc(steps, sizeof *part->alpha);
+    part->norm2 = ousac_malloc(count, sizeof *part->norm2);
+    part->state = ousac_malloc((steps + 1) * values, sizeof *part->state);
+    if (!part->timestep || !part->spread || !part->alpha || !part->norm2 || !part->state) {
+        ousac_fit_target_free(part);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the states of %zu samples", count);
+    }
+    memcpy(part->timestep, target->timestep, steps * sizeof *part->timestep);
+    memcpy(part->spread, target->spread, steps * sizeof *part->spread);
+    memcpy(part->alpha, target->alpha, steps * sizeof *part->alpha);
+    memcpy(part->norm2, target->norm2, count * sizeof *part->norm2);
+    for (size_t i = 0; i <= steps; i++)
+        memcpy(part->state + i * values, target->state + i * whole, values * sizeof *part->state);
+    return OUSAC_STATUS_OK;
 }
 
 /* x / alpha is linear in sigma / alpha where the prediction stands still: what the reference's solver does
@@ -278,6 +307,41 @@ ousac_status ousac_fit_schedule(const ousac_session *session, const ousac_fit_op
         memset(&best, 0, sizeof best);
     }
     ousac_schedule_free(&best);
+    return status;
+}
+
+ousac_status ousac_fit_learning(const ousac_session *session, const ousac_fit_options *options,
+                                const ousac_fit_target *fitting, const ousac_fit_target *validation,
+                                const ousac_schedule *schedule, ousac_fit_curve *curve, ousac_error *error) {
+    ousac_fit_options stepwise = *options;
+    ousac_status status = OUSAC_STATUS_OK;
+    double least = INFINITY;
+    memset(curve, 0, sizeof *curve);
+    stepwise.stepwise = 1;
+    stepwise.jacobians = 0;
+    for (size_t part = 1u << (OUSAC_FIT_CURVE - 1); part >= 1 && !status; part /= 2) {
+        const size_t count = (size_t)fitting->range.count / part;
+        ousac_fit_target some = {0};
+        ousac_schedule trial = {0};
+        ousac_fit_report report;
+        if (count < session->micro_batch && part > 1)
+            continue;
+        status = ousac_fit_target_part(&some, fitting, count, error);
+        if (!status)
+            status = ousac_schedule_copy(&trial, schedule, error);
+        if (!status)
+            status = ousac_fit_schedule(session, &stepwise, &some, validation, &trial, &report, error);
+        if (!status) {
+            curve->samples[curve->points] = count;
+            curve->error[curve->points++] = report.after;
+            least = report.after < least ? report.after : least;
+        }
+        ousac_fit_target_free(&some);
+        ousac_schedule_free(&trial);
+    }
+    for (size_t k = curve->points; k-- > 0;)
+        if (curve->error[k] <= 1.05 * least)
+            curve->enough = curve->samples[k];
     return status;
 }
 

@@ -6,13 +6,13 @@
 #include <math.h>
 #include <string.h>
 
-/* One free number: theta is its distance from where the descent began, in its natural unit. */
+/* One direction: numbers of one kind at neighbouring steps, moved together, most at the knot in their middle. The
+ * stepwise fit has settled what each step wants for itself; what is left changes slowly from step to step, and the
+ * fewer directions, the fewer runs and the less that a few samples can be overfitted. */
 typedef struct unknown {
-    size_t step;
     int kind;
-    double origin, unit;
-    int measured; /* 1: its column is run; else it is drawn between those at `before` and `after` */
-    size_t before, after;
+    size_t first; /* the first step that it moves */
+    double *move; /* (step_count): by how much a theta of 1 moves each step's number */
 } unknown;
 
 typedef struct newton {
@@ -20,8 +20,10 @@ typedef struct newton {
     const ousac_fit_options *options;
     const ousac_fit_target *fitting, *validation;
     ousac_walk *walk, *fork;
-    ousac_schedule *at; /* the present point */
+    ousac_schedule *at;    /* the present point */
+    ousac_schedule origin; /* where theta is 0 */
     unknown *unknown;
+    double *moves; /* behind their `move` */
     size_t count;
     float *column;         /* (count, samples, size) */
     double *gram, *right;  /* (count, count), (count) */
@@ -41,42 +43,58 @@ enum { STEPS_PER_JACOBIAN = 6 };
 
 /* --- what is free --- */
 
-static ousac_status list_unknowns(newton *n, ousac_error *error) {
-    const size_t steps = n->at->step_count, stride = n->options->stride ? n->options->stride : 1;
+/* Knots at even distances over the steps at which the kind is free, as hats that add up to 1. */
+static void list_kind(newton *n, int kind, const size_t *step, size_t free_count) {
+    const size_t wanted = n->options->knots, knots = wanted && wanted < free_count ? wanted : free_count;
+    const double apart = knots > 1 ? (double)(free_count - 1) / (double)(knots - 1) : 1;
     const ousac_solver_step *solver = ousac_walk_solver(n->walk);
-    n->unknown = ousac_calloc(steps * OUSAC_FIT_KINDS, sizeof *n->unknown);
-    if (!n->unknown)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the numbers of %zu steps", steps);
-    for (int kind = 0; kind < OUSAC_FIT_KINDS; kind++) {
-        const size_t begin = n->count;
-        for (size_t i = 0; i < steps; i++)
-            if (ousac_fit_is_free(n->at, i, kind, n->options->numbers))
-                n->unknown[n->count++] =
-                    (unknown){.step = i,
-                              .kind = kind,
-                              .origin = *ousac_fit_number(n->at, i, kind),
-                              .unit = ousac_fit_unit(&solver[i], kind, n->at->steps[i].scale)};
-        size_t before = begin;
-        for (size_t p = begin; p < n->count; p++) {
-            /* the first and the last two have nothing beside them to be drawn between */
-            n->unknown[p].measured = (p - begin) % stride == 0 || p + 2 >= n->count;
-            if (!n->unknown[p].measured)
+    for (size_t k = 0; k < knots; k++) {
+        unknown *u = &n->unknown[n->count];
+        *u = (unknown){.kind = kind, .first = SIZE_MAX, .move = n->moves + n->count * n->at->step_count};
+        n->count++;
+        for (size_t j = 0; j < free_count; j++) {
+            const double away = fabs((double)j - (double)k * apart) / apart;
+            const size_t i = step[j];
+            if (away >= 1 && knots > 1)
                 continue;
-            for (size_t q = before + 1; q < p; q++) {
-                n->unknown[q].before = before;
-                n->unknown[q].after = p;
-            }
-            before = p;
+            u->move[i] = (knots > 1 ? 1 - away : 1) * ousac_fit_unit(&solver[i], kind, n->at->steps[i].scale);
+            u->first = i < u->first ? i : u->first;
         }
     }
-    return OUSAC_STATUS_OK;
+}
+
+static ousac_status list_unknowns(newton *n, ousac_error *error) {
+    const size_t steps = n->at->step_count, most = steps * OUSAC_FIT_KINDS;
+    size_t *step = ousac_malloc(steps, sizeof *step);
+    n->unknown = ousac_calloc(most, sizeof *n->unknown);
+    n->moves = ousac_calloc(most, steps * sizeof *n->moves);
+    if (!step || !n->unknown || !n->moves) {
+        ousac_free(step);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the numbers of %zu steps", steps);
+    }
+    for (int kind = 0; kind < OUSAC_FIT_KINDS; kind++) {
+        size_t free_count = 0;
+        for (size_t i = 0; i < steps; i++)
+            if (ousac_fit_is_free(n->at, i, kind, n->options->numbers))
+                step[free_count++] = i;
+        list_kind(n, kind, step, free_count);
+    }
+    ousac_free(step);
+    return ousac_schedule_copy(&n->origin, n->at, error);
+}
+
+static void move_along(const unknown *u, double theta, ousac_schedule *schedule) {
+    for (size_t i = u->first; i < schedule->step_count; i++)
+        if (u->move[i] != 0)
+            *ousac_fit_number(schedule, i, u->kind) += theta * u->move[i];
 }
 
 static void write_theta(const newton *n, const double *theta, ousac_schedule *schedule) {
-    for (size_t p = 0; p < n->count; p++) {
-        const unknown *u = &n->unknown[p];
-        *ousac_fit_number(schedule, u->step, u->kind) = u->origin + theta[p] * u->unit;
-    }
+    const size_t steps = schedule->step_count;
+    memcpy(schedule->steps, n->origin.steps, steps * sizeof *schedule->steps);
+    memcpy(schedule->fitted, n->origin.fitted, steps * sizeof *schedule->fitted);
+    for (size_t p = 0; p < n->count; p++)
+        move_along(&n->unknown[p], theta[p], schedule);
 }
 
 /* --- the Jacobian --- */
@@ -85,62 +103,44 @@ static size_t column_values(const newton *n) {
     return (size_t)n->fitting->range.count * n->fitting->size;
 }
 
-/* The column of one number, from the walk that stands before that number's step with its predictions made. */
+/* The column of one direction, from the walk that stands before its first step with that step's predictions made. */
 static ousac_status measure_column(newton *n, size_t p, ousac_error *error) {
     const unknown *u = &n->unknown[p];
     const size_t values = column_values(n);
-    ousac_step step = n->at->steps[u->step];
-    ousac_fitted fitted = n->at->fitted[u->step];
-    if (u->kind == OUSAC_FIT_SCALE)
-        step.scale += NUDGE * u->unit;
-    else
-        fitted.value[u->kind] += NUDGE * u->unit;
-    ousac_status status = ousac_walk_copy(n->fork, n->walk, error);
+    ousac_schedule moved = {0};
+    ousac_status status = ousac_schedule_copy(&moved, n->at, error);
     if (!status)
-        status = ousac_walk_advance(n->fork, &step, &fitted, error);
+        status = ousac_walk_copy(n->fork, n->walk, error);
+    if (!status) {
+        move_along(u, NUDGE, &moved);
+        status = ousac_walk_advance(n->fork, &moved.steps[u->first], &moved.fitted[u->first], error);
+    }
     if (!status)
-        status = ousac_walk_finish(n->fork, n->at, error);
+        status = ousac_walk_finish(n->fork, &moved, error);
     if (!status)
         memcpy(n->column + p * values, ousac_walk_state(n->fork), values * sizeof *n->column);
     n->report->columns++;
+    ousac_schedule_free(&moved);
     return status;
 }
 
-/* From moved samples to derivatives, and the columns between measured ones: what a number does changes slowly
- * from one step to the next once it is counted in its natural unit. */
-static void finish_columns(newton *n) {
-    const size_t values = column_values(n);
-    const float *samples = ousac_walk_state(n->walk);
-    for (size_t p = 0; p < n->count; p++)
-        for (size_t i = 0; n->unknown[p].measured && i < values; i++)
-            n->column[p * values + i] =
-                (float)(((double)n->column[p * values + i] - (double)samples[i]) / NUDGE);
-    for (size_t p = 0; p < n->count; p++) {
-        const unknown *u = &n->unknown[p];
-        if (u->measured)
-            continue;
-        const unknown *b = &n->unknown[u->before], *a = &n->unknown[u->after];
-        const float t = (float)(u->step - b->step) / (float)(a->step - b->step);
-        for (size_t i = 0; i < values; i++)
-            n->column[p * values + i] =
-                (1 - t) * n->column[u->before * values + i] + t * n->column[u->after * values + i];
-    }
-}
-
-/* Walks the present point once and every measured column from its step on. Leaves the walk at the end. */
+/* Walks the present point once, and every column from its first step on. Leaves the walk at the end. */
 static ousac_status measure_columns(newton *n, ousac_error *error) {
+    const size_t values = column_values(n);
     ousac_status status = OUSAC_STATUS_OK;
     ousac_walk_reset(n->walk);
     for (size_t i = 0; i < n->at->step_count && !status; i++) {
         status = ousac_walk_evaluate(n->walk, error);
         for (size_t p = 0; p < n->count && !status; p++)
-            if (n->unknown[p].step == i && n->unknown[p].measured)
+            if (n->unknown[p].first == i)
                 status = measure_column(n, p, error);
         if (!status)
             status = ousac_walk_advance(n->walk, &n->at->steps[i], &n->at->fitted[i], error);
     }
-    if (!status)
-        finish_columns(n);
+    for (size_t p = 0; p < n->count && !status; p++) /* from moved samples to derivatives */
+        for (size_t i = 0; i < values; i++)
+            n->column[p * values + i] =
+                (float)(((double)n->column[p * values + i] - (double)ousac_walk_state(n->walk)[i]) / NUDGE);
     return status;
 }
 
@@ -294,6 +294,8 @@ static void release(newton *n) {
     ousac_walk_free(n->fork);
     ousac_walk_free(n->walk);
     ousac_free(n->unknown);
+    ousac_free(n->moves);
+    ousac_schedule_free(&n->origin);
     ousac_free(n->column);
     ousac_free(n->gram);
     ousac_free(n->right);

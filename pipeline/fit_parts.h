@@ -38,7 +38,7 @@ ousac_status ousac_fit_newton(const ousac_session *session, const ousac_fit_opti
 
 /* Whether a number of a step is free: bits of `numbers`, where it has an effect. */
 int ousac_fit_is_free(const ousac_schedule *schedule, size_t step, int kind, unsigned numbers);
-/* How far a number is from the textbook's, or from `scale0` of its step, in its natural unit. */
+/* Where a number stands, and its natural unit: what makes the numbers of a kind alike from step to step. */
 double *ousac_fit_number(ousac_schedule *schedule, size_t step, int kind);
 double ousac_fit_unit(const ousac_solver_step *solver, int kind, double scale0);
 
