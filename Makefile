@@ -20,7 +20,7 @@ MAKEFLAGS += -r
 LAYERS := formats calib profile pipeline
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
 WERROR ?= -Werror
-CPPFLAGS += -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L
+CPPFLAGS += -I. -Iinclude -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L
 CFLAGS_ALL = -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread $(CFLAGS)
 LDLIBS := -lopenblas -llapacke -lzstd -lcjson -lxxhash -lsodium -lpng -lm -ldl -pthread
 ifneq ($(SANITIZE),)
@@ -129,7 +129,7 @@ CUDA_CXX = $(CXX) $(CPPFLAGS) -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Wall 
 CUDA_KERNELS := $(patsubst %.cu,$(BUILD)/obj/%.o,$(sort $(wildcard calib/cuda/*.cu)))
 CUDA_HOST := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(sort $(wildcard calib/cuda/*.cpp)))
 # Its own copies: nothing of the program is resolved from the plug-in, nor the reverse.
-CUDA_COMMON := $(BUILD)/obj/pic/formats/status.o $(BUILD)/obj/pic/formats/memory.o
+CUDA_COMMON := $(patsubst %,$(BUILD)/obj/pic/formats/%.o,status memory utf8)
 
 .PHONY: cuda
 cuda: $(CUDA_PLUGIN) ## build build/libousac_cuda.so where nvcc is found, else nothing
@@ -164,7 +164,7 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(fir
 
 # --- plug-ins that tests open: one that works, on the CPU, and ones that must be refused ---
 PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/plugins/%.so,$(sort $(wildcard tests/plugins/*.c)))
-PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory calib/backend/backend_cpu tests/support/strict_backend) \
+PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory formats/utf8 calib/backend/backend_cpu tests/support/strict_backend) \
            $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/backend/kernels_$(i).o $(BUILD)/obj/pic/calib/backend/products_$(i).o)
 
 $(BUILD)/obj/pic/calib/backend/kernels_%.o: calib/backend/kernels.c
@@ -219,6 +219,12 @@ FUZZ_SECONDS ?= 60
 $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+$(BUILD)/tests/fuzz/judge: $(BUILD)/obj/tests/fuzz/judge.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+tests: $(BUILD)/tests/fuzz/judge
 
 # --- programs that the interop tests call ---
 INTEROP_PROGRAMS := $(patsubst tests/interop/%.c,$(BUILD)/tests/interop/%,$(sort $(wildcard tests/interop/*.c)))
@@ -332,7 +338,7 @@ test: ## install what the tests need, build, and run them all
 
 .PHONY: run-tests
 run-tests: tests cuda
-	$(TEST_ENV) bash tests/run.sh $(filter-out $(SKIP),$(UNIT_TESTS) tests/fuzz/replay_all.sh $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS))
+	$(TEST_ENV) bash tests/run.sh $(filter-out $(SKIP),$(UNIT_TESTS) tests/fuzz/replay_all.sh tests/fuzz/grammar.py $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
 # plug-in to test.
@@ -412,7 +418,7 @@ check-headers: ## every header compiles alone, as C11 and as C++
 .PHONY: check-lint
 check-lint: ## cppcheck and shellcheck
 	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
-	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L -DOUSAC_ISA=base \
+	  --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -I. -Iinclude -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L -DOUSAC_ISA=base \
 	  '-DcJSON_ArrayForEach(item,list)=for(item=(list)->child;item;item=item->next)' \
 	  $(filter %.c,$(foreach d,$(LAYERS) tools,$(wildcard $(d)/*.c $(d)/*/*.c)))
 	shellcheck -e SC1091 $(SHELL_SCRIPTS)

@@ -48,15 +48,16 @@ ousac_path ousac_cost_path(const ousac_arch *arch, size_t site, const ousac_rank
 }
 
 uint64_t ousac_cost_site_full(const ousac_arch *arch, size_t site) {
-    return multiply(arch->tokens, multiply(arch->sites[site].m, arch->sites[site].n));
+    return multiply(ousac_arch_site_tokens(arch, site), multiply(arch->sites[site].m, arch->sites[site].n));
 }
 
 static uint64_t path_cost(const ousac_arch *arch, size_t site, const ousac_ranks *ranks, ousac_path path) {
     if (path == OUSAC_PATH_DENSE)
         return ousac_cost_site_full(arch, site);
     if (path == OUSAC_PATH_LOW_RANK)
-        return multiply(arch->tokens, multiply(ranks->rank[site] + (ranks->forecast ? 1 : 0),
-                                               add(arch->sites[site].m, arch->sites[site].n)));
+        return multiply(ousac_arch_site_tokens(arch, site),
+                        multiply(ranks->rank[site] + (ranks->forecast ? 1 : 0),
+                                 add(arch->sites[site].m, arch->sites[site].n)));
     return 0;
 }
 
@@ -97,8 +98,19 @@ uint64_t ousac_cost_reuse(const ousac_arch *arch) {
 uint64_t ousac_cost_extrapolation(const ousac_arch *arch, const ousac_ranks *ranks) {
     uint64_t macs = 0;
     for (size_t i = 0; i < arch->module_count; i++)
-        if (ranks == NULL || !ousac_cost_module_live(arch, i, ranks))
-            macs = add(macs, multiply(arch->tokens, arch->modules[i].width));
+        for (size_t o = 0;
+             (ranks == NULL || !ousac_cost_module_live(arch, i, ranks)) && o < arch->modules[i].output_count;
+             o++)
+            macs =
+                add(macs, multiply(ousac_arch_output_tokens(arch, i, o), arch->modules[i].output[o].width));
+    return macs;
+}
+
+uint64_t ousac_cost_constant(const ousac_arch *arch) {
+    uint64_t macs = 0;
+    for (size_t i = 0; i < arch->constant_count; i++)
+        macs = add(macs, multiply(arch->stream[arch->constants[i].stream].tokens,
+                                  multiply(arch->constants[i].m, arch->constants[i].n)));
     return macs;
 }
 
@@ -124,14 +136,15 @@ ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule 
                                    const ousac_ranks *ranks, ousac_cost_total *total, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     int *effective = NULL;
-    uint64_t forwards = 0, reference = 1;
+    uint64_t forwards = 0, reference = 1, branches = 0;
     const int extrapolates = ranks != NULL && ranks->extrapolate_modules;
     const uint64_t full = ousac_cost_full(arch), reuse = ousac_cost_reuse(arch);
     const uint64_t cached = ranks == NULL ? reuse : ousac_cost_cached(arch, ranks);
     memset(total, 0, sizeof *total);
     if (full == 0 || full == UINT64_MAX || cached == UINT64_MAX) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "cost of one forward of %zu tokens: expected 1 to 2^64 - 2 MACs", arch->tokens);
+                            "cost of one forward of %zu tokens: expected 1 to 2^64 - 2 MACs",
+                            ousac_arch_most_tokens(arch));
         goto done;
     }
     if (schedule->step_count > SIZE_MAX / OUSAC_BRANCHES / sizeof *effective ||
@@ -152,9 +165,17 @@ ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule 
     for (size_t i = 0; i < schedule->step_count; i++)
         if (schedule->steps[i].mode == OUSAC_MODE_CFG)
             reference = OUSAC_BRANCHES;
-    total->constant_guidance = multiply(multiply(reference, schedule->step_count), full);
-    total->schedule_full = multiply(forwards, full);
-    const uint64_t exact = multiply(total->forwards_full, full);
+    for (size_t b = 0; b < OUSAC_BRANCHES; b++) {
+        int evaluated = 0;
+        for (size_t i = 0; i < schedule->step_count; i++)
+            evaluated |= effective[i * OUSAC_BRANCHES + b] >= 0;
+        branches += evaluated != 0;
+    }
+    const uint64_t constant = ousac_cost_constant(arch), once = multiply(branches, constant);
+    total->constant_guidance =
+        add(multiply(reference, constant), multiply(multiply(reference, schedule->step_count), full));
+    total->schedule_full = add(once, multiply(forwards, full));
+    const uint64_t exact = add(once, multiply(total->forwards_full, full));
     const uint64_t reused = add(exact, multiply(total->forwards_reuse, reuse));
     total->schedule_reuse = add(reused, multiply(total->forwards_cached, reuse));
     total->schedule_cached = add(reused, multiply(total->forwards_cached, cached));

@@ -52,9 +52,12 @@ uint64_t ousac_cost_module_cached(const ousac_arch *arch, size_t module, const o
 uint64_t ousac_cost_full(const ousac_arch *arch);
 uint64_t ousac_cost_cached(const ousac_arch *arch, const ousac_ranks *ranks);
 uint64_t ousac_cost_reuse(const ousac_arch *arch); /* other_macs */
-/* Of extrapolating the modules that are not live: N times the sum of their widths. NULL: all modules, as at a
+/* Of extrapolating the modules that are not live: N times the width of each output, summed. NULL: all modules, as at a
  * reuse gate. */
 uint64_t ousac_cost_extrapolation(const ousac_arch *arch, const ousac_ranks *ranks);
+
+/* Of the constant groups, once a sample and branch: part of a trajectory, of no forward. */
+uint64_t ousac_cost_constant(const ousac_arch *arch);
 
 /* MACs of one sample's whole trajectory. `ranks` NULL: cached gates count as reuse. */
 typedef struct ousac_cost_total {

@@ -1,5 +1,6 @@
 #include "formats/exchange.h"
 
+#include "formats/foreign.h"
 #include "formats/json.h"
 #include "formats/memory.h"
 #include "formats/oca.h"
@@ -90,12 +91,15 @@ static ousac_status open_archive(outward *o, ousac_error *error) {
     options.fault = &fault;
     errno = 0;
     oca_status got = oca_open_path(&o->file, o->path, &options);
+    if (got == OCA_OK)
+        return OUSAC_STATUS_OK;
     if (got == OCA_ERR_IO && errno && strerror_r(errno, reason, sizeof reason) == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot be read: %s", o->path, reason);
-    if (got != OCA_OK && fault.what)
-        return OUSAC_FAIL(error, status_of(got), "%s: %s (%s, record %llu)", o->path, oca_status_string(got),
-                          fault.what, (unsigned long long)fault.item);
-    return got == OCA_OK ? OUSAC_STATUS_OK : fail_archive(o->path, NULL, got, error);
+    const ousac_status status =
+        fault.what ? OUSAC_FAIL(error, status_of(got), "%s: %s (%s, record %llu)", o->path,
+                                oca_status_string(got), fault.what, (unsigned long long)fault.item)
+                   : fail_archive(o->path, NULL, got, error);
+    return ousac_known_explain_file(status, o->path, OUSAC_KNOWN_ARCHIVE, "an .oca archive", error);
 }
 
 /* Tells entry `i` that it is a scalar, if the archive says so of a tensor that can be one. */

@@ -249,11 +249,73 @@ done:
     return status;
 }
 
+/* Splits writer->target: `directory` is the writer's, *base lies in `target`. */
+static ousac_status split_target(ousac_file_writer *writer, const char **base, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    char *slash;
+    writer->directory = ousac_malloc(strlen(writer->target) + sizeof ".", 1);
+    if (!writer->directory) {
+        FAIL_MEMORY(error, writer->path);
+        goto done;
+    }
+    (void)strcpy(writer->directory, writer->target);
+    slash = strrchr(writer->directory, '/');
+    *base = slash ? writer->target + (slash + 1 - writer->directory) : writer->target;
+    if (slash)
+        slash[slash == writer->directory] = '\0'; /* "/name" lies in "/" */
+    else
+        memcpy(writer->directory, ".", 2);
+done:
+    return status;
+}
+
+ousac_status ousac_file_check_target(const char *path, ousac_error *error) {
+    ousac_file_writer *writer = ousac_calloc(1, sizeof *writer);
+    ousac_status status = OUSAC_STATUS_OK;
+    const char *base = NULL;
+    struct stat info;
+
+    if (!writer || !(writer->path = ousac_strdup(path))) {
+        FAIL_MEMORY(error, path);
+        goto done;
+    }
+    writer->fd = -1;
+    status = resolve_target(writer, error);
+    if (!status)
+        status = split_target(writer, &base, error);
+    if (status)
+        goto done;
+    if (stat(writer->directory, &info) != 0) {
+        FAIL_SYSTEM(error, path, "cannot write into its directory");
+        goto done;
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: %s is not a directory", path, writer->directory);
+        goto done;
+    }
+    if (access(writer->directory, W_OK | X_OK) != 0) {
+        FAIL_SYSTEM(error, path, "cannot write into its directory");
+        goto done;
+    }
+    writer->temporary = temporary_name(writer->directory, base, 0);
+    if (!writer->temporary) {
+        FAIL_MEMORY(error, path);
+        goto done;
+    }
+    if (lstat(writer->temporary, &info) != 0 && errno != ENOENT)
+        FAIL_SYSTEM(error, path, "cannot create a temporary file beside it");
+    ousac_free(writer->temporary); /* only its name was tried */
+    writer->temporary = NULL;
+
+done:
+    ousac_file_discard(writer);
+    return status;
+}
+
 ousac_status ousac_file_create(ousac_file_writer **result, const char *path, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     ousac_file_writer *writer = NULL;
-    const char *base;
-    char *slash;
+    const char *base = NULL;
 
     *result = NULL;
     writer = ousac_calloc(1, sizeof *writer);
@@ -271,17 +333,9 @@ ousac_status ousac_file_create(ousac_file_writer **result, const char *path, ous
     status = resolve_target(writer, error);
     if (status)
         goto done;
-    writer->directory = ousac_strdup(writer->target);
-    if (!writer->directory) {
-        FAIL_MEMORY(error, path);
+    status = split_target(writer, &base, error);
+    if (status)
         goto done;
-    }
-    slash = strrchr(writer->directory, '/');
-    base = slash ? writer->target + (slash + 1 - writer->directory) : writer->target;
-    if (slash)
-        slash[slash == writer->directory] = '\0'; /* "/name" lies in "/" */
-    else
-        memcpy(writer->directory, ".", 2);
 
     for (unsigned attempt = 0; writer->fd < 0; attempt++) {
         ousac_free(writer->temporary);

@@ -33,6 +33,10 @@ ousac_status ousac_file_read_text(char **text, size_t *size, const char *path, s
 
 typedef struct ousac_file_writer ousac_file_writer;
 
+/* Whether ousac_file_create and the commit would be allowed `path`, told before the work that fills it: IO where its
+ * directory is missing or not writable, where it is no regular file, or where its name is too long. Writes nothing. */
+ousac_status ousac_file_check_target(const char *path, ousac_error *error);
+
 /* Opens a temporary file beside `path`, same directory. Nothing appears under `path` before the commit. A
  * symbolic link is followed and survives; what exists and is not a regular file (directory, device, pipe) is
  * refused. Interrupted calls (EINTR) and short writes are retried; every other failure is IO and names

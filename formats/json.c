@@ -127,6 +127,43 @@ static const char *scan_text(scanner *scan) {
     return scan->end ? NULL : "the text ends too early";
 }
 
+/* ---- after the parse ---- */
+
+/* The next number of a text that was scanned: 1 where it is written as an integer without a sign. */
+static int next_number_is_integer(scanner *scan) {
+    for (;;) {
+        const int c = peek(scan, 0);
+        if (c == '"') {
+            (void)scan_string(scan);
+        } else if (c == '-' || is_digit(c)) {
+            const size_t from = scan->at;
+            (void)scan_number(scan);
+            for (size_t i = from; i < scan->at; i++)
+                if (scan->text[i] == '-' || scan->text[i] == '.' || scan->text[i] == 'e' ||
+                    scan->text[i] == 'E')
+                    return 0;
+            return 1;
+        } else {
+            scan->at++;
+        }
+    }
+}
+
+/* Numbers in the order of the text, which is that of the tree. Returns 0 for one beyond a double's range. */
+static int mark_numbers(cJSON *item, scanner *scan) {
+    for (; item; item = item->next) {
+        if (cJSON_IsNumber(item)) {
+            if (!isfinite(item->valuedouble))
+                return 0;
+            if (!next_number_is_integer(scan))
+                item->valuedouble = NAN;
+        } else if (!mark_numbers(item->child, scan)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 ousac_status ousac_json_parse(cJSON **root, const char *text, size_t size, size_t values_max,
                               ousac_json_numbers numbers, const char *name, ousac_error *error) {
     scanner scan = {.text = text, .size = size, .numbers = numbers};
@@ -147,6 +184,12 @@ ousac_status ousac_json_parse(cJSON **root, const char *text, size_t size, size_
         *root = NULL;
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: not valid JSON near byte %zu", name,
                           end ? (size_t)(end - text) : 0);
+    }
+    scanner again = {.text = text, .size = size};
+    if (numbers == OUSAC_JSON_NUMBERS_MARKED && !mark_numbers(*root, &again)) {
+        cJSON_Delete(*root);
+        *root = NULL;
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: a number beyond the range of a double", name);
     }
     return OUSAC_STATUS_OK;
 }

@@ -3,8 +3,8 @@
  * cJSON alone takes some texts that are not JSON (01, control bytes as blanks), ends a string at \u0000 and
  * builds a tree of any size. A scan before it refuses: bytes that are not UTF-8, control bytes, malformed
  * numbers and escapes, \u0000, nesting deeper than OUSAC_JSON_DEPTH_MAX, unbalanced brackets, anything after
- * the value, and more values than the caller allows. Numbers become double; duplicate names are the caller's
- * to find. For the layers above too.
+ * the value, and more values than the caller allows. Numbers become double, and may then be infinite; duplicate
+ * names are the caller's to find. For the layers above too.
  */
 #ifndef OUSAC_JSON_H
 #define OUSAC_JSON_H
@@ -22,7 +22,11 @@ enum { OUSAC_JSON_DEPTH_MAX = 64 };
 
 typedef enum ousac_json_numbers {
     OUSAC_JSON_NUMBERS_ANY = 0,
-    OUSAC_JSON_NUMBERS_INTEGERS = 1 /* no fraction and no exponent anywhere */
+    OUSAC_JSON_NUMBERS_INTEGERS = 1, /* no fraction and no exponent anywhere */
+    OUSAC_JSON_NUMBERS_MARKED =
+        2 /* for unsigned integers among values that are not read: a number written with a
+                                     sign, a fraction or an exponent becomes NAN, which is no whole number; one
+                                     beyond a double is refused */
 } ousac_json_numbers;
 
 /* Parses one object or array of `size` bytes (need not be NUL-terminated). Errors: FORMAT with the byte

@@ -2,6 +2,7 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
+#include "formats/utf8.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -69,12 +70,36 @@ void ousac_json_put_parsed(ousac_json_doc *doc, cJSON *object, const char *key, 
     put(doc, object, key, item != NULL ? item : cJSON_CreateString(text));
 }
 
+/* A copy that is UTF-8, whatever paths and options were put into it, and in which DEL and the controls U+0080 to
+ * U+009F, which JSON may hold and terminals obey, are escaped; they stand in strings alone. */
+static char *make_plain(const char *printed) {
+    const size_t size = strlen(printed);
+    size_t used = 0;
+    char *text = size < SIZE_MAX / 6 ? ousac_malloc(3 * size + 1, 1) : NULL;
+    char *plain = text ? ousac_malloc(6 * size + 1, 1) : NULL;
+    const size_t length = text ? ousac_utf8_repair(printed, size, text, 3 * size + 1) : 0;
+
+    for (size_t i = 0; plain && i < length; i++) {
+        const unsigned char c = (unsigned char)text[i], next = (unsigned char)text[i + 1];
+        const int wide = c == 0xc2 && next < 0xa0;
+        if (c == 0x7f || wide)
+            used += (size_t)sprintf(plain + used, "\\u%04x", (unsigned)(wide ? next : c));
+        else
+            plain[used++] = text[i];
+        i += (size_t)wide;
+    }
+    if (plain)
+        plain[used] = '\0';
+    ousac_free(text);
+    return plain;
+}
+
 ousac_status ousac_json_text(const ousac_json_doc *doc, int indented, char **text, ousac_error *error) {
     char *printed = NULL, *copy = NULL;
 
     if (!doc->failed) {
         printed = indented ? cJSON_Print(doc->root) : cJSON_PrintUnformatted(doc->root);
-        copy = printed != NULL ? ousac_strdup(printed) : NULL;
+        copy = printed != NULL ? make_plain(printed) : NULL;
         cJSON_free(printed);
     }
     if (copy == NULL) {

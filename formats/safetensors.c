@@ -1,8 +1,10 @@
 #include "formats/safetensors.h"
 #include "formats/file.h"
+#include "formats/foreign.h"
 #include "formats/json.h"
 #include "formats/memory.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,16 +26,21 @@ struct ousac_safetensors {
 
 static const struct dtype_entry {
     const char *name;
-    unsigned char bytes;
+    unsigned char bits; /* of an element; those of a tensor fill whole bytes */
     unsigned char readable;
     ousac_dtype dtype;
 } dtypes[] = {
-    {"BOOL", 1, 0, OUSAC_DTYPE_U8},    {"U8", 1, 0, OUSAC_DTYPE_U8},      {"I8", 1, 0, OUSAC_DTYPE_I8},
-    {"F8_E5M2", 1, 0, OUSAC_DTYPE_U8}, {"F8_E4M3", 1, 0, OUSAC_DTYPE_U8}, {"F8_E8M0", 1, 0, OUSAC_DTYPE_U8},
-    {"I16", 2, 0, OUSAC_DTYPE_U8},     {"U16", 2, 0, OUSAC_DTYPE_U8},     {"F16", 2, 1, OUSAC_DTYPE_F16},
-    {"BF16", 2, 1, OUSAC_DTYPE_BF16},  {"I32", 4, 0, OUSAC_DTYPE_I32},    {"U32", 4, 0, OUSAC_DTYPE_U8},
-    {"F32", 4, 1, OUSAC_DTYPE_F32},    {"F64", 8, 1, OUSAC_DTYPE_F64},    {"I64", 8, 0, OUSAC_DTYPE_I64},
-    {"U64", 8, 0, OUSAC_DTYPE_U8},     {"C64", 8, 0, OUSAC_DTYPE_U8},
+    {"BOOL", 8, 0, OUSAC_DTYPE_U8},        {"U8", 8, 0, OUSAC_DTYPE_U8},
+    {"I8", 8, 0, OUSAC_DTYPE_I8},          {"F4", 4, 0, OUSAC_DTYPE_U8},
+    {"F6_E2M3", 6, 0, OUSAC_DTYPE_U8},     {"F6_E3M2", 6, 0, OUSAC_DTYPE_U8},
+    {"F8_E5M2", 8, 0, OUSAC_DTYPE_U8},     {"F8_E4M3", 8, 0, OUSAC_DTYPE_U8},
+    {"F8_E5M2FNUZ", 8, 0, OUSAC_DTYPE_U8}, {"F8_E4M3FNUZ", 8, 0, OUSAC_DTYPE_U8},
+    {"F8_E8M0", 8, 0, OUSAC_DTYPE_U8},     {"I16", 16, 0, OUSAC_DTYPE_U8},
+    {"U16", 16, 0, OUSAC_DTYPE_U8},        {"F16", 16, 1, OUSAC_DTYPE_F16},
+    {"BF16", 16, 1, OUSAC_DTYPE_BF16},     {"I32", 32, 0, OUSAC_DTYPE_I32},
+    {"U32", 32, 0, OUSAC_DTYPE_U8},        {"F32", 32, 1, OUSAC_DTYPE_F32},
+    {"F64", 64, 1, OUSAC_DTYPE_F64},       {"I64", 64, 0, OUSAC_DTYPE_I64},
+    {"U64", 64, 0, OUSAC_DTYPE_U8},        {"C64", 64, 0, OUSAC_DTYPE_U8},
 };
 
 /* FORMAT about one tensor; `reason_` is a literal format. */
@@ -77,6 +84,8 @@ static ousac_status check_metadata(const cJSON *metadata, const char *path, ousa
     size_t count;
     ousac_status status;
 
+    if (cJSON_IsNull(metadata)) /* the format's own reader takes it for none */
+        return OUSAC_STATUS_OK;
     if (!cJSON_IsObject(metadata))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: __metadata__ must be an object", path);
     for (item = metadata->child; item; item = item->next)
@@ -101,7 +110,7 @@ static ousac_status parse_shape(ousac_safetensors_tensor *tensor, const cJSON *s
                               "%s: tensor \"%.*s\": more than %d dimensions are not supported", path,
                               QUOTED_BYTES, tensor->name, OUSAC_SAFETENSORS_DIMS);
         if (!ousac_json_whole(item, &dim))
-            return FAIL_TENSOR(error, path, tensor->name, "dimension %zu is not a whole number below 2^53",
+            return FAIL_TENSOR(error, path, tensor->name, "dimension %zu is not an integer below 2^53",
                                tensor->dims);
         if (dim && tensor->count > UINT64_MAX / dim)
             return FAIL_TENSOR(error, path, tensor->name, "dimensions up to %zu overflow", tensor->dims);
@@ -150,15 +159,19 @@ static ousac_status parse_tensor(ousac_safetensors_tensor *tensor, const cJSON *
     status = parse_shape(tensor, shape, path, error);
     if (status)
         return status;
-    if (tensor->count > UINT64_MAX / entry->bytes)
+    if (tensor->count > UINT64_MAX / entry->bits)
         return FAIL_TENSOR(error, path, tensor->name, "the size of %llu elements overflows",
                            (unsigned long long)tensor->count);
-    tensor->bytes = tensor->count * entry->bytes;
+    if (tensor->count * entry->bits % CHAR_BIT)
+        return FAIL_TENSOR(error, path, tensor->name,
+                           "%llu elements of %u bits (dtype %s) do not fill whole bytes",
+                           (unsigned long long)tensor->count, (unsigned)entry->bits, entry->name);
+    tensor->bytes = tensor->count * entry->bits / CHAR_BIT;
 
     if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
         !ousac_json_whole(cJSON_GetArrayItem(offsets, 0), &begin) ||
         !ousac_json_whole(cJSON_GetArrayItem(offsets, 1), &end))
-        return FAIL_TENSOR(error, path, tensor->name, "\"%s\" must be two whole numbers below 2^53",
+        return FAIL_TENSOR(error, path, tensor->name, "\"%s\" must be two integers below 2^53",
                            "data_offsets");
     if (begin > end || end > data_size)
         return FAIL_TENSOR(error, path, tensor->name,
@@ -243,7 +256,7 @@ static ousac_status parse_file(ousac_safetensors *file, const unsigned char *byt
     data = bytes + LENGTH_BYTES + header_size;
     data_size = size - LENGTH_BYTES - header_size;
     status = ousac_json_parse(&file->header, (const char *)bytes + LENGTH_BYTES, (size_t)header_size,
-                              VALUES_MAX, OUSAC_JSON_NUMBERS_INTEGERS, path, error);
+                              VALUES_MAX, OUSAC_JSON_NUMBERS_MARKED, path, error);
     if (status)
         goto done;
     status = sort_members(file->header, &members, &member_count, path, error);
@@ -282,6 +295,8 @@ ousac_status ousac_safetensors_open_memory(ousac_safetensors **result, const voi
     if (!file)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", name);
     status = parse_file(file, data, size, name, error);
+    status =
+        ousac_known_explain(status, name, data, size, OUSAC_KNOWN_SAFETENSORS, "a safetensors file", error);
     if (status)
         ousac_safetensors_close(file);
     else

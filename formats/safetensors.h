@@ -2,9 +2,10 @@
  *
  * Checks: header length within the file and at most 100,000,000 bytes; the header a JSON object that begins
  * with '{'; no duplicate names; known dtypes; shape x dtype equal to the byte range without overflow; ranges
- * in the data section, without overlap, gap or trailing bytes; `__metadata__` a map of strings. Tensors of a
- * dtype that ousac does not compute with (F8, BOOL, U16, ...) are listed, but reading them is UNSUPPORTED.
- * Keys of a tensor other than dtype, shape and data_offsets are ignored.
+ * in the data section, without overlap, gap or trailing bytes; `__metadata__` a map of strings, or
+ * null. Tensors of a dtype that ousac does not compute with (F4, F8_E4M3, BOOL, U16, ...) are listed, but
+ * reading them is UNSUPPORTED.
+ * Keys of a tensor other than dtype, shape and data_offsets are ignored, whatever their values.
  */
 #ifndef OUSAC_SAFETENSORS_H
 #define OUSAC_SAFETENSORS_H

@@ -1,5 +1,6 @@
 /* The schedule's file: JSON text to struct and back (formats/SCHEDULE.md). */
 #include "formats/file.h"
+#include "formats/foreign.h"
 #include "formats/json.h"
 #include "formats/memory.h"
 #include "formats/schedule.h"
@@ -265,7 +266,7 @@ ousac_status ousac_schedule_load(ousac_schedule *schedule, const char *path, ous
     if (!status)
         status = ousac_schedule_parse(schedule, text, size, path, error);
     ousac_free(text);
-    return status;
+    return ousac_known_explain_file(status, path, OUSAC_KNOWN_JSON, "a schedule", error);
 }
 
 /* ---- printing ---- */

@@ -1,5 +1,7 @@
 #include "formats/status.h"
 
+#include "formats/utf8.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,44 +32,73 @@ const char *ousac_status_name(ousac_status status) {
     return "unknown";
 }
 
-static void make_one_line(char *text) {
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c < 0x20 || c == 0x7f)
-            *text = '?';
+/* Before a message is cut to its size: two paths of the system's longest and what is said of them. */
+enum { WHOLE_BYTES = 3 * 4096, WORD_KEPT = 40 };
+
+/* The longest run of bytes other than blanks. */
+static char *longest_word(char *text, size_t *length) {
+    char *longest = text;
+    *length = 0;
+    for (char *at = text; *at;) {
+        const size_t word = strcspn(at, " ");
+        if (word > *length) {
+            longest = at;
+            *length = word;
+        }
+        at += word + strspn(at + word, " ");
     }
+    return longest;
+}
+
+/* Makes a text fit: long words, which are paths and names, lose their middles, so that neither their ends nor
+ * the reason behind them are lost; then the end is cut. */
+static void shorten(char *text, size_t room) {
+    for (size_t size = strlen(text); size >= room; size = strlen(text)) {
+        size_t length = 0;
+        char *word = longest_word(text, &length);
+        if (length <= WORD_KEPT)
+            break;
+        const size_t excess = size - (room - 1) + 3; /* and the dots */
+        const size_t cut = excess < length - WORD_KEPT ? excess : length - WORD_KEPT;
+        char *from = word + (length - cut) / 2;
+        if (cut <= 3)
+            break;
+        memcpy(from, "...", 3);
+        memmove(from + 3, from + cut, strlen(from + cut) + 1);
+    }
+}
+
+static void keep(ousac_error *error, char *whole) {
+    shorten(whole, sizeof error->message);
+    (void)ousac_utf8_show(whole, strlen(whole), error->message, sizeof error->message);
 }
 
 ousac_status ousac_error_set(ousac_error *error, ousac_status status, const char *file, int line,
                              const char *format, ...) {
     if (error) {
+        char whole[WHOLE_BYTES];
         va_list args;
         error->status = status;
         error->file = file;
         error->line = line;
         va_start(args, format);
-        (void)vsnprintf(error->message, sizeof error->message, format, args);
+        (void)vsnprintf(whole, sizeof whole, format, args);
         va_end(args);
-        make_one_line(error->message);
+        keep(error, whole);
     }
     return status;
 }
 
 ousac_status ousac_error_prefix(ousac_error *error, const char *format, ...) {
-    char prefix[OUSAC_ERROR_MESSAGE_BYTES / 2]; /* the message matters more than a very long name */
+    char whole[WHOLE_BYTES + OUSAC_ERROR_MESSAGE_BYTES + 2];
     va_list args;
     if (!error)
         return OUSAC_STATUS_OK;
     va_start(args, format);
-    (void)vsnprintf(prefix, sizeof prefix - 2, format, args);
+    (void)vsnprintf(whole, WHOLE_BYTES, format, args);
     va_end(args);
-    (void)strcat(prefix, ": ");
-    const size_t used = strlen(prefix), room = sizeof error->message - 1 - used;
-    size_t kept = strlen(error->message);
-    kept = kept < room ? kept : room;
-    memmove(error->message + used, error->message, kept);
-    memcpy(error->message, prefix, used);
-    error->message[used + kept] = '\0';
-    make_one_line(error->message);
+    (void)strcat(whole, ": ");
+    (void)strcat(whole, error->message);
+    keep(error, whole);
     return error->status;
 }

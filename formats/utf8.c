@@ -1,6 +1,7 @@
 #include "formats/utf8.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* Decodes the character at the start of `size` > 0 bytes; returns its length, 0 where it is malformed. */
 static size_t decode(const unsigned char *bytes, size_t size, uint32_t *character) {
@@ -49,6 +50,51 @@ static int check(const char *text, size_t size, int printable) {
         size -= length;
     }
     return 1;
+}
+
+/* What a terminal or a browser would obey instead of showing it. */
+static int is_obeyed(uint32_t c) {
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x200e || c == 0x200f ||
+           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0x061c || c == 0xfeff;
+}
+
+size_t ousac_utf8_show(const char *text, size_t size, char *target, size_t room) {
+    size_t used = 0;
+    while (size) {
+        uint32_t character = 0;
+        const size_t length = decode((const unsigned char *)text, size, &character);
+        const int shown = length && !is_obeyed(character);
+        const size_t taken = length ? length : 1, put = shown ? length : 1;
+        if (put >= room - used)
+            break;
+        if (shown)
+            memmove(target + used, text, length);
+        else
+            target[used] = '?';
+        used += put;
+        text += taken;
+        size -= taken;
+    }
+    target[used] = '\0';
+    return used;
+}
+
+size_t ousac_utf8_repair(const char *text, size_t size, char *target, size_t room) {
+    static const char replacement[] = "\xef\xbf\xbd";
+    size_t used = 0;
+    while (size) {
+        uint32_t character = 0;
+        const size_t length = decode((const unsigned char *)text, size, &character);
+        const size_t taken = length ? length : 1, put = length ? length : sizeof replacement - 1;
+        if (put >= room - used)
+            break;
+        memcpy(target + used, length ? text : replacement, put);
+        used += put;
+        text += taken;
+        size -= taken;
+    }
+    target[used] = '\0';
+    return used;
 }
 
 int ousac_utf8_valid(const char *text, size_t size) {

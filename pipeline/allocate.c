@@ -5,6 +5,7 @@
 #include "formats/memory.h"
 #include "pipeline/cost.h"
 #include "pipeline/gauge.h"
+#include "pipeline/machine.h"
 #include "pipeline/shard.h"
 #include "profile/record/forecast_fit.h"
 
@@ -300,19 +301,34 @@ int ousac_choice_runs(const ousac_choice_options *options) {
            options->forecast != OUSAC_FORECAST_OFF || options->validation.count > 0;
 }
 
-ousac_status ousac_choice_ranks(const ousac_arch *arch, uint64_t macs, const ousac_choice_options *options,
-                                size_t *rank_max, ousac_error *error) {
+/* Raises rank_max to the uniform ranks of a budget; a site at its dense rank needs no factors. */
+static ousac_status need_uniform(const ousac_arch *arch, uint64_t macs, size_t *rank_max,
+                                 ousac_error *error) {
     ousac_allocation uniform = {0};
-    ousac_status status = OUSAC_STATUS_OK;
-    const int runs = ousac_choice_runs(options);
-    if (runs && options->methods == 1U << OUSAC_ALLOCATOR_UNIFORM)
-        status = ousac_allocate_uniform(arch, NULL, macs, &uniform, error);
+    const ousac_status status = ousac_allocate_uniform(arch, NULL, macs, &uniform, error);
     for (size_t s = 0; !status && s < arch->site_count; s++) {
-        const size_t dense = ousac_cost_dense_rank(&arch->sites[s]); /* from which on no factors are needed */
-        const size_t most = uniform.rank && uniform.rank[s] < dense ? uniform.rank[s] : dense - 1;
-        rank_max[s] = !runs ? 0 : uniform.rank && uniform.rank[s] >= dense ? 0 : most;
+        const size_t rank = uniform.rank[s];
+        if (rank < ousac_cost_dense_rank(&arch->sites[s]) && rank > rank_max[s])
+            rank_max[s] = rank;
     }
     ousac_allocation_free(&uniform);
+    return status;
+}
+
+ousac_status ousac_choice_ranks(const ousac_arch *arch, uint64_t macs, const ousac_choice_options *options,
+                                size_t *rank_max, ousac_error *error) {
+    const uint64_t extra = ousac_budget_forecast_macs(arch);
+    const int runs = ousac_choice_runs(options), only = options->methods == 1U << OUSAC_ALLOCATOR_UNIFORM;
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t s = 0; s < arch->site_count; s++)
+        rank_max[s] = runs && !only ? ousac_cost_dense_rank(&arch->sites[s]) - 1 : 0;
+    if (!runs || !only)
+        return OUSAC_STATUS_OK;
+    /* What a forecast costs can bring a site below its dense rank that is above it without. */
+    if (options->forecast != OUSAC_FORECAST_ON)
+        status = need_uniform(arch, macs, rank_max, error);
+    if (!status && options->forecast != OUSAC_FORECAST_OFF && macs >= ousac_cost_reuse(arch) + extra)
+        status = need_uniform(arch, macs - extra, rank_max, error);
     return status;
 }
 

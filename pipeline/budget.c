@@ -52,6 +52,6 @@ ousac_status ousac_budget_solve(const ousac_arch *arch, const ousac_schedule *sc
 uint64_t ousac_budget_forecast_macs(const ousac_arch *arch) {
     uint64_t macs = 0;
     for (size_t s = 0; s < arch->site_count; s++)
-        macs += (uint64_t)arch->tokens * (arch->sites[s].m + arch->sites[s].n);
+        macs += (uint64_t)ousac_arch_site_tokens(arch, s) * (arch->sites[s].m + arch->sites[s].n);
     return macs;
 }

@@ -5,6 +5,7 @@
 #include "pipeline/cost.h"
 #include "pipeline/factors.h"
 #include "pipeline/gauge.h"
+#include "pipeline/machine.h"
 #include "pipeline/place.h"
 #include "pipeline/record.h"
 #include "pipeline/shard.h"

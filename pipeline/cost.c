@@ -1,23 +1,8 @@
 #include "pipeline/cost.h"
 
 #include "formats/memory.h"
+#include "pipeline/machine.h"
 #include "pipeline/shard.h"
-
-#include <sys/resource.h>
-#include <time.h>
-
-double ousac_clock_s(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-uint64_t ousac_peak_bytes(void) {
-    struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) != 0 || usage.ru_maxrss < 0)
-        return 0;
-    return (uint64_t)usage.ru_maxrss * 1024; /* Linux counts kilobytes */
-}
 
 void ousac_record_convergence_put(ousac_json_doc *doc, cJSON *object, const ousac_record_convergence *found) {
     cJSON *item = ousac_json_put_object(doc, object, "convergence"), *list = NULL;

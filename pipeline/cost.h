@@ -43,8 +43,4 @@ void ousac_record_convergence_put(ousac_json_doc *doc, cJSON *object, const ousa
 ousac_status ousac_record_save(const ousac_session *session, const ousac_profile *profile, const char *path,
                                const ousac_record_cost *cost, int reproducible, ousac_error *error);
 
-/* Seconds of a monotonic clock, and peak resident memory of this process in bytes. */
-double ousac_clock_s(void);
-uint64_t ousac_peak_bytes(void);
-
 #endif

@@ -1,8 +1,8 @@
 #include "pipeline/fit.h"
 
 #include "formats/memory.h"
-#include "pipeline/cost.h"
 #include "pipeline/fit_parts.h"
+#include "pipeline/machine.h"
 
 #include <inttypes.h>
 #include <math.h>

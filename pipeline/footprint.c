@@ -5,6 +5,8 @@
 #include "profile/record/recorder.h"
 #include "profile/run/history.h"
 
+#include <stdint.h>
+
 static uint64_t most(uint64_t a, uint64_t b) {
     return a > b ? a : b;
 }
@@ -19,7 +21,7 @@ uint64_t ousac_footprint_profile(const ousac_arch *arch, size_t steps, int magni
     for (int k = 0; magnitudes && k < OUSAC_MAGNITUDE_COUNT; k++)
         bytes += (uint64_t)ousac_profile_magnitude_size(arch, (ousac_magnitude)k) * sizeof(double);
     return bytes + arch->site_count * sizeof(ousac_site) + arch->group_count * sizeof(ousac_group) +
-           arch->module_count * sizeof(ousac_module);
+           arch->module_count * sizeof(ousac_module) + arch->constant_count * sizeof(ousac_constant);
 }
 
 uint64_t ousac_footprint_moments(const ousac_arch *arch, size_t segments) {
@@ -36,13 +38,19 @@ uint64_t ousac_footprint_largest_moment(const ousac_arch *arch) {
     return bytes;
 }
 
-uint64_t ousac_footprint_history(const ousac_arch *arch, size_t rows, size_t depth) {
-    uint64_t columns = 0;
+static uint64_t least(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+uint64_t ousac_footprint_history(const ousac_arch *arch, size_t batch, size_t tokens, size_t depth) {
+    uint64_t values = 0; /* of a sample */
     for (size_t g = 0; g < arch->group_count; g++)
-        columns += arch->sites[arch->groups[g].first_site].n + ousac_history_group_m(arch, g);
+        values += least(ousac_arch_group_tokens(arch, g), tokens) *
+                  (arch->sites[arch->groups[g].first_site].n + ousac_history_group_m(arch, g));
     for (size_t m = 0; m < arch->module_count; m++)
-        columns += arch->modules[m].width;
-    return columns * rows * depth * sizeof(float);
+        for (size_t o = 0; o < arch->modules[m].output_count; o++)
+            values += least(ousac_arch_output_tokens(arch, m, o), tokens) * arch->modules[m].output[o].width;
+    return values * batch * depth * sizeof(float);
 }
 
 size_t ousac_footprint_branches(const ousac_schedule *schedule) {
@@ -65,32 +73,34 @@ uint64_t ousac_footprint_forward(const ousac_model *model, size_t batch) {
 
 uint64_t ousac_footprint_executor(const ousac_model *model, size_t batch, size_t depth, size_t rank) {
     const ousac_arch *arch = &model->arch;
-    const uint64_t rows = (uint64_t)batch * arch->tokens;
+    const uint64_t rows = (uint64_t)batch * ousac_arch_most_tokens(arch);
     uint64_t widest = 0, sites = 0;
     for (size_t g = 0; g < arch->group_count; g++) {
         widest = most(widest, arch->sites[arch->groups[g].first_site].n);
         sites = most(sites, arch->groups[g].site_count);
     }
-    return ousac_footprint_history(arch, (size_t)rows, depth) * (model->has_uncond ? OUSAC_BRANCHES : 1) +
+    return ousac_footprint_history(arch, batch, SIZE_MAX, depth) * (model->has_uncond ? OUSAC_BRANCHES : 1) +
            rows * (2 * widest + sites * rank) * sizeof(float);
 }
 
 uint64_t ousac_footprint_witness(const ousac_arch *arch, const ousac_schedule *schedule, size_t batch,
                                  size_t tokens, size_t segments, int magnitudes, int spilled) {
-    const size_t rows = batch * tokens, branches = ousac_footprint_branches(schedule);
-    uint64_t largest = 0, dims = 0,
-             bytes = ousac_footprint_history(arch, rows, 1) * branches +
+    const size_t branches = ousac_footprint_branches(schedule);
+    uint64_t largest = 0, waiting = 0,
+             bytes = ousac_footprint_history(arch, batch, tokens, 1) * branches +
                      ousac_footprint_profile(arch, schedule->step_count, magnitudes) +
-                     (rows * (2 + 1 + OUSAC_BRANCHES) + arch->tokens) * sizeof(uint32_t);
+                     ousac_arch_most_tokens(arch) * sizeof(uint32_t);
+    for (size_t i = 0; i < arch->stream_count; i++) /* the tokens chosen */
+        bytes += batch * least(arch->stream[i].tokens, tokens) * (2 + 1 + OUSAC_BRANCHES) * sizeof(uint32_t);
     for (size_t g = 0; g < arch->group_count; g++) {
+        const size_t used = (size_t)least(ousac_arch_group_tokens(arch, g), tokens);
         largest = most(largest, arch->groups[g].dim);
-        dims += arch->groups[g].dim;
+        waiting += ousac_recorder_waiting(schedule, batch, used) * arch->groups[g].dim;
     }
     if (magnitudes)
-        bytes += ousac_footprint_history(arch, batch * arch->tokens, 1) * branches;
+        bytes += ousac_footprint_history(arch, batch, SIZE_MAX, 1) * branches;
     if (segments) /* the deltas that wait, a Gram matrix */
-        bytes += ousac_recorder_waiting(schedule, batch, tokens) * dims * sizeof(float) +
-                 largest * largest * sizeof(float) +
+        bytes += waiting * sizeof(float) + largest * largest * sizeof(float) +
                  (spilled ? ousac_footprint_largest_moment(arch) : ousac_footprint_moments(arch, segments));
     return bytes;
 }

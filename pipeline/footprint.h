@@ -22,8 +22,9 @@ uint64_t ousac_footprint_profile(const ousac_arch *arch, size_t steps, int magni
 uint64_t ousac_footprint_moments(const ousac_arch *arch, size_t segments);
 uint64_t ousac_footprint_largest_moment(const ousac_arch *arch);
 
-/* What a cache of `depth` full evaluations of `rows` rows keeps, for one branch. */
-uint64_t ousac_footprint_history(const ousac_arch *arch, size_t rows, size_t depth);
+/* What a cache of `depth` full evaluations of `batch` samples keeps, for one branch, of each stream at most
+ * `tokens` tokens (SIZE_MAX: all). */
+uint64_t ousac_footprint_history(const ousac_arch *arch, size_t batch, size_t tokens, size_t depth);
 /* How many branches the schedule evaluates. */
 size_t ousac_footprint_branches(const ousac_schedule *schedule);
 
@@ -34,7 +35,7 @@ uint64_t ousac_footprint_forward(const ousac_model *model, size_t batch);
 uint64_t ousac_footprint_executor(const ousac_model *model, size_t batch, size_t depth, size_t rank);
 
 /* Of each thread that records: references, temporaries and, unless they are spilled, its own moments (of no
- * segment for a pilot), which see `tokens` of each sample. */
+ * segment for a pilot), which see at most `tokens` of each stream of a sample. */
 uint64_t ousac_footprint_witness(const ousac_arch *arch, const ousac_schedule *schedule, size_t batch,
                                  size_t tokens, size_t segments, int magnitudes, int spilled);
 

@@ -10,18 +10,20 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { KEY_BYTES = 512, KEPT_BYTES_MAX = 64 << 20 };
+enum { KEY_BYTES = 1024, KEPT_BYTES_MAX = 64 << 20 };
 
 /* One line that says all that a decision depends on. */
 static void write_key(const ousac_session *session, const ousac_gates_request *request,
                       const ousac_place_options *options, char key[KEY_BYTES]) {
     char digest[OUSAC_DIGEST_CHARS];
     ousac_schedule_digest(request->even, digest);
+    const ousac_model *model = session->model;
     (void)snprintf(key, KEY_BYTES,
-                   "gates of schedule %s for model %s, which %s: seed %" PRIu64 ", micro-batch %zu, %" PRIu64
-                   " MACs, %zu evaluations, backend %s\n",
-                   digest, session->model->digest, session->model->process, session->seed,
-                   session->micro_batch, options->macs, options->evaluations, session->model->backend->name);
+                   "gates of schedule %s for model %s, which %s, inputs %s: seed %" PRIu64
+                   ", micro-batch %zu, %" PRIu64 " MACs, %zu evaluations, backend %s\n",
+                   digest, model->digest, model->process,
+                   model->inputs ? ousac_inputs_digest(model->inputs) : "drawn", session->seed,
+                   session->micro_batch, options->macs, options->evaluations, model->backend->name);
 }
 
 static ousac_status keep(const char *path, const char *key, const ousac_schedule *schedule,

@@ -131,9 +131,8 @@ size_t ousac_memory_workers(const ousac_memory_plan *plan, uint64_t samples, siz
 void ousac_memory_list_recording(ousac_memory_plan *plan, const ousac_memory_recording *r) {
     const ousac_arch *arch = &r->model->arch;
     const size_t steps = r->schedule->step_count;
-    const size_t tokens = r->tokens && r->tokens < arch->tokens               ? r->tokens
-                          : !r->tokens && OUSAC_DEFAULT_TOKENS < arch->tokens ? OUSAC_DEFAULT_TOKENS
-                                                                              : arch->tokens;
+    const size_t most = ousac_arch_most_tokens(arch), asked = r->tokens ? r->tokens : OUSAC_DEFAULT_TOKENS;
+    const size_t tokens = asked < most ? asked : most;
     const uint64_t kept = ousac_footprint_profile(arch, steps, 0); /* the pilot's, beside the profile */
     const uint64_t moments =
         plan->spilled ? ousac_footprint_largest_moment(arch) : ousac_footprint_moments(arch, r->segments);

@@ -73,7 +73,8 @@ static void list_contenders(ousac_memory_plan *plan, const ousac_memory_placing 
         .model = p->model, .schedule = p->schedule, .forecasts = 1, .micro_batch = p->micro_batch};
     const size_t workers = ousac_memory_workers(plan, OUSAC_PLACE_SAMPLES, p->micro_batch);
     const size_t batch = OUSAC_PLACE_SAMPLES < p->micro_batch ? OUSAC_PLACE_SAMPLES : p->micro_batch;
-    const size_t tokens = arch->tokens < OUSAC_DEFAULT_TOKENS ? arch->tokens : OUSAC_DEFAULT_TOKENS;
+    const size_t most = ousac_arch_most_tokens(arch);
+    const size_t tokens = most < OUSAC_DEFAULT_TOKENS ? most : OUSAC_DEFAULT_TOKENS;
     ousac_memory_phase(plan, "placing refreshes: recording");
     add_contenders(plan, p);
     ousac_memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
@@ -94,7 +95,7 @@ static void list_contenders(ousac_memory_plan *plan, const ousac_memory_placing 
     ousac_memory_phase(plan, "placing refreshes: fitting a forecast");
     add_contenders(plan, p);
     ousac_memory_add(plan, "references of the threads",
-                     workers * (ousac_footprint_history(arch, batch * arch->tokens, 2) *
+                     workers * (ousac_footprint_history(arch, batch, SIZE_MAX, 2) *
                                 ousac_footprint_branches(p->schedule) / 4 * 5));
     ousac_memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
     ousac_memory_phase_end(plan);
@@ -159,7 +160,7 @@ void ousac_memory_list_allocating(ousac_memory_plan *plan, const ousac_memory_al
         const size_t workers = ousac_memory_workers(plan, a->fitting, a->micro_batch);
         const size_t batch = a->fitting < a->micro_batch ? (size_t)a->fitting : a->micro_batch;
         const uint64_t kept =
-            ousac_footprint_history(arch, batch * arch->tokens, 2) * ousac_footprint_branches(a->schedule);
+            ousac_footprint_history(arch, batch, SIZE_MAX, 2) * ousac_footprint_branches(a->schedule);
         ousac_memory_phase(plan, "fitting a forecast");
         add_held(plan, a, 1);
         ousac_memory_add(plan, "factors", set);

@@ -3,6 +3,7 @@
 #include "formats/json.h"
 #include "formats/memory.h"
 #include "formats/oca.h"
+#include "pipeline/machine.h"
 #include "pipeline/shard.h"
 #include "pipeline/workers.h"
 #include "profile/files/arch_text.h"
@@ -155,6 +156,8 @@ ousac_status ousac_partial_pilot(const ousac_partial *partial, uint64_t samples,
     ousac_schedule_digest(&pilot->schedule, want_schedule);
     if (ousac_identity_differs(&of, &here, differs) || ousac_arch_difference(&held->arch, &pilot->arch, text))
         return refuse(partial, "it is of another model", error);
+    if (strcmp(held->identity.inputs_digest, pilot->identity.inputs_digest) != 0)
+        return refuse(partial, "it is of other inputs", error);
     if (strcmp(have_schedule, want_schedule) != 0)
         return refuse(partial, "it is of another schedule", error);
     if (strcmp(partial->held_weights, partial->weights) != 0)

@@ -7,6 +7,7 @@
 #include "pipeline/budget.h"
 #include "pipeline/factors.h"
 #include "pipeline/gauge.h"
+#include "pipeline/machine.h"
 #include "pipeline/record.h"
 #include "profile/run/probe.h"
 
@@ -282,6 +283,16 @@ static ousac_status refreshes_create(const search *s, refreshes *r, ousac_error 
         if (!(r->at[b] = ousac_calloc(s->probe->evaluations[b] + 1, 1)))
             return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the placement");
     return OUSAC_STATUS_OK;
+}
+
+/* 1 where some placement is worse than another: not of a model that predicts 0, corrections that are exact, or
+ * a branch's first evaluations alone. */
+static int any_error(const search *s) {
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        for (size_t i = 0; i < s->probe->evaluations[b] * s->probe->horizon; i++)
+            if (s->amplitude[b][i] > 0)
+                return 1;
+    return 0;
 }
 
 static void set_branches(const search *s, ousac_placement_branch branches[OUSAC_BRANCHES]) {
@@ -589,6 +600,8 @@ static ousac_status search_all(search *s, ousac_error *error) {
     if (!status) /* until a contender is better, paths are scaled by the spectra of the even one */
         s->best.set = s->even.set;
     s->even.set = NULL;
+    if (!status && !any_error(s) && !s->options->full)
+        goto done; /* even spacing is as good as any */
     if (!status)
         status = search_number(s, error);
     if (!status && s->best.rank && !spent(s)) {

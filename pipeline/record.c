@@ -2,6 +2,7 @@
 
 #include "calib/backend/backend_bf16.h"
 #include "formats/memory.h"
+#include "pipeline/machine.h"
 #include "pipeline/partial.h"
 #include "pipeline/workers.h"
 #include "profile/record/recorder.h"
@@ -70,7 +71,7 @@ static ousac_compute compute_of(const ousac_backend *backend) {
 ousac_profile_identity ousac_record_identity(const ousac_session *session,
                                              const ousac_record_options *options) {
     const ousac_model *model = session->model;
-    const size_t tokens = model->arch.tokens;
+    const size_t tokens = ousac_arch_most_tokens(&model->arch);
     ousac_profile_identity identity = {
         .seed = session->seed,
         .micro_batch = session->micro_batch,
@@ -84,6 +85,8 @@ ousac_profile_identity ousac_record_identity(const ousac_session *session,
     memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
     memcpy(identity.model_constants, model->constants, sizeof identity.model_constants);
     memcpy(identity.model_process, model->process, sizeof identity.model_process);
+    if (model->inputs)
+        memcpy(identity.inputs_digest, ousac_inputs_digest(model->inputs), sizeof identity.inputs_digest);
     return identity;
 }
 
@@ -130,6 +133,8 @@ ousac_status ousac_record_pilot(const ousac_session *session, const ousac_schedu
 ousac_status ousac_record_load_weights(const ousac_session *session, const ousac_schedule *schedule,
                                        const char *path, ousac_profile **weights, ousac_record_cost *cost,
                                        ousac_error *error) {
+    const ousac_record_options plain = {.segments = 1};
+    const ousac_profile_identity identity = ousac_record_identity(session, &plain);
     char have[OUSAC_DIGEST_CHARS], want[OUSAC_DIGEST_CHARS];
     char differs[OUSAC_IDENTITY_TEXT_BYTES], another[OUSAC_IDENTITY_TEXT_BYTES + 24];
     const char *what = NULL;
@@ -144,6 +149,8 @@ ousac_status ousac_record_load_weights(const ousac_session *session, const ousac
         what = another;
     } else if (strcmp(have, want) != 0)
         what = "another schedule";
+    else if (strcmp((*weights)->identity.inputs_digest, identity.inputs_digest) != 0)
+        what = "other `inputs`";
     else if ((*weights)->identity.seed != session->seed)
         what = "another seed";
     else if ((*weights)->identity.compute != compute_of(session->model->backend))
@@ -167,9 +174,9 @@ ousac_status ousac_record_profile(const ousac_session *session, const ousac_sche
                                   ousac_record_cost *cost, ousac_error *error) {
     const ousac_profile_identity identity = ousac_record_identity(session, options);
     const size_t tokens = identity.tokens_used;
-    if (tokens > session->model->arch.tokens)
+    if (tokens > ousac_arch_most_tokens(&session->model->arch))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`tokens` %zu: the model has %zu tokens", tokens,
-                          session->model->arch.tokens);
+                          ousac_arch_most_tokens(&session->model->arch));
     if (options->segments > schedule->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`segments` %zu: the schedule has %zu steps",
                           options->segments, schedule->step_count);

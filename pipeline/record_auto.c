@@ -6,6 +6,7 @@
 #include "calib/choose/allocate.h"
 #include "calib/stats/convergence.h"
 #include "formats/memory.h"
+#include "pipeline/machine.h"
 #include "profile/bundle/factorise.h"
 #include "profile/record/recorder.h"
 

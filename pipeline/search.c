@@ -1,9 +1,8 @@
 #include "pipeline/search.h"
 
 #include "calib/cost.h"
-#include "formats/file.h"
 #include "formats/memory.h"
-#include "pipeline/cost.h"
+#include "pipeline/machine.h"
 #include "pipeline/place.h"
 #include "pipeline/search_kept.h"
 
@@ -19,8 +18,8 @@ static const struct spending {
     size_t evaluations;         /* end-to-end runs of a placement */
     size_t cached;              /* candidates, at most */
 } spending[] = {
-    [OUSAC_EFFORT_QUICK] = {32, 16, 8, 3, 1},
-    [OUSAC_EFFORT_FULL] = {64, 32, 8, 5, 4},
+    [OUSAC_EFFORT_QUICK] = {16, 16, 8, 3, 1},
+    [OUSAC_EFFORT_FULL] = {32, 32, 8, 5, 4},
 };
 
 enum { PERIOD_MOST = 8 };

@@ -54,6 +54,7 @@ ousac_status ousac_session_backend(const ousac_backend **backend, const ousac_se
 ousac_status ousac_session_load_model(ousac_model **model, const ousac_session_model *options,
                                       const ousac_workers *workers, ousac_error *error) {
     const ousac_model_options load = {.config_path = options->config,
+                                      .inputs_path = options->inputs,
                                       .heads = options->heads,
                                       .use = options->use,
                                       .device = options->device,

@@ -60,6 +60,7 @@ void ousac_session_note(const ousac_session *session, const char *format, ...)
 typedef struct ousac_session_model {
     const char *path;
     const char *config; /* NULL: beside the checkpoint */
+    const char *inputs; /* inputs file; NULL: conditioning and noise are drawn */
     size_t heads;       /* 0: from the config */
     int bf16;           /* 1: the linears in bfloat16 */
     ousac_model_use use;

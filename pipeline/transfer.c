@@ -2,6 +2,7 @@
 
 #include "formats/memory.h"
 #include "pipeline/factors.h"
+#include "pipeline/machine.h"
 #include "pipeline/record.h"
 #include "pipeline/shard.h"
 #include "profile/bundle/forecast_map.h"

@@ -1,8 +1,8 @@
 #include "tools/cmd/commands.h"
 
-#include "formats/version.h"
 
 #include <errno.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,7 +30,7 @@ static void print_help(FILE *stream) {
     }
     fputs("\n"
           "  ousac COMMAND --help   options and an example of one command\n"
-          "  ousac --version        version\n"
+          "  ousac --version, -V    version\n"
           "\n"
           "Results go to standard output, messages and progress to standard error.\n"
           "\n"
@@ -42,7 +42,7 @@ static void print_help(FILE *stream) {
           "    4  files were not made for one another\n"
           "    5  a value is not finite, or a numerical routine did not converge\n"
           "    6  this build or this machine cannot do it\n"
-          "  130  interrupted (SIGINT, SIGTERM); no file is left half written\n",
+          "  130  interrupted (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU); no file is left half written\n",
           stream);
 }
 
@@ -92,7 +92,7 @@ static int run(int argc, char **argv) {
         print_help(stdout);
         return EXIT_OK;
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0 || strcmp(argv[1], "version") == 0) {
         puts("ousac " OUSAC_VERSION);
         return EXIT_OK;
     }

@@ -7,9 +7,13 @@
 
 The library is `make reader`'s build/lib/liboca.so, found by OCA_LIBRARY, beside this file, or under build/lib of the
 working directory. NumPy is needed for arrays only: read_bytes() and everything about an archive work without.
-An array that borrow() lends keeps its archive open for as long as it lives.
+An array that borrow() lends, and a tensor, keep their archive open for as long as they live. What the system refuses
+is an OSError (FileNotFoundError, ...), what the reader refuses an oca.Error, and a closed file a ValueError.
 """
+import collections.abc
 import ctypes
+import errno
+import operator
 import os
 import sys
 
@@ -19,7 +23,7 @@ DTYPES = ("f64", "f32", "f16", "bf16", "i8", "u8", "i32", "i64")
 CODECS = ("raw", "zstd", "shuffle+zstd")
 _NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "i8": "i1", "u8": "u1", "i32": "<i4", "i64": "<i8"}
 _BYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "i8": 1, "u8": 1, "i32": 4, "i64": 8}
-_UNSUPPORTED = -5
+_IO, _UNSUPPORTED, _RANGE = -2, -5, -7
 
 
 class Error(Exception):
@@ -63,7 +67,7 @@ def _library():
         path = next((p for p in places if p and os.path.exists(p)), None)
         if path is None:
             raise OSError("no liboca.so: `make reader` builds it; OCA_LIBRARY may name it")
-        lib = ctypes.CDLL(os.path.abspath(path))
+        lib = ctypes.CDLL(os.path.abspath(path), use_errno=True)
         handle, size, pointer = ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER
         for name, result, arguments in (
             ("oca_status_string", ctypes.c_char_p, [ctypes.c_int]),
@@ -88,7 +92,7 @@ def _library():
 
 
 class _Handle:
-    """The open archive; closed when the last of file and borrowed arrays is gone."""
+    """The open archive; closed when the last of file, tensors and borrowed arrays is gone. A copy is the same one."""
 
     def __init__(self, value, kept):
         self.value = value
@@ -97,6 +101,15 @@ class _Handle:
 
     def __del__(self):
         self.close(self.value)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        raise TypeError("an open .oca archive cannot be pickled")
 
 
 class Tensor:
@@ -114,9 +127,16 @@ class Tensor:
     def __repr__(self):
         return "<oca.Tensor %r %s %s>" % (self.name, self.dtype, self.shape)
 
-    def _rows(self, first, rows):
-        rows = self.shape[0] - first if rows is None else rows
-        return rows, rows * (self.count // self.shape[0])
+    def _rows(self, dtype, first, rows):
+        """dtype, first, rows, elements; checked here, since ctypes would cut what is beyond 64 bits."""
+        dtype = self.dtype if dtype is None else dtype
+        if dtype not in DTYPES:
+            raise ValueError("%s: dtype %r: expected one of %s" % (self.name, dtype, ", ".join(DTYPES)))
+        first = operator.index(first)
+        rows = self.shape[0] - first if rows is None else operator.index(rows)
+        if first < 0 or rows < 0 or first + rows > self.shape[0]:
+            raise Error(_RANGE, "%s: rows %d to %d of %d" % (self.name, first, first + rows, self.shape[0]))
+        return dtype, first, rows, rows * (self.count // self.shape[0])
 
     def _read(self, dtype, first, rows, target, size):
         status = _library().oca_read(self._handle.value, self._index, first, rows, DTYPES.index(dtype), target, size)
@@ -125,8 +145,7 @@ class Tensor:
 
     def read_bytes(self, dtype=None, first=0, rows=None):
         """Rows `first` to `first + rows - 1` as dtype, in this machine's byte order; verified."""
-        dtype = dtype or self.dtype
-        rows, count = self._rows(first, rows)
+        dtype, first, rows, count = self._rows(dtype, first, rows)
         target = ctypes.create_string_buffer(max(1, count * _BYTES[dtype]))
         self._read(dtype, first, rows, target, count * _BYTES[dtype])
         return target.raw[: count * _BYTES[dtype]]
@@ -135,8 +154,7 @@ class Tensor:
         """The same as a NumPy array of its own. NumPy has no bf16: its bits come as uint16."""
         import numpy
 
-        dtype = dtype or self.dtype
-        rows, count = self._rows(first, rows)
+        dtype, first, rows, count = self._rows(dtype, first, rows)
         target = numpy.empty((rows,) + self.shape[1:], numpy.dtype(_NUMPY[dtype]).newbyteorder("="))
         self._read(dtype, first, rows, target.ctypes.data, count * _BYTES[dtype])
         return target
@@ -167,8 +185,10 @@ class Tensor:
             raise Error(status, self.name)
 
 
-class File:
+class File(collections.abc.Mapping):
     """An archive, from a path or from bytes: a mapping of names to tensors, and `metadata` (a dict)."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__  # a file is itself alone
 
     def __init__(self, source):
         lib = _library()
@@ -176,10 +196,16 @@ class File:
         options = _Options(fault=ctypes.pointer(fault))
         kept = None
         if isinstance(source, (str, os.PathLike)):
-            what = os.fspath(source)
-            status = lib.oca_open_path(ctypes.byref(value), os.fsencode(source), ctypes.byref(options))
+            what, path = os.fspath(source), os.fsencode(source)
+            if b"\0" in path:
+                raise ValueError("a path cannot hold a NUL: %r" % (what,))
+            ctypes.set_errno(0)
+            status = lib.oca_open_path(ctypes.byref(value), path, ctypes.byref(options))
+            code = errno.EISDIR if os.path.isdir(path) else ctypes.get_errno()
+            if status == _IO and code:
+                raise OSError(code, os.strerror(code), what)
         else:
-            what, kept = "archive in memory", bytes(source)
+            what, kept = "archive in memory", bytes(memoryview(source))
             address = ctypes.cast(ctypes.c_char_p(kept), ctypes.c_void_p)
             status = lib.oca_open_memory(ctypes.byref(value), address, len(kept), ctypes.byref(options))
         if status:
@@ -205,35 +231,43 @@ class File:
         self.close()
 
     def close(self):
-        """Lets go of the archive; arrays that were lent stay valid."""
-        self._tensors, self._handle = {}, None
+        """Lets go of the archive; tensors that were taken and arrays that were lent stay valid."""
+        self._tensors, self._handle = None, None
+
+    def _open(self):
+        if self._tensors is None:
+            raise ValueError("the .oca file is closed")
+        return self._tensors
 
     def __getitem__(self, name):
-        return self._tensors[name]
+        return self._open()[name]
 
     def __contains__(self, name):
-        return name in self._tensors
+        return name in self._open()
 
     def __iter__(self):
-        return iter(self._tensors)
+        return iter(self._open())
 
     def __len__(self):
-        return len(self._tensors)
+        return len(self._open())
 
     def keys(self):
-        return self._tensors.keys()
+        return self._open().keys()
+
+    def values(self):
+        return self._open().values()
 
     def items(self):
-        return self._tensors.items()
+        return self._open().items()
 
     def verify(self):
         """Every checksum, and all padding."""
-        for tensor in self._tensors.values():
+        for tensor in self.values():
             tensor.verify()
 
 
 if __name__ == "__main__":
     for path in sys.argv[1:]:
         with File(path) as archive:
-            for item in archive._tensors.values():
+            for item in archive.values():
                 print(path, item.name, item.dtype, item.shape, item.codec)

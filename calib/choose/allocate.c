@@ -106,7 +106,7 @@ static ousac_status model_create(model *m, const ousac_arch *arch, const ousac_c
             goto done;
         }
         site->dense = ousac_cost_dense_rank(&arch->sites[s]);
-        site->rank_macs = arch->tokens * (uint64_t)(arch->sites[s].m + arch->sites[s].n);
+        site->rank_macs = ousac_arch_site_tokens(arch, s) * (uint64_t)(arch->sites[s].m + arch->sites[s].n);
         site->dense_macs = ousac_cost_site_full(arch, s);
     }
 done:

@@ -13,8 +13,6 @@
 /* A trust region smaller than this is given up. */
 #define TRUST_LEAST 0.1
 
-enum { CLASSES_PER_REGION = 16, CLASSES_MAX = OUSAC_REGIONS_MAX * CLASSES_PER_REGION };
-
 typedef struct search {
     const ousac_arch *arch;
     const ousac_descent_options *options;
@@ -26,7 +24,7 @@ typedef struct search {
     size_t *trial;       /* scratch */
     size_t *low, *high;  /* the trust region */
     ousac_curve *curves; /* weighted by the model */
-    double gain[CLASSES_MAX];
+    double *gain;        /* per class */
     double start, value; /* E of the start and of the present plan */
     double predicted;
 } search;
@@ -51,24 +49,22 @@ static ousac_status evaluate(search *s, const size_t *rank, double *value, ousac
     return status;
 }
 
-/* Classes: region of the block x the group's place within its block. */
+/* Classes: kind of group x region among the groups of its kind. */
 static ousac_status classify(search *s, ousac_error *error) {
     const ousac_arch *arch = s->arch;
-    for (size_t g = 0; g < arch->group_count; g++) {
-        const ousac_group *group = &arch->groups[g];
-        const size_t block = arch->sites[group->first_site].block;
-        size_t place = 0;
-        for (size_t before = g; before > 0; before--)
-            place += arch->sites[arch->groups[before - 1].first_site].block == block;
-        if (place >= CLASSES_PER_REGION)
-            return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "%s: more than %d groups in a block",
-                              group->name, CLASSES_PER_REGION);
-        for (size_t i = group->first_site; i < group->first_site + group->site_count; i++)
-            s->class_of[i] = place * s->regions + block * s->regions / arch->block_count;
-        if ((place + 1) * s->regions > s->class_count)
-            s->class_count = (place + 1) * s->regions;
+    size_t *kind = ousac_malloc(arch->group_count, sizeof *kind);
+    size_t *region = ousac_malloc(arch->group_count, sizeof *region);
+    if (kind && region) {
+        s->class_count = ousac_arch_kinds(arch, s->regions, kind, region) * s->regions;
+        s->gain = ousac_calloc(s->class_count, sizeof *s->gain);
+        for (size_t i = 0; i < arch->site_count; i++)
+            s->class_of[i] = kind[arch->sites[i].group] * s->regions + region[arch->sites[i].group];
     }
-    return OUSAC_STATUS_OK;
+    ousac_free(kind);
+    ousac_free(region);
+    return s->gain ? OUSAC_STATUS_OK
+                   : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the classes of %zu groups",
+                                arch->group_count);
 }
 
 /* The ranks of one class lowered; 0 where that changes nothing that the curves see. */
@@ -229,6 +225,7 @@ ousac_status ousac_allocate_descent(const ousac_arch *arch, uint64_t budget,
         *report = told;
 done:
     ousac_free(s.class_of);
+    ousac_free(s.gain);
     ousac_free(s.energy);
     ousac_free(s.rank);
     ousac_free(s.trial);

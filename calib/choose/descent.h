@@ -1,7 +1,7 @@
 /* Ranks under an error model that is calibrated end to end, in the context of the plan it changes.
  *
  * Sums of local errors do not predict samples: what a lost direction costs depends on where it is lost and on
- * the rest of the plan. So the sites are put into classes (a region of blocks x a place within the block),
+ * the rest of the plan. So the sites are put into classes (a region of blocks x a kind of group, calib/arch.h),
  * and around the present ranks r every class is measured: its ranks are lowered by a fraction, everything
  * else left alone, on the caller's evaluator with the same noise as all other measurements. With E the error
  * of the final sample, the model is

@@ -16,6 +16,7 @@ typedef struct search {
     uint64_t budget;
     size_t regions, rank_min, rank_max, evaluations_max;
     size_t *rank;       /* per site, scratch */
+    size_t *region;     /* per group */
     size_t *dense_rank; /* per site */
     point *seen;        /* (evaluations_max) */
     size_t seen_count;
@@ -26,7 +27,7 @@ typedef struct search {
 /* The ranks of the sites, into the scratch; dense sites hold their dense rank. */
 static void expand(search *s, const point *p) {
     for (size_t i = 0; i < s->arch->site_count; i++) {
-        const size_t rank = p->rank[s->arch->sites[i].block * s->regions / s->arch->block_count];
+        const size_t rank = p->rank[s->region[s->arch->sites[i].group]];
         s->rank[i] = rank < s->dense_rank[i] ? rank : s->dense_rank[i];
     }
 }
@@ -155,7 +156,7 @@ static ousac_status descend(search *s, int *converged, ousac_error *error) {
 
 /* The options with their defaults, checked, and memory. */
 static ousac_status prepare(search *s, ousac_error *error) {
-    size_t largest = 0;
+    size_t largest = 0, *kind = NULL;
     const ousac_regions_options *o = s->options;
     s->regions = o->regions ? o->regions : OUSAC_REGIONS_DEFAULT;
     if (s->regions > OUSAC_REGIONS_MAX || o->evaluate == NULL)
@@ -176,9 +177,15 @@ static ousac_status prepare(search *s, ousac_error *error) {
     s->rank = ousac_malloc(s->arch->site_count, sizeof *s->rank);
     s->dense_rank = ousac_malloc(s->arch->site_count, sizeof *s->dense_rank);
     s->seen = ousac_malloc(s->evaluations_max, sizeof *s->seen);
+    s->region = ousac_malloc(s->arch->group_count, sizeof *s->region);
+    kind = ousac_malloc(s->arch->group_count, sizeof *kind);
     for (size_t i = 0; s->dense_rank != NULL && i < s->arch->site_count; i++)
         s->dense_rank[i] = ousac_cost_dense_rank(&s->arch->sites[i]);
-    if (s->rank == NULL || s->dense_rank == NULL || s->seen == NULL)
+    if (s->region != NULL && kind != NULL)
+        (void)ousac_arch_kinds(s->arch, s->regions, kind, s->region);
+    const int ok = s->rank && s->dense_rank && s->seen && s->region && kind;
+    ousac_free(kind);
+    if (!ok)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the ranks of %zu sites",
                           s->arch->site_count);
     return OUSAC_STATUS_OK;
@@ -240,6 +247,7 @@ ousac_status ousac_allocate_regions(const ousac_arch *arch, uint64_t budget,
     }
 done:
     ousac_free(s.seen);
+    ousac_free(s.region);
     ousac_free(s.dense_rank);
     ousac_free(s.rank);
     return status;

@@ -1,7 +1,8 @@
 /* Ranks by regions of blocks, chosen on the end-to-end error: the allocation of OUSAC (arXiv 2512.14096).
  *
- * The blocks are cut into K contiguous regions of (nearly) equal length, block b of L belonging to region
- * floor(b K / L), and every site of a region has the region's rank. From the largest uniform rank that fits
+ * The blocks are cut into K contiguous regions of (nearly) equal length, and every site of a region has the
+ * region's rank. Where a model has blocks of several kinds (calib/arch.h), those of each kind are cut, so that
+ * block b of the L of its kind belongs to region floor(b K / L). From the largest uniform rank that fits
  * the budget, coordinate descent on an error that the caller measures: one region's rank is moved by a step,
  * up or down, and the other regions by a common number, the largest with which a cached forward still fits;
  * what is then left is spent rank by rank. A move that lowers the error is kept and repeated; when none of

@@ -58,20 +58,21 @@ ousac_status ousac_paired_ratio(const double *over2, const double *under2, size_
     qsort(ratios, OUSAC_BOOTSTRAP_RESAMPLES, sizeof *ratios, compare_doubles);
     /* The root is monotone, so percentiles carry over. */
     interval->mean = sqrt(over / under);
-    interval->low = sqrt(ratios[OUTSIDE]);
-    interval->high = sqrt(ratios[OUSAC_BOOTSTRAP_RESAMPLES - 1 - OUTSIDE]);
+    ousac_interval_set(interval, sqrt(ratios[OUTSIDE]),
+                       sqrt(ratios[OUSAC_BOOTSTRAP_RESAMPLES - 1 - OUTSIDE]));
     ousac_free(ratios);
     return OUSAC_STATUS_OK;
 }
 
 ousac_paired_verdict ousac_paired_decide(const ousac_interval *ratio, double threshold) {
+    /* Without an interval both comparisons are false. */
     return ratio->low > threshold    ? OUSAC_PAIRED_ABOVE
            : ratio->high < threshold ? OUSAC_PAIRED_BELOW
                                      : OUSAC_PAIRED_UNDECIDED;
 }
 
 size_t ousac_paired_more(const ousac_interval *ratio, double threshold, size_t count) {
-    if (ousac_paired_decide(ratio, threshold) != OUSAC_PAIRED_UNDECIDED)
+    if (!ousac_interval_known(ratio) || ousac_paired_decide(ratio, threshold) != OUSAC_PAIRED_UNDECIDED)
         return 0;
     /* Undecided, so the end that lies beyond the threshold is at least as far from the mean as it is. */
     const double end = ratio->mean > threshold ? ratio->low : ratio->high;

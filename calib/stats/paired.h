@@ -25,7 +25,7 @@ ousac_status ousac_paired_ratio(const double *over2, const double *under2, size_
 
 typedef enum ousac_paired_verdict {
     OUSAC_PAIRED_BELOW = -1,    /* the whole interval lies below the threshold */
-    OUSAC_PAIRED_UNDECIDED = 0, /* it holds the threshold */
+    OUSAC_PAIRED_UNDECIDED = 0, /* it holds the threshold, or there is none */
     OUSAC_PAIRED_ABOVE = 1
 } ousac_paired_verdict;
 ousac_paired_verdict ousac_paired_decide(const ousac_interval *ratio, double threshold);
@@ -33,7 +33,7 @@ ousac_paired_verdict ousac_paired_decide(const ousac_interval *ratio, double thr
 /* For an undecided ratio on `count` samples: how many more might decide, if the ratio stayed what it is and
  * its interval shrank, on a logarithmic scale, with the root of the number of samples. 0 where that would be
  * more than OUSAC_PAIRED_MOST times as many: the ratio is the threshold, for all that can be said; 0 too
- * where it is decided already. */
+ * where it is decided already or there is no interval. */
 enum { OUSAC_PAIRED_MOST = 100 };
 size_t ousac_paired_more(const ousac_interval *ratio, double threshold, size_t count);
 

@@ -4,11 +4,38 @@
 #include "formats/memory.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* 2.5 % of the resamples lie strictly outside either end. */
 enum { OUTSIDE = OUSAC_BOOTSTRAP_RESAMPLES / 40 };
+
+/* A width relative to the values below which they are one value and its rounding. */
+#define NO_WIDTH 1e-9
+
+int ousac_interval_known(const ousac_interval *interval) {
+    return isfinite(interval->low) && isfinite(interval->high);
+}
+
+const char *ousac_interval_text(const ousac_interval *interval, const char *format,
+                                char text[OUSAC_INTERVAL_BYTES]) {
+    char low[OUSAC_INTERVAL_BYTES / 2 - 2], high[OUSAC_INTERVAL_BYTES / 2 - 2];
+    if (!ousac_interval_known(interval)) {
+        (void)snprintf(text, OUSAC_INTERVAL_BYTES, "[no interval]");
+        return text;
+    }
+    (void)snprintf(low, sizeof low, format, interval->low);
+    (void)snprintf(high, sizeof high, format, interval->high);
+    (void)snprintf(text, OUSAC_INTERVAL_BYTES, "[%s, %s]", low, high);
+    return text;
+}
+
+void ousac_interval_set(ousac_interval *interval, double low, double high) {
+    const int known = high - low > NO_WIDTH * fmax(fabs(low), fabs(high));
+    interval->low = known ? low : NAN;
+    interval->high = known ? high : NAN;
+}
 
 static int compare_doubles(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
@@ -54,8 +81,7 @@ ousac_status ousac_stats_mean(const double *values, size_t count, uint64_t seed,
         means[r] = resample_mean(values, count, seed, r);
     qsort(means, OUSAC_BOOTSTRAP_RESAMPLES, sizeof *means, compare_doubles);
     interval->mean = sum / (double)count;
-    interval->low = means[OUTSIDE];
-    interval->high = means[OUSAC_BOOTSTRAP_RESAMPLES - 1 - OUTSIDE];
+    ousac_interval_set(interval, means[OUTSIDE], means[OUSAC_BOOTSTRAP_RESAMPLES - 1 - OUTSIDE]);
     ousac_free(means);
     return OUSAC_STATUS_OK;
 }

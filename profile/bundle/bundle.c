@@ -256,6 +256,10 @@ const char *ousac_bundle_model_digest(const ousac_bundle *bundle) {
     return bundle->model_digest;
 }
 
+const ousac_arch *ousac_bundle_arch(const ousac_bundle *bundle) {
+    return &bundle->arch;
+}
+
 size_t ousac_bundle_plan_count(const ousac_bundle *bundle) {
     return bundle->plan_count;
 }

@@ -20,9 +20,11 @@ enum { OUSAC_ARCH_DIFFERENCE_BYTES = 320 };
  * USAGE for a name that cannot be part of a tensor's name, or that occurs twice. */
 ousac_status ousac_arch_print(const ousac_arch *arch, char **text, ousac_error *error);
 
-/* The reverse; checks everything that ousac_arch_check does, and names and sizes. FORMAT; `name` begins
- * messages. Free with ousac_arch_free. */
-ousac_status ousac_arch_parse(ousac_arch *arch, const char *text, const char *name, ousac_error *error);
+/* The reverse, of a file of format version 1 or 2; checks everything that ousac_arch_check does, and names and
+ * sizes. Version 1 knows one stream, which is then "image". FORMAT; `name` begins messages. Free with
+ * ousac_arch_free. */
+ousac_status ousac_arch_parse(ousac_arch *arch, const char *text, int version, const char *name,
+                              ousac_error *error);
 
 ousac_status ousac_arch_copy(ousac_arch *target, const ousac_arch *source, ousac_error *error);
 
@@ -30,8 +32,9 @@ ousac_status ousac_arch_copy(ousac_arch *target, const ousac_arch *source, ousac
  * 32)", where `a` is what is and `b` what it should be. */
 int ousac_arch_difference(const ousac_arch *a, const ousac_arch *b, char text[OUSAC_ARCH_DIFFERENCE_BYTES]);
 
-/* Adds every field, in the order of the declarations in calib/arch.h. */
-void ousac_arch_digest_add(const ousac_arch *arch, ousac_sha256 *state);
+/* Adds every field, in the order that formats/PROFILE.md states; of version 1, which one stream must do for, as
+ * such files' digests have it. */
+void ousac_arch_digest_add(const ousac_arch *arch, int version, ousac_sha256 *state);
 
 #ifdef __cplusplus
 }

@@ -1,13 +1,14 @@
 #include "profile/files/archive.h"
 
+#include "formats/foreign.h"
 #include "formats/memory.h"
-#include "formats/version.h"
 #include "profile/files/arch_text.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,10 +62,11 @@ static ousac_status fail_open(const char *path, oca_status got, const oca_fault 
     char reason[REASON_BYTES];
     if (got == OCA_ERR_IO && code && strerror_r(code, reason, sizeof reason) == 0)
         return OUSAC_FAIL(error, ousac_archive_status(got), "%s: cannot be read: %s", path, reason);
-    if (fault->what)
-        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
-                          oca_status_string(got), fault->what, fault->item);
-    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
+    const ousac_status status =
+        fault->what ? OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
+                                 oca_status_string(got), fault->what, fault->item)
+                    : OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
+    return ousac_known_explain_file(status, path, OUSAC_KNOWN_ARCHIVE, "an .oca archive", error);
 }
 
 static int read_at(void *context, uint64_t offset, void *target, size_t bytes) {
@@ -256,7 +258,7 @@ ousac_status ousac_archive_subject(const ousac_archive *archive, ousac_arch *arc
     if (status)
         goto done;
     (void)snprintf(name, sizeof name, "%.400s: metadata \"arch\"", archive->path);
-    status = ousac_arch_parse(arch, text, name, error);
+    status = ousac_arch_parse(arch, text, archive->version, name, error);
     if (!status)
         status = ousac_archive_text(archive, "schedule", &text, error);
     if (status)

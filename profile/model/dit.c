@@ -102,25 +102,41 @@ static ousac_status workspace_create(const ousac_model *model, size_t batch, voi
     return OUSAC_STATUS_OK;
 }
 
-static size_t draw_label(const ousac_dit *dit, uint64_t seed, uint64_t sample) {
+static size_t label_of(const ousac_model *model, uint64_t seed, uint64_t sample) {
+    const ousac_dit *dit = model->state;
+    if (ousac_inputs_has(model->inputs, OUSAC_INPUT_LABEL))
+        return (size_t)ousac_inputs_label(model->inputs, sample);
     return ousac_philox_below(seed, OUSAC_STREAM_LABEL, sample, 0, (uint32_t)dit->classes);
 }
 
-static ousac_status draw_inputs(const ousac_model *model, void *pointer, uint64_t seed, uint64_t first,
-                                size_t count, ousac_error *error) {
+static ousac_status check_inputs(const ousac_model *model, const ousac_inputs *inputs, ousac_error *error) {
+    const ousac_dit *dit = model->state;
+    const ousac_status status =
+        ousac_inputs_refuse_others(inputs, 1U << OUSAC_INPUT_LABEL | 1U << OUSAC_INPUT_NOISE, "dit", error);
+    for (size_t i = 0;
+         !status && ousac_inputs_has(inputs, OUSAC_INPUT_LABEL) && i < ousac_inputs_rows(inputs); i++)
+        if (ousac_inputs_label(inputs, i) >= dit->classes)
+            return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                              "label of row %zu is %llu; the model has classes 0 to %zu", i,
+                              (unsigned long long)ousac_inputs_label(inputs, i), dit->classes - 1);
+    return status;
+}
+
+static ousac_status set_inputs(const ousac_model *model, void *pointer, uint64_t seed, uint64_t first,
+                               size_t count, ousac_error *error) {
     workspace *ws = pointer;
     if (count > ws->batch)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a workspace of %zu", count,
                           ws->batch);
     for (size_t i = 0; i < count; i++)
-        ws->label[i] = draw_label(model->state, seed, first + i);
+        ws->label[i] = label_of(model, seed, first + i);
     return OUSAC_STATUS_OK;
 }
 
 static void describe_input(const ousac_model *model, uint64_t seed, uint64_t sample, char *text,
                            size_t size) {
     const ousac_dit *dit = model->state;
-    size_t label = draw_label(dit, seed, sample);
+    size_t label = label_of(model, seed, sample);
     if (dit->class_names)
         (void)snprintf(text, size, "class %zu, %s", label, dit->class_names[label]);
     else
@@ -167,8 +183,8 @@ static ousac_status run_attention(const ousac_model *model, workspace *ws, size_
     size_t d = dit->d, rows = count * dit->N, module = 2 * block, group = 4 * block;
     const float *mod = ws->modulation;
     int live = 1;
-    ousac_status status = linears->module_begin(linears->self, module, rows, ws->out, d, &live, error);
-    const float *out = ws->out;
+    ousac_rows out = {ws->out, rows, d};
+    ousac_status status = linears->module_begin(linears->self, module, &out, &live, error);
     if (!status && live) {
         float *x = place(linears, group, 0, ws->normed), *qkv = place(linears, group, 1, ws->wide);
         float *mixed = place(linears, group + 1, 0, ws->mixed), *y = place(linears, group + 1, 1, ws->out);
@@ -177,12 +193,14 @@ static ousac_status run_attention(const ousac_model *model, workspace *ws, size_
             (status = linears->linear(linears->self, group, rows, x, d, qkv, 3 * d, error)) ||
             (status = be->attention(be, count, dit->N, dit->heads, d / dit->heads, qkv, qkv + d, qkv + 2 * d,
                                     3 * d, mixed, d, ws->scores, error)) ||
-            (status = linears->linear(linears->self, group + 1, rows, mixed, d, y, d, error)) ||
-            (status = linears->module_end(linears->self, module, rows, y, d, error)))
+            (status = linears->linear(linears->self, group + 1, rows, mixed, d, y, d, error)))
             return status;
-        out = y;
+        out.data = y;
+        if ((status = linears->module_end(linears->self, module, &out, error)))
+            return status;
     }
-    return status ? status : be->add_gated(be, rows, d, ws->hidden, out, mod + 2 * d, dit->N, 6 * d, error);
+    return status ? status
+                  : be->add_gated(be, rows, d, ws->hidden, out.data, mod + 2 * d, dit->N, 6 * d, error);
 }
 
 static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t block, size_t count,
@@ -192,8 +210,8 @@ static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t bloc
     size_t d = dit->d, h = dit->hidden, rows = count * dit->N, module = 2 * block + 1, group = 4 * block + 2;
     const float *mod = ws->modulation + 3 * d;
     int live = 1;
-    ousac_status status = linears->module_begin(linears->self, module, rows, ws->out, d, &live, error);
-    const float *out = ws->out;
+    ousac_rows out = {ws->out, rows, d};
+    ousac_status status = linears->module_begin(linears->self, module, &out, &live, error);
     if (!status && live) {
         float *x = place(linears, group, 0, ws->normed), *wide = place(linears, group, 1, ws->wide);
         float *bent = place(linears, group + 1, 0, ws->wide), *y = place(linears, group + 1, 1, ws->out);
@@ -201,12 +219,14 @@ static ousac_status run_mlp(const ousac_model *model, workspace *ws, size_t bloc
                                         6 * d, x, error)) ||
             (status = linears->linear(linears->self, group, rows, x, d, wide, h, error)) ||
             (status = be->gelu_tanh(be, rows * h, wide, bent, error)) ||
-            (status = linears->linear(linears->self, group + 1, rows, bent, h, y, d, error)) ||
-            (status = linears->module_end(linears->self, module, rows, y, d, error)))
+            (status = linears->linear(linears->self, group + 1, rows, bent, h, y, d, error)))
             return status;
-        out = y;
+        out.data = y;
+        if ((status = linears->module_end(linears->self, module, &out, error)))
+            return status;
     }
-    return status ? status : be->add_gated(be, rows, d, ws->hidden, out, mod + 2 * d, dit->N, 6 * d, error);
+    return status ? status
+                  : be->add_gated(be, rows, d, ws->hidden, out.data, mod + 2 * d, dit->N, 6 * d, error);
 }
 
 static ousac_status forward(const ousac_model *model, void *pointer, const ousac_evaluation *evaluation,
@@ -254,6 +274,7 @@ const ousac_family ousac_family_dit = {.name = "dit",
                                        .workspace_create = workspace_create,
                                        .workspace_free = workspace_free,
                                        .workspace_bytes = workspace_bytes,
-                                       .draw_inputs = draw_inputs,
+                                       .check_inputs = check_inputs,
+                                       .set_inputs = set_inputs,
                                        .describe_input = describe_input,
                                        .forward = forward};

@@ -28,6 +28,14 @@ static char *default_config_path(const char *path) {
     return config;
 }
 
+static ousac_status open_inputs(ousac_model *model, const char *path, ousac_error *error) {
+    const size_t shape[] = {model->channels, model->height, model->width};
+    ousac_status status = ousac_inputs_open(&model->inputs, path, error);
+    if (!status)
+        status = ousac_inputs_expect(model->inputs, OUSAC_INPUT_NOISE, 0, 3, shape, error);
+    return status ? status : model->family->check_inputs(model, model->inputs, error);
+}
+
 ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
                               const ousac_backend *backend, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
@@ -73,6 +81,8 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
     if ((status = loaded->family->load(loaded, file, config, config_path, options, error)))
         goto done;
     ousac_model_describe_process(loaded);
+    if (options && options->inputs_path && (status = open_inputs(loaded, options->inputs_path, error)))
+        goto done;
     loaded->file = file;
     file = NULL;
     *model = loaded;
@@ -96,6 +106,7 @@ void ousac_model_free(ousac_model *model) {
     ousac_free(model->bias);
     ousac_free(model->source);
     ousac_safetensors_close(model->file);
+    ousac_inputs_close(model->inputs);
     ousac_free(model->path);
     ousac_device_close(model->device);
     ousac_free(model);
@@ -186,5 +197,8 @@ ousac_status ousac_model_probes(const ousac_model *model, double *probes, ousac_
 void ousac_model_draw_noise(const ousac_model *model, uint64_t seed, uint64_t first, size_t count, float *x) {
     size_t size = ousac_model_sample_size(model);
     for (size_t i = 0; i < count; i++)
-        ousac_philox_normals(seed, OUSAC_STREAM_NOISE, first + i, size, x + i * size);
+        if (ousac_inputs_has(model->inputs, OUSAC_INPUT_NOISE))
+            ousac_inputs_read(model->inputs, OUSAC_INPUT_NOISE, first + i, x + i * size);
+        else
+            ousac_philox_normals(seed, OUSAC_STREAM_NOISE, first + i, size, x + i * size);
 }

@@ -19,6 +19,7 @@
 #include "formats/sha256.h"
 #include "formats/status.h"
 #include "profile/files/identity.h"
+#include "profile/model/inputs.h"
 #include "profile/model/noise.h"
 
 #include <stddef.h>
@@ -30,12 +31,18 @@ extern "C" {
 
 typedef struct ousac_model ousac_model;
 
-/* What a forward calls instead of multiplying. All matrices are backend memory; rows = samples x tokens. */
+/* A matrix of backend memory: rows = samples x tokens of its stream, leading dimension ld. */
+typedef struct ousac_rows {
+    float *data;
+    size_t rows, ld;
+} ousac_rows;
+
+/* What a forward calls instead of multiplying. All matrices are backend memory. */
 typedef struct ousac_linears {
     void *self;
-    /* Before a module. *live = 0: its output is frozen and has been written to out (rows, width), leading
-     * dimension ld_out; the forward then skips the module and does not call module_end. */
-    ousac_status (*module_begin)(void *self, size_t module, size_t rows, float *out, size_t ld_out, int *live,
+    /* Before a module. *live = 0: its outputs are frozen and have been written to `out`, one matrix for each
+     * (rows, width); the forward then skips the module and does not call module_end. */
+    ousac_status (*module_begin)(void *self, size_t module, const ousac_rows *out, int *live,
                                  ousac_error *error);
     /* All sites of a group on their shared input: x (rows, n) -> y (rows, sum of m), sites side by side. */
     ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, float *y,
@@ -44,9 +51,8 @@ typedef struct ousac_linears {
      * `own`, or memory that spares a copy. What lies there may be read until the forward ends and, once
      * linear has been called, must not be changed. NULL: `own`. */
     float *(*place)(void *self, size_t group, int output, float *own);
-    /* After a live module, with its output before the gate of the residual sum. */
-    ousac_status (*module_end)(void *self, size_t module, size_t rows, const float *out, size_t ld_out,
-                               ousac_error *error);
+    /* After a live module, with its outputs before the gate of the residual sum. */
+    ousac_status (*module_end)(void *self, size_t module, const ousac_rows *out, ousac_error *error);
 } ousac_linears;
 
 /* What a model is loaded for. But for its shapes, the whole checkpoint is read once, in parts, for its
@@ -68,6 +74,7 @@ typedef struct ousac_evaluation {
 /* Values that config.json may lack; 0 or NULL: take them from the config. */
 typedef struct ousac_model_options {
     const char *config_path; /* NULL: config.json beside the checkpoint */
+    const char *inputs_path; /* inputs file (profile/model/inputs.h); NULL: inputs are drawn */
     size_t heads;
     ousac_model_use use;
     int copy_weights;   /* 1: never let the mapped file stand for memory of the backend */
@@ -90,9 +97,13 @@ typedef struct ousac_family {
     void (*workspace_free)(const ousac_model *model, void *workspace);
     /* Bytes of such a scratch; also of a model that is not for running. */
     uint64_t (*workspace_bytes)(const ousac_model *model, size_t batch);
-    /* Draws the conditioning of samples [first, first + count), a function of seed and sample index alone. */
-    ousac_status (*draw_inputs)(const ousac_model *model, void *workspace, uint64_t seed, uint64_t first,
-                                size_t count, ousac_error *error);
+    /* Whether the inputs file is one that the model can take. */
+    ousac_status (*check_inputs)(const ousac_model *model, const ousac_inputs *inputs, ousac_error *error);
+    /* Puts the conditioning of samples [first, first + count) into the workspace, from ousac_model.inputs, or
+     * drawn as a function of seed and sample index alone. The first evaluation of each branch after it computes
+     * the constant groups. */
+    ousac_status (*set_inputs)(const ousac_model *model, void *workspace, uint64_t seed, uint64_t first,
+                               size_t count, ousac_error *error);
     /* Text of the conditioning of a sample, for people ("class 3, ring"), at most size bytes. */
     void (*describe_input)(const ousac_model *model, uint64_t seed, uint64_t sample, char *text, size_t size);
     /* x (count, channels, height, width) -> what the model predicts (ousac_model.noise), same shape; backend
@@ -130,6 +141,7 @@ struct ousac_model {
     const float **weight;
     const float **bias;
     int sealed; /* 1: `weight` lies in ousac_backend.alloc_weights, and only the checkpoint has its values */
+    ousac_inputs *inputs;       /* NULL: drawn */
     ousac_safetensors *file;    /* the checkpoint, mapped; NULL where the model was not loaded from one */
     ousac_model_source *source; /* (site_count), in that file; may be NULL where there are weights */
     void *state;                /* the family's */
@@ -165,7 +177,8 @@ size_t ousac_model_sample_size(const ousac_model *model);
 enum { OUSAC_PROBE_COUNT = 4 };
 ousac_status ousac_model_probes(const ousac_model *model, double *probes, ousac_error *error);
 
-/* x (count, channels, height, width), host memory: the initial noise of samples [first, first + count). */
+/* x (count, channels, height, width), host memory: the initial noise of samples [first, first + count), from the
+ * inputs file where that holds it. */
 void ousac_model_draw_noise(const ousac_model *model, uint64_t seed, uint64_t first, size_t count, float *x);
 
 #ifdef __cplusplus

@@ -14,7 +14,7 @@ typedef struct normal_sums {
 typedef struct fit_worker {
     ousac_forecast_fit *fit;
     ousac_history history[OUSAC_BRANCHES];
-    float *dx;         /* (rows, largest n) */
+    float *dx;         /* (rows of the longest stream, largest n) */
     float *z;          /* (rows, largest group rank) */
     float *u, *v;      /* (rows, largest sum of m) */
     normal_sums *sums; /* of the present micro-batch */
@@ -26,7 +26,7 @@ struct ousac_forecast_fit {
     const ousac_model *model;
     const ousac_schedule *schedule;
     const ousac_calibration *calibration;
-    size_t workers, rows_max;
+    size_t workers, batch;
     int *gate; /* (S, OUSAC_BRANCHES): effective */
     fit_worker *worker;
     normal_sums *sums; /* (S, OUSAC_BRANCHES, group_count) */
@@ -41,7 +41,7 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
                           ousac_error *error) {
     fit_worker *w = self;
     (void)gate, (void)first;
-    if (step >= w->fit->schedule->step_count || count * w->fit->model->arch.tokens > w->fit->rows_max)
+    if (step >= w->fit->schedule->step_count || count > w->fit->batch)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL,
                           "step %zu, %zu samples: beyond what the fit was made for", step, count);
     w->step = step;
@@ -149,14 +149,15 @@ static ousac_status worker_create(fit_worker *w, ousac_forecast_fit *fit, ousac_
     }
     for (int b = 0; b < OUSAC_BRANCHES && !status; b++)
         if (b == OUSAC_BRANCH_COND || fit->model->has_uncond)
-            status = ousac_history_create(&w->history[b], arch, be, fit->rows_max, 2, NULL, error);
+            status = ousac_history_create(&w->history[b], arch, be, fit->batch, SIZE_MAX, 2, NULL, error);
     if (status)
         return status;
     size_t rank = fit->calibration && fit->calibration->rank_max ? fit->calibration->rank_max : 1;
-    w->dx = be->alloc(be, fit->rows_max * widest_n, sizeof(float));
-    w->z = be->alloc(be, fit->rows_max * rank, sizeof(float));
-    w->u = be->alloc(be, fit->rows_max * widest_m, sizeof(float));
-    w->v = be->alloc(be, fit->rows_max * widest_m, sizeof(float));
+    const size_t rows = fit->batch * ousac_arch_most_tokens(arch);
+    w->dx = be->alloc(be, rows * widest_n, sizeof(float));
+    w->z = be->alloc(be, rows * rank, sizeof(float));
+    w->u = be->alloc(be, rows * widest_m, sizeof(float));
+    w->v = be->alloc(be, rows * widest_m, sizeof(float));
     w->sums = ousac_calloc(entries, sizeof *w->sums);
     if (!w->dx || !w->z || !w->u || !w->v || !w->sums)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to fit forecasts");
@@ -195,7 +196,7 @@ ousac_status ousac_forecast_fit_create(ousac_forecast_fit **out, const ousac_mod
     fit->schedule = schedule;
     fit->calibration = calibration;
     fit->workers = workers;
-    fit->rows_max = batch * model->arch.tokens;
+    fit->batch = batch;
     fit->observers = (ousac_run_observers){fit, attach, collect};
     fit->gate = ousac_calloc(schedule->step_count * OUSAC_BRANCHES, sizeof *fit->gate);
     fit->sums = ousac_calloc(entry(fit, schedule->step_count, 0, 0), sizeof *fit->sums);

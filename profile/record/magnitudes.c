@@ -3,6 +3,7 @@
 #include "formats/memory.h"
 #include "profile/run/history.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #define MIN_MAX_ADDED 1e-6
@@ -39,7 +40,7 @@ static int evaluates(const ousac_profile *p, size_t branch) {
 }
 
 ousac_status ousac_magnitudes_create(ousac_magnitudes **magnitudes, const ousac_profile *profile,
-                                     const ousac_backend *backend, size_t rows, ousac_error *error) {
+                                     const ousac_backend *backend, size_t batch, ousac_error *error) {
     const ousac_arch *arch = &profile->arch;
     ousac_status status = OUSAC_STATUS_OK;
     size_t widest = 0;
@@ -56,7 +57,7 @@ ousac_status ousac_magnitudes_create(ousac_magnitudes **magnitudes, const ousac_
         widest = n > widest ? n : widest;
         widest = m > widest ? m : widest;
     }
-    made->channel = ousac_malloc(rows / arch->tokens, widest * sizeof *made->channel);
+    made->channel = ousac_malloc(batch, widest * sizeof *made->channel);
     complete = made->channel != NULL;
     for (int k = 0; complete && k < OUSAC_MAGNITUDE_COUNT; k++) {
         const size_t size = ousac_profile_magnitude_size(arch, (ousac_magnitude)k);
@@ -67,7 +68,7 @@ ousac_status ousac_magnitudes_create(ousac_magnitudes **magnitudes, const ousac_
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for channel magnitudes");
     for (size_t b = 0; !status && b < OUSAC_BRANCHES; b++)
         if (evaluates(profile, b))
-            status = ousac_history_create(&made->before[b], arch, backend, rows, 1, NULL, error);
+            status = ousac_history_create(&made->before[b], arch, backend, batch, SIZE_MAX, 1, NULL, error);
     if (status)
         goto done;
     *magnitudes = made;
@@ -90,10 +91,10 @@ void ousac_magnitudes_free(ousac_magnitudes *m) {
 
 /* Adds the evaluation's magnitudes, each sample normalised: of v, or of v - then where `then` (contiguous) is
  * not NULL. */
-static ousac_status add(ousac_magnitudes *m, ousac_magnitude kind, double *sum, size_t rows, size_t channels,
-                        const float *v, size_t ld, const float *then, ousac_error *error) {
+static ousac_status add(ousac_magnitudes *m, ousac_magnitude kind, double *sum, size_t rows, size_t tokens,
+                        size_t channels, const float *v, size_t ld, const float *then, ousac_error *error) {
     const ousac_backend *be = m->backend;
-    const size_t tokens = m->profile->arch.tokens, samples = rows / tokens;
+    const size_t samples = rows / tokens;
     ousac_status status = OUSAC_STATUS_OK;
     memset(m->channel, 0, samples * channels * sizeof *m->channel);
     status =
@@ -126,6 +127,7 @@ ousac_status ousac_magnitudes_see(ousac_magnitudes *m, int branch, size_t group,
     const ousac_arch *arch = &m->profile->arch;
     const size_t n = arch->sites[arch->groups[group].first_site].n,
                  sum_m = ousac_history_group_m(arch, group);
+    const size_t tokens = ousac_arch_group_tokens(arch, group);
     ousac_history *before = &m->before[branch];
     const struct {
         ousac_magnitude kind;
@@ -138,8 +140,8 @@ ousac_status ousac_magnitudes_see(ousac_magnitudes *m, int branch, size_t group,
     const int kinds = before->filled ? OUSAC_MAGNITUDE_COUNT : OUSAC_MAGNITUDE_ADX;
     ousac_status status = OUSAC_STATUS_OK;
     for (int k = 0; !status && k < kinds; k++)
-        status = add(m, seen[k].kind, sums_of(m, seen[k].kind, group), rows, seen[k].channels, seen[k].v,
-                     seen[k].ld, seen[k].then, error);
+        status = add(m, seen[k].kind, sums_of(m, seen[k].kind, group), rows, tokens, seen[k].channels,
+                     seen[k].v, seen[k].ld, seen[k].then, error);
     if (!status)
         status = ousac_history_keep_linear(before, group, rows, x, ldx, y, ldy, error);
     return status;

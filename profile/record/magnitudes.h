@@ -21,10 +21,10 @@ extern "C" {
 
 typedef struct ousac_magnitudes ousac_magnitudes;
 
-/* For evaluations of at most `rows` rows under the profile's schedule; the profile (borrowed) holds
+/* For evaluations of at most `batch` samples under the profile's schedule; the profile (borrowed) holds
  * magnitudes. */
 ousac_status ousac_magnitudes_create(ousac_magnitudes **magnitudes, const ousac_profile *profile,
-                                     const ousac_backend *backend, size_t rows, ousac_error *error);
+                                     const ousac_backend *backend, size_t batch, ousac_error *error);
 void ousac_magnitudes_free(ousac_magnitudes *magnitudes);
 
 /* A group of the evaluation under way: x (rows, n), y (rows, sum of m), whole samples, backend memory. */

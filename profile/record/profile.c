@@ -122,9 +122,10 @@ static ousac_status check_identity(const ousac_arch *arch, const ousac_schedule 
             identity->inputs_digest);
     if (identity->micro_batch == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a micro-batch of 0 samples; expected at least 1");
-    if (identity->tokens_used == 0 || identity->tokens_used > arch->tokens)
+    const size_t tokens = ousac_arch_most_tokens(arch);
+    if (identity->tokens_used == 0 || identity->tokens_used > tokens)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu tokens used; expected 1 to %zu",
-                          identity->tokens_used, arch->tokens);
+                          identity->tokens_used, tokens);
     if (identity->segments == 0 || identity->segments > schedule->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "%zu segments; expected 1 to the %zu steps of the schedule", identity->segments,

@@ -64,7 +64,8 @@ typedef struct ousac_profile_identity {
     char weights_digest[OUSAC_DIGEST_CHARS]; /* of the step weights */
     uint64_t seed;
     size_t micro_batch;
-    size_t tokens_used; /* per sample and step, 1..N: how many tokens are seen */
+    size_t tokens_used; /* per sample and step, 1..N of the longest stream: how many tokens of each stream are
+                           seen, all of a shorter one */
     size_t segments;    /* of the step range, each with its own moments; at least 1 */
     int magnitudes;     /* 1: channel magnitudes are recorded */
     ousac_compute compute;

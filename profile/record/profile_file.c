@@ -255,7 +255,7 @@ static ousac_status take_choices(const ousac_archive *archive, const ousac_arch 
                                  ousac_profile_identity *identity, ousac_error *error) {
     const char *text = NULL;
     identity->inputs_digest[0] = '\0';
-    identity->tokens_unknown = archive->version == 1 && identity->tokens_used < arch->tokens;
+    identity->tokens_unknown = archive->version == 1 && identity->tokens_used < ousac_arch_most_tokens(arch);
     if (archive->version == 1)
         return OUSAC_STATUS_OK;
     ousac_status status = ousac_archive_text(archive, "token_choice", &text, error);
@@ -286,7 +286,7 @@ static ousac_status take_head(const ousac_archive *archive, ousac_arch *arch, ou
     if (!status)
         status = ousac_archive_u64(archive, "micro_batch", 1, SIZE_MAX, &micro_batch, error);
     if (!status)
-        status = ousac_archive_u64(archive, "tokens_used", 1, arch->tokens, &tokens, error);
+        status = ousac_archive_u64(archive, "tokens_used", 1, ousac_arch_most_tokens(arch), &tokens, error);
     if (!status)
         status = ousac_archive_u64(archive, "segments", 1, schedule->step_count, &segments, error);
     if (!status)

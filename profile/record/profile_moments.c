@@ -151,7 +151,7 @@ ousac_status ousac_profile_digest_streamed(const ousac_profile *profile, ousac_o
     ousac_sha256_add_u64(&state, identity->micro_batch);
     ousac_sha256_add_u64(&state, identity->tokens_used);
     ousac_sha256_add_u64(&state, identity->segments);
-    ousac_arch_digest_add(&profile->arch, &state);
+    ousac_arch_digest_add(&profile->arch, profile->version, &state);
     ousac_sha256_add_u64(&state, profile->range_count);
     for (size_t i = 0; i < profile->range_count; i++) {
         ousac_sha256_add_u64(&state, profile->ranges[i].first);

@@ -12,24 +12,35 @@
 /* Rows that a moment's product waits for: more make it no faster, and float32 sums over many lose digits. */
 enum { WAITING_ROWS = 512 };
 
+/* The rows of a stream that are seen. */
+typedef struct seen_rows {
+    size_t used;                              /* of each sample */
+    uint32_t first;                           /* of its draws, in choices of a token */
+    uint32_t *chosen[OUSAC_BRANCHES], *spare; /* host: the rows that the references stand for;
+                                                                 room for the next choice */
+    uint32_t *rows, *next_rows;               /* backend: the same of the evaluation under way */
+    const uint32_t *index, *next; /* the rows that references stand for before it and after it; NULL: all */
+    size_t count;
+} seen_rows;
+
 /* One thread's reference values and the sums of its present micro-batch. */
 typedef struct witness {
     ousac_recorder *recorder;
     ousac_history
         history[OUSAC_BRANCHES]; /* of the schedule's cache; empty for a branch that it never evaluates */
     float **waiting;             /* per group: (capacity, dim), weighted deltas not yet in the moment */
-    size_t *waiting_rows, *waiting_segment;           /* per group */
-    float *gram;                                      /* (dim, dim), the largest */
-    uint32_t *chosen[OUSAC_BRANCHES], *spare, *order; /* host: the rows that the references stand for; room
-                                                         for the next choice, and for a permutation */
-    uint32_t *rows, *next_rows;                       /* backend: the same of the evaluation under way */
-    const uint32_t *index, *next; /* the rows that references stand for before it and after it; NULL: all */
-    size_t row_count;
-    double *scalar[OUSAC_SCALAR_COUNT]; /* as in the profile */
+    size_t *waiting_rows, *waiting_segment; /* per group */
+    float *gram;                            /* (dim, dim), the largest */
+    seen_rows seen[OUSAC_STREAMS_MAX];      /* per stream */
+    uint32_t *order;                        /* host: room for a permutation of the longest stream */
+    double *scalar[OUSAC_SCALAR_COUNT]; /* as in the profile; those of modules stand for all tokens already */
     double **moment;                    /* backend memory, as in the profile */
-    const float *y_last;                /* of the evaluation's last linear, and the group it belongs to */
-    size_t ldy_last, group_last;
-    unsigned char *as_site;       /* per module: 1, its output is that of its last linear, measured as such */
+    const float **y;                    /* per group: where its output was in this evaluation, */
+    size_t *ldy;                        /* and how it lay */
+    /* per output, module * OUSAC_OUTPUTS_MAX + output: 1, it is what its last linear gave, measured as such;
+     * else its sums */
+    unsigned char *as_site;
+    double *output2, *doutput2;
     ousac_magnitudes *magnitudes; /* NULL where the profile holds none */
     /* the evaluation under way: */
     size_t step;
@@ -40,10 +51,10 @@ typedef struct witness {
 struct ousac_recorder {
     ousac_profile *profile;
     const ousac_backend *backend;
-    size_t workers, batch, rows_max, capacity; /* rows_max: seen of a micro-batch */
-    size_t last_slot;                          /* of the schedule's last evaluation */
-    int spilled;     /* 1: the threads' moments are mapped from the profile's spill, which frees them */
-    size_t *group_m; /* per group: sum of m */
+    size_t workers, batch;
+    size_t last_slot; /* of the schedule's last evaluation */
+    int spilled;      /* 1: the threads' moments are mapped from the profile's spill, which frees them */
+    size_t *group_m;  /* per group: sum of m */
     witness *witness;
     double *host; /* staging for one moment */
     ousac_run_observers observers;
@@ -71,19 +82,34 @@ static ousac_status not_finite(const witness *w, const char *name, ousac_error *
 
 /* --- what is seen --- */
 
+static size_t used_of(const ousac_profile *p, size_t stream) {
+    const size_t N = p->arch.stream[stream].tokens;
+    return p->identity.tokens_used < N ? p->identity.tokens_used : N;
+}
+
+/* What the sums of a stream's tokens used are multiplied by to stand for all. */
+static double share_of(const ousac_profile *p, size_t stream) {
+    return (double)p->arch.stream[stream].tokens / (double)used_of(p, stream);
+}
+
+static seen_rows *seen_of_group(witness *w, size_t group) {
+    return &w->seen[w->recorder->profile->arch.groups[group].stream];
+}
+
 /* The tokens of each sample that are seen from this evaluation on: the first K of a Fisher-Yates shuffle of
- * 0..N-1 under (seed, sample, step), in rising order. */
-static void choose_rows(witness *w, uint64_t first, size_t count) {
+ * 0..N-1 under (seed, sample, stream, step), in rising order. */
+static void choose_rows(witness *w, size_t stream, uint64_t first, size_t count) {
     const ousac_profile *p = w->recorder->profile;
-    const size_t N = p->arch.tokens, K = p->identity.tokens_used;
+    const seen_rows *seen = &w->seen[stream];
+    const size_t N = p->arch.stream[stream].tokens, K = seen->used;
     uint32_t *order = w->order;
     for (size_t s = 0; s < count; s++) {
-        uint32_t *chosen = w->spare + s * K;
+        uint32_t *chosen = seen->spare + s * K;
         for (size_t i = 0; i < N; i++)
             order[i] = (uint32_t)i;
         for (size_t i = 0; i < K; i++) {
             /* 64 draws are set apart for each choice, far more than rejection ever takes */
-            uint32_t index = (uint32_t)((w->step * N + i) * 64);
+            uint32_t index = (uint32_t)((seen->first + w->step * N + i) * 64);
             size_t j = i + ousac_philox_below(p->identity.seed, OUSAC_STREAM_TOKENS, first + s, index,
                                               (uint32_t)(N - i));
             uint32_t swap = order[i];
@@ -101,26 +127,27 @@ static void choose_rows(witness *w, uint64_t first, size_t count) {
     }
 }
 
-/* Which rows the evaluation is seen at: those that its branch's references stand for. A full one chooses anew
- * for the references that it leaves; where there are none yet, it is seen at these. */
-static ousac_status place_rows(witness *w, uint64_t first, size_t count, ousac_error *error) {
+/* Which rows of a stream the evaluation is seen at: those that its branch's references stand for. A full one
+ * chooses anew for the references that it leaves; where there are none yet, it is seen at these. */
+static ousac_status place_rows(witness *w, size_t stream, uint64_t first, size_t count, ousac_error *error) {
     const ousac_profile *p = w->recorder->profile;
     const ousac_backend *be = w->recorder->backend;
-    const size_t bytes = count * p->identity.tokens_used * sizeof *w->rows;
-    const int seen = w->history[w->branch].filled > 0, full = w->gate == OUSAC_GATE_FULL;
+    seen_rows *seen = &w->seen[stream];
+    const size_t bytes = count * seen->used * sizeof *seen->rows;
+    const int had = w->history[w->branch].filled > 0, full = w->gate == OUSAC_GATE_FULL;
     ousac_status status = OUSAC_STATUS_OK;
-    w->row_count = count * p->identity.tokens_used;
-    w->index = w->next = NULL;
-    if (p->identity.tokens_used == p->arch.tokens)
+    seen->count = count * seen->used;
+    seen->index = seen->next = NULL;
+    if (seen->used == p->arch.stream[stream].tokens)
         return OUSAC_STATUS_OK;
-    if (seen)
-        status = be->upload(be, w->rows, w->chosen[w->branch], bytes, error);
+    if (had)
+        status = be->upload(be, seen->rows, seen->chosen[w->branch], bytes, error);
     if (full && !status) {
-        choose_rows(w, first, count);
-        status = be->upload(be, w->next_rows, w->spare, bytes, error);
+        choose_rows(w, stream, first, count);
+        status = be->upload(be, seen->next_rows, seen->spare, bytes, error);
     }
-    w->next = w->next_rows;
-    w->index = seen ? w->rows : w->next_rows;
+    seen->next = seen->next_rows;
+    seen->index = had ? seen->rows : seen->next_rows;
     return status;
 }
 
@@ -138,9 +165,14 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
                           w->recorder->batch);
     w->step = step;
     w->branch = branch;
-    w->y_last = NULL;
     w->gate = p->gate[slot(step, branch)];
-    return place_rows(w, first, count, error);
+    memset(w->y, 0, p->arch.group_count * sizeof *w->y);
+    memset(w->output2, 0, p->arch.module_count * OUSAC_OUTPUTS_MAX * sizeof *w->output2);
+    memset(w->doutput2, 0, p->arch.module_count * OUSAC_OUTPUTS_MAX * sizeof *w->doutput2);
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t i = 0; i < p->arch.stream_count && !status; i++)
+        status = place_rows(w, i, first, count, error);
+    return status;
 }
 
 /* Takes a thread's moment out of memory until it is added to again. */
@@ -188,30 +220,31 @@ static ousac_status add_moment(witness *w, size_t group, const float *x, size_t 
     const float *now = input ? x : y, *then = input ? history->x[0][group] : history->y[0][group];
     const size_t dim = g->dim, segment = ousac_profile_segment(p, w->step);
     /* sums stand for all tokens */
+    const seen_rows *seen = seen_of_group(w, group);
     const double weight = p->weight[slot(w->step, w->branch) * p->arch.group_count + group] *
-                          (double)p->arch.tokens / (double)p->identity.tokens_used;
+                          (double)p->arch.stream[g->stream].tokens / (double)seen->used;
     const double scale = sqrt(weight);
     ousac_status status = OUSAC_STATUS_OK;
     /* A root that float32 does not hold belongs to deltas whose squares vanish in it. */
     if (scale == 0 || scale > (double)FLT_MAX)
         return OUSAC_STATUS_OK;
-    if (w->waiting_segment[group] != segment || w->waiting_rows[group] + w->row_count > WAITING_ROWS)
+    if (w->waiting_segment[group] != segment || w->waiting_rows[group] + seen->count > WAITING_ROWS)
         status = add_waiting(w, group, error);
     if (status)
         return status;
     w->waiting_segment[group] = segment;
-    status = be->subtract_rows(be, w->row_count, dim, w->index, (float)scale, now, input ? ldx : ldy, then,
+    status = be->subtract_rows(be, seen->count, dim, seen->index, (float)scale, now, input ? ldx : ldy, then,
                                dim, w->waiting[group] + w->waiting_rows[group] * dim, dim, error);
-    w->waiting_rows[group] += w->row_count;
+    w->waiting_rows[group] += seen->count;
     return status;
 }
 
 /* One pass over the rows seen of a matrix and their reference: the scalars, and at a full gate the new
  * reference. What this costs is the traffic of memory. */
-static ousac_status measure(witness *w, size_t cols, const float *x, size_t ldx, float *past, size_t ld_past,
-                            double *square, double *change, ousac_error *error) {
+static ousac_status measure(witness *w, const seen_rows *seen, size_t cols, const float *x, size_t ldx,
+                            float *past, size_t ld_past, double *square, double *change, ousac_error *error) {
     const ousac_backend *be = w->recorder->backend;
-    return be->measure_change(be, w->row_count, cols, w->index, w->next, x, ldx, past, ld_past,
+    return be->measure_change(be, seen->count, cols, seen->index, seen->next, x, ldx, past, ld_past,
                               w->history[w->branch].filled > 0, w->gate == OUSAC_GATE_FULL, square, change,
                               error);
 }
@@ -225,11 +258,12 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
     const size_t n = p->arch.sites[g->first_site].n, m = r->group_m[group];
     const ousac_history *history = &w->history[w->branch];
     size_t column = 0;
-    ousac_status status = measure(w, n, x, ldx, history->x[0][group], n, at(w, OUSAC_SCALAR_X2, group),
+    const seen_rows *seen = seen_of_group(w, group);
+    ousac_status status = measure(w, seen, n, x, ldx, history->x[0][group], n, at(w, OUSAC_SCALAR_X2, group),
                                   at(w, OUSAC_SCALAR_DX2, group), error);
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         const ousac_site *site = &p->arch.sites[s];
-        status = measure(w, site->m, y + column, ldy, history->y[0][group] + column, m,
+        status = measure(w, seen, site->m, y + column, ldy, history->y[0][group] + column, m,
                          at(w, OUSAC_SCALAR_Y2, s), at(w, OUSAC_SCALAR_DY2, s), error);
         column += site->m;
     }
@@ -237,44 +271,49 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
         status = add_moment(w, group, x, ldx, y, ldy, error);
     if (!status && w->magnitudes)
         status = ousac_magnitudes_see(w->magnitudes, w->branch, group, rows, x, ldx, y, ldy, error);
-    w->y_last = y;
-    w->ldy_last = ldy;
-    w->group_last = group;
+    w->y[group] = y;
+    w->ldy[group] = ldy;
     return status;
 }
 
-static ousac_status module(void *self, size_t index, size_t rows, const float *out, size_t ld_out,
-                           ousac_error *error) {
+static ousac_status module(void *self, size_t index, const ousac_rows *out, ousac_error *error) {
     witness *w = self;
     const ousac_arch *arch = &w->recorder->profile->arch;
     const ousac_module *m = &arch->modules[index];
-    const size_t last = m->first_site + m->site_count - 1;
-    const ousac_group *g = &arch->groups[arch->sites[last].group];
-    (void)rows;
-    /* The output of the module's last linear and nothing else has been measured already. */
-    w->as_site[index] = out == w->y_last && ld_out == w->ldy_last &&
-                        arch->sites[last].group == w->group_last && g->site_count == 1 &&
-                        arch->sites[last].m == m->width;
-    return w->as_site[index]
-               ? OUSAC_STATUS_OK
-               : measure(w, m->width, out, ld_out, w->history[w->branch].room[0][index], m->width,
-                         at(w, OUSAC_SCALAR_MODULE2, index), at(w, OUSAC_SCALAR_DMODULE2, index), error);
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t o = 0; o < m->output_count && !status; o++) {
+        const size_t at = index * OUSAC_OUTPUTS_MAX + o, width = m->output[o].width;
+        const size_t group = ousac_arch_output_group(arch, index, o);
+        /* The output of a linear and nothing else has been measured already. */
+        w->as_site[at] = group != SIZE_MAX && out[o].data == w->y[group] && out[o].ld == w->ldy[group] &&
+                         arch->groups[group].site_count == 1 &&
+                         arch->sites[arch->groups[group].first_site].m == width;
+        if (!w->as_site[at])
+            status =
+                measure(w, &w->seen[m->output[o].stream], width, out[o].data, out[o].ld,
+                        w->history[w->branch].room[0][at], width, &w->output2[at], &w->doutput2[at], error);
+    }
+    return status;
 }
 
-/* What only all sums of the forward tell: modules measured as sites, and the first site whose activations
- * were not finite. */
+/* What only all sums of the forward tell: modules, whose outputs may have been measured as sites, and the
+ * first site whose activations were not finite. */
 static ousac_status look_at_sums(witness *w, ousac_error *error) {
-    const ousac_arch *arch = &w->recorder->profile->arch;
+    const ousac_profile *p = w->recorder->profile;
+    const ousac_arch *arch = &p->arch;
     for (size_t s = 0; s < arch->site_count; s++)
         if (!isfinite(*at(w, OUSAC_SCALAR_Y2, s)) || !isfinite(*at(w, OUSAC_SCALAR_X2, arch->sites[s].group)))
             return not_finite(w, arch->sites[s].name, error);
     for (size_t m = 0; m < arch->module_count; m++) {
-        const size_t last = arch->modules[m].first_site + arch->modules[m].site_count - 1;
-        if (w->as_site[m]) {
-            *at(w, OUSAC_SCALAR_MODULE2, m) = *at(w, OUSAC_SCALAR_Y2, last);
-            *at(w, OUSAC_SCALAR_DMODULE2, m) = *at(w, OUSAC_SCALAR_DY2, last);
+        double *square = at(w, OUSAC_SCALAR_MODULE2, m), *change = at(w, OUSAC_SCALAR_DMODULE2, m);
+        for (size_t o = 0; o < arch->modules[m].output_count; o++) {
+            const size_t i = m * OUSAC_OUTPUTS_MAX + o, group = ousac_arch_output_group(arch, m, o);
+            const size_t site = w->as_site[i] ? arch->groups[group].first_site : 0;
+            const double share = share_of(p, arch->modules[m].output[o].stream);
+            *square += share * (w->as_site[i] ? *at(w, OUSAC_SCALAR_Y2, site) : w->output2[i]);
+            *change += share * (w->as_site[i] ? *at(w, OUSAC_SCALAR_DY2, site) : w->doutput2[i]);
         }
-        if (!isfinite(*at(w, OUSAC_SCALAR_MODULE2, m)))
+        if (!isfinite(*square))
             return not_finite(w, arch->modules[m].name, error);
     }
     return OUSAC_STATUS_OK;
@@ -288,9 +327,12 @@ static ousac_status end(void *self, ousac_error *error) {
     if (w->magnitudes)
         ousac_magnitudes_end(w->magnitudes, w->branch);
     if (w->gate == OUSAC_GATE_FULL) {
-        uint32_t *before = w->chosen[w->branch];
-        w->chosen[w->branch] = w->spare;
-        w->spare = before;
+        for (size_t i = 0; i < w->recorder->profile->arch.stream_count; i++) {
+            seen_rows *seen = &w->seen[i];
+            uint32_t *before = seen->chosen[w->branch];
+            seen->chosen[w->branch] = seen->spare;
+            seen->spare = before;
+        }
         ousac_history_end(&w->history[w->branch]);
     }
     /* Here and not in `collect`, for which threads wait on one another. */
@@ -312,11 +354,29 @@ static void move_sums(size_t count, double *restrict sum, double *restrict part)
     }
 }
 
+/* What an entry of a scalar is multiplied by to stand for all tokens of its stream; modules do already. */
+static double share_of_entry(const ousac_profile *p, int scalar, size_t index) {
+    const ousac_arch *arch = &p->arch;
+    switch ((ousac_scalar)scalar) {
+    case OUSAC_SCALAR_X2:
+    case OUSAC_SCALAR_DX2:
+        return share_of(p, arch->groups[index].stream);
+    case OUSAC_SCALAR_Y2:
+    case OUSAC_SCALAR_DY2:
+        return share_of(p, arch->groups[arch->sites[index].group].stream);
+    case OUSAC_SCALAR_MODULE2:
+    case OUSAC_SCALAR_DMODULE2:
+    case OUSAC_SCALAR_COUNT:
+        break;
+    }
+    return 1;
+}
+
 /* Adds a thread's sums of a scalar to the profile's and clears them. The tokens seen stand for all. */
 static void collect_scalar(ousac_profile *p, int scalar, double *part) {
-    const double share = (double)p->arch.tokens / (double)p->identity.tokens_used;
+    const size_t width = ousac_profile_scalar_width(&p->arch, (ousac_scalar)scalar);
     for (size_t i = 0; i < scalar_size(p, scalar); i++) {
-        p->scalar[scalar][i] += share * part[i];
+        p->scalar[scalar][i] += share_of_entry(p, scalar, i % width) * part[i];
         part[i] = 0;
     }
 }
@@ -405,12 +465,42 @@ static void witness_free(witness *w, const ousac_recorder *r) {
     ousac_free(w->waiting_rows);
     ousac_free(w->waiting_segment);
     be->release(be, w->gram);
-    be->release(be, w->rows);
-    be->release(be, w->next_rows);
-    for (int b = 0; b < OUSAC_BRANCHES; b++)
-        ousac_free(w->chosen[b]);
-    ousac_free(w->spare);
+    for (size_t i = 0; i < p->arch.stream_count; i++) {
+        be->release(be, w->seen[i].rows);
+        be->release(be, w->seen[i].next_rows);
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            ousac_free(w->seen[i].chosen[b]);
+        ousac_free(w->seen[i].spare);
+    }
     ousac_free(w->order);
+    ousac_free(w->y);
+    ousac_free(w->ldy);
+    ousac_free(w->output2);
+    ousac_free(w->doutput2);
+}
+
+/* Choices of tokens, streams one behind another. */
+static int create_rows(witness *w, const ousac_recorder *r) {
+    const ousac_profile *p = r->profile;
+    const ousac_backend *be = r->backend;
+    size_t first = 0;
+    for (size_t i = 0; i < p->arch.stream_count; i++) {
+        seen_rows *seen = &w->seen[i];
+        seen->used = used_of(p, i);
+        seen->first = (uint32_t)first;
+        first += p->schedule.step_count * p->arch.stream[i].tokens;
+        const size_t rows = r->batch * seen->used;
+        seen->rows = be->alloc(be, rows, sizeof *seen->rows);
+        seen->next_rows = be->alloc(be, rows, sizeof *seen->next_rows);
+        seen->spare = ousac_malloc(rows, sizeof *seen->spare);
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            if (!(seen->chosen[b] = ousac_malloc(rows, sizeof *seen->chosen[b])))
+                return 0;
+        if (!seen->rows || !seen->next_rows || !seen->spare)
+            return 0;
+    }
+    w->order = ousac_malloc(ousac_arch_most_tokens(&p->arch), sizeof *w->order);
+    return w->order != NULL;
 }
 
 static int witness_create(witness *w, ousac_recorder *r) {
@@ -425,24 +515,22 @@ static int witness_create(witness *w, ousac_recorder *r) {
         int used = 0; /* a branch that the schedule never evaluates needs no references */
         for (size_t i = 0; i < p->schedule.step_count; i++)
             used |= p->gate[i * OUSAC_BRANCHES + (size_t)b] >= 0;
-        if (used && ousac_history_create(&w->history[b], arch, be, r->rows_max, 1, NULL, NULL))
+        if (used &&
+            ousac_history_create(&w->history[b], arch, be, r->batch, p->identity.tokens_used, 1, NULL, NULL))
             return 0;
     }
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         if (!(w->scalar[s] = ousac_calloc(scalar_size(p, s), sizeof(double))))
             return 0;
-    if (p->identity.magnitudes &&
-        ousac_magnitudes_create(&w->magnitudes, p, be, r->batch * arch->tokens, NULL))
+    if (p->identity.magnitudes && ousac_magnitudes_create(&w->magnitudes, p, be, r->batch, NULL))
         return 0;
-    w->rows = be->alloc(be, r->rows_max, sizeof *w->rows);
-    w->next_rows = be->alloc(be, r->rows_max, sizeof *w->next_rows);
-    w->spare = ousac_malloc(r->rows_max, sizeof *w->spare);
-    w->order = ousac_malloc(arch->tokens, sizeof *w->order);
-    for (int b = 0; b < OUSAC_BRANCHES; b++)
-        if (!(w->chosen[b] = ousac_malloc(r->rows_max, sizeof *w->chosen[b])))
-            return 0;
-    w->as_site = ousac_calloc(arch->module_count, 1);
-    if (!w->rows || !w->next_rows || !w->spare || !w->order || !w->as_site)
+    const size_t outputs = arch->module_count * OUSAC_OUTPUTS_MAX;
+    w->as_site = ousac_calloc(outputs, 1);
+    w->output2 = ousac_calloc(outputs, sizeof *w->output2);
+    w->doutput2 = ousac_calloc(outputs, sizeof *w->doutput2);
+    w->y = ousac_calloc(arch->group_count, sizeof *w->y);
+    w->ldy = ousac_calloc(arch->group_count, sizeof *w->ldy);
+    if (!create_rows(w, r) || !w->as_site || !w->output2 || !w->doutput2 || !w->y || !w->ldy)
         return 0;
     if (!p->moment)
         return 1;
@@ -455,9 +543,12 @@ static int witness_create(witness *w, ousac_recorder *r) {
     w->gram = be->alloc(be, largest * largest, sizeof(float));
     if (!w->moment || !w->waiting || !w->waiting_rows || !w->waiting_segment || !w->gram)
         return 0;
-    for (size_t g = 0; g < arch->group_count; g++)
-        if (!(w->waiting[g] = be->alloc(be, r->capacity * arch->groups[g].dim, sizeof(float))))
+    for (size_t g = 0; g < arch->group_count; g++) {
+        const size_t rows =
+            ousac_recorder_waiting(&p->schedule, r->batch, used_of(p, arch->groups[g].stream));
+        if (!(w->waiting[g] = be->alloc(be, rows * arch->groups[g].dim, sizeof(float))))
             return 0;
+    }
     memset(r->host, 0, packed_size(largest) * sizeof(double));
     for (size_t i = 0; i < moments && !r->spilled; i++) {
         size_t bytes = packed_size(arch->groups[i % arch->group_count].dim) * sizeof(double);
@@ -512,8 +603,6 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
     r->backend = backend;
     r->workers = workers;
     r->batch = batch;
-    r->rows_max = batch * profile->identity.tokens_used;
-    r->capacity = ousac_recorder_waiting(&profile->schedule, batch, profile->identity.tokens_used);
     for (size_t i = 0; i < profile->schedule.step_count; i++)
         for (int b = OUSAC_BRANCHES - 1; b >= 0; b--) /* the runner's order */
             if (profile->gate[slot(i, b)] >= 0)

@@ -1,19 +1,22 @@
 #include "profile/run/executor.h"
 
+#include "calib/cost.h"
 #include "formats/memory.h"
 #include "profile/run/history.h"
 
+#include <stdint.h>
 #include <string.h>
 
 struct ousac_executor {
     const ousac_model *model;
     const ousac_calibration *calibration;
-    size_t rows_max;
+    size_t batch;
     int keep, extrapolate;
+    int evaluated[OUSAC_BRANCHES]; /* 1 once the branch has been evaluated in this trajectory */
     ousac_history cache[OUSAC_BRANCHES];
     size_t full_step[OUSAC_BRANCHES][2]; /* of the cache's last full evaluation, and of the one before */
-    float *delta;                        /* (rows, largest n) */
-    float *z;                            /* (rows, largest group rank) */
+    float *delta;                        /* (rows of the longest stream, largest n) */
+    float *z;                            /* (rows of the longest stream, largest group rank) */
     size_t *group_m;                     /* per group: sum of m */
     ousac_counters counters;
     ousac_linears linears;
@@ -39,11 +42,12 @@ void ousac_counters_add(ousac_counters *total, const ousac_counters *more) {
 
 /* --- the linears --- */
 
-static ousac_status module_begin(void *self, size_t module, size_t rows, float *out, size_t ld_out, int *live,
+static ousac_status module_begin(void *self, size_t module, const ousac_rows *out, int *live,
                                  ousac_error *error) {
     ousac_executor *ex = self;
     const ousac_module *m = &ex->model->arch.modules[module];
     const ousac_backend *be = ex->model->backend;
+    ousac_status status = OUSAC_STATUS_OK;
     *live = ex->gate == OUSAC_GATE_FULL ||
             (ex->gate == OUSAC_GATE_CACHED && ex->calibration && ex->calibration->live[module]);
     if (*live) {
@@ -51,14 +55,21 @@ static ousac_status module_begin(void *self, size_t module, size_t rows, float *
         return OUSAC_STATUS_OK;
     }
     ex->counters.site_skipped += m->site_count * ex->count;
-    if (ex->extrapolate && ex->current->filled == 2) {
-        const size_t *full = ex->full_step[ex->branch];
-        const float s = (float)((double)(ex->step - full[0]) / (double)(full[0] - full[1]));
-        ex->counters.macs += (uint64_t)rows * m->width;
-        return be->extrapolate(be, rows, m->width, s, ex->current->out[0][module], m->width,
-                               ex->current->out[1][module], m->width, out, ld_out, error);
+    const int continues = ex->extrapolate && ex->current->filled == 2;
+    const size_t *full = ex->full_step[ex->branch];
+    const float s = continues ? (float)((double)(ex->step - full[0]) / (double)(full[0] - full[1])) : 0;
+    for (size_t o = 0; o < m->output_count && !status; o++) {
+        const size_t at = module * OUSAC_OUTPUTS_MAX + o, width = m->output[o].width, rows = out[o].rows;
+        const float *last = ex->current->out[0][at];
+        if (continues) {
+            ex->counters.macs += (uint64_t)rows * width;
+            status = be->extrapolate(be, rows, width, s, last, width, ex->current->out[1][at], width,
+                                     out[o].data, out[o].ld, error);
+        } else {
+            status = be->copy(be, rows, width, last, width, out[o].data, out[o].ld, error);
+        }
     }
-    return be->copy(be, rows, m->width, ex->current->out[0][module], m->width, out, ld_out, error);
+    return status;
 }
 
 static float *place(void *self, size_t group, int output, float *own) {
@@ -68,14 +79,13 @@ static float *place(void *self, size_t group, int output, float *own) {
     return lent ? lent : own;
 }
 
-static ousac_status module_end(void *self, size_t module, size_t rows, const float *out, size_t ld_out,
-                               ousac_error *error) {
+static ousac_status module_end(void *self, size_t module, const ousac_rows *out, ousac_error *error) {
     ousac_executor *ex = self;
     ousac_status status = OUSAC_STATUS_OK;
     if (ex->gate == OUSAC_GATE_FULL && ex->keep)
-        status = ousac_history_keep_module(ex->current, module, rows, out, ld_out, error);
+        status = ousac_history_keep_module(ex->current, module, out, error);
     if (!status && ex->observer && ex->observer->module)
-        status = ex->observer->module(ex->observer->self, module, rows, out, ld_out, error);
+        status = ex->observer->module(ex->observer->self, module, out, error);
     return status;
 }
 
@@ -182,7 +192,7 @@ static ousac_status create_caches(ousac_executor *ex, ousac_error *error) {
     }
     for (int b = 0; b < OUSAC_BRANCHES && !status; b++)
         if (b == OUSAC_BRANCH_COND || ex->model->has_uncond)
-            status = ousac_history_create(&ex->cache[b], arch, ex->model->backend, ex->rows_max,
+            status = ousac_history_create(&ex->cache[b], arch, ex->model->backend, ex->batch, SIZE_MAX,
                                           ex->extrapolate || (c && c->forecast) ? 2 : 1,
                                           &(ousac_history_needs){x, y}, error);
     ousac_free(x);
@@ -206,7 +216,7 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for an executor");
     ex->model = model;
     ex->calibration = calibration;
-    ex->rows_max = options->batch * arch->tokens;
+    ex->batch = options->batch;
     ex->keep = options->keep;
     ex->extrapolate = options->extrapolate_modules;
     ex->linears = (ousac_linears){ex, module_begin, linear, place, module_end};
@@ -223,8 +233,9 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     if (ex->keep && (status = create_caches(ex, error)))
         goto done;
     if (ex->keep && calibration && calibration->rank_max) {
-        ex->delta = be->alloc(be, ex->rows_max * widest, sizeof(float));
-        ex->z = be->alloc(be, ex->rows_max * calibration->rank_max, sizeof(float));
+        const size_t rows = ex->batch * ousac_arch_most_tokens(arch);
+        ex->delta = be->alloc(be, rows * widest, sizeof(float));
+        ex->z = be->alloc(be, rows * calibration->rank_max, sizeof(float));
         if (!ex->delta || !ex->z) {
             status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the corrections of %zu samples",
                                 options->batch);
@@ -239,18 +250,20 @@ done:
 }
 
 void ousac_executor_reset(ousac_executor *ex) {
-    for (int b = 0; b < OUSAC_BRANCHES; b++)
+    for (int b = 0; b < OUSAC_BRANCHES; b++) {
         ousac_history_reset(&ex->cache[b]);
+        ex->evaluated[b] = 0;
+    }
 }
 
 ousac_status ousac_executor_copy(ousac_executor *to, const ousac_executor *from, size_t count,
                                  ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     memcpy(to->full_step, from->full_step, sizeof to->full_step);
+    memcpy(to->evaluated, from->evaluated, sizeof to->evaluated);
     for (int b = 0; b < OUSAC_BRANCHES && from->keep && !status; b++)
         if (from->cache[b].arch)
-            status =
-                ousac_history_copy(&to->cache[b], &from->cache[b], count * from->model->arch.tokens, error);
+            status = ousac_history_copy(&to->cache[b], &from->cache[b], count, error);
     return status;
 }
 
@@ -258,9 +271,9 @@ ousac_status ousac_executor_begin(ousac_executor *ex, size_t step, int branch, o
                                   const ousac_observer *observer, ousac_gate *effective, ousac_error *error) {
     if (gate == OUSAC_GATE_AUTO)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "gate auto: a plan must decide it before a run");
-    if (count * ex->model->arch.tokens > ex->rows_max)
-        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in an executor of %zu rows", count,
-                          ex->rows_max);
+    if (count > ex->batch)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in an executor of %zu", count,
+                          ex->batch);
     if (ex->calibration && ex->calibration->forecast && step >= ex->calibration->forecast->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "step %zu: the forecast was fitted for %zu steps",
                           step, ex->calibration->forecast->step_count);
@@ -274,6 +287,9 @@ ousac_status ousac_executor_begin(ousac_executor *ex, size_t step, int branch, o
     ex->observer = observer;
     ex->counters.forwards[ex->gate] += count;
     ex->counters.macs += ex->model->arch.other_macs * count;
+    if (!ex->evaluated[branch]) /* the family computes constant groups then */
+        ex->counters.macs += ousac_cost_constant(&ex->model->arch) * count;
+    ex->evaluated[branch] = 1;
     *effective = ex->gate;
     return OUSAC_STATUS_OK;
 }

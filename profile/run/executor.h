@@ -40,8 +40,8 @@ typedef struct ousac_observer {
     /* x (rows, n), y (rows, sum of m) as in ousac_linears. */
     ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
                            size_t ldy, ousac_error *error);
-    ousac_status (*module)(void *self, size_t module, size_t rows, const float *out, size_t ld_out,
-                           ousac_error *error);
+    /* The module's outputs, as in ousac_linears. */
+    ousac_status (*module)(void *self, size_t module, const ousac_rows *out, ousac_error *error);
     ousac_status (*end)(void *self, ousac_error *error);
 } ousac_observer;
 

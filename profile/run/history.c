@@ -2,6 +2,7 @@
 
 #include "formats/memory.h"
 
+#include <stdint.h>
 #include <string.h>
 
 size_t ousac_history_group_m(const ousac_arch *arch, size_t group) {
@@ -22,23 +23,26 @@ void ousac_history_free(ousac_history *h) {
     for (size_t k = 0; h->arch && k < 2; k++) {
         release_all(h->backend, h->x[k], h->arch->group_count);
         release_all(h->backend, h->y[k], h->arch->group_count);
-        release_all(h->backend, h->room[k], h->arch->module_count);
+        release_all(h->backend, h->room[k], h->arch->module_count * OUSAC_OUTPUTS_MAX);
         ousac_free(h->out[k]);
     }
     memset(h, 0, sizeof *h);
 }
 
-static int create_slot(ousac_history *h, size_t k, size_t rows, const ousac_history_needs *needs) {
+static int create_slot(ousac_history *h, size_t k, size_t batch, size_t tokens,
+                       const ousac_history_needs *needs) {
     const ousac_arch *arch = h->arch;
     const ousac_backend *be = h->backend;
     h->x[k] = ousac_calloc(arch->group_count, sizeof *h->x[k]);
     h->y[k] = ousac_calloc(arch->group_count, sizeof *h->y[k]);
-    h->out[k] = ousac_calloc(arch->module_count, sizeof *h->out[k]);
-    h->room[k] = ousac_calloc(arch->module_count, sizeof *h->room[k]);
+    h->out[k] = ousac_calloc(arch->module_count, OUSAC_OUTPUTS_MAX * sizeof *h->out[k]);
+    h->room[k] = ousac_calloc(arch->module_count, OUSAC_OUTPUTS_MAX * sizeof *h->room[k]);
     if (!h->x[k] || !h->y[k] || !h->out[k] || !h->room[k])
         return 0;
     for (size_t g = 0; g < arch->group_count; g++) {
-        size_t n = arch->sites[arch->groups[g].first_site].n;
+        const size_t n = arch->sites[arch->groups[g].first_site].n;
+        const size_t of_stream = ousac_arch_group_tokens(arch, g);
+        const size_t rows = batch * (of_stream < tokens ? of_stream : tokens);
         if ((!needs || needs->x[g]) && !(h->x[k][g] = be->alloc(be, rows * n, sizeof(float))))
             return 0;
         if ((!needs || needs->y[g]) &&
@@ -46,22 +50,27 @@ static int create_slot(ousac_history *h, size_t k, size_t rows, const ousac_hist
             return 0;
     }
     for (size_t m = 0; m < arch->module_count; m++)
-        if (!(h->room[k][m] = be->alloc(be, rows * arch->modules[m].width, sizeof(float))))
-            return 0;
+        for (size_t o = 0; o < arch->modules[m].output_count; o++) {
+            const size_t of_stream = ousac_arch_output_tokens(arch, m, o);
+            const size_t rows = batch * (of_stream < tokens ? of_stream : tokens);
+            if (!(h->room[k][m * OUSAC_OUTPUTS_MAX + o] =
+                      be->alloc(be, rows * arch->modules[m].output[o].width, sizeof(float))))
+                return 0;
+        }
     return 1;
 }
 
 ousac_status ousac_history_create(ousac_history *h, const ousac_arch *arch, const ousac_backend *backend,
-                                  size_t rows, size_t depth, const ousac_history_needs *needs,
+                                  size_t batch, size_t tokens, size_t depth, const ousac_history_needs *needs,
                                   ousac_error *error) {
     memset(h, 0, sizeof *h);
     h->arch = arch;
     h->backend = backend;
     h->depth = depth;
     for (size_t k = 0; k < depth; k++)
-        if (!create_slot(h, k, rows, needs)) {
+        if (!create_slot(h, k, batch, tokens, needs)) {
             ousac_history_free(h);
-            return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the caches of %zu rows", rows);
+            return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the caches of %zu samples", batch);
         }
     return OUSAC_STATUS_OK;
 }
@@ -76,29 +85,32 @@ static ousac_status copy_matrix(const ousac_history *h, float *to, const float *
                       : OUSAC_STATUS_OK;
 }
 
-ousac_status ousac_history_copy(ousac_history *to, const ousac_history *from, size_t rows,
+ousac_status ousac_history_copy(ousac_history *to, const ousac_history *from, size_t count,
                                 ousac_error *error) {
     const ousac_arch *arch = from->arch;
     ousac_status status = OUSAC_STATUS_OK;
     to->filled = from->filled;
     for (size_t k = 0; k < from->filled; k++) {
         for (size_t g = 0; g < arch->group_count && !status; g++) {
+            const size_t rows = count * ousac_arch_group_tokens(arch, g);
             status = copy_matrix(to, to->x[k][g], from->x[k][g], rows,
                                  arch->sites[arch->groups[g].first_site].n, error);
             if (!status)
                 status =
                     copy_matrix(to, to->y[k][g], from->y[k][g], rows, ousac_history_group_m(arch, g), error);
         }
-        for (size_t m = 0; m < arch->module_count && !status; m++) {
-            const ousac_module *module = &arch->modules[m];
-            const size_t group = arch->sites[module->first_site + module->site_count - 1].group;
-            if (from->out[k][m] == from->y[k][group]) {
-                to->out[k][m] = to->y[k][group];
-                continue;
+        for (size_t m = 0; m < arch->module_count && !status; m++)
+            for (size_t o = 0; o < arch->modules[m].output_count && !status; o++) {
+                const size_t at = m * OUSAC_OUTPUTS_MAX + o, group = ousac_arch_output_group(arch, m, o);
+                if (group != SIZE_MAX && from->out[k][at] == from->y[k][group]) {
+                    to->out[k][at] = to->y[k][group];
+                    continue;
+                }
+                to->out[k][at] = to->room[k][at];
+                status = copy_matrix(to, to->out[k][at], from->out[k][at],
+                                     count * ousac_arch_output_tokens(arch, m, o),
+                                     arch->modules[m].output[o].width, error);
             }
-            to->out[k][m] = to->room[k][m];
-            status = copy_matrix(to, to->out[k][m], from->out[k][m], rows, module->width, error);
-        }
     }
     return status;
 }
@@ -133,20 +145,26 @@ ousac_status ousac_history_keep_linear(ousac_history *h, size_t group, size_t ro
     return status;
 }
 
-ousac_status ousac_history_keep_module(ousac_history *h, size_t module, size_t rows, const float *out,
-                                       size_t ld_out, ousac_error *error) {
+ousac_status ousac_history_keep_module(ousac_history *h, size_t module, const ousac_rows *out,
+                                       ousac_error *error) {
     const ousac_module *m = &h->arch->modules[module];
-    size_t group = h->arch->sites[m->first_site + m->site_count - 1].group;
-    if (h->depth == 2) {
-        h->out[1][module] = h->out[0][module];
-        swap(&h->room[0][module], &h->room[1][module]);
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t o = 0; o < m->output_count && !status; o++) {
+        const size_t at = module * OUSAC_OUTPUTS_MAX + o, width = m->output[o].width;
+        const size_t group = ousac_arch_output_group(h->arch, module, o);
+        if (h->depth == 2) {
+            h->out[1][at] = h->out[0][at];
+            swap(&h->room[0][at], &h->room[1][at]);
+        }
+        if (group != SIZE_MAX && out[o].data == h->y[0][group] && out[o].ld == width) {
+            h->out[0][at] = h->y[0][group];
+            continue;
+        }
+        h->out[0][at] = h->room[0][at];
+        status = h->backend->copy(h->backend, out[o].rows, width, out[o].data, out[o].ld, h->room[0][at],
+                                  width, error);
     }
-    if (out == h->y[0][group] && ld_out == m->width) {
-        h->out[0][module] = h->y[0][group];
-        return OUSAC_STATUS_OK;
-    }
-    h->out[0][module] = h->room[0][module];
-    return h->backend->copy(h->backend, rows, m->width, out, ld_out, h->room[0][module], m->width, error);
+    return status;
 }
 
 void ousac_history_end(ousac_history *h) {

@@ -1,5 +1,5 @@
 /* What a branch's last one or two full evaluations left: the inputs and outputs of its linears and the
- * outputs of its modules. The cache of the executor, and the references of whoever measures what a cache
+ * outputs of its modules, each of the rows of its stream. The cache of the executor, and the references of whoever measures what a cache
  * would hold.
  */
 #ifndef OUSAC_HISTORY_H
@@ -8,6 +8,7 @@
 #include "calib/arch.h"
 #include "calib/backend/backend.h"
 #include "formats/status.h"
+#include "profile/model/model.h"
 
 #include <stddef.h>
 
@@ -24,9 +25,10 @@ typedef struct ousac_history {
     size_t filled; /* full evaluations kept, at most depth */
     float **x[2];  /* per group: (rows, n) */
     float **y[2];  /* per group: (rows, sum of m) */
-    float *
-        *out[2]; /* per module: (rows, width); y of the module's last group where that is the same memory */
-    float **room[2]; /* per module: memory for `out` where it is not */
+    /* per output, module * OUSAC_OUTPUTS_MAX + output: (rows, width); the y of a group (ousac_arch_output_group)
+     * where that is the same memory */
+    float **out[2];
+    float **room[2]; /* likewise: memory for `out` where it is not */
 } ousac_history;
 
 /* Which matrices to keep; NULL: all of the kind. */
@@ -34,17 +36,19 @@ typedef struct ousac_history_needs {
     const int *x, *y; /* (group_count) */
 } ousac_history_needs;
 
-/* Room for `rows` rows. Zeroes the struct first; on MEMORY it is left freed. */
+/* Room for `batch` samples, of each stream at most `tokens` tokens (SIZE_MAX: all). Zeroes the struct first; on
+ * MEMORY it is left freed. */
 ousac_status ousac_history_create(ousac_history *history, const ousac_arch *arch,
-                                  const ousac_backend *backend, size_t rows, size_t depth,
+                                  const ousac_backend *backend, size_t batch, size_t tokens, size_t depth,
                                   const ousac_history_needs *needs, ousac_error *error);
 void ousac_history_free(ousac_history *history);
 
 /* Empties it: the start of a trajectory. */
 void ousac_history_reset(ousac_history *history);
 
-/* Makes `to` hold what `from` holds, `rows` rows of it: histories of the same needs and depth. */
-ousac_status ousac_history_copy(ousac_history *to, const ousac_history *from, size_t rows,
+/* Makes `to` hold what `from` holds of the first `count` samples: histories of the same needs and depth that keep
+ * all tokens. */
+ousac_status ousac_history_copy(ousac_history *to, const ousac_history *from, size_t count,
                                 ousac_error *error);
 
 /* Where a full evaluation may write the input (output 0) or output (1) of a group, contiguous, so that
@@ -53,12 +57,12 @@ float *ousac_history_place(const ousac_history *history, size_t group, int outpu
 
 /* During a full evaluation: what was last of this group or module becomes what was before, and these values
  * the last. Once per group and module, in any order; `filled` counts the evaluation from ousac_history_end
- * on. Values that are in their place already, and a module's output that is the kept y of its last group, are
- * not copied. */
+ * on. Values that are in their place already, and a module's output that is the kept y of a group, are not
+ * copied. */
 ousac_status ousac_history_keep_linear(ousac_history *history, size_t group, size_t rows, const float *x,
                                        size_t ldx, const float *y, size_t ldy, ousac_error *error);
-ousac_status ousac_history_keep_module(ousac_history *history, size_t module, size_t rows, const float *out,
-                                       size_t ld_out, ousac_error *error);
+ousac_status ousac_history_keep_module(ousac_history *history, size_t module, const ousac_rows *out,
+                                       ousac_error *error);
 void ousac_history_end(ousac_history *history);
 
 /* Sum of m over the sites of a group. */

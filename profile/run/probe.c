@@ -18,6 +18,7 @@ typedef struct shared {
     const ousac_probe_options *options;
     const ousac_probe *probe;
     ousac_solver_step *solver;
+    unsigned char *probed; /* (step_count): 1 where the influence is measured */
     size_t size, batch_count;
     ousac_solver_layout layout;
     measured *batch; /* (batch_count) */
@@ -45,8 +46,26 @@ typedef struct worker {
     int started;
 } worker;
 
-static int is_probed(const ousac_probe_options *options, size_t step) {
-    return step % options->stride == options->stride / 2;
+/* 1 where some branch is evaluated at `step` and was before: only there can an evaluation be a cached one. */
+static int can_be_cached(const ousac_probe *probe, size_t step) {
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        for (size_t j = 1; j < probe->evaluations[b]; j++)
+            if (probe->step[b][j] == step)
+                return 1;
+    return 0;
+}
+
+/* Of every `stride` steps the middle one, or where that cannot be cached the first that can. */
+static void choose_probed(const ousac_probe *probe, size_t stride, unsigned char *probed) {
+    for (size_t from = 0; from < probe->step_count; from += stride) {
+        const size_t end = stride < probe->step_count - from ? from + stride : probe->step_count;
+        size_t step = from + stride / 2;
+        if (step >= end || !can_be_cached(probe, step))
+            for (step = from; step < end && !can_be_cached(probe, step);)
+                step++;
+        if (step < end)
+            probed[step] = 1;
+    }
 }
 
 /* Of a branch that the step evaluates, in the prediction that the solver sees. */
@@ -91,12 +110,26 @@ static ousac_status advance(worker *w, size_t step, size_t count, float *x, ousa
     return OUSAC_STATUS_OK;
 }
 
+/* The squared error that the influence of a step is probed with. */
+static double put_in(const worker *w, size_t step, size_t values) {
+    const float *offset = w->offset + step * w->shared->options->micro_batch * w->shared->size;
+    double sum = 0;
+    for (size_t i = 0; i < values; i++)
+        sum += (double)offset[i] * (double)offset[i];
+    return sum;
+}
+
 /* One exact evaluation, kept in its slot, and the corrected ones from every older slot. */
 static ousac_status measure_ages(worker *w, measured *m, size_t step, int branch, size_t j, size_t count,
                                  ousac_error *error) {
     const ousac_probe_options *o = w->shared->options;
     const size_t values = count * w->shared->size, at = o->micro_batch * w->shared->size;
     const float *x = w->x + step * at;
+    /* A typical error, two evaluations old, is what the influence is probed with: the conditional branch's,
+     * or where it has none the other's. */
+    const int offers = w->shared->probed[step] && put_in(w, step, values) == 0;
+    const float weight[2] = {(float)branch_weight(&o->schedule->steps[step], branch, 0),
+                             (float)branch_weight(&o->schedule->steps[step], branch, 1)};
     ousac_status status =
         predict(w, w->aged[j % o->horizon], step, branch, OUSAC_GATE_FULL, count, x, w->eps[branch], error);
     for (size_t a = 1; a < o->horizon && a <= j && !status; a++) {
@@ -109,10 +142,10 @@ static ousac_status measure_ages(worker *w, measured *m, size_t step, int branch
         }
         m->energy[branch][j * o->horizon + a] += sum[1];
         m->unguided[branch][j * o->horizon + a] += sum[0];
-        /* a typical error, two evaluations old, is what the influence is probed with */
-        if (branch == OUSAC_BRANCH_COND && a <= 2 && is_probed(o, step))
+        if (offers && a <= 2)
             for (size_t i = 0; i < values && !status; i++)
-                w->offset[step * at + i] = w->other[i] - w->eps[branch][i];
+                w->offset[step * at + i] =
+                    (w->other[i] - w->eps[branch][i]) * weight[is_guided(w->shared, i)];
     }
     return status;
 }
@@ -139,10 +172,8 @@ static ousac_status measure_influence(worker *w, measured *m, size_t step, size_
     const ousac_schedule *schedule = o->schedule;
     const size_t size = w->shared->size, values = count * size, at = o->micro_batch * size;
     const float *offset = w->offset + step * at, *end = w->x + schedule->step_count * at;
-    double put_in = 0;
-    for (size_t i = 0; i < values; i++)
-        put_in += (double)offset[i] * (double)offset[i];
-    if (put_in == 0)
+    const double disturbance = put_in(w, step, values);
+    if (disturbance == 0)
         return OUSAC_STATUS_OK; /* nothing to move it by: not measured */
     /* The solver's step is linear in the prediction, so moving the prediction moves the state and what is
      * remembered of the step. */
@@ -179,7 +210,7 @@ static ousac_status measure_influence(worker *w, measured *m, size_t step, size_
         }
         m->moved[step] += norm > 0 ? difference / norm : 0;
     }
-    m->disturbance[step] += put_in;
+    m->disturbance[step] += disturbance;
     return OUSAC_STATUS_OK;
 }
 
@@ -192,7 +223,7 @@ static ousac_status measure_batch(worker *w, size_t batch, ousac_error *error) {
     const uint64_t total = 2 * (uint64_t)o->count * steps;
     size_t evaluation[OUSAC_BRANCHES] = {0, 0};
     measured *m = &w->shared->batch[batch];
-    ousac_status status = o->model->family->draw_inputs(o->model, w->workspace, o->seed, first, count, error);
+    ousac_status status = o->model->family->set_inputs(o->model, w->workspace, o->seed, first, count, error);
     ousac_model_draw_noise(o->model, o->seed, first, count, w->x);
     ousac_solver_memory_reset(&w->memory[0]);
     memset(w->offset, 0, steps * at * sizeof *w->offset);
@@ -203,9 +234,6 @@ static ousac_status measure_batch(worker *w, size_t batch, ousac_error *error) {
         for (int b = 0; b < OUSAC_BRANCHES && !status; b++)
             if (ousac_mode_evaluates(o->schedule->steps[k].mode, b))
                 status = measure_ages(w, m, k, b, evaluation[b]++, count, error);
-        for (size_t i = 0; i < at && !status; i++)
-            w->offset[k * at + i] *=
-                (float)branch_weight(&o->schedule->steps[k], OUSAC_BRANCH_COND, is_guided(w->shared, i));
         memcpy(w->x + (k + 1) * at, w->x + k * at, at * sizeof *w->x);
         ousac_solver_memory_copy(&w->memory[k + 1], &w->memory[k], at);
         if (!status)
@@ -213,7 +241,7 @@ static ousac_status measure_batch(worker *w, size_t batch, ousac_error *error) {
         tick(w->shared, count, total);
     }
     for (size_t k = 0; k < steps && !status; k++) {
-        if (is_probed(o, k))
+        if (w->shared->probed[k])
             status = measure_influence(w, m, k, count, error);
         tick(w->shared, count, total);
     }
@@ -363,9 +391,7 @@ static ousac_status conclude(const shared *sh, ousac_probe *probe, ousac_error *
         }
         last = k;
     }
-    if (!status && last == SIZE_MAX)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "every probed error is zero: nothing to place by");
-    for (size_t i = last + 1; !status && i < probe->step_count; i++)
+    for (size_t i = last + 1; last != SIZE_MAX && i < probe->step_count; i++)
         probe->influence[i] = probe->influence[last];
     measured_free(&sum);
     return status;
@@ -418,11 +444,13 @@ ousac_status ousac_probe_create(ousac_probe **out, const ousac_probe_options *o,
     sh.failed = sh.batch_count;
     threads = o->threads < sh.batch_count ? o->threads : sh.batch_count;
     sh.batch = ousac_calloc(sh.batch_count, sizeof *sh.batch);
+    sh.probed = ousac_calloc(probe->step_count, sizeof *sh.probed);
     workers = ousac_calloc(threads, sizeof *workers);
-    if (!sh.batch || !workers) {
+    if (!sh.batch || !sh.probed || !workers) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to probe on %zu threads", threads);
         goto done;
     }
+    choose_probed(probe, o->stride, sh.probed);
     for (size_t i = 0; i < sh.batch_count; i++)
         if ((status = measured_create(&sh.batch[i], probe, error)))
             goto done;
@@ -453,6 +481,7 @@ done:
         measured_free(&sh.batch[i]);
     ousac_free(workers);
     ousac_free(sh.batch);
+    ousac_free(sh.probed);
     ousac_free(sh.solver);
     ousac_probe_free(probe);
     (void)pthread_mutex_destroy(&sh.lock);

@@ -6,9 +6,11 @@
  *
  *     energy(j, a) = mean over samples || eps_cached - eps ||^2,   evaluation j, cached a evaluations ago
  *
- * the channels that guidance acts on and the others apart, and at every stride-th step the trajectory is run to its end with the prediction moved by such an error,
- * which gives the influence of the step, relative squared error of the final sample per unit of squared error
- * of the prediction; steps between are interpolated in the logarithm.
+ * the channels that guidance acts on apart from the others;
+ * at one of every `stride` steps, the middle one where it can be cached, the trajectory is run to its end
+ * with the prediction moved by such an error, of the conditional branch where that has one. That gives the
+ * influence of the step, relative squared error of the final sample per unit of squared error of the
+ * prediction; steps between are interpolated in the logarithm.
  */
 #ifndef OUSAC_PROBE_H
 #define OUSAC_PROBE_H
@@ -45,10 +47,10 @@ typedef struct ousac_probe {
     /* (evaluations, horizon); 0 at age 0 and at ages beyond the first evaluation. `energy` is of the channels
      * that guidance acts on, `unguided` of the others. */
     double *energy[OUSAC_BRANCHES], *unguided[OUSAC_BRANCHES];
-    double *influence; /* (step_count) */
+    double *influence; /* (step_count): all 0 where no error moved the end, as of a model that predicts 0 */
 } ousac_probe;
 
-/* Errors: those of a run; NUMBER where nothing could be measured because every error was zero. */
+/* Errors: those of a run. */
 ousac_status ousac_probe_create(ousac_probe **probe, const ousac_probe_options *options, ousac_error *error);
 void ousac_probe_free(ousac_probe *probe);
 

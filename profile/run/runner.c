@@ -167,7 +167,7 @@ static ousac_status run_batch(worker *w, size_t batch, uint64_t first, size_t co
     ousac_model_draw_noise(model, run->seed, first, count, w->state);
     ousac_executor_reset(w->executor);
     ousac_solver_memory_reset(&w->memory);
-    ousac_status status = model->family->draw_inputs(model, w->workspace, run->seed, first, count, error);
+    ousac_status status = model->family->set_inputs(model, w->workspace, run->seed, first, count, error);
     for (size_t step = 0; step < run->schedule->step_count && !status; step++) {
         if (ousac_stop_asked(run->stop))
             return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted at sample %llu, step %zu",

@@ -3,12 +3,12 @@
 #include "calib/stats/philox.h"
 #include "formats/memory.h"
 #include "formats/safetensors_write.h"
-#include "formats/version.h"
 #include "profile/files/text.h"
 #include "profile/synth/synth_law.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -49,7 +49,7 @@ static size_t channels_of(const ousac_arch *arch, ousac_scalar scalar, size_t in
     case OUSAC_SCALAR_DY2:
         return arch->sites[index].m;
     default:
-        return arch->modules[index].width;
+        return arch->modules[index].output[0].width;
     }
 }
 
@@ -66,9 +66,9 @@ static void fill_scalars(ousac_profile *profile, uint64_t samples) {
         for (size_t at = 0; at < profile->schedule.step_count * OUSAC_BRANCHES; at++)
             for (size_t i = 0; i < width; i++) {
                 const ousac_synth_level *level = &levels[i % repeat];
-                const double age = profile->age[at], energy = (double)samples * (double)arch->tokens *
-                                                              (double)channels_of(arch, scalar, i) *
-                                                              level->rms * level->rms;
+                const double age = profile->age[at],
+                             energy = (double)samples * (double)arch->stream[0].tokens *
+                                      (double)channels_of(arch, scalar, i) * level->rms * level->rms;
                 double value = profile->gate[at] < 0 ? 0 : energy;
                 if (delta)
                     value *= age < 1 ? 0 : fmin(level->share * pow(age, level->growth), 2);
@@ -125,7 +125,7 @@ static ousac_status create(ousac_profile **profile, const ousac_synth_options *o
     if (!status)
         status = ousac_synth_model_digest(options, identity.model_digest, error);
     identity.seed = options->seed;
-    identity.tokens_used = arch.tokens;
+    identity.tokens_used = arch.stream[0].tokens;
     if (!status)
         status = ousac_profile_create(&pilot, &arch, schedule, &identity, NULL, 0, error);
     if (!status)

@@ -354,7 +354,7 @@ static void load(bench *b, const char *path, const char *config, size_t batch) {
     const ousac_ranks ranks = {.rank = b->rank, .dense_fallback = 1};
     printf("{\"seconds\":%.9g,\"tokens\":%zu,\"width\":%zu,\"blocks\":%zu,\"batch\":%zu,\"channels\":%zu,"
            "\"size\":%zu,\"macs\":%llu,\"macs_cached\":%llu}\n",
-           seconds, arch->tokens, arch->width, arch->module_count / 2, batch, b->model->channels,
+           seconds, arch->stream[0].tokens, arch->width, arch->module_count / 2, batch, b->model->channels,
            b->model->height, (unsigned long long)ousac_cost_full(arch),
            (unsigned long long)ousac_cost_cached(arch, &ranks));
 }
@@ -418,7 +418,7 @@ static engine engine_open(const bench *b, int keep) {
     ousac_model_draw_noise(b->model, 0, 0, b->batch, host);
     bench_must(ousac_executor_create(&e.executor, b->model, &options, &error), &error);
     bench_must(b->model->family->workspace_create(b->model, b->batch, &e.workspace, &error), &error);
-    bench_must(b->model->family->draw_inputs(b->model, e.workspace, 0, 0, b->batch, &error), &error);
+    bench_must(b->model->family->set_inputs(b->model, e.workspace, 0, 0, b->batch, &error), &error);
     e.x = bench_place(k, host, values);
     e.eps = bench_place(k, host, values);
     ousac_free(host);
@@ -501,7 +501,7 @@ static void time_run(const bench *b, size_t samples, size_t steps, int recorded)
     ousac_schedule schedule = {0};
     ousac_error error = {0};
     ousac_profile_identity identity = {.micro_batch = b->batch, .segments = 1};
-    identity.tokens_used = b->model->arch.tokens < 64 ? b->model->arch.tokens : 64;
+    identity.tokens_used = b->model->arch.stream[0].tokens < 64 ? b->model->arch.stream[0].tokens : 64;
     memcpy(identity.model_digest, b->model->digest, sizeof identity.model_digest);
     make_schedule(b->model, steps, &schedule);
     if (recorded) {

@@ -323,7 +323,7 @@ static void sgemm(size_t rows, size_t m, size_t n, const float *x, const float *
 static void *run_gemms(void *self) {
     gemm_worker *g = self;
     const ousac_arch *arch = &g->b->model->arch;
-    const size_t rows = g->b->batch * arch->tokens;
+    const size_t rows = g->b->batch * arch->stream[0].tokens;
     size_t widest = 0;
     for (size_t s = 0; s < arch->site_count; s++)
         widest = arch->sites[s].m + arch->sites[s].n > widest ? arch->sites[s].m + arch->sites[s].n : widest;
@@ -372,7 +372,7 @@ static void gemms(bench *b, size_t threads, int cached, result *r) {
     }
     for (size_t s = 0; s < arch->site_count; s++) {
         const double m = (double)arch->sites[s].m, n = (double)arch->sites[s].n;
-        r->macs += (double)arch->tokens * (cached ? (double)b->rank[s] * (m + n) : m * n);
+        r->macs += (double)arch->stream[0].tokens * (cached ? (double)b->rank[s] * (m + n) : m * n);
     }
     r->seconds = median(times, threads) / (double)(threads * b->batch);
     r->cpu = median(cpu, threads) / (double)b->batch;
@@ -384,8 +384,8 @@ static ousac_profile *new_profile(const bench *b) {
     ousac_profile *profile = NULL;
     ousac_error error = {0};
     ousac_profile_identity identity = {.micro_batch = RECORD_BATCH, .segments = 1};
-    identity.tokens_used =
-        b->model->arch.tokens < 64 ? b->model->arch.tokens : 64; /* the program's default */
+    identity.tokens_used = b->model->arch.stream[0].tokens < 64 ? b->model->arch.stream[0].tokens
+                                                                : 64; /* the program's default */
     memcpy(identity.model_digest, b->model->digest, sizeof identity.model_digest);
     must(ousac_profile_create(&profile, &b->model->arch, &b->schedule, &identity, NULL, 1, &error), &error);
     return profile;
@@ -796,7 +796,7 @@ int main(int argc, char **argv) {
     check(b.batch > 0, "the batch is 1 or more");
     set_up(&b);
     printf("{\"backend\": \"%s\", \"tokens\": %zu, \"width\": %zu, \"blocks\": %zu, \"sites\": %zu}\n",
-           b.be->detail, b.model->arch.tokens, b.model->arch.width, b.model->arch.block_count,
+           b.be->detail, b.model->arch.stream[0].tokens, b.model->arch.width, b.model->arch.block_count,
            b.model->arch.site_count);
     (void)fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {

@@ -9,6 +9,12 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 passed=0
 failed=0
+skipped=0
+
+skip() {
+    skipped=$((skipped + 1))
+    echo "skipped: $1"
+}
 
 pass() {
     passed=$((passed + 1))
@@ -55,6 +61,6 @@ keep() {
 
 # The count, and whether all passed.
 finish() {
-    echo "$passed passed, $failed failed"
+    echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ]
 }

@@ -190,7 +190,7 @@ exits "--solver" 0 "$OUSAC" schedule --steps 4 --scale 2 --period 2 --solver dpm
 says "--solver" err "4 steps, dpmpp-2m,"
 holds "--solver" 'json.load(open("t.json"))["solver"] == "dpmpp-2m"'
 exits "unknown solver" 2 "$OUSAC" schedule --steps 4 --scale 2 --period 2 --solver euler -o t.json
-says "unknown solver" err "--solver expects ddim or dpmpp-2m, not 'euler'"
+says "unknown solver" err "--solver expects ddim, dpmpp-2m or flow-euler, not 'euler'"
 
 for spacing in linspace leading trailing; do
     exits "spacing $spacing" 0 "$OUSAC" schedule --steps 7 --train-steps 101 --spacing $spacing --cfg none --period 2 -o t.json

@@ -60,7 +60,7 @@ int main(int argc, char **argv) {
         const size_t label = (size_t)((const int32_t *)(const void *)labels.data)[i];
         const int branch = label == classes ? OUSAC_BRANCH_UNCOND : OUSAC_BRANCH_COND;
         const uint64_t sample = branch == OUSAC_BRANCH_COND ? sample_with_label(model, label) : 0;
-        if (model->family->draw_inputs(model, workspace, 0, sample, 1, &error) ||
+        if (model->family->set_inputs(model, workspace, 0, sample, 1, &error) ||
             ousac_executor_begin(executor, 0, branch, OUSAC_GATE_FULL, 1, NULL, &effective, &error) ||
             ousac_executor_forward(
                 executor, workspace, (const float *)(const void *)x.data + i * size,

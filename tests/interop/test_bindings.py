@@ -113,8 +113,14 @@ class Python(unittest.TestCase):
     def test_failures_are_exceptions(self):
         import oca
 
-        with self.assertRaisesRegex(oca.Error, "no-such-file"):
+        with self.assertRaisesRegex(FileNotFoundError, "no-such-file"):
             oca.File("no-such-file.oca")
+        with self.assertRaises(IsADirectoryError):
+            oca.File(GOLDEN)
+        with self.assertRaisesRegex(ValueError, "NUL"):
+            oca.File(ARCHIVES[0] + "\0.oca")
+        with self.assertRaises(TypeError):
+            oca.File(64)  # not 64 zero bytes
         with open(ARCHIVES[0], "rb") as file:
             data = bytearray(file.read())
         with self.assertRaises(oca.Error) as caught:
@@ -125,6 +131,71 @@ class Python(unittest.TestCase):
             file.verify()
         with oca.File(ARCHIVES[0]) as file, self.assertRaises(KeyError):
             file["no such tensor"]
+
+    def test_rows_outside_a_tensor_are_refused_whatever_their_size(self):
+        import oca
+
+        with oca.File(ARCHIVES[0]) as file:
+            for tensor in file.values():
+                last = tensor.shape[0]
+                self.assertEqual(tensor.read_bytes(first=last), b"")
+                for first, rows in ((1 << 64, 1), (1 << 64, None), (0, (1 << 64) + 1), (1, 1 << 64), (-1, 1), (0, -1),
+                                    (last, 1), (last + 1, None), (0, 1 << 200)):
+                    with self.assertRaises(oca.Error) as caught:
+                        tensor.read_bytes(first=first, rows=rows)
+                    self.assertEqual(caught.exception.status, -7, (first, rows))
+                with self.assertRaises(TypeError):
+                    tensor.read_bytes(first=0.5)
+                with self.assertRaisesRegex(ValueError, "f33"):
+                    tensor.read_bytes("f33")
+
+    def test_a_closed_file_says_so(self):
+        import oca
+
+        file = oca.File(ARCHIVES[0])
+        name = next(iter(file))
+        kept, size = file[name], file[name].bytes
+        file.close()
+        file.close()
+        for use in (file.verify, lambda: file[name], lambda: name in file, lambda: list(file), lambda: len(file),
+                    file.keys, file.values, file.items, lambda: file.get(name)):
+            with self.assertRaisesRegex(ValueError, "closed"):
+                use()
+        self.assertEqual(len(kept.read_bytes()), size)  # a tensor keeps its archive
+
+    def test_a_file_is_a_mapping(self):
+        import collections.abc
+        import oca
+
+        with oca.File(ARCHIVES[0]) as file:
+            self.assertIsInstance(file, collections.abc.Mapping)
+            self.assertEqual([t.name for t in file.values()], list(file))
+            self.assertEqual(dict(file), dict(file.items()))
+            self.assertIsNone(file.get("no such tensor"))
+            self.assertIs(file.get("no such tensor", file), file)
+            name = next(iter(file))
+            self.assertIs(file.get(name), file[name])
+            self.assertEqual({file: 1}[file], 1)
+
+    def test_copies_share_the_archive(self):
+        import copy
+        import pickle
+        import oca
+
+        file = oca.File(ARCHIVES[0])
+        name = next(iter(file))
+        wanted = file[name].read_bytes()
+        for copied in (copy.copy(file), copy.deepcopy(file), copy.deepcopy([file])[0]):
+            self.assertEqual(copied[name].read_bytes(), wanted)
+            copied.close()
+            del copied
+            gc.collect()
+        tensor = copy.deepcopy(file[name])
+        self.assertEqual(file[name].read_bytes(), wanted)
+        file.close()
+        self.assertEqual(tensor.read_bytes(), wanted)
+        with self.assertRaisesRegex(TypeError, "pickled"):
+            pickle.dumps(tensor)
 
     @unittest.skipUnless(HAS_NUMPY, "no NumPy")
     def test_arrays_are_lent_without_a_copy_and_keep_the_archive_open(self):

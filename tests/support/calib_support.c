@@ -86,10 +86,12 @@ void calib_random_arch(ousac_arch *arch, uint64_t *state, size_t modules, size_t
     for (size_t i = 0; i < modules; i++)
         for (size_t j = 0; j < stages; j++)
             sites += counts[i][j] = 1 + calib_below(state, stages == 1 ? 3 : 2);
-    if (ousac_arch_create(arch, sites, sites, modules, NULL) != OUSAC_STATUS_OK)
+    if (ousac_arch_create(arch, sites, sites, modules, 0, NULL) != OUSAC_STATUS_OK)
         abort();
     snprintf(arch->family, sizeof arch->family, "random");
-    arch->tokens = 1 + calib_below(state, 3);
+    arch->stream_count = 1;
+    snprintf(arch->stream[0].name, sizeof arch->stream[0].name, "image");
+    arch->stream[0].tokens = 1 + calib_below(state, 3);
     arch->width = most;
     arch->block_count = 1;
     arch->other_macs = calib_below(state, 20);
@@ -99,7 +101,8 @@ void calib_random_arch(ousac_arch *arch, uint64_t *state, size_t modules, size_t
         snprintf(module->name, sizeof module->name, "module%zu", i);
         module->first_site = s;
         module->stage_count = stages;
-        module->width = most;
+        module->output_count = 1;
+        module->output[0].width = most;
         module->fixed_macs = calib_below(state, 30);
         for (size_t j = 0; j < stages; j++)
             for (size_t k = 0; k < counts[i][j]; k++, s++) {

@@ -182,7 +182,12 @@ static void draw_all(checkpoint *c) {
         draw_block_linear(c, i, "adaLN_modulation.1", "norm1.linear", 6 * d, d);
     }
     draw_linear(c, "final_layer.adaLN_modulation.1", "proj_out_1", 2 * d, d);
+    const size_t before = c->drawn;
     draw_linear(c, "final_layer.linear", "proj_out_2", area * out_channels, d);
+    if (o->zero_final && !c->failed) {
+        memset(c->values[before], 0, area * out_channels * d * sizeof(float));
+        memset(c->values[before + 1], 0, area * out_channels * sizeof(float));
+    }
 }
 
 static void print_public_config(FILE *file, const random_dit_options *o) {

@@ -33,6 +33,7 @@ typedef struct random_dit_options {
     random_dit_positions positions;
     ousac_dtype dtype; /* f32, f16 or bf16 */
     random_dit_layout layout;
+    int zero_final;  /* 1: the last linear is zero, as training begins with, and the model predicts 0 */
     double norm_eps; /* written to the diffusers config; 0: the key is left out */
 } random_dit_options;
 

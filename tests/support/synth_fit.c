@@ -228,7 +228,7 @@ static ousac_profile *record(const ousac_model *model, const ousac_schedule *sch
     ousac_recorder *recorder = NULL;
     ousac_error error = {0};
     ousac_profile_identity identity = {
-        .micro_batch = BATCH, .tokens_used = model->arch.tokens, .segments = 1};
+        .micro_batch = BATCH, .tokens_used = model->arch.stream[0].tokens, .segments = 1};
     memcpy(identity.model_digest, model->digest, sizeof identity.model_digest);
     must_succeed(
         ousac_profile_create(&profile, &model->arch, schedule, &identity, weight, with_moments, &error),
@@ -294,7 +294,7 @@ static void fit_level(const ousac_profile *profile, ousac_scalar value, ousac_sc
         if (profile->gate[at] < 0)
             continue;
         energy += all;
-        values += (double)(ousac_profile_samples(profile) * profile->arch.tokens * channels) *
+        values += (double)(ousac_profile_samples(profile) * profile->arch.stream[0].tokens * channels) *
                   (double)(width / stride);
         if (profile->age[at] < 1)
             continue;

@@ -1,14 +1,16 @@
+/* SIGXCPU and SIGXFSZ are of X/Open. */
+#define _XOPEN_SOURCE 700
+
 #include "tools/cli/cli.h"
 
+#include "calib/backend/reserve.h"
 #include "formats/memory.h"
+#include "tools/cli/files.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 ousac_stop cli_stop;
 
@@ -38,39 +40,12 @@ int cli_exit_code(ousac_status status) {
 
 /* --- the driver --- */
 
-ousac_status cli_check_output(const char *path, ousac_error *error) {
-    ousac_status status = OUSAC_STATUS_OK;
-    const char *slash = strrchr(path, '/');
-    const size_t length = slash ? (size_t)(slash - path) : 0;
-    struct stat info;
-    char *directory = ousac_malloc(length + 2, 1);
-    if (!directory)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
-    memcpy(directory, slash ? path : ".", slash ? length : 1);
-    directory[slash ? length : 1] = '\0';
-    if (slash == path)
-        memcpy(directory, "/", 2);
-    if (*path == '\0' || (stat(path, &info) == 0 && S_ISDIR(info.st_mode)))
-        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot write: expected the name of a file",
-                            *path ? path : "\"\"");
-    else if (stat(directory, &info) != 0 || access(directory, W_OK | X_OK) != 0)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot write into %s: %s", path, directory,
-                            strerror(errno));
-    else if (!S_ISDIR(info.st_mode))
-        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: %s is not a directory", path, directory);
-    ousac_free(directory);
-    return status;
-}
-
-/* Outputs that could not be written are told before any work. */
-static ousac_status check_files(const cli_command *command, void *request, ousac_error *error) {
-    ousac_status status = OUSAC_STATUS_OK;
-    for (const cli_option *option = command->options; !status && option->kind != CLI_END; option++) {
-        const char *path = option->kind == CLI_OUTPUT ? *(const char **)((char *)request + option->at) : NULL;
-        if (path)
-            status = cli_check_output(path, error);
-    }
-    return status;
+/* A command that runs a model multiplies matrices on all its threads. */
+static ousac_status reserve(const cli_call *call, ousac_error *error) {
+    for (const cli_option *option = call->command->options; option->kind != CLI_END; option++)
+        if (strcmp(option->name, "compute") == 0)
+            return ousac_blas_reserve(call->common.threads, error);
+    return OUSAC_STATUS_OK;
 }
 
 int cli_run(const cli_command *command, int argc, char **argv) {
@@ -86,7 +61,9 @@ int cli_run(const cli_command *command, int argc, char **argv) {
         return EXIT_OK;
     }
     if (!status)
-        status = check_files(command, request, &error);
+        status = cli_files_check(&call, request, &error);
+    if (!status)
+        status = reserve(&call, &error);
     if (!status) {
         cli_catch_signals();
         status = command->run(&call, request, &error);
@@ -171,15 +148,17 @@ ousac_status cli_json_print(const ousac_json_doc *doc, ousac_error *error) {
 
 /* --- signals --- */
 
+/* A second SIGINT or SIGTERM kills; the others are repeated by those who send them. */
 static void on_signal(int number) {
-    (void)number;
     ousac_stop_ask(&cli_stop);
-    (void)signal(SIGINT, SIG_DFL);
-    (void)signal(SIGTERM, SIG_DFL);
+    if (number == SIGINT || number == SIGTERM) {
+        (void)signal(SIGINT, SIG_DFL);
+        (void)signal(SIGTERM, SIG_DFL);
+    }
 }
 
 void cli_catch_signals(void) {
-    static const int numbers[] = {SIGINT, SIGTERM};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU};
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
@@ -191,4 +170,6 @@ void cli_catch_signals(void) {
         if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             (void)sigaction(numbers[i], &action, NULL);
     }
+    (void)signal(SIGXFSZ,
+                 SIG_IGN); /* a file beyond its limit is a failed write, which leaves nothing behind */
 }

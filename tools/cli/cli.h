@@ -86,6 +86,8 @@ typedef struct cli_call {
     int code; /* the exit code of a success; EXIT_OK unless the command says otherwise */
 } cli_call;
 
+typedef struct cli_files cli_files; /* tools/cli/files.h */
+
 typedef struct cli_command {
     const char *name;
     const char *summary;                    /* one line, for `ousac --help` */
@@ -96,6 +98,9 @@ typedef struct cli_command {
     size_t request_size;                    /* bytes of the request */
     size_t arguments_least, arguments_most; /* how many arguments are taken */
     const char *expects; /* "expects one file": said where there are others; NULL for none at all */
+    /* Adds the files that the table does not show to those that are checked (tools/cli/files.h); may be NULL. */
+    void (*files)(const cli_call *call, const void *request, cli_files *files);
+    int replaces_arguments; /* 1: the output may be one of the arguments, which is then replaced */
     /* Does the work with a request of request_size bytes, zeroed but for what the options filled. */
     ousac_status (*run)(cli_call *call, void *request, ousac_error *error);
 } cli_command;
@@ -121,6 +126,8 @@ ousac_status cli_parse(cli_call *call, void *request, int argc, char **argv, ous
 
 void cli_print_help(const cli_command *command);
 
+enum { CLI_THREADS_MAX = 1024 };
+
 /* Prints "ousac COMMAND: MESSAGE" to standard error and returns the exit code for the status. Under --json also prints
  * {"error": {"status": ..., "message": ...}} to standard output. The library names a field
  * in backticks, with underscores; where that is an option of the command it is spelt as one: `budget_step` becomes
@@ -130,13 +137,10 @@ int cli_report_error(const cli_call *call, const ousac_error *error);
 /* Fewest insertions, deletions and replacements that turn one short name into the other. */
 size_t cli_edit_distance(const char *a, const char *b);
 
-/* IO where the directory of `path` is missing or not writable, or where `path` is a directory: before long work rather
- * than after it. */
-ousac_status cli_check_output(const char *path, ousac_error *error);
-
 /* --- telling --- */
 
-/* Set by SIGINT and SIGTERM once cli_catch_signals was called; long work polls it. A second signal kills. */
+/* Set by SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU once cli_catch_signals was called; long work polls it. A second
+ * SIGINT or SIGTERM kills. */
 extern ousac_stop cli_stop;
 void cli_catch_signals(void);
 

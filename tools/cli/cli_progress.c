@@ -1,10 +1,12 @@
+#include "pipeline/machine.h"
 #include "tools/cli/cli.h"
 
 #include "formats/memory.h"
-#include "pipeline/cost.h"
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 struct cli_progress {
@@ -16,8 +18,14 @@ struct cli_progress {
 
 static const double REDRAW_S = 0.1;
 
+/* A line is drawn over itself by escape sequences, which not every terminal obeys. */
+static int can_redraw(void) {
+    const char *terminal = getenv("TERM");
+    return isatty(STDERR_FILENO) && terminal && *terminal && strcmp(terminal, "dumb") != 0;
+}
+
 cli_progress *cli_progress_start(const char *label) {
-    if (!isatty(STDERR_FILENO)) {
+    if (!can_redraw()) {
         return NULL;
     }
     cli_progress *progress = ousac_calloc(1, sizeof *progress);

@@ -1,17 +1,13 @@
-/* sched_getaffinity is of no standard. */
-#define _GNU_SOURCE
-
 #include "tools/cli/cli.h"
 
+#include "pipeline/machine.h"
 #include "tools/cli/values.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { THREADS_MAX = 1024, NAME_BYTES_MAX = 48, CPUS_MAX = 4096 };
+enum { NAME_BYTES_MAX = 48 };
 
 #define AT(member) offsetof(cli_common, member)
 /* clang-format off */
@@ -21,24 +17,10 @@ const cli_option cli_common_options[] = {
      "print the result, or the error, as one JSON object on standard output", 0, 0},
     {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, NULL, "no progress and no notes on standard error", 0, 0},
     {"threads", 0, CLI_SIZE, AT(threads), "N", NULL,
-     "threads to use (default: the processors this process may use)", 1, THREADS_MAX},
+     "threads to use (default: the processors this process may use, within its control group's quota)", 1, CLI_THREADS_MAX},
     {NULL, 0, CLI_END, 0, NULL, NULL, NULL, 0, 0}};
 /* clang-format on */
 #undef AT
-
-static size_t usable_processors(void) {
-    const size_t bytes = CPU_ALLOC_SIZE(CPUS_MAX);
-    size_t count = 0;
-    cpu_set_t *set = CPU_ALLOC(CPUS_MAX); /* a fixed cpu_set_t is too small for the largest machines */
-    if (set && sched_getaffinity(0, bytes, set) == 0)
-        count = (size_t)CPU_COUNT_S(bytes, set);
-    CPU_FREE(set);
-    if (count == 0) {
-        const long online = sysconf(_SC_NPROCESSORS_ONLN);
-        count = online > 0 ? (size_t)online : 1;
-    }
-    return count < THREADS_MAX ? count : THREADS_MAX;
-}
 
 /* --- names --- */
 
@@ -115,6 +97,11 @@ typedef struct parser {
     unsigned char common_given[8];
 } parser;
 
+/* "-" alone and numbers are values. */
+static int looks_like_option(const char *text) {
+    return text[0] == '-' && text[1] != '\0' && !(text[1] >= '0' && text[1] <= '9') && text[1] != '.';
+}
+
 /* Takes the option at argv[*index], and its value, moving *index to the last argument used. */
 static ousac_status take_option(parser *p, int argc, char **argv, int *index, ousac_error *error) {
     const cli_command *command = p->call->command;
@@ -144,8 +131,13 @@ static ousac_status take_option(parser *p, int argc, char **argv, int *index, ou
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s takes no value", option->name);
     } else if (!value) {
         /* A forgotten value must not swallow the next option; --name=value takes a value that looks like one. */
-        if (*index + 1 >= argc || strncmp(argv[*index + 1], "--", 2) == 0)
+        if (*index + 1 >= argc)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s expects %s", option->name, option->meta);
+        if (looks_like_option(argv[*index + 1]))
+            return OUSAC_FAIL(
+                error, OUSAC_STATUS_USAGE,
+                "--%s expects %s, not the option '%s'; a value that begins so is written --%s=%s",
+                option->name, option->meta, argv[*index + 1], option->name, argv[*index + 1]);
         *index += 1;
         value = argv[*index];
     }
@@ -179,7 +171,8 @@ ousac_status cli_parse(cli_call *call, void *request, int argc, char **argv, ous
     parser p = {.call = call, .request = request};
     int only_arguments = 0;
     call->files = argv + 1;
-    call->common.threads = usable_processors();
+    const size_t processors = ousac_processors();
+    call->common.threads = processors < CLI_THREADS_MAX ? processors : CLI_THREADS_MAX;
     /* Known before anything can fail: failures are reported as asked, and help is given whatever else is there. */
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         call->common.json |= strcmp(argv[i], "--json") == 0;

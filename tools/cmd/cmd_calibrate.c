@@ -1,9 +1,11 @@
 #include "pipeline/evaluation.h"
 #include "pipeline/gates.h"
+#include "pipeline/machine.h"
 #include "pipeline/memory_stages.h"
 #include "pipeline/partial.h"
 #include "pipeline/place.h"
 #include "pipeline/search.h"
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
@@ -273,7 +275,7 @@ static ousac_status prepare_search(calibration_work *work, const calibrate_reque
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, 1, error);
-    return status ? status : cli_check_output(work->path[SCHEDULE], error);
+    return status;
 }
 
 static ousac_status prepare(calibration_work *work, cli_common *common, const calibrate_request *request,
@@ -305,8 +307,6 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, request->schedule == NULL, error);
-    if (!status)
-        status = cli_check_output(work->path[SCHEDULE], error);
     return status;
 }
 
@@ -356,19 +356,15 @@ static ousac_status search_schedule(calibration_work *work, const calibrate_requ
 
 /* The numbers once more, on the trajectory as it will ship. The profile keeps what it saw under the numbers before:
  * deltas hardly depend on them. */
-static ousac_status fit_again(calibration_work *work, const calibrate_request *request,
-                              const ousac_session *session, ousac_error *error) {
+static ousac_status fit_again(calibration_work *work, const ousac_session *session, ousac_error *error) {
     const ousac_model *model = session->model;
     const ousac_plan *plan = work->choice.plan;
     const ousac_ranks ranks = ousac_plan_ranks(plan);
     ousac_calibration *calibration = NULL;
     ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks,
                                                    ousac_factor_set_source, work->set, plan->forecast, error);
-    const ousac_fit_options options = {.numbers = OUSAC_FIT_NUMBERS,
-                                       .stepwise = 1,
-                                       .jacobians = request->effort == OUSAC_EFFORT_FULL,
-                                       .knots = OUSAC_FIT_KNOTS,
-                                       .arm = {.calibration = calibration}};
+    const ousac_fit_options options = {
+        .numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.calibration = calibration}};
     if (!status)
         status = ousac_search_targets(session, &work->reference, &work->found, error);
     if (!status)
@@ -448,7 +444,7 @@ static ousac_status plan_and_pack(calibration_work *work, const calibrate_reques
     if (!status)
         status = ousac_choice_create(session, work->profile, work->set, &options, &work->choice, error);
     if (!status && !request->schedule)
-        status = fit_again(work, request, session, error);
+        status = fit_again(work, session, error);
     if (!status)
         status = ousac_plan_save(work->choice.plan, work->path[PLAN], error);
     if (status)
@@ -763,6 +759,16 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return status ? status : execute(&call->common, request, error);
 }
 
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    static const char *const parts[] = {"profile.oca.part", "calibrate.part", "gates.part", "search.part"};
+    const calibrate_request *request = values;
+    (void)call;
+    for (int i = 0; i < FILES; i++)
+        cli_files_written_in(files, "the result", request->directory, file_names[i]);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        cli_files_written_in(files, "the partial result", request->directory, parts[i]);
+}
+
 const cli_command command_calibrate = {
     .name = "calibrate",
     .summary = "the whole pipeline: model + schedule + budget -> bundle, evaluation, plots, report",
@@ -802,5 +808,6 @@ const cli_command command_calibrate = {
                "    --reference data/schedules/constant.json --budget-total 0.3 -o build/demo/searched",
     .options = options,
     .request_size = sizeof(calibrate_request),
+    .files = list_files,
     .run = run,
 };

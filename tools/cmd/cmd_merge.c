@@ -210,5 +210,6 @@ const cli_command command_merge = {
     .arguments_least = 2,
     .arguments_most = SIZE_MAX,
     .expects = "expects at least two profiles",
+    .replaces_arguments = 1,
     .run = run,
 };

@@ -1,3 +1,4 @@
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
@@ -260,6 +261,13 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return execute(&call->common, request, error);
 }
 
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    const plot_request *request = values;
+    for (size_t i = 1; i < call->file_count; i++)
+        plot_inputs_list(files, call->files[i]);
+    plot_set_list(files, request->output);
+}
+
 const cli_command command_plot = {
     .name = "plot",
     .summary = "plots of schedules, profiles, bundles and evaluations, as SVG, PNG or text",
@@ -284,6 +292,7 @@ const cli_command command_plot = {
                "build/ousac plot all build/demo -o build/demo/plots",
     .options = options,
     .request_size = sizeof(plot_request),
+    .files = list_files,
     .arguments_least = 2,
     .arguments_most = SIZE_MAX,
     .expects = "expects the name of a plot, or all, and at least one file",

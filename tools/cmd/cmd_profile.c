@@ -1,7 +1,9 @@
 #include "pipeline/compute_effect.h"
+#include "pipeline/machine.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/partial.h"
 #include "pipeline/shard.h"
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
@@ -280,6 +282,12 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return status ? status : execute(&call->common, request, error);
 }
 
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    const profile_request *request = values;
+    (void)call;
+    cli_files_written_as(files, "the partial profile", request->output, ".part");
+}
+
 const cli_command command_profile = {
     .name = "profile",
     .summary = "record the deltas that a schedule's cache makes",
@@ -307,7 +315,7 @@ const cli_command command_profile = {
         "\n"
         "FILE appears when it is complete. Until then, but for --samples auto, FILE.part keeps what is done, "
         "saved at most every "
-        "--checkpoint-every seconds and upon SIGINT and SIGTERM; the same command goes on from it and "
+        "--checkpoint-every seconds and upon SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU; the same command goes on from it and "
         "ends, on the same processor, with the same sums to the last bit, whatever the threads. It is "
         "an ordinary profile of the samples done so far.",
     .example = "build/ousac profile --model data/shapes-dit/model.safetensors \\\n"
@@ -316,5 +324,6 @@ const cli_command command_profile = {
                "build/ousac merge build/demo/profile.oca build/demo/shard.oca -o build/demo/more.oca",
     .options = options,
     .request_size = sizeof(profile_request),
+    .files = list_files,
     .run = run,
 };

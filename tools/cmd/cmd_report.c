@@ -1,8 +1,11 @@
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/json_build.h"
 #include "formats/memory.h"
+#include "tools/report/plot_inputs.h"
+#include "tools/report/plot_set.h"
 #include "tools/report/report.h"
 #include "tools/report/table.h"
 
@@ -67,6 +70,15 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return execute(&call->common, request, error);
 }
 
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    const report_request *request = values;
+    char *plots = request->plots ? ousac_strdup(request->plots) : default_plots(request->output);
+    for (size_t i = 0; i < call->file_count; i++)
+        plot_inputs_list(files, call->files[i]);
+    plot_set_list(files, plots);
+    ousac_free(plots);
+}
+
 const cli_command command_report = {
     .name = "report",
     .summary = "one self-contained HTML page about a bundle",
@@ -89,6 +101,7 @@ const cli_command command_report = {
                "build/ousac report build/demo/bundle.oca build/demo/eval.json -o build/demo/short.html",
     .options = options,
     .request_size = sizeof(report_request),
+    .files = list_files,
     .arguments_least = 1,
     .arguments_most = SIZE_MAX,
     .expects = "expects a bundle, or a directory of `ousac calibrate`",

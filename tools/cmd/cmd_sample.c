@@ -342,8 +342,10 @@ static void report_text(const sample_request *request, const sample_work *work) 
                1e-9 * (double)r->counters.macs / count);
         if (r->compared) {
             const ousac_interval *relative = &r->difference.relative_error, *psnr = &r->difference.psnr_db;
-            printf("   %.4f [%.4f, %.4f], PSNR %.2f dB [%.2f, %.2f]", relative->mean, relative->low,
-                   relative->high, psnr->mean, psnr->low, psnr->high);
+            char of_relative[OUSAC_INTERVAL_BYTES], of_psnr[OUSAC_INTERVAL_BYTES];
+            printf("   %.4f %s, PSNR %.2f dB %s", relative->mean,
+                   ousac_interval_text(relative, "%.4f", of_relative), psnr->mean,
+                   ousac_interval_text(psnr, "%.2f", of_psnr));
         }
         putchar('\n');
     }

@@ -1,3 +1,4 @@
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
@@ -228,7 +229,7 @@ static ousac_status check(const sign_request *request, ousac_error *error) {
 #define AT(member) offsetof(sign_request, member)
 /* clang-format off */
 static const cli_option options[] = {
-    {"key", 'k', CLI_INPUT, AT(key), "FILE", CLI_REQUIRED,
+    {"key", 'k', CLI_TEXT, AT(key), "FILE", CLI_REQUIRED,
      "secret key, of ousac or minisign", 0, 0},
     {"output", 'o', CLI_OUTPUT, AT(output), "FILE", NULL,
      "signature to write (default: FILE.minisig)", 0, 0},
@@ -266,6 +267,17 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return status;
 }
 
+/* The secret key is read to sign, and written to --generate. */
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    const sign_request *request = values;
+    if (request->generate)
+        cli_files_written(files, "--key", request->key);
+    else
+        cli_files_read(files, "--key", request->key);
+    for (size_t i = 0; !request->output && i < call->file_count; i++)
+        cli_files_written_as(files, "the signature", call->files[i], ".minisig");
+}
+
 const cli_command command_sign = {
     .name = "sign",
     .summary = "sign files, so that `verify --key` and minisign can tell whose they are",
@@ -287,5 +299,6 @@ const cli_command command_sign = {
     .arguments_least = 0,
     .arguments_most = SIZE_MAX,
     .expects = "expects files",
+    .files = list_files,
     .run = run,
 };

@@ -1,3 +1,5 @@
+#include "pipeline/machine.h"
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cmd/commands.h"
 
@@ -143,8 +145,6 @@ static ousac_status execute(const cli_common *common, const synth_request *reque
     status = ousac_synth_config(&options, &text, error);
     if (!status && request->schedule)
         status = ousac_session_load_schedule(&schedule, request->schedule, error);
-    if (!status)
-        status = cli_check_output(config, error);
     if (!status && !request->config_output)
         status = check_config(config, text, error);
     if (!status)
@@ -198,6 +198,13 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return execute(&call->common, values, error);
 }
 
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    const synth_request *request = values;
+    (void)call;
+    if (!request->config_output)
+        cli_files_written_beside(files, "the config", request->output, "config.json");
+}
+
 const cli_command command_synth = {
     .name = "synth",
     .summary = "write a synthetic model of a published shape, and a profile",
@@ -218,5 +225,6 @@ const cli_command command_synth = {
                "    --profile /tmp/ousac-synth.oca --method uniform -o /tmp/ousac-synth-plan.oca",
     .options = options,
     .request_size = sizeof(synth_request),
+    .files = list_files,
     .run = run,
 };

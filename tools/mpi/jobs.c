@@ -1,5 +1,6 @@
 #include "tools/mpi/jobs.h"
 
+#include "calib/backend/reserve.h"
 #include "formats/memory.h"
 #include "pipeline/cost.h"
 #include "pipeline/shard.h"
@@ -56,7 +57,9 @@ ousac_status job_take_runs(wire *w, const ousac_model *model, ousac_session *ses
     const char *text = wire_take_text(w);
     if (!text || !model)
         return cut_short(model ? "schedule" : "model", error);
-    return ousac_schedule_parse(schedule, text, strlen(text), "the schedule of a job", error);
+    const ousac_status status = ousac_blas_reserve(session->threads, error);
+    return status ? status
+                  : ousac_schedule_parse(schedule, text, strlen(text), "the schedule of a job", error);
 }
 
 void job_put_range(wire *w, const ousac_sample_range *range) {

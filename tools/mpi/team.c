@@ -3,6 +3,7 @@
 
 #include "formats/memory.h"
 #include "pipeline/factors.h"
+#include "pipeline/machine.h"
 #include "pipeline/shard.h"
 #include "tools/mpi/jobs.h"
 #include "tools/mpi/link.h"
@@ -48,6 +49,7 @@ static ousac_status load(const ousac_session_model *options, const ousac_model *
     wire_put_u64(&job, JOB_LOAD);
     wire_put_text(&job, options->path);
     wire_put_text(&job, options->config);
+    wire_put_text(&job, options->inputs);
     wire_put_u64(&job, options->heads);
     wire_put_text(&job, model->digest);
     wire_put_text(&job, model->process);

@@ -17,12 +17,12 @@ typedef struct worker {
 } worker;
 
 static ousac_status load(worker *k, wire *job, ousac_error *error) {
-    const char *path = wire_take_text(job), *config = wire_take_text(job);
+    const char *path = wire_take_text(job), *config = wire_take_text(job), *inputs = wire_take_text(job);
     const size_t heads = (size_t)wire_take_u64(job);
     const char *digest = wire_take_text(job), *process = wire_take_text(job);
     if (!path || !digest || !process)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "a job without a model");
-    const ousac_session_model options = {.path = path, .config = config, .heads = heads};
+    const ousac_session_model options = {.path = path, .config = config, .inputs = inputs, .heads = heads};
     ousac_model_free(k->model);
     k->model = NULL;
     const ousac_status status = ousac_session_load_model(&k->model, &options, NULL, error);

@@ -295,26 +295,35 @@ static ousac_status load_file(plot_inputs *inputs, const char *path, ousac_error
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: more than %d files of its kind", path, PLOT_INPUTS_MAX);
 }
 
+/* What is read of a directory. A bundle carries its plans and its schedule; those files are read only where there is
+ * none. */
+static const struct {
+    const char *name;
+    int with_bundle;
+} directory_files[] = {{"bundle.oca", 1}, {"profile.oca", 1}, {"eval.json", 1},    {"samples.oca", 1},
+                       {"cost.json", 1},  {"plan.oca", 0},    {"schedule.json", 0}};
+
+void plot_inputs_list(cli_files *files, const char *path) {
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        for (size_t i = 0; i < sizeof directory_files / sizeof *directory_files; i++)
+            cli_files_read_in(files, "the file", path, directory_files[i].name);
+}
+
 static ousac_status load_directory(plot_inputs *inputs, const char *path, ousac_error *error) {
-    /* A bundle carries its plans and its schedule; those files are read only where there is none. */
-    static const struct {
-        const char *name;
-        int with_bundle;
-    } files[] = {{"bundle.oca", 1}, {"profile.oca", 1}, {"eval.json", 1},    {"samples.oca", 1},
-                 {"cost.json", 1},  {"plan.oca", 0},    {"schedule.json", 0}};
     const char *slash = *path != '\0' && path[strlen(path) - 1] == '/' ? "" : "/";
     struct stat info;
     size_t found = 0;
     int bundle = 0, profile = 0;
     ousac_status status = OUSAC_STATUS_OK;
 
-    for (size_t i = 0; !status && i < sizeof files / sizeof *files; i++) {
-        char *file = join_texts(path, slash, files[i].name);
+    for (size_t i = 0; !status && i < sizeof directory_files / sizeof *directory_files; i++) {
+        char *file = join_texts(path, slash, directory_files[i].name);
         if (file == NULL)
             return no_memory(path, error);
         const int there = stat(file, &info) == 0;
         const int samples_again = i == 3 && inputs->samples != NULL; /* those of the first directory */
-        if (there && !samples_again && (files[i].with_bundle || !(bundle || (profile && i == 6)))) {
+        if (there && !samples_again && (directory_files[i].with_bundle || !(bundle || (profile && i == 6)))) {
             status = load_file(inputs, file, error);
             found++;
             bundle |= i == 0;

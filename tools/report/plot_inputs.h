@@ -12,6 +12,7 @@
 #include "profile/bundle/plan.h"
 #include "profile/files/archive.h"
 #include "profile/record/profile.h"
+#include "tools/cli/files.h"
 
 #include <cjson/cJSON.h>
 #include <stddef.h>
@@ -73,6 +74,8 @@ typedef struct plot_inputs {
 ousac_status plot_inputs_load(plot_inputs *inputs, char *const *paths, size_t count, const char *plan,
                               ousac_error *error);
 void plot_inputs_free(plot_inputs *inputs);
+/* The files that `path` stands for where it is a directory. */
+void plot_inputs_list(cli_files *files, const char *path);
 
 /* From the first bundle, else the first profile, else (the schedule only) the schedule file; NULL for none.
  */

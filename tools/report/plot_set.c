@@ -78,6 +78,17 @@ const plot_info *plot_info_of(plot_id id) {
     return &PLOTS[id];
 }
 
+void plot_set_list(cli_files *files, const char *directory) {
+    static const char *const endings[] = {".svg", ".png", ".tsv"};
+    char name[64];
+    for (int i = 0; i < PLOT_COUNT; i++)
+        for (size_t k = 0; k < sizeof endings / sizeof *endings; k++) {
+            (void)snprintf(name, sizeof name, "%s%s", plot_info_of((plot_id)i)->name, endings[k]);
+            cli_files_written_in(files, "the plot", directory, name);
+        }
+    cli_files_written_in(files, "the plot", directory, "samples.grid.png");
+}
+
 plot_id plot_find(const char *name) {
     int id = 0;
     while (id < PLOT_COUNT && strcmp(PLOTS[id].name, name) != 0)

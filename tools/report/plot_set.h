@@ -3,6 +3,7 @@
 #ifndef OUSAC_PLOT_SET_H
 #define OUSAC_PLOT_SET_H
 
+#include "tools/cli/files.h"
 #include "tools/report/gnuplot.h"
 #include "tools/report/plot_inputs.h"
 #include "tools/report/samples.h"
@@ -32,6 +33,8 @@ typedef struct plot_info {
 } plot_info;
 
 const plot_info *plot_info_of(plot_id id);
+/* The files that plots may become in a directory; NULL for none. */
+void plot_set_list(cli_files *files, const char *directory);
 /* PLOT_COUNT where there is no such plot. */
 plot_id plot_find(const char *name);
 

@@ -2,7 +2,6 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
-#include "formats/version.h"
 #include "tools/cli/describe.h"
 #include "tools/report/plot_set.h"
 #include "tools/report/report_html.h"
@@ -10,6 +9,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <ousac/version.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -92,7 +92,8 @@ static void add_head(report_work *work) {
     html_raw(h, "A calibration of a model of family ");
     html_text(h, bundle->arch.family[0] != '\0' ? bundle->arch.family : "without a name");
     html_format(h, " (%zu block%s, %zu tokens, width %zu, %s a forward)", bundle->arch.block_count,
-                bundle->arch.block_count == 1 ? "" : "s", bundle->arch.tokens, bundle->arch.width, macs);
+                bundle->arch.block_count == 1 ? "" : "s", bundle->arch.stream[0].tokens, bundle->arch.width,
+                macs);
     if (describe_schedule(&bundle->schedule, &counts, NULL) == OUSAC_STATUS_OK) {
         describe_schedule_line(line, &bundle->schedule, &counts);
         html_raw(h, " for the schedule ");
@@ -184,7 +185,9 @@ static void add_interval(html *h, const cJSON *item, const char *key, const char
     static const char *const ends[] = {"mean", "low", "high"};
     const char *const frames[] = {"<span>%s</span> ", "<span class=\"soft\">[%s", ", %s]</span>"};
     html_raw(h, "<td class=\"n ci\">");
-    for (int i = 0; i < 3; i++) {
+    (void)snprintf(path, sizeof path, "%s/low", key);
+    const int bare = isnan(plot_json_real(item, path)); /* of one sample, or equal ones */
+    for (int i = 0; i < (bare ? 1 : 3); i++) {
         (void)snprintf(path, sizeof path, "%s/%s", key, ends[i]);
         const double value = plot_json_real(item, path);
         if (isnan(value))
@@ -198,7 +201,7 @@ static void add_interval(html *h, const cJSON *item, const char *key, const char
                        percent + 2);
         html_raw(h, text);
     }
-    html_raw(h, "</td>");
+    html_raw(h, bare ? "<span class=\"soft\">[no interval]</span></td>" : "</td>");
 }
 
 static void add_evaluation(report_work *work) {

@@ -15,8 +15,8 @@ void compare_print(const ousac_compare_cell *cell) {
            "95 %", "runs", "seconds");
     for (size_t i = 0; i < cell->row_count; i++) {
         const ousac_compare_row *r = &cell->row[i];
-        char interval[48];
-        (void)snprintf(interval, sizeof interval, "[%.4g, %.4g]", r->error.low, r->error.high);
+        char interval[OUSAC_INTERVAL_BYTES];
+        (void)ousac_interval_text(&r->error, "%.4g", interval);
         printf("%-14s %-18s %-7s %12.3f %10.4g  %-20s %5zu %8.0f%s%s\n", r->method, r->allocator,
                r->placed ? "placed" : "even", 100 * r->macs_total, r->error.mean, interval, r->evaluations,
                r->seconds, strcmp(r->asked, r->allocator) != 0 ? "  instead of " : "",

@@ -33,7 +33,9 @@ static double site_reuse(const ousac_counters *counters) {
 /* --- text --- */
 
 static void print_interval(const ousac_interval *interval, int digits) {
-    printf("  %8.*f [%.*f, %.*f]", digits, interval->mean, digits, interval->low, digits, interval->high);
+    char text[OUSAC_INTERVAL_BYTES];
+    printf("  %8.*f %s", digits, interval->mean,
+           ousac_interval_text(interval, digits == 4 ? "%.4f" : "%.2f", text));
 }
 
 static void print_errors(const ousac_eval *result) {

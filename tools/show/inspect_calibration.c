@@ -4,7 +4,6 @@
 #include "formats/memory.h"
 #include "profile/bundle/bundle.h"
 #include "profile/bundle/plan.h"
-#include "profile/files/arch_text.h"
 #include "profile/files/archive.h"
 #include "profile/record/profile.h"
 
@@ -135,7 +134,7 @@ static void show_arch(inspection *in, const ousac_arch *arch, const char *model_
         ousac_json_put_text(&in->doc, object, "digest", model_digest);
         ousac_json_put_text(&in->doc, object, "family", arch->family);
         ousac_json_put_u64(&in->doc, object, "blocks", arch->block_count);
-        ousac_json_put_u64(&in->doc, object, "tokens", arch->tokens);
+        ousac_json_put_u64(&in->doc, object, "tokens", arch->stream[0].tokens);
         ousac_json_put_u64(&in->doc, object, "width", arch->width);
         ousac_json_put_u64(&in->doc, object, "sites", arch->site_count);
         ousac_json_put_u64(&in->doc, object, "forward_macs", ousac_cost_full(arch));
@@ -143,7 +142,8 @@ static void show_arch(inspection *in, const ousac_arch *arch, const char *model_
     }
     describe_macs(macs, (double)ousac_cost_full(arch));
     printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites, %s a forward\n          %s\n",
-           arch->family, arch->block_count, arch->tokens, arch->width, arch->site_count, macs, model_digest);
+           arch->family, arch->block_count, arch->stream[0].tokens, arch->width, arch->site_count, macs,
+           model_digest);
 }
 
 /* `cost` NULL: the shapes are not known. */
@@ -299,7 +299,7 @@ ousac_status inspect_profile(inspection *in, ousac_error *error) {
         if (profile->moment != NULL) {
             printf("moments   of %zu groups, %zu segment%s, %zu of %zu tokens\n", profile->arch.group_count,
                    identity->segments, identity->segments == 1 ? "" : "s", identity->tokens_used,
-                   profile->arch.tokens);
+                   profile->arch.stream[0].tokens);
         } else {
             puts("moments   none: a pilot, recorded for step weights");
         }
@@ -367,7 +367,6 @@ static ousac_status show_plans(inspection *in, const ousac_bundle *bundle, const
 ousac_status inspect_bundle(inspection *in, ousac_error *error) {
     ousac_bundle *bundle = NULL;
     oca_file *file = NULL;
-    ousac_arch arch = {0};
 
     ousac_status status = ousac_bundle_open(&bundle, in->path, error);
     if (status == OUSAC_STATUS_OK) {
@@ -376,13 +375,9 @@ ousac_status inspect_bundle(inspection *in, ousac_error *error) {
     if (status != OUSAC_STATUS_OK) {
         goto done;
     }
-    const char *arch_text = oca_metadata(file, "arch");
     const char *provenance = oca_metadata(file, "provenance");
-    status = ousac_arch_parse(&arch, arch_text != NULL ? arch_text : "", in->path, error);
-    if (status != OUSAC_STATUS_OK) {
-        goto done;
-    }
-    show_arch(in, &arch, ousac_bundle_model_digest(bundle));
+    const ousac_arch *arch = ousac_bundle_arch(bundle);
+    show_arch(in, arch, ousac_bundle_model_digest(bundle));
     status = show_schedule(in, ousac_bundle_schedule(bundle), error);
     if (status == OUSAC_STATUS_OK && provenance != NULL) {
         if (in->common->json) {
@@ -392,17 +387,16 @@ ousac_status inspect_bundle(inspection *in, ousac_error *error) {
         }
     }
     if (status == OUSAC_STATUS_OK) {
-        status = inspect_storage(in, file, &arch, error);
+        status = inspect_storage(in, file, arch, error);
     }
     if (status == OUSAC_STATUS_OK) {
-        status = show_plans(in, bundle, &arch, error);
+        status = show_plans(in, bundle, arch, error);
     }
     if (status == OUSAC_STATUS_OK && in->tensors) {
         status = inspect_tensors(in, error);
     }
 done:
     oca_close(file);
-    ousac_arch_free(&arch);
     ousac_bundle_close(bundle);
     return status;
 }

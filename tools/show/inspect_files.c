@@ -278,7 +278,7 @@ static void show_model(inspection *in, const ousac_model *model) {
         describe_macs(macs, (double)full);
         describe_macs(floor_macs, (double)reuse);
         printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites\n", arch->family,
-               arch->block_count, arch->tokens, arch->width, arch->site_count);
+               arch->block_count, arch->stream[0].tokens, arch->width, arch->site_count);
         printf("sample    %zu x %zu x %zu, %zu training steps, %s unconditional branch\n", model->channels,
                model->height, model->width, model->noise.train_steps, model->has_uncond ? "with" : "no");
         printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
@@ -290,7 +290,7 @@ static void show_model(inspection *in, const ousac_model *model) {
     ousac_json_put_text(&in->doc, object, "family", arch->family);
     ousac_json_put_text(&in->doc, object, "digest", model->digest);
     ousac_json_put_u64(&in->doc, object, "blocks", arch->block_count);
-    ousac_json_put_u64(&in->doc, object, "tokens", arch->tokens);
+    ousac_json_put_u64(&in->doc, object, "tokens", arch->stream[0].tokens);
     ousac_json_put_u64(&in->doc, object, "width", arch->width);
     ousac_json_put_u64(&in->doc, object, "sites", arch->site_count);
     ousac_json_put_u64(&in->doc, object, "channels", model->channels);

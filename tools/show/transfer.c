@@ -14,8 +14,10 @@ static const char *verdict_name(const ousac_transfer *t) {
 }
 
 static void print_row(const char *label, const ousac_difference *d) {
-    printf("%-14s %8.4f [%.4f, %.4f]  %8.2f [%.2f, %.2f]\n", label, d->relative_error.mean,
-           d->relative_error.low, d->relative_error.high, d->psnr_db.mean, d->psnr_db.low, d->psnr_db.high);
+    char relative[OUSAC_INTERVAL_BYTES], psnr[OUSAC_INTERVAL_BYTES];
+    printf("%-14s %8.4f %s  %8.2f %s\n", label, d->relative_error.mean,
+           ousac_interval_text(&d->relative_error, "%.4f", relative), d->psnr_db.mean,
+           ousac_interval_text(&d->psnr_db, "%.2f", psnr));
 }
 
 /* The pair of the evaluation that compares a run with the exact one. */
@@ -44,12 +46,15 @@ void transfer_print(const ousac_transfer *t, const ousac_eval *result) {
     print_row("recalibrated", &t->difference);
     printf("recalibrated at the same ranks on samples 0:%" PRIu64 ": %" PRIu64 " forwards recorded, %.1f s\n",
            t->calibration.count, t->cost.forwards, t->seconds);
-    printf("transferred / recalibrated: %.3f [%.3f, %.3f], threshold %g: ", t->ratio.mean, t->ratio.low,
-           t->ratio.high, t->threshold);
+    char interval[OUSAC_INTERVAL_BYTES];
+    printf("transferred / recalibrated: %.3f %s, threshold %g: ", t->ratio.mean,
+           ousac_interval_text(&t->ratio, "%.3f", interval), t->threshold);
     if (t->verdict == OUSAC_PAIRED_ABOVE)
         printf("recalibrate\n");
     else if (t->verdict == OUSAC_PAIRED_BELOW)
         printf("recalibration is not needed\n");
+    else if (!ousac_interval_known(&t->ratio))
+        printf("undecided; one sample, or samples of one ratio, give no interval\n");
     else if (t->more > 0)
         printf("undecided; about %zu more samples might decide\n", t->more);
     else

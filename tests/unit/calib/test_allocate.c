@@ -80,7 +80,7 @@ static void judge(const instance *p, const size_t *rank, uint64_t *cost, double 
             const size_t m = p->arch.sites[s].m, n = p->arch.sites[s].n;
             const int dense = rank[s] * (m + n) >= m * n;
             if (live)
-                *cost += p->arch.tokens * (dense ? m * n : rank[s] * (m + n));
+                *cost += p->arch.stream[0].tokens * (dense ? m * n : rank[s] * (m + n));
             if (!live || !dense)
                 for (size_t k = live ? rank[s] : 0; k < p->curves[s].count; k++)
                     *error += p->curves[s].weight * p->curves[s].lambda[k];

@@ -9,6 +9,7 @@
 #include "calib/arch.h"
 #include "formats/memory.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,7 @@ static void dit_has_its_sites_groups_and_modules(void **unused) {
     assert_int_equal(arch.site_count, 30);
     assert_int_equal(arch.group_count, 20);
     assert_int_equal(arch.module_count, 10);
-    assert_int_equal(arch.tokens, 16);
+    assert_int_equal(arch.stream[0].tokens, 16);
     assert_int_equal(arch.width, 48);
     assert_int_equal(arch.other_macs, 5 * 6 * 48 * 48);
     for (size_t i = 0; i < 6; i++) {
@@ -47,7 +48,9 @@ static void dit_has_its_sites_groups_and_modules(void **unused) {
     assert_int_equal(arch.modules[6].fixed_macs, 2 * 16 * 16 * 48);
     assert_int_equal(arch.modules[7].fixed_macs, 0);
     assert_int_equal(arch.modules[6].stage_count, 2);
-    assert_int_equal(arch.modules[6].width, 48);
+    assert_int_equal(arch.modules[6].output_count, 1);
+    assert_int_equal(arch.modules[6].output[0].width, 48);
+    assert_int_equal(ousac_arch_output_group(&arch, 6, 0), 13);
     assert_int_equal(ousac_arch_check(&arch, NULL), OUSAC_STATUS_OK);
     assert_true(ousac_arch_find_site(&arch, "blocks.5.attn.q") == SIZE_MAX);
     assert_true(ousac_arch_find_site(&arch, "") == SIZE_MAX);
@@ -80,9 +83,17 @@ static void absurd_sizes_are_refused(void **unused) {
     }
 }
 
+static void add_constant(ousac_arch *arch, ousac_constant constant) {
+    ousac_free(arch->constants);
+    arch->constants = ousac_calloc(1, sizeof constant);
+    assert_non_null(arch->constants);
+    arch->constants[0] = constant;
+    arch->constant_count = 1;
+}
+
 /* One contradiction each, on an otherwise sound architecture. */
 static void contradictions_are_found(void **unused) {
-    enum { CASES = 20 };
+    enum { CASES = 32 };
     (void)unused;
     for (int i = 0; i < CASES; i++) {
         ousac_arch arch;
@@ -142,10 +153,47 @@ static void contradictions_are_found(void **unused) {
             arch.modules[3].site_count = SIZE_MAX;
             break;
         case 17:
-            arch.tokens = 0;
+            arch.stream[0].tokens = 0;
             break;
         case 18:
             arch.other_macs = UINT64_MAX;
+            break;
+        case 19:
+            arch.stream_count = 0;
+            break;
+        case 20:
+            arch.stream_count = OUSAC_STREAMS_MAX + 1;
+            break;
+        case 21:
+            arch.stream[0].name[0] = '\0';
+            break;
+        case 22:
+            arch.groups[3].stream = 1;
+            break;
+        case 23:
+            arch.modules[1].output_count = 0;
+            break;
+        case 24:
+            arch.modules[1].output_count = OUSAC_OUTPUTS_MAX + 1;
+            break;
+        case 25:
+            arch.modules[1].output[0].stream = 1;
+            break;
+        case 26:
+            arch.modules[1].output[0].width = 0;
+            break;
+        case 27: /* two outputs on one stream */
+            arch.modules[1].output_count = 2;
+            arch.modules[1].output[1] = arch.modules[1].output[0];
+            break;
+        case 28:
+            add_constant(&arch, (ousac_constant){"c", 1, 2, 3});
+            break;
+        case 29:
+            add_constant(&arch, (ousac_constant){"c", 0, 0, 3});
+            break;
+        case 30:
+            add_constant(&arch, (ousac_constant){"", 0, 2, 3});
             break;
         default:
             arch.group_count--;
@@ -172,11 +220,56 @@ static void every_failed_allocation_is_reported(void **unused) {
         assert_int_equal(status, OUSAC_STATUS_MEMORY);
         assert_null(arch.sites);
     }
-    assert_int_equal(allowed, 3);
+    assert_int_equal(allowed, 4);
+}
+
+static void kinds_are_names_but_for_the_block(void **unused) {
+    static const struct {
+        const char *a, *b;
+        int same;
+    } cases[] = {{"blocks.0.attn.q", "blocks.11.attn.q", 1},
+                 {"blocks.0.attn.q", "blocks.0.attn.k", 0},
+                 {"blocks.0.attn.q", "single.0.attn.q", 0},
+                 {"blocks.0.ff.net.0", "blocks.1.ff.net.2", 0}, /* the second number is no block's */
+                 {"blocks.0.ff.net.2", "blocks.1.ff.net.2", 1},
+                 {"blocks.0.attn", "blocks.0.attn.q", 0},
+                 {"blocks.0.attn.q", "blocks.0", 0},
+                 {"blocks.3", "blocks.4", 1},
+                 {"blocks.3", "blocks.a", 0},
+                 {"x_embedder", "x_embedder", 1},
+                 {"site1", "site2", 0}};
+    (void)unused;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (ousac_arch_same_kind(cases[i].a, cases[i].b) != cases[i].same ||
+            ousac_arch_same_kind(cases[i].b, cases[i].a) != cases[i].same)
+            fail_msg("%s and %s", cases[i].a, cases[i].b);
+    }
+}
+
+/* Seven groups of one kind and three of another, cut each by itself. */
+static void regions_are_cut_by_kind(void **unused) {
+    enum { GROUPS = 10 };
+    static const size_t expected[GROUPS] = {0, 0, 0, 0, 1, 1, 1, 0, 0, 1};
+    ousac_arch arch = {.group_count = GROUPS};
+    size_t kind[GROUPS], region[GROUPS];
+    (void)unused;
+    arch.groups = ousac_calloc(GROUPS, sizeof *arch.groups);
+    assert_non_null(arch.groups);
+    for (size_t g = 0; g < GROUPS; g++)
+        (void)snprintf(arch.groups[g].name, sizeof arch.groups[g].name, "%s.%zu.qkv",
+                       g < 7 ? "double" : "single", g < 7 ? g : g - 7);
+    assert_int_equal(ousac_arch_kinds(&arch, 2, kind, region), 2);
+    for (size_t g = 0; g < GROUPS; g++) {
+        assert_int_equal(kind[g], g >= 7);
+        assert_int_equal(region[g], expected[g]);
+    }
+    ousac_free(arch.groups);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kinds_are_names_but_for_the_block),
+        cmocka_unit_test(regions_are_cut_by_kind),
         cmocka_unit_test(dit_has_its_sites_groups_and_modules),
         cmocka_unit_test(absurd_sizes_are_refused),
         cmocka_unit_test(contradictions_are_found),

@@ -21,11 +21,32 @@ static void a_common_factor_has_no_spread(void **unused) {
     /* Samples of very different difficulty, each of which the one run does 1.5 times worse than the other. */
     for (size_t i = 0; i < 12; i++) {
         under[i] = exp(3 * calib_normal(&state));
-        over[i] = 2.25 * under[i];
+        over[i] = 2.25 * under[i] * (1 + 1e-6 * calib_normal(&state));
     }
     assert_int_equal(ousac_paired_ratio(over, under, 12, 1, &ratio, NULL), OUSAC_STATUS_OK);
-    assert_true(fabs(ratio.mean - 1.5) < 1e-12 && fabs(ratio.low - 1.5) < 1e-12 &&
-                fabs(ratio.high - 1.5) < 1e-12);
+    assert_true(fabs(ratio.mean - 1.5) < 1e-5 && fabs(ratio.low - 1.5) < 1e-5 &&
+                fabs(ratio.high - 1.5) < 1e-5);
+    assert_true(ratio.low < ratio.mean && ratio.mean < ratio.high);
+}
+
+/* One pair, or pairs of one ratio, decide nothing, on whichever side of the threshold they lie. */
+static void pairs_without_an_interval_leave_it_undecided(void **unused) {
+    double over[12], under[12];
+    uint64_t state = 3;
+    ousac_interval ratio;
+    (void)unused;
+    for (size_t i = 0; i < 12; i++) {
+        under[i] = exp(3 * calib_normal(&state));
+        over[i] = 2.25 * under[i];
+    }
+    for (size_t count = 1; count <= 12; count += 11) {
+        assert_int_equal(ousac_paired_ratio(over, under, count, 1, &ratio, NULL), OUSAC_STATUS_OK);
+        assert_true(fabs(ratio.mean - 1.5) < 1e-12 && !ousac_interval_known(&ratio));
+        for (double threshold = 1.1; threshold < 2; threshold += 0.8) {
+            assert_int_equal(ousac_paired_decide(&ratio, threshold), OUSAC_PAIRED_UNDECIDED);
+            assert_int_equal(ousac_paired_more(&ratio, threshold, count), 0);
+        }
+    }
 }
 
 /* Two pairs, the first at ratio^2 4, the second at 1, equal denominators: a resample of two has the first 0,
@@ -127,6 +148,7 @@ static void bad_pairs_are_refused(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_common_factor_has_no_spread),
+        cmocka_unit_test(pairs_without_an_interval_leave_it_undecided),
         cmocka_unit_test(few_pairs_have_known_intervals),
         cmocka_unit_test(the_interval_is_as_wide_as_the_delta_method_says),
         cmocka_unit_test(seed_and_values_decide_the_interval),

@@ -13,14 +13,34 @@
 #include <math.h>
 #include <string.h>
 
-static void one_value_is_its_own_interval(void **unused) {
-    const double value = 2.25;
+/* A width of zero would be read as certainty. */
+static void one_value_or_equal_ones_have_no_interval(void **unused) {
+    const double values[] = {2.25, 2.25, 2.25, 2.25}, zeros[3] = {0};
+    const double third[] = {1.0 / 3, 1.0 / 3, 1.0 / 3}; /* whose mean is rounded */
+    char text[OUSAC_INTERVAL_BYTES];
     ousac_interval interval;
     (void)unused;
-    assert_int_equal(ousac_stats_mean(&value, 1, 1, &interval, NULL), OUSAC_STATUS_OK);
-    assert_true(interval.mean == 2.25 && interval.low == 2.25 && interval.high == 2.25);
-    assert_int_equal(ousac_stats_root_mean(&value, 1, 1, &interval, NULL), OUSAC_STATUS_OK);
-    assert_true(interval.mean == 1.5 && interval.low == 1.5 && interval.high == 1.5);
+    for (size_t count = 1; count <= 4; count++) {
+        assert_int_equal(ousac_stats_mean(values, count, 1, &interval, NULL), OUSAC_STATUS_OK);
+        assert_true(interval.mean == 2.25 && isnan(interval.low) && isnan(interval.high));
+        assert_int_equal(ousac_interval_known(&interval), 0);
+        assert_int_equal(ousac_stats_root_mean(values, count, 1, &interval, NULL), OUSAC_STATUS_OK);
+        assert_true(interval.mean == 1.5 && isnan(interval.low) && isnan(interval.high));
+    }
+    assert_int_equal(ousac_stats_mean(third, 3, 1, &interval, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_interval_known(&interval), 0);
+    assert_int_equal(ousac_stats_root_mean(zeros, 3, 1, &interval, NULL), OUSAC_STATUS_OK);
+    assert_true(interval.mean == 0 && !ousac_interval_known(&interval));
+    assert_string_equal(ousac_interval_text(&interval, "%.4f", text), "[no interval]");
+}
+
+static void intervals_are_written_as_asked(void **unused) {
+    const ousac_interval interval = {0.5, 0.25, 1.0 / 3}, huge = {1e300, -1e300, 1e300};
+    char text[OUSAC_INTERVAL_BYTES];
+    (void)unused;
+    assert_string_equal(ousac_interval_text(&interval, "%.4f", text), "[0.2500, 0.3333]");
+    assert_string_equal(ousac_interval_text(&interval, "%.2g", text), "[0.25, 0.33]");
+    assert_true(strlen(ousac_interval_text(&huge, "%.4f", text)) < OUSAC_INTERVAL_BYTES);
 }
 
 static void seed_and_values_decide_the_interval(void **unused) {
@@ -96,7 +116,8 @@ static void bad_values_are_refused(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_value_is_its_own_interval),
+        cmocka_unit_test(one_value_or_equal_ones_have_no_interval),
+        cmocka_unit_test(intervals_are_written_as_asked),
         cmocka_unit_test(seed_and_values_decide_the_interval),
         cmocka_unit_test(small_samples_have_known_intervals),
         cmocka_unit_test(intervals_cover_the_truth_about_as_often_as_they_say),

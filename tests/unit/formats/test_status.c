@@ -1,6 +1,7 @@
 /* The error object always holds one printable line; the allocation hook checks sizes and fails on demand. */
 #include "formats/memory.h"
 #include "formats/status.h"
+#include "formats/utf8.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -56,6 +57,14 @@ static void hostile_text_stays_one_line(void **state) {
     assert_string_equal(error.message, "a?b?c?[31md?e");
     (void)ousac_error_prefix(&error, "p\nq");
     assert_string_equal(error.message, "p?q: a?b?c?[31md?e");
+    /* CSI as one character of C1 and as a lone byte, a right-to-left override, a line separator; an umlaut stays */
+    (void)OUSAC_FAIL(&error, OUSAC_STATUS_FORMAT, "%s",
+                     "a\xc2\x9b"
+                     "2Jb\x9b"
+                     "2Jc\xe2\x80\xae"
+                     "d\xe2\x80\xa8"
+                     "e\xc3\xbc\xc3");
+    assert_string_equal(error.message, "a?2Jb?2Jc?d?e\xc3\xbc?");
 }
 
 static void long_messages_are_cut(void **state) {
@@ -66,6 +75,50 @@ static void long_messages_are_cut(void **state) {
     text[sizeof text - 1] = '\0';
     (void)OUSAC_FAIL(&error, OUSAC_STATUS_IO, "%s", text);
     assert_int_equal(strlen(error.message), OUSAC_ERROR_MESSAGE_BYTES - 1);
+}
+
+/* However long a path is, what is wrong with it and both of its ends are there. */
+static void long_names_never_hide_the_reason(void **state) {
+    ousac_error error = {0};
+    char path[4000];
+    (void)state;
+    for (size_t length = 3; length < sizeof path; length += 37) {
+        memset(path, 'd', length);
+        path[0] = '/';
+        path[length - 1] = 'f';
+        path[length] = '\0';
+        (void)OUSAC_FAIL(&error, OUSAC_STATUS_MISMATCH, "%s is of model %s, and %s is another: the reason",
+                         path, "0123456789ab", path);
+        assert_true(strlen(error.message) < OUSAC_ERROR_MESSAGE_BYTES);
+        assert_true(strncmp(error.message, "/d", 2) == 0);
+        assert_non_null(strstr(error.message, "f is of model 0123456789ab, and /d"));
+        assert_non_null(strstr(error.message, "f is another: the reason"));
+        (void)ousac_error_prefix(&error, "%s", path);
+        assert_non_null(strstr(error.message, "is another: the reason"));
+    }
+    /* cut between characters */
+    for (size_t length = 400; length < 1200; length++) {
+        char text[1300];
+        size_t used = 0;
+        while (used < length) {
+            memcpy(text + used, "\xc3\xbc", 2);
+            used += 2;
+        }
+        text[used] = '\0';
+        (void)OUSAC_FAIL(&error, OUSAC_STATUS_IO, "%s: no", text);
+        assert_true(ousac_utf8_valid(error.message, strlen(error.message)));
+    }
+}
+
+static void repaired_text_is_utf8(void **state) {
+    char target[64];
+    (void)state;
+    assert_int_equal(ousac_utf8_repair("a\xff\xc3\xbc\n\xe2\x82", 7, target, sizeof target), 13);
+    assert_string_equal(target, "a\xef\xbf\xbd\xc3\xbc\n\xef\xbf\xbd\xef\xbf\xbd");
+    assert_int_equal(ousac_utf8_repair("a\xff", 2, target, 4), 1); /* no room for all of it */
+    assert_string_equal(target, "a");
+    assert_int_equal(ousac_utf8_show("\xc3\xbc", 2, target, 2), 0);
+    assert_string_equal(target, "");
 }
 
 static void prefix_names_the_file_and_keeps_the_message(void **state) {
@@ -174,6 +227,8 @@ int main(void) {
         cmocka_unit_test(error_may_be_dropped),
         cmocka_unit_test(hostile_text_stays_one_line),
         cmocka_unit_test(long_messages_are_cut),
+        cmocka_unit_test(long_names_never_hide_the_reason),
+        cmocka_unit_test(repaired_text_is_utf8),
         cmocka_unit_test(prefix_names_the_file_and_keeps_the_message),
         cmocka_unit_test(blocks_are_aligned_and_zeroed),
         cmocka_unit_test(overflowing_sizes_give_null),

@@ -269,7 +269,7 @@ static void full_rank_reproduces_the_exact_step_and_every_site_matters(void **st
     ousac_gate effective;
     assert_true(x && exact && eps);
     must(model->family->workspace_create(model, 1, &workspace, &error), &error);
-    must(model->family->draw_inputs(model, workspace, SEED, 0, 1, &error), &error);
+    must(model->family->set_inputs(model, workspace, SEED, 0, 1, &error), &error);
 
     /* exact states and outputs, one branch, DDIM */
     must(ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = 1}, &error), &error);

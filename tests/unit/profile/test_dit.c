@@ -56,7 +56,7 @@ static double engine_error(const ousac_model *model, naive_dit *net, size_t coun
     assert_true(x && out && expected);
     must(ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = count}, &error), &error);
     must(model->family->workspace_create(model, count, &workspace, &error), &error);
-    must(model->family->draw_inputs(model, workspace, 5, 40, count, &error), &error);
+    must(model->family->set_inputs(model, workspace, 5, 40, count, &error), &error);
     ousac_model_draw_noise(model, 5, 40, count, x);
     for (size_t t = 0; t < sizeof timesteps / sizeof *timesteps; t++)
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
@@ -199,7 +199,7 @@ static void missing_heads_is_an_error(void **state) {
     assert_int_equal(remove(file), 0);
     scratch_join(file, path, "model.safetensors");
     assert_int_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT);
-    assert_non_null(strstr(error.message, "--heads"));
+    assert_non_null(strstr(error.message, "`heads`"));
     ousac_model_options wrong = {.heads = 5};
     assert_int_equal(ousac_model_load(&model, file, &wrong, ousac_backend_cpu(), &error),
                      OUSAC_STATUS_FORMAT);

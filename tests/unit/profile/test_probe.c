@@ -142,7 +142,7 @@ static void energies_and_influences_are_what_they_say(void **state) {
         const ousac_executor_options plain = {.batch = 1};
         const ousac_executor_options keeping = {.calibration = calibration, .batch = 1, .keep = 1};
         must(model->family->workspace_create(model, 1, &b.workspace, &error), &error);
-        must(model->family->draw_inputs(model, b.workspace, SEED, sample, 1, &error), &error);
+        must(model->family->set_inputs(model, b.workspace, SEED, sample, 1, &error), &error);
         must(ousac_executor_create(&b.plain, model, &plain, &error), &error);
         ousac_philox_normals(SEED, OUSAC_STREAM_NOISE, sample, SIZE, noise);
         for (size_t i = 0; i < SIZE; i++)
@@ -209,6 +209,77 @@ static void energies_and_influences_are_what_they_say(void **state) {
     ousac_probe_free(probe);
 }
 
+/* `modes`: of each step c (conditional), u (unconditional) or g (guided). */
+static void probe_modes(const char *modes, const ousac_model *of, size_t stride, ousac_probe **probe) {
+    ousac_step own[STEPS];
+    ousac_error error = {0};
+    for (size_t k = 0; k < STEPS; k++) {
+        const ousac_mode mode = modes[k] == 'c'   ? OUSAC_MODE_COND
+                                : modes[k] == 'u' ? OUSAC_MODE_UNCOND
+                                                  : OUSAC_MODE_CFG;
+        own[k] = (ousac_step){steps[k].timestep, mode, modes[k] == 'g' ? 3 : 1, FULL};
+    }
+    const ousac_schedule of_modes = {.name = "modes", .step_count = STEPS, .steps = own};
+    const ousac_probe_options options = {.model = of,
+                                         .schedule = &of_modes,
+                                         .calibration = of == model ? calibration : NULL,
+                                         .seed = SEED,
+                                         .count = SAMPLES,
+                                         .micro_batch = 2,
+                                         .threads = 2,
+                                         .horizon = HORIZON,
+                                         .stride = stride};
+    must(ousac_probe_create(probe, &options, &error), &error);
+}
+
+/* Whichever branch a step session, and wherever its first cached evaluation falls, the influence is measured: at the
+ * step itself with stride 1, at some step with any stride. */
+static void every_branch_that_a_step_runs_is_seen(void **state) {
+    static const char *const modes[] = {"uuuuuu", "cccccc", "uuuggu", "ucucuc", "cuuuuu"};
+    (void)state;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        for (size_t stride = 1; stride <= STEPS; stride++) {
+            ousac_probe *probe = NULL;
+            probe_modes(modes[i], model, stride, &probe);
+            for (size_t k = 0; k < STEPS; k++)
+                assert_true(probe->influence[k] > 0);
+            for (int b = 0; b < 2; b++)
+                for (size_t j = 1; j < probe->evaluations[b]; j++)
+                    assert_true(probe->energy[b][j * HORIZON + 1] > 0);
+            ousac_probe_free(probe);
+        }
+}
+
+/* The conditional branch's first evaluation, at step 3, has no age: the other's error is what moves the end. */
+static void a_first_evaluation_leaves_the_probe_to_the_other_branch(void **state) {
+    ousac_probe *probe = NULL;
+    (void)state;
+    probe_modes("uuuguu", model, 1, &probe);
+    /* not interpolated: a step between two measured ones lies on the line of their logarithms */
+    assert_true(fabs(probe->influence[3] / sqrt(probe->influence[2] * probe->influence[4]) - 1) > 1e-9);
+    ousac_probe_free(probe);
+}
+
+/* A model whose last layer is zero, as training begins with, predicts 0 whatever it is given. */
+static void a_model_that_predicts_nothing_gives_zeros(void **state) {
+    char file[SCRATCH_PATH_BYTES], zeroed[SCRATCH_PATH_BYTES];
+    ousac_model *zero = NULL;
+    ousac_probe *probe = NULL;
+    ousac_error error = {0};
+    (void)state;
+    random_dit_options options = random_dit_defaults();
+    options.zero_final = 1;
+    must(random_dit_write(scratch_path(&directory, "zero", zeroed), &options, &error), &error);
+    must(ousac_model_load(&zero, scratch_path(&directory, "zero/model.safetensors", file), NULL,
+                          ousac_backend_cpu(), &error),
+         &error);
+    probe_modes("ggcggc", zero, 2, &probe);
+    for (size_t k = 0; k < STEPS; k++)
+        assert_true(probe->influence[k] == 0);
+    ousac_probe_free(probe);
+    ousac_model_free(zero);
+}
+
 static void threads_do_not_change_a_bit(void **state) {
     ousac_probe *one = NULL, *three = NULL;
     ousac_error error = {0};
@@ -257,6 +328,9 @@ static void bad_probes_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(energies_and_influences_are_what_they_say),
+        cmocka_unit_test(every_branch_that_a_step_runs_is_seen),
+        cmocka_unit_test(a_first_evaluation_leaves_the_probe_to_the_other_branch),
+        cmocka_unit_test(a_model_that_predicts_nothing_gives_zeros),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(bad_probes_are_refused),
     };

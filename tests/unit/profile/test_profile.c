@@ -742,7 +742,7 @@ static void refuse_arch(const char *good, const char *from, const char *to, cons
     char *bad = ousac_calloc(strlen(good) + strlen(to) + 1, 1);
     assert_non_null(bad);
     (void)sprintf(bad, "%.*s%s%s", (int)(at - good), good, to, at + strlen(from));
-    must_fail(ousac_arch_parse(&arch, bad, "here", &error), OUSAC_STATUS_FORMAT, &error, why);
+    must_fail(ousac_arch_parse(&arch, bad, 2, "here", &error), OUSAC_STATUS_FORMAT, &error, why);
     must_fail(error.status, OUSAC_STATUS_FORMAT, &error, "here");
     assert_null(arch.sites);
     ousac_free(bad);
@@ -758,7 +758,7 @@ static void the_text_of_an_architecture_is_checked(void **state) {
     arch.other_macs = (uint64_t)1 << 60; /* needs more than a double */
     arch.other_macs++;
     must_succeed(ousac_arch_print(&arch, &text, &error), &error);
-    must_succeed(ousac_arch_parse(&back, text, "here", &error), &error);
+    must_succeed(ousac_arch_parse(&back, text, 2, "here", &error), &error);
     assert_false(ousac_arch_difference(&arch, &back, difference));
     assert_true(back.other_macs == arch.other_macs);
     back.modules[1].fixed_macs++;
@@ -771,6 +771,16 @@ static void the_text_of_an_architecture_is_checked(void **state) {
     refuse_arch(text, "\"tokens\":4", "\"tokens\":4.5", "here");
     refuse_arch(text, "\"tokens\":4", "\"tokens\":\"4\"", "tokens");
     refuse_arch(text, "\"tokens\":4", "\"tokens\":99999999999", "tokens");
+    refuse_arch(text, "\"streams\":[{\"name\":\"image\",\"tokens\":4}],", "", "no \"streams\"");
+    refuse_arch(text, "\"streams\":[", "\"tokens\":4,\"streams\":[", "unknown key \"tokens\"");
+    refuse_arch(text, "\"streams\":[{\"name\":\"image\",\"tokens\":4}]", "\"streams\":[]", "stream");
+    refuse_arch(text, "{\"name\":\"image\",\"tokens\":4}",
+                "{\"name\":\"image\",\"tokens\":4},{\"name\":\"image\",\"tokens\":4}", "two streams");
+    refuse_arch(text, "\"stream\":0,\"side\"", "\"stream\":1,\"side\"", "stream");
+    refuse_arch(text, "\"outputs\":[{\"stream\":0,\"width\":8}]", "\"outputs\":[]", "outputs");
+    refuse_arch(text, "\"outputs\":[{\"stream\":0,\"width\":8}]", "\"width\":8", "unknown key \"width\"");
+    refuse_arch(text, "\"constants\":[]", "\"constants\":[{\"name\":\"c\",\"stream\":1,\"m\":1,\"n\":1}]",
+                "constant group");
     refuse_arch(text, "\"m\":8", "\"m\":0", "site 0");
     refuse_arch(text, "\"name\":\"blocks.0.attn.k\"", "\"name\":\"blocks.0.attn.q\"", "two sites");
     refuse_arch(text, "\"name\":\"blocks.0.attn.k\"", "\"name\":\"blocks/0\"", "slash");

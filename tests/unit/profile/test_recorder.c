@@ -142,7 +142,7 @@ static int effective(const sums *s) {
 
 static void on_begin(void *self, size_t step, int branch) {
     sums *s = self;
-    const size_t tokens = model->arch.tokens;
+    const size_t tokens = model->arch.stream[0].tokens;
     uint32_t deck[TOKENS_MAX];
     s->step = step;
     s->branch = branch;
@@ -169,7 +169,7 @@ static double energy(const sums *s, const double *a, const double *b, size_t row
     for (size_t i = 0; i < rows * columns; i++)
         if (s->seen[s->branch][i / columns])
             sum += (a[i] - (b ? b[i] : 0)) * (a[i] - (b ? b[i] : 0));
-    return sum * (double)model->arch.tokens / (double)s->tokens_used;
+    return sum * (double)model->arch.stream[0].tokens / (double)s->tokens_used;
 }
 
 static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, const double *x, double *y) {
@@ -189,7 +189,7 @@ static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, co
             const double *now = input ? x : y, *then = input ? s->x[b][site] : s->y[b][site];
             double *moment = s->moment[s->step * 2 / STEPS][where->group];
             double w = s->weight[(s->step * 2 + (size_t)b) * model->arch.group_count + where->group] *
-                       (double)model->arch.tokens / (double)s->tokens_used;
+                       (double)model->arch.stream[0].tokens / (double)s->tokens_used;
             for (size_t row = 0; row < rows; row++)
                 for (size_t i = 0; i < group->dim && s->seen[b][row]; i++)
                     for (size_t j = 0; j < group->dim; j++)
@@ -239,7 +239,7 @@ static void sums_match_naive(size_t tokens_used) {
     ousac_profile *profile = record(tokens_used, 2, weight, 0, 3, 2);
     sums *s = calloc(1, sizeof *s);
     assert_non_null(s);
-    assert_true(model->arch.tokens <= TOKENS_MAX);
+    assert_true(model->arch.stream[0].tokens <= TOKENS_MAX);
     s->tokens_used = tokens_used;
     assert_int_equal(ousac_model_sample_size(model), sizeof x / sizeof *x);
     s->weight = weight;
@@ -290,7 +290,7 @@ static void sums_match_naive(size_t tokens_used) {
 
 static void sums_match_naive_trajectory(void **state) {
     (void)state;
-    sums_match_naive(model->arch.tokens);
+    sums_match_naive(model->arch.stream[0].tokens);
     sums_match_naive(5);
 }
 
@@ -446,10 +446,10 @@ static void four_shards_add_up_to_the_single_run(void **state) {
     (void)state;
     ousac_error error = {0};
     with_magnitudes = 1;
-    ousac_profile *whole = record(model->arch.tokens, 1, NULL, 0, SAMPLES, 1);
-    ousac_profile *merged = new_profile(model->arch.tokens, 1, NULL);
+    ousac_profile *whole = record(model->arch.stream[0].tokens, 1, NULL, 0, SAMPLES, 1);
+    ousac_profile *merged = new_profile(model->arch.stream[0].tokens, 1, NULL);
     for (int shard = 3; shard >= 0; shard--) { /* in any order */
-        ousac_profile *part = record(model->arch.tokens, 1, NULL, (uint64_t)shard * 2, 2, 1);
+        ousac_profile *part = record(model->arch.stream[0].tokens, 1, NULL, (uint64_t)shard * 2, 2, 1);
         must(ousac_profile_merge(merged, part, &error), &error);
         ousac_profile_free(part);
     }
@@ -457,7 +457,7 @@ static void four_shards_add_up_to_the_single_run(void **state) {
     assert_int_equal(ousac_profile_samples(merged), SAMPLES);
     assert_true(worst_difference(whole, merged) <= 1e-10);
     assert_true(worst_difference(whole, whole) == 0);
-    ousac_profile *part = record(model->arch.tokens, 1, NULL, 2, 2, 1);
+    ousac_profile *part = record(model->arch.stream[0].tokens, 1, NULL, 2, 2, 1);
     assert_int_equal(ousac_profile_merge(merged, part, &error), OUSAC_STATUS_MISMATCH);
     with_magnitudes = 0;
     ousac_profile_free(part);
@@ -481,11 +481,11 @@ static void moments_do_not_depend_on_what_waits_together(void **state) {
         weight[i] = i % 11 == 5 ? 0 : pow(10, (double)(i % 7) - 3);
     schedule.steps = many;
     schedule.step_count = LONG;
-    const size_t rows = 2 * model->arch.tokens;
-    assert_int_equal(ousac_recorder_waiting(&schedule, 2, model->arch.tokens), 512);
+    const size_t rows = 2 * model->arch.stream[0].tokens;
+    assert_int_equal(ousac_recorder_waiting(&schedule, 2, model->arch.stream[0].tokens), 512);
     assert_true((LONG - 2) * rows > 512);
-    ousac_profile *together = record(model->arch.tokens, 1, weight, 0, 3, 1),
-                  *apart = record(model->arch.tokens, LONG, weight, 0, 3, 1);
+    ousac_profile *together = record(model->arch.stream[0].tokens, 1, weight, 0, 3, 1),
+                  *apart = record(model->arch.stream[0].tokens, LONG, weight, 0, 3, 1);
     for (size_t g = 0; g < model->arch.group_count; g++) {
         const size_t size = ousac_profile_moment_size(&model->arch.groups[g]);
         double *sum = malloc(size * sizeof *sum), largest = 0, worst = 0;
@@ -520,8 +520,8 @@ static void threads_do_not_change_a_bit(void **state) {
 /* Half the tokens, scaled by the inverse rate, estimate the whole: traces agree within sampling error. */
 static void sampled_tokens_estimate_the_whole(void **state) {
     (void)state;
-    ousac_profile *all = record(model->arch.tokens, 1, NULL, 0, SAMPLES, 1);
-    ousac_profile *half = record(model->arch.tokens / 2, 1, NULL, 0, SAMPLES, 1);
+    ousac_profile *all = record(model->arch.stream[0].tokens, 1, NULL, 0, SAMPLES, 1);
+    ousac_profile *half = record(model->arch.stream[0].tokens / 2, 1, NULL, 0, SAMPLES, 1);
     double ratio_sum = 0;
     for (size_t g = 0; g < model->arch.group_count; g++) {
         double trace[2] = {0, 0};
@@ -574,7 +574,7 @@ static void scalars_and_moments_see_the_same_tokens(void **state) {
 static void non_finite_activations_name_site_step_and_branch(void **state) {
     (void)state;
     ousac_error error = {0};
-    ousac_profile *profile = new_profile(model->arch.tokens, 1, NULL);
+    ousac_profile *profile = new_profile(model->arch.stream[0].tokens, 1, NULL);
     size_t site = ousac_arch_find_site(&model->arch, "blocks.1.mlp.fc1");
     float *w =
         ((ousac_dit *)model->state)->weights + (model->weight[site] - ((ousac_dit *)model->state)->weights);

@@ -202,7 +202,7 @@ static void forwards_are_finite_and_well_scaled(const char *preset, size_t depth
     must_succeed(ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = 1}, &error),
                  &error);
     must_succeed(model->family->workspace_create(model, 1, &workspace, &error), &error);
-    must_succeed(model->family->draw_inputs(model, workspace, 5, 0, 1, &error), &error);
+    must_succeed(model->family->set_inputs(model, workspace, 5, 0, 1, &error), &error);
     ousac_model_draw_noise(model, 5, 0, 1, x);
     for (size_t t = 0; t < 3; t++)
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {

@@ -1,0 +1,142 @@
+/* Calibration as a library: what `ousac profile`, `allocate`, `pack`, `eval` and `sample` do, without a terminal.
+ *
+ *     #include <ousac/ousac.h>          cc program.c $(pkg-config --cflags --libs ousac)
+ *
+ * A context holds a loaded model and how it is run. Its functions read and write the same files as the program, by the
+ * same code, and may be mixed with it. Structures that a caller fills begin with their size, set by the matching
+ * _init function together with the defaults, so that a program built for an older header goes on working with a newer
+ * library.
+ *
+ * Errors: every fallible function returns a status and, where an error object is given, one line that says what was
+ * wrong; fields are named in backticks. Outputs appear complete or not at all.
+ * Threads: a context is used by one thread at a time, but for ousac_context_interrupt; several contexts may be open.
+ * Stable: this header, <ousac/status.h>, <ousac/version.h> and <ousac/oca.h>, within a minor version (see version.h).
+ * Nothing else of the library can be linked.
+ */
+#ifndef OUSAC_OUSAC_H
+#define OUSAC_OUSAC_H
+
+#include <ousac/status.h>
+#include <ousac/version.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ousac_context ousac_context;
+
+typedef struct ousac_context_options {
+    size_t size;        /* of this structure: by ousac_context_options_init */
+    const char *model;  /* checkpoint; required */
+    const char *config; /* its config.json; NULL: beside the checkpoint */
+    const char *device; /* "cpu", "cuda", "cuda:N", "auto"; NULL: cpu */
+    size_t heads;       /* attention heads where the config lacks them; 0: from the config */
+    int bf16;           /* 1: the linears in bfloat16 */
+    uint64_t seed;      /* of noise and conditioning */
+    size_t micro_batch; /* samples computed together; part of a profile's identity */
+    size_t threads;     /* 0: the processors that the process may use */
+    /* Told of progress and notes, from any thread; NULL for nobody. `label` names the work under way. */
+    void *self;
+    void (*progress)(void *self, const char *label, uint64_t done, uint64_t total);
+    void (*note)(void *self, const char *line);
+} ousac_context_options;
+
+void ousac_context_options_init(ousac_context_options *options);
+
+/* Loads the model. Texts of `options` are not kept, `self` is. Errors: USAGE for a structure of another size or without
+ * a model; IO, FORMAT, UNSUPPORTED, MEMORY. Close with ousac_context_close. */
+ousac_status ousac_context_open(ousac_context **context, const ousac_context_options *options,
+                                ousac_error *error);
+void ousac_context_close(ousac_context *context); /* NULL is fine */
+
+/* Asks the work under way in the context to end with INTERRUPTED; from another thread or a signal handler. Work that is
+ * begun later is interrupted too. */
+void ousac_context_interrupt(ousac_context *context);
+
+/* Numbers of one sample: channels, height and width. */
+void ousac_context_sample_shape(const ousac_context *context, size_t shape[3]);
+
+/* --- profile: the deltas that a schedule's cache makes --- */
+
+typedef struct ousac_context_profile_options {
+    size_t size;
+    uint64_t first, count; /* samples; first a multiple of the micro-batch */
+    uint64_t pilot;        /* samples 0:pilot find the step weights; 0: every step weighs the same */
+    size_t tokens;         /* of a sample that are recorded; 0: at most 64 */
+} ousac_context_profile_options;
+void ousac_context_profile_options_init(ousac_context_profile_options *options);
+
+/* Runs the model exactly under the schedule (a file) and writes the profile (.oca) to `output`. */
+ousac_status ousac_context_profile(ousac_context *context, const char *schedule,
+                                   const ousac_context_profile_options *options, const char *output,
+                                   ousac_error *error);
+
+/* --- allocate: ranks under a budget --- */
+
+typedef struct ousac_context_plan_options {
+    size_t size;
+    double budget_step;  /* MACs of a cached evaluation over a full one; NAN where budget_total is given */
+    double budget_total; /* MACs of the trajectory over constant guidance uncached; NAN: by budget_step */
+    int forecast;        /* 0: never, 1: always, 2: where better end to end */
+    int compare;         /* 1: uniform ranks and the knapsack, compared end to end; 0: uniform ranks */
+} ousac_context_plan_options;
+void ousac_context_plan_options_init(ousac_context_plan_options *options);
+
+/* Writes the plan (.oca). The context's seed and micro-batch give way to the profile's. */
+ousac_status ousac_context_plan(ousac_context *context, const char *profile,
+                                const ousac_context_plan_options *options, const char *output,
+                                ousac_error *error);
+
+/* --- pack: the bundle that ships --- */
+
+/* Writes factors, plan, schedule and provenance as one verified file (.oca). */
+ousac_status ousac_context_pack(ousac_context *context, const char *profile, const char *plan,
+                                const char *output, ousac_error *error);
+
+/* --- evaluate: what the bundle is worth --- */
+
+typedef struct ousac_context_evaluate_options {
+    size_t size;
+    uint64_t first, count; /* held-out samples; first a multiple of the micro-batch */
+    const char *
+        reference; /* schedule of the uncached reference; NULL: constant guidance at the schedule's own steps */
+    int force;     /* 1: samples that made the bundle are allowed */
+} ousac_context_evaluate_options;
+void ousac_context_evaluate_options_init(ousac_context_evaluate_options *options);
+
+/* Relative error of final samples: mean over samples with a 95 % bootstrap interval (NAN where it has none). */
+typedef struct ousac_context_error {
+    double mean, low, high;
+} ousac_context_error;
+
+typedef struct ousac_context_evaluation {
+    size_t size;
+    int held_out;                          /* 1: known to be disjoint from the samples that made the bundle */
+    ousac_context_error calibrated, reuse; /* against the exact run of the bundle's schedule */
+    ousac_context_error against_reference; /* calibrated against the reference */
+    double macs_share;                     /* of the calibrated run, over the reference's */
+    double calibrated_s, exact_s, reference_s; /* wall time of the runs */
+} ousac_context_evaluation;
+void ousac_context_evaluation_init(ousac_context_evaluation *result);
+
+/* Runs the samples exactly, calibrated, with plain reuse, and as the reference. USAGE for samples that made the bundle,
+ * MISMATCH for a bundle of another model. The seed is the bundle's. */
+ousac_status ousac_context_evaluate(ousac_context *context, const char *bundle,
+                                    const ousac_context_evaluate_options *options,
+                                    ousac_context_evaluation *result, ousac_error *error);
+
+/* --- sample --- */
+
+/* Final samples [first, first + count) as float32 (count, channels, height, width) into `samples`, which has room for
+ * that many values: under `schedule` exactly, or, where a bundle is given, calibrated by it under its own schedule
+ * (`schedule` NULL). */
+ousac_status ousac_context_sample(ousac_context *context, const char *schedule, const char *bundle,
+                                  uint64_t first, uint64_t count, float *samples, ousac_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

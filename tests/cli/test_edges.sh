@@ -1,0 +1,197 @@
+#!/usr/bin/env bash
+# Schedules, budgets, models and machines at the edge of what is possible: each either works or says at once why not.
+#
+#   OUSAC=build/ousac BUILD=build bash tests/cli/test_edges.sh
+set -u
+. "$(dirname "$0")/pipeline.bash"
+BUILD=${BUILD:-build}
+MAKE_DIT=$BUILD/tests/tools/make_dit
+TINY=$WORK/dit/model.safetensors
+
+check "a tiny model" "$MAKE_DIT" "$WORK/dit"
+
+# The same with its last layer zero, as training begins with.
+mkdir "$WORK/zero"
+cp "$WORK/dit/config.json" "$WORK/zero"
+check "a model that predicts nothing" "$PYTHON" - "$TINY" "$WORK/zero/model.safetensors" <<'EOF'
+import json, struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+at = 8 + struct.unpack("<Q", data[:8])[0]
+for name, tensor in json.loads(data[8:at]).items():
+    if name.startswith("final_layer.linear"):
+        begin, end = tensor["data_offsets"]
+        data[at + begin:at + end] = bytes(end - begin)
+open(sys.argv[2], "wb").write(data)
+EOF
+
+# modes FILE MODE...: a schedule of these modes whose gates are open.
+modes() {
+    "$PYTHON" - "$@" <<'EOF'
+import json, sys
+modes = sys.argv[2:]
+steps = [{"timestep": 999 - round(k * 999 / max(1, len(modes) - 1)), "mode": mode, "gate": "auto"} for k, mode in enumerate(modes)]
+for step in steps:
+    if step["mode"] == "cfg":
+        step["scale"] = 3
+json.dump({"format": "ousac-schedule", "version": 1, "name": "modes", "solver": "ddim", "step_count": len(steps), "steps": steps},
+          open(sys.argv[1], "w"))
+EOF
+}
+
+# --- placement: whichever branch a step runs, and where there is nothing to place by ---
+modes "$WORK/uncond.json" uncond uncond uncond uncond uncond uncond
+modes "$WORK/mixed.json" uncond cond cfg uncond cond cfg
+modes "$WORK/one.json" cond
+place=(place --samples 4 --evaluations 4 --json)
+for schedule in uncond mixed; do
+    ousac "placement under $schedule steps" 0 "" "${place[@]}" -m "$TINY" -s "$WORK/$schedule.json" -o "$WORK/placed.json"
+    keep
+    json "which tried more than even spacing" 'len(r["evaluations"]) > 1 and r["even"]["predicted_error"] > 0'
+done
+ousac "calibration under unconditional steps, gates open" 0 "" calibrate -m "$TINY" -s "$WORK/uncond.json" -q \
+    --budget-step 0.5 --samples 24 --validation 4 --test 4 --evaluations 4 -o "$WORK/uncond"
+for case in "zero/model.safetensors mixed 0.5" "dit/model.safetensors one 0.5" "zero/model.safetensors one 1"; do
+    read -r model schedule budget <<<"$case"
+    ousac "placement with nothing to place by: $case" 0 "" \
+        "${place[@]}" -m "$WORK/$model" -s "$WORK/$schedule.json" --budget-step "$budget" -o "$WORK/placed.json"
+    keep
+    json "writes even spacing" 'r["written"] == "even" and len(r["evaluations"]) == 1'
+    check "every third step full" "$PYTHON" -c 'import json, sys
+assert [s["gate"] for s in json.load(open(sys.argv[1]))["steps"]] == (["full", "cached", "cached"] * 2)[:int(sys.argv[2])]' \
+        "$WORK/placed.json" "$([ "$schedule" = one ] && echo 1 || echo 6)"
+done
+ousac "a number of refreshes with nothing to place by" 0 "" \
+    "${place[@]}" -m "$WORK/zero/model.safetensors" -s "$WORK/uncond.json" --full 3 --budget-step 0.9 --period 2 -o "$WORK/placed.json"
+keep
+json "is placed" 'r["placed"]["forwards_full"] == 3'
+
+# --- budgets at which the uniform rank lies on one side of a dense rank and, less the forecast, on the other ---
+check "a schedule" "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o "$WORK/s.json"
+ousac "a profile" 0 "" profile -m "$TINY" -s "$WORK/s.json" --samples 0:4 --weights-plain -q -o "$WORK/p.oca"
+for forecast in auto on; do
+    for budget in $(seq 0.40 0.02 1); do
+        ousac "uniform ranks, forecast $forecast, budget $budget" 0 "" allocate -m "$TINY" -p "$WORK/p.oca" --method uniform \
+            --forecast $forecast --budget-step "$budget" -q -o "$WORK/plan.oca"
+    done
+done
+
+# --- one test sample, or equal ones: no interval, no verdict ---
+check "a plan" "$OUSAC" allocate -m "$TINY" -p "$WORK/p.oca" --method uniform --forecast off --budget-step 0.5 -q -o "$WORK/plan.oca"
+check "a bundle" "$OUSAC" pack -m "$TINY" -p "$WORK/p.oca" --plan "$WORK/plan.oca" -q -o "$WORK/b.oca"
+check "another schedule" "$OUSAC" schedule --steps 4 --scale 6 --cfg 0:4:2 --period 2 -o "$WORK/other.json"
+other=(eval -m "$TINY" -b "$WORK/b.oca" --schedule "$WORK/other.json" --recalibrate-samples 4 -q)
+ousac "one test sample" 0 "" "${other[@]}" --samples 16:17 --json -o "$WORK/eval.json"
+keep
+json "has no interval" 'all(e[k]["low"] is None and e[k]["high"] is None and e[k]["mean"] >= 0 for e in r["errors"]
+    for k in ("relative_error", "psnr_db"))'
+json "nor a verdict" 'r["transfer"]["verdict"] == "undecided" and r["transfer"]["more_samples"] is None'
+check "the same of the bundle's own schedule" "$OUSAC" eval -m "$TINY" -b "$WORK/b.oca" --samples 16:17 -q -o "$WORK/eval.json"
+check "which the report says too" "$OUSAC" report "$WORK/b.oca" "$WORK/eval.json" -o "$WORK/report.html"
+check "in words" grep -q 'no interval' "$WORK/report.html"
+ousac "and the terminal" 0 "transferred / recalibrated: [0-9.]+ .no interval., threshold 1.1: undecided; one sample" "${other[@]}" --samples 16:17
+ousac "and of a sample sheet" 0 "[0-9] .no interval., PSNR [0-9.]+ dB .no interval." \
+    sample -m "$TINY" -b "$WORK/b.oca" --rows exact,calibrated --samples 0:1 -o "$WORK/x.png"
+ousac "while four have one" 0 "" "${other[@]}" --samples 16:20 --json
+keep
+json "of some width" 'all(e["relative_error"]["low"] < e["relative_error"]["high"] for e in r["errors"] if e["run"] != e["against"])'
+
+# --- a limit on processes: no thread is started before it is asked for ---
+if [ "$(id -u)" = 0 ] && command -v setpriv prlimit >/dev/null; then # nothing limits root
+    chmod 755 "$WORK"
+    chmod -R a+rX "$WORK/dit"
+    cp "$OUSAC" "$WORK/ousac"
+    install -d -m 777 "$WORK/theirs"
+    alone=(setpriv --reuid=65534 --clear-groups prlimit --nproc=1)
+    check "a version where no thread may start" "${alone[@]}" "$WORK/ousac" --version
+    check "which says nothing else" test "$(cat "$WORK/out" "$WORK/err")" = "$("$OUSAC" --version)"
+    check "samples where no thread may start" "${alone[@]}" "$WORK/ousac" sample --threads 4 -m "$TINY" -s "$WORK/s.json" \
+        --samples 0:8 -o "$WORK/theirs/x.png"
+else
+    skip "a limit on processes needs root, setpriv and prlimit"
+fi
+
+# --- a limit on processor time decides how many threads there are ---
+if [ "$(id -u)" = 0 ] && [ "$(nproc)" -gt 1 ] && unshare -m true 2>/dev/null; then
+    mkdir "$WORK/group"
+    # threads CPU.MAX: of a profile in a control group with this quota
+    threads() {
+        echo "$1" >"$WORK/group/cpu.max"
+        unshare -m sh -c 'mount --bind "$1" /sys/fs/cgroup && shift && exec "$@"' sh "$WORK/group" "$OUSAC" profile -m "$TINY" \
+            -s "$WORK/s.json" --samples 0:4 --weights-plain -q -o "$WORK/quota.oca" "${@:2}" 2>&1 | grep -o "on [0-9]* thread"
+    }
+    for case in "50000 100000:1" "100000 100000:1" "100001 100000:2" "max 100000:$(nproc)" "nonsense:$(nproc)"; do
+        check "threads of a quota of ${case%:*}" test "$(threads "${case%:*}")" = "on ${case#*:} thread"
+    done
+    check "threads that were asked for" test "$(threads "50000 100000" --threads 2)" = "on 2 thread"
+else
+    skip "a quota needs root, unshare and two processors"
+fi
+
+# --- every seed of 64 bits is one ---
+for seed in 0 18446744073709551615 9223372036854775808; do
+    ousac "an evaluation with seed $seed" 0 "" eval -m "$TINY" -b "$WORK/b.oca" --samples 16:20 --seed $seed -q --json
+    keep
+    json "takes it" "r['seed'] == $seed"
+done
+
+# --- signals that end a job save what is done, like SIGTERM ---
+for name in HUP USR1 XCPU TERM; do
+    "$PYTHON" - "SIG$name" "$OUSAC" profile -m "$TINY" -s "$WORK/s.json" --samples 0:4000000 --weights-plain --threads 1 -q \
+        -o "$WORK/long.oca" >"$WORK/out" 2>"$WORK/err" <<'PYTHON'
+import signal, subprocess, sys, time
+number = getattr(signal, sys.argv[1])
+signal.signal(number, signal.SIG_DFL)
+job = subprocess.Popen(sys.argv[2:])
+time.sleep(0.5)
+for again in range(1 if number == signal.SIGTERM else 3):  # those but SIGTERM are repeated by those who send them
+    job.send_signal(number)
+sys.exit(job.wait() % 256)
+PYTHON
+    check "SIG$name: exit code" test $? = 130
+    check "SIG$name: what is done is kept" test -s "$WORK/long.oca.part"
+    rm -f "$WORK/long.oca.part"
+done
+(ulimit -St 1 && exec "$OUSAC" profile -m "$TINY" -s "$WORK/s.json" --samples 0:4000000 --weights-plain --threads 1 -q \
+    -o "$WORK/long.oca") >"$WORK/out" 2>"$WORK/err"
+check "a limit on processor time: exit code" test $? = 130
+check "a limit on processor time: what is done is kept" test -s "$WORK/long.oca.part"
+
+# --- a limit on the size of files is a failed write ---
+mkdir "$WORK/small"
+(ulimit -f 8 && exec "$OUSAC" pack -m "$TINY" -p "$WORK/p.oca" --plan "$WORK/plan.oca" -q -o "$WORK/small/b.oca") >"$WORK/out" 2>"$WORK/err"
+check "a file beyond the limit: exit code" test $? = 1
+check "a file beyond the limit: nothing is left" test -z "$(ls -A "$WORK/small")"
+
+# --- a limit on the address space: refused with the figure, or enough ---
+case $BUILD in
+*asan* | *tsan*) skip "a sanitizer maps terabytes" ;;
+*)
+    for command in "sample --samples 0:8" "profile --samples 0:8 --weights-plain"; do
+        # shellcheck disable=SC2086 # a command and its options
+        (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
+            >"$WORK/out" 2>"$WORK/err"
+        check "${command%% *} with too little: exit code" test $? = 1
+        (ulimit -v 1000000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
+            >"$WORK/out" 2>"$WORK/err"
+        check "${command%% *} with enough" test $? = 0
+        rm "$WORK/small/x"
+    done
+    (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" place --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") 2>"$WORK/said"
+    check "the figure" grep -qE "limited to 195 MiB .ulimit -v.: products on 2 threads need [0-9]+ MiB more and [0-9]+ MiB are left, enough for [01] threads" "$WORK/said"
+    (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" inspect "$WORK/b.oca") >"$WORK/out"
+    check "what multiplies nothing needs none" test $? = 0
+    ;;
+esac
+
+# --- the version, and values that look like options ---
+for word in --version -V version; do
+    check "ousac $word" test "$("$OUSAC" $word)" = "$("$OUSAC" --version)"
+done
+ousac "an option in place of a value" 2 "--output expects FILE, not the option '-q'; a value that begins so is written --output=-q" \
+    schedule --steps 4 --scale 3 -o -q
+ousac "a long one" 2 "--name expects TEXT, not the option '--json'" schedule --steps 4 --scale 3 --name --json -o "$WORK/x.json"
+ousac "a value that begins with a dash" 0 "" schedule --steps 4 --period 2 --scale 3 --name=-x -o "$WORK/dash.json"
+check "is taken" grep -q '"name": "-x"' "$WORK/dash.json"
+ousac "a negative number is a value" 0 "" schedule --steps 4 --period 2 --scale -3 -o "$WORK/dash.json"
+
+finish
