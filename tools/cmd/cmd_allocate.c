@@ -1,5 +1,6 @@
 #include "pipeline/memory_stages.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/show/show.h"
@@ -108,7 +109,7 @@ static ousac_status execute(cli_common *common, const allocate_request *request,
         status = cli_json_print(&doc, error);
     } else {
         choice_print(&choice, &model->arch);
-        printf("%s: plan \"%s\"\n", request->output, choice.plan->name);
+        cli_printf("%s: plan \"%s\"\n", request->output, choice.plan->name);
     }
 done:
     ousac_json_end(&doc);

@@ -1,5 +1,6 @@
 #include "profile/files/archive.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/json_build.h"
@@ -42,7 +43,7 @@ static void add_field(comparison *c, const char *name, const char *a, const char
         ousac_json_put_text(&c->doc, object, "b", b);
     } else {
         int cut = strlen(a) > 64 || strlen(b) > 64;
-        printf("%-10s %s: %.64s | %.64s%s\n", "identity", name, a, b, cut ? " ..." : "");
+        cli_printf("%-10s %s: %.64s | %.64s%s\n", "identity", name, a, b, cut ? " ..." : "");
     }
 }
 
@@ -54,7 +55,7 @@ static void add_step(comparison *c, size_t step, const char *a, const char *b) {
         ousac_json_put_text(&c->doc, object, "a", a);
         ousac_json_put_text(&c->doc, object, "b", b);
     } else if (++c->shown_steps <= SHOWN_MAX) {
-        printf("%-10s %zu: %s | %s\n", "step", step, a, b);
+        cli_printf("%-10s %zu: %s | %s\n", "step", step, a, b);
     }
 }
 
@@ -67,7 +68,7 @@ static void add_rank(comparison *c, const char *plan, const char *site, size_t a
         ousac_json_put_u64(&c->doc, object, "a", a);
         ousac_json_put_u64(&c->doc, object, "b", b);
     } else if (++c->shown_ranks <= SHOWN_MAX) {
-        printf("%-10s plan %s, %s: %zu | %zu\n", "rank", plan, site, a, b);
+        cli_printf("%-10s plan %s, %s: %zu | %zu\n", "rank", plan, site, a, b);
     }
 }
 
@@ -84,23 +85,36 @@ static void add_tensor(comparison *c, const char *name, const char *problem, dou
             ousac_json_put_real(&c->doc, object, "relative", relative);
         }
     } else if (problem != NULL) {
-        printf("%-10s %s: %s\n", "tensor", name, problem);
+        cli_printf("%-10s %s: %s\n", "tensor", name, problem);
     } else {
-        printf("%-10s %s: at most %.6g apart, %.3g relative\n", "tensor", name, most, relative);
+        cli_printf("%-10s %s: at most %.6g apart, %.3g relative\n", "tensor", name, most, relative);
     }
 }
 
 /* ---- schedules ---- */
 
-static void step_text(const ousac_step *step, char text[VALUE_BYTES]) {
-    snprintf(text, VALUE_BYTES, "timestep %.10g %s scale %.6g gates %s, %s", step->timestep,
-             ousac_mode_name(step->mode), step->scale, ousac_gate_name(step->gate[0]),
-             ousac_gate_name(step->gate[1]));
+static double coefficient(const ousac_schedule *schedule, size_t step, int k) {
+    return schedule->fitted ? schedule->fitted[step].value[k] : 0;
 }
 
-static int same_step(const ousac_step *a, const ousac_step *b) {
-    return a->timestep == b->timestep && a->mode == b->mode && a->scale == b->scale &&
-           a->gate[0] == b->gate[0] && a->gate[1] == b->gate[1];
+static void step_text(const ousac_schedule *schedule, size_t index, char text[VALUE_BYTES]) {
+    const ousac_step *step = &schedule->steps[index];
+    int used = snprintf(text, VALUE_BYTES, "timestep %.10g %s scale %.6g gates %s, %s", step->timestep,
+                        ousac_mode_name(step->mode), step->scale, ousac_gate_name(step->gate[0]),
+                        ousac_gate_name(step->gate[1]));
+    for (int k = 0; k < OUSAC_COEFFICIENTS && used > 0 && used < VALUE_BYTES; k++)
+        if (coefficient(schedule, index, k) != 0)
+            used += snprintf(text + used, VALUE_BYTES - (size_t)used, " %s %.6g",
+                             ousac_coefficient_name((ousac_coefficient)k), coefficient(schedule, index, k));
+}
+
+static int same_step(const ousac_schedule *first, const ousac_schedule *second, size_t index) {
+    const ousac_step *a = &first->steps[index], *b = &second->steps[index];
+    int same = a->timestep == b->timestep && a->mode == b->mode && a->scale == b->scale &&
+               a->gate[0] == b->gate[0] && a->gate[1] == b->gate[1];
+    for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+        same &= coefficient(first, index, k) == coefficient(second, index, k);
+    return same;
 }
 
 static void diff_schedules(comparison *c, const ousac_schedule *a, const ousac_schedule *b) {
@@ -114,16 +128,16 @@ static void diff_schedules(comparison *c, const ousac_schedule *a, const ousac_s
         add_field(c, "solver", ousac_solver_name(a->solver), ousac_solver_name(b->solver));
     }
     for (size_t i = 0; i < steps; i++) {
-        if (i < a->step_count && i < b->step_count && same_step(&a->steps[i], &b->steps[i])) {
+        if (i < a->step_count && i < b->step_count && same_step(a, b, i)) {
             continue;
         }
         strcpy(text_a, "none");
         strcpy(text_b, "none");
         if (i < a->step_count) {
-            step_text(&a->steps[i], text_a);
+            step_text(a, i, text_a);
         }
         if (i < b->step_count) {
-            step_text(&b->steps[i], text_b);
+            step_text(b, i, text_b);
         }
         add_step(c, i, text_a, text_b);
     }
@@ -441,10 +455,10 @@ static ousac_status report(comparison *c, ousac_error *error) {
         return cli_json_print(&c->doc, error);
     }
     if (c->shown_steps > SHOWN_MAX) {
-        printf("%-10s ... and %zu more\n", "step", c->shown_steps - SHOWN_MAX);
+        cli_printf("%-10s ... and %zu more\n", "step", c->shown_steps - SHOWN_MAX);
     }
     if (c->shown_ranks > SHOWN_MAX) {
-        printf("%-10s ... and %zu more\n", "rank", c->shown_ranks - SHOWN_MAX);
+        cli_printf("%-10s ... and %zu more\n", "rank", c->shown_ranks - SHOWN_MAX);
     }
     puts(c->differences == 0 ? "equal" : "different");
     return OUSAC_STATUS_OK;

@@ -1,4 +1,5 @@
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "tools/show/inspect.h"
@@ -21,7 +22,7 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
         ousac_json_put_u64(&in->doc, in->doc.root, "bytes", in->bytes);
     } else if (kind != FILE_KIND_UNKNOWN) {
         describe_bytes(size, in->bytes);
-        printf("%s: %s, %s\n", in->path, file_kind_name(kind), size);
+        cli_printf("%s: %s, %s\n", in->path, file_kind_name(kind), size);
     }
     switch (kind) {
     case FILE_KIND_PROFILE:

@@ -1,4 +1,5 @@
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 
@@ -333,19 +334,20 @@ static ousac_status report_json(const sample_request *request, const sample_work
 static void report_text(const sample_request *request, const sample_work *work) {
     double count = (double)request->samples.count;
 
-    printf("%s: %" PRIu64 " samples, %zu row%s\n", request->output, request->samples.count, work->row_count,
-           work->row_count == 1 ? "" : "s");
-    printf("%-11s %10s %15s   %s\n", "row", "seconds", "GMAC a sample", "error against exact, 95 % interval");
+    cli_printf("%s: %" PRIu64 " samples, %zu row%s\n", request->output, request->samples.count,
+               work->row_count, work->row_count == 1 ? "" : "s");
+    cli_printf("%-11s %10s %15s   %s\n", "row", "seconds", "GMAC a sample",
+               "error against exact, 95 % interval");
     for (size_t i = 0; i < work->row_count; i++) {
         const row *r = &work->rows[i];
-        printf("%-11s %10.2f %15.3f", ROW_NAMES[r->kind], r->seconds,
-               1e-9 * (double)r->counters.macs / count);
+        cli_printf("%-11s %10.2f %15.3f", ROW_NAMES[r->kind], r->seconds,
+                   1e-9 * (double)r->counters.macs / count);
         if (r->compared) {
             const ousac_interval *relative = &r->difference.relative_error, *psnr = &r->difference.psnr_db;
             char of_relative[OUSAC_INTERVAL_BYTES], of_psnr[OUSAC_INTERVAL_BYTES];
-            printf("   %.4f %s, PSNR %.2f dB %s", relative->mean,
-                   ousac_interval_text(relative, "%.4f", of_relative), psnr->mean,
-                   ousac_interval_text(psnr, "%.2f", of_psnr));
+            cli_printf("   %.4f %s, PSNR %.2f dB %s", relative->mean,
+                       ousac_interval_text(relative, "%.4f", of_relative), psnr->mean,
+                       ousac_interval_text(psnr, "%.2f", of_psnr));
         }
         putchar('\n');
     }

@@ -1,5 +1,6 @@
 #include "profile/files/archive.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -258,19 +259,19 @@ static void print_finding(const char *path, const finding *found, const ousac_er
         if (strncmp(message, path, length) == 0 && (message[length] == ':' || message[length] == ' ')) {
             message += length + strspn(message + length, ": ");
         }
-        printf("%s: FAILED: %s\n", path, message);
+        cli_printf("%s: FAILED: %s\n", path, message);
         return;
     }
     describe_bytes(size, found->bytes);
     const char *plural = found->tensors == 1 ? "" : "s";
     if (found->kind == FILE_KIND_SCHEDULE) {
-        printf("%s: ok (%s, %s)\n", path, file_kind_name(found->kind), size);
+        cli_printf("%s: ok (%s, %s)\n", path, file_kind_name(found->kind), size);
     } else if (found->unchecked > 0) {
-        printf("%s: ok (%s, %zu tensor%s, %s; values of %zu not checked: dtype)\n", path,
-               file_kind_name(found->kind), found->tensors, plural, size, found->unchecked);
+        cli_printf("%s: ok (%s, %zu tensor%s, %s; values of %zu not checked: dtype)\n", path,
+                   file_kind_name(found->kind), found->tensors, plural, size, found->unchecked);
     } else {
-        printf("%s: ok (%s, %zu tensor%s, %s)\n", path, file_kind_name(found->kind), found->tensors, plural,
-               size);
+        cli_printf("%s: ok (%s, %zu tensor%s, %s)\n", path, file_kind_name(found->kind), found->tensors,
+                   plural, size);
     }
     if (found->is_signed) {
         char line[sizeof found->trusted];
@@ -279,10 +280,10 @@ static void print_finding(const char *path, const finding *found, const ousac_er
             const unsigned char c = (unsigned char)found->trusted[i];
             line[i] = i < length && (c < 0x20 || c == 0x7f) ? ' ' : found->trusted[i];
         }
-        printf("  signed; %s\n", line);
+        cli_printf("  signed; %s\n", line);
     }
     if (found->note[0] != '\0') {
-        printf("  note: %s\n", found->note);
+        cli_printf("  note: %s\n", found->note);
     }
 }
 
