@@ -286,12 +286,14 @@ static void show_model(inspection *in, const ousac_model *model) {
                    model->has_uncond ? "with" : "no");
         cli_printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
                    floor_macs);
-        cli_printf("digest    %s\n", model->digest);
+        cli_printf("process   %s\ndigest    %s\n", model->process, model->digest);
         return;
     }
     cJSON *object = ousac_json_put_object(&in->doc, in->doc.root, "model");
     ousac_json_put_text(&in->doc, object, "family", arch->family);
     ousac_json_put_text(&in->doc, object, "digest", model->digest);
+    ousac_json_put_text(&in->doc, object, "constants", model->constants);
+    ousac_json_put_text(&in->doc, object, "process", model->process);
     ousac_json_put_u64(&in->doc, object, "blocks", arch->block_count);
     ousac_json_put_u64(&in->doc, object, "tokens", arch->stream[0].tokens);
     ousac_json_put_u64(&in->doc, object, "width", arch->width);
