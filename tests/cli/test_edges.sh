@@ -230,6 +230,21 @@ EOF
 ousac "a nameless schedule that another model cannot run" 2 "schedule .*late.json, step 0" profile "${model[@]}" -s "$WORK/late.json" --samples 0:4 -o "$WORK/early"
 check "a nameless one" "$OUSAC" profile "${model[@]}" -s "$WORK/nameless.json" --samples 0:4 --weights-plain -q -o "$WORK/nameless.oca"
 
+# --- a short schedule as text: nothing is drawn over what the plot says of itself ---
+if command -v gnuplot >/dev/null; then
+    for columns in 60 100 200; do
+        ousac "deltas of four steps in $columns columns" 0 "cond; 0 is [0-9.e-]+, 9 is [0-9.e-]+ *$" plot delta "$WORK/p.oca" --term --columns $columns
+        check "say what the marks are" grep -q "denoising step; v refresh (full), | guidance changes" <(
+            "$OUSAC" plot delta "$WORK/p.oca" --term --columns $columns)
+    done
+else
+    skip "no gnuplot"
+fi
+
+# --- a proof speaks of the granularity that it was made at ---
+ousac "a knapsack" 0 "" allocate "${model[@]}" -p "$WORK/p.oca" --method knapsack --forecast off --budget-step 0.5 -q -o "$WORK/proved.oca"
+ousac "says what is proved" 0 "proved optimal at this granularity" inspect "$WORK/proved.oca"
+
 # --- the version, and values that look like options ---
 for word in --version -V version; do
     check "ousac $word" test "$("$OUSAC" $word)" = "$("$OUSAC" --version)"
