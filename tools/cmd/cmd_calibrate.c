@@ -305,6 +305,14 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
     if (!status) /* a wrong budget is told before the directory is touched */
         status = ousac_budget_solve(&work->model->arch, &work->schedule, &work->budget, &macs, &step, error);
     if (!status)
+        status = ousac_choice_check(&work->model->arch, &work->schedule, macs, &request->allocate, error);
+    if (!status)
+        status = ousac_record_check_tokens(work->model, request->tokens, error);
+    if (!status)
+        status = ousac_run_check_schedule(work->model, &work->schedule, error);
+    if (!status && request->reference)
+        status = ousac_run_check_schedule(work->model, &work->reference, error);
+    if (!status)
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, request->schedule == NULL, error);

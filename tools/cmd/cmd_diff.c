@@ -416,7 +416,8 @@ static ousac_status diff(comparison *c, ousac_error *error) {
 
     for (size_t k = 0; status == OUSAC_STATUS_OK && k < 2; k++) {
         status = file_kind_detect(&kind[k], NULL, c->path[k], error);
-        if (status == OUSAC_STATUS_OK && (kind[k] == FILE_KIND_UNKNOWN || kind[k] == FILE_KIND_SAFETENSORS)) {
+        if (status == OUSAC_STATUS_OK && (kind[k] == FILE_KIND_UNKNOWN || kind[k] == FILE_KIND_SAFETENSORS ||
+                                          kind[k] >= FILE_KIND_EVALUATION)) {
             status =
                 OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                            "%s: neither a profile, nor a plan, nor a bundle, nor a schedule", c->path[k]);

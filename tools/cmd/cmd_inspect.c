@@ -37,11 +37,15 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
         return inspect_safetensors(in, error);
     case FILE_KIND_SCHEDULE:
         return inspect_schedule(in, error);
+    case FILE_KIND_EVALUATION:
+    case FILE_KIND_COST:
+    case FILE_KIND_COMPARISON:
+    case FILE_KIND_CONFIG:
+        return inspect_json(in, error);
     case FILE_KIND_UNKNOWN:
         break;
     }
-    return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                      "%s: neither an .oca archive, nor a safetensors file, nor a schedule", in->path);
+    return file_kind_refuse(in->path, error);
 }
 
 #define AT(member) offsetof(inspection, member)

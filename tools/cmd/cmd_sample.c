@@ -7,6 +7,7 @@
 #include "formats/json_build.h"
 #include "formats/memory.h"
 #include "formats/oca_write.h"
+#include "pipeline/place.h"
 #include "profile/bundle/bundle.h"
 #include "profile/files/archive.h"
 #include "profile/run/evaluate.h"
@@ -49,6 +50,7 @@ typedef struct sample_work {
     ousac_schedule loaded;          /* of --schedule */
     const ousac_schedule *schedule; /* in use */
     row rows[ROWS_MAX];
+    const char *labels[ROWS_MAX]; /* of the rows */
     size_t row_count;
     size_t sample_size;
 } sample_work;
@@ -75,6 +77,7 @@ static ousac_status parse_rows(const sample_request *request, sample_work *work,
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--rows calibrated needs --bundle FILE");
         }
         seen[kind] = 1;
+        work->labels[work->row_count] = ROW_NAMES[kind];
         work->rows[work->row_count++].kind = (row_kind)kind;
         if (text[length] == '\0') {
             return OUSAC_STATUS_OK;
@@ -145,6 +148,30 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
                                     &work->calibration, error);
 }
 
+/* Only the exact row needs no gates. */
+static ousac_status check_rows(const sample_request *request, const sample_work *work, ousac_error *error) {
+    for (size_t i = 0; i < work->row_count; i++)
+        if (work->rows[i].kind != ROW_EXACT && ousac_place_undecided(work->schedule))
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "--rows %s: %s leaves its gates to a plan; `ousac place` decides them",
+                              ROW_NAMES[work->rows[i].kind], request->schedule);
+    return OUSAC_STATUS_OK;
+}
+
+/* The grid without its images. */
+static png_grid lay_out(const sample_request *request, const sample_work *work) {
+    size_t zoom = request->zoom;
+    while (zoom == 0 || (request->zoom == 0 && zoom * work->model->height < CELL_PIXELS))
+        zoom++;
+    return (png_grid){.rows = work->row_count,
+                      .columns = (size_t)request->samples.count,
+                      .channels = work->model->channels,
+                      .height = work->model->height,
+                      .width = work->model->width,
+                      .zoom = zoom,
+                      .labels = work->labels};
+}
+
 static ousac_status open_inputs(const sample_request *request, const cli_common *common, sample_work *work,
                                 ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
@@ -158,8 +185,14 @@ static ousac_status open_inputs(const sample_request *request, const cli_common 
     if (status == OUSAC_STATUS_OK && request->bundle != NULL) {
         status = open_bundle(request, common, work, error);
     }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
+        status = check_rows(request, work, error);
+    if (!status)
+        status = ousac_run_check_schedule(work->model, work->schedule, error);
+    if (!status) {
+        const png_grid grid = lay_out(request, work);
         work->sample_size = ousac_model_sample_size(work->model);
+        status = png_grid_check(&grid, request->output, error);
     }
     return status;
 }
@@ -252,31 +285,19 @@ static ousac_status write_raw(const sample_request *request, const sample_work *
 
 static ousac_status write_png(const sample_request *request, const sample_work *work, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    const ousac_model *model = work->model;
-    size_t columns = (size_t)request->samples.count, zoom = request->zoom;
-    const char *labels[ROWS_MAX] = {NULL};
+    const size_t columns = (size_t)request->samples.count;
+    png_grid grid = lay_out(request, work);
     const float **images = ousac_calloc(work->row_count * columns, sizeof *images);
 
     if (images == NULL) {
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a grid of %zu columns", columns);
     }
     for (size_t i = 0; i < work->row_count; i++) {
-        labels[i] = ROW_NAMES[work->rows[i].kind];
         for (size_t column = 0; column < columns; column++) {
             images[i * columns + column] = work->rows[i].samples + column * work->sample_size;
         }
     }
-    while (zoom == 0 || (request->zoom == 0 && zoom * model->height < CELL_PIXELS)) {
-        zoom++;
-    }
-    png_grid grid = {.images = images,
-                     .rows = work->row_count,
-                     .columns = columns,
-                     .channels = model->channels,
-                     .height = model->height,
-                     .width = model->width,
-                     .zoom = zoom,
-                     .labels = labels};
+    grid.images = images;
     status = png_grid_write(&grid, request->output, error);
     ousac_free(images);
     return status;

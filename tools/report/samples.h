@@ -22,6 +22,8 @@ typedef struct samples {
 
 const char *samples_run_name(int run); /* "exact", "calibrated", "reuse" */
 
+/* Whether the archive says that it holds samples. */
+ousac_status samples_recognise(const char *path, int *are_samples, ousac_error *error);
 /* FORMAT where the file is no archive of samples. */
 ousac_status samples_check(const char *path, ousac_error *error);
 ousac_status samples_load(samples *s, const char *path, ousac_error *error);
