@@ -180,7 +180,8 @@ static ousac_status make_headline(ousac_eval *result, const ousac_session *sessi
                               .range = result->range,
                               .reference = samples,
                               .reference_seconds = from->seconds,
-                              .reference_macs = result->reference_macs};
+                              .reference_macs = result->reference_macs,
+                              .keep = 1};
     ousac_status status =
         ousac_headline_add(&result->headline, &row, calibrated->samples, samples, (size_t)result->range.count,
                            ousac_model_sample_size(session->model), session->seed, error);
@@ -191,6 +192,7 @@ static ousac_status make_headline(ousac_eval *result, const ousac_session *sessi
     }
     if (!status && options->fitted) {
         run.method = "fitted-steps";
+        run.keep = 0;
         run.schedule = options->fitted;
         status = ousac_headline_run_and_add(&result->headline, session, &run, error);
     }
@@ -250,6 +252,7 @@ done:
 }
 
 void ousac_eval_free(ousac_eval *result) {
+    ousac_headline_free(&result->headline);
     for (int arm = 0; arm < OUSAC_EVAL_ARMS; arm++)
         ousac_free(result->run[arm].samples);
     memset(result, 0, sizeof *result);

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int ascending(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
@@ -60,6 +61,16 @@ ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_se
     if (!status)
         status =
             ousac_headline_add(headline, &row, samples, run->reference, count, size, session->seed, error);
+    if (!status && run->keep) {
+        ousac_free(headline->fewer);
+        headline->fewer = samples;
+        samples = NULL;
+    }
     ousac_free(samples);
     return status;
+}
+
+void ousac_headline_free(ousac_headline *headline) {
+    ousac_free(headline->fewer);
+    memset(headline, 0, sizeof *headline);
 }

@@ -22,7 +22,9 @@ enum { OUSAC_HEADLINE_ROWS = 3 };
 typedef struct ousac_headline {
     ousac_headline_row row[OUSAC_HEADLINE_ROWS];
     size_t count;
+    float *fewer; /* samples of "fewer-steps", (count, size), owned; NULL where there is no such row */
 } ousac_headline;
+void ousac_headline_free(ousac_headline *headline);
 
 /* Adds a row: samples against the reference's, (count, size) each; `row` says all but the errors. */
 ousac_status ousac_headline_add(ousac_headline *headline, const ousac_headline_row *row, const float *samples,
@@ -37,6 +39,7 @@ typedef struct ousac_headline_run {
     const float *reference; /* (count, size) */
     double reference_seconds;
     uint64_t reference_macs; /* of one sample */
+    int keep;                /* 1: the samples into headline->fewer */
 } ousac_headline_run;
 ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_session *session,
                                         const ousac_headline_run *run, ousac_error *error);

@@ -78,7 +78,7 @@ static ousac_status batch_create(const ousac_walk *walk, size_t index, ousac_err
         status = o->model->family->workspace_create(o->model, o->micro_batch, &b->workspace, error);
     if (!status && !walk->parent)
         status = o->model->family->set_inputs(o->model, b->workspace, o->seed, o->first + b->first, b->count,
-                                               error);
+                                              error);
     if (status)
         return status;
     b->x = be->alloc(be, b->count * walk->size, sizeof(float));

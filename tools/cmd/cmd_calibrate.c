@@ -514,9 +514,16 @@ static ousac_status draw(const calibration_work *work, ousac_error *error) {
         .width = work->model->width,
         .first = work->test.first,
         .seed = work->result.seed,
-        .run = {run[OUSAC_EVAL_EXACT].samples, run[OUSAC_EVAL_CALIBRATED].samples,
-                run[OUSAC_EVAL_REUSE].samples},
     };
+    if (work->found.count) {
+        shown.run[SAMPLES_TODAY] = run[OUSAC_EVAL_REFERENCE].samples;
+        shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
+        shown.run[SAMPLES_FEWER] = work->result.headline.fewer;
+    } else {
+        shown.run[SAMPLES_EXACT] = run[OUSAC_EVAL_EXACT].samples;
+        shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
+        shown.run[SAMPLES_REUSE] = run[OUSAC_EVAL_REUSE].samples;
+    }
     memcpy(shown.model_digest, work->model->digest, sizeof shown.model_digest);
     ousac_schedule_digest(&work->schedule, shown.schedule_digest);
     const ousac_status status = samples_save(&shown, work->path[RAW_SAMPLES], error);
@@ -805,7 +812,9 @@ const cli_command command_calibrate = {
         "the budget's uniform ranks.\n"
         "\n"
         "Writes into DIR: schedule.json, weights.oca, profile.oca, plan.oca, bundle.oca, eval.json, "
-        "samples.oca and samples.png (exact, calibrated, reuse and the differences; a column is one sample), "
+        "samples.oca and samples.png (exact, calibrated, reuse and the differences; after a search today's, "
+        "calibrated, "
+        "fewer steps and the differences; a column is one sample), "
         "cost.json, the plots and their tables in plots/, and report.html, one page about it all. Each "
         "appears when it is complete. An interrupted run leaves those that were finished, the gates that it "
         "decided in gates.part, and what its profile has of samples in profile.oca.part; the same command "
