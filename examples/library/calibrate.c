@@ -56,10 +56,11 @@ static ousac_status calibrate(ousac_context *context, const char *schedule, cons
     if (!status)
         status = ousac_context_evaluate(context, bundle, &test, &found, error);
     if (!status)
-        printf("%s: relative error %.4f [%.4f, %.4f] against the exact run, %.4f of plain reuse; %.1f %% of the "
-               "reference's multiply-accumulates\n",
-               bundle, found.calibrated.mean, found.calibrated.low, found.calibrated.high,
-               found.reuse.mean > 0 ? found.calibrated.mean / found.reuse.mean : NAN, 100 * found.macs_share);
+        printf(
+            "%s: relative error %.4f [%.4f, %.4f] against the exact run, %.4f of plain reuse; %.1f %% of the "
+            "reference's multiply-accumulates\n",
+            bundle, found.calibrated.mean, found.calibrated.low, found.calibrated.high,
+            found.reuse.mean > 0 ? found.calibrated.mean / found.reuse.mean : NAN, 100 * found.macs_share);
     return status;
 }
 

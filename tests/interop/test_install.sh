@@ -39,8 +39,8 @@ said = float(re.search(r"relative error ([0-9.]+)", open(sys.argv[1]).read()).gr
 pairs = json.load(open(sys.argv[2]))["errors"]
 measured = next(p["relative_error"]["mean"] for p in pairs if p["run"] == "calibrated" and p["against"] == "exact")
 sys.exit(abs(said - measured) > 1e-4)' said "$WORK/eval.json"
-check "what is missing is said" bash -c "! '$WORK/calibrate' no.safetensors '$data/schedules/sparse.json' '$WORK/out.d' 2>'$WORK/err'"
-check "by name" grep -q 'no.safetensors' "$WORK/err"
+check "what is missing is said" bash -c "! '$WORK/calibrate' no.safetensors '$data/schedules/sparse.json' '$WORK/out.d' 2>'$WORK/why'"
+check "by name" grep -q 'no.safetensors' "$WORK/why"
 
 # --- nothing else is visible, and everything that is declared ---
 nm -D --defined-only "$WORK/prefix/lib/libousac.so" | awk '{print $3}' | sort >"$WORK/visible"
@@ -55,7 +55,8 @@ for header in "$WORK"/prefix/include/ousac/*.h; do
 done
 
 # --- the reader's example ---
-check "a cached linear from the bundle" "$build/examples/cached_linear" "$WORK/out.d/bundle.oca" blocks.3.attn.qkv.q
+site=$("$WORK/prefix/bin/ousac" inspect --tensors "$WORK/out.d/bundle.oca" | grep -o 'factor/[^ ]*/A' | head -n 1 | cut -d/ -f2)
+check "a cached linear from the bundle" "$build/examples/cached_linear" "$WORK/out.d/bundle.oca" "$site"
 check "of a layer that is not there" bash -c "! '$build/examples/cached_linear' '$WORK/out.d/bundle.oca' blocks.99.x 2>/dev/null"
 
 # --- pages and completions ---
