@@ -22,7 +22,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-protot
 WERROR ?= -Werror
 CPPFLAGS += -I. -Iinclude -I$(BUILD)/include -D_POSIX_C_SOURCE=200809L
 CFLAGS_ALL = -std=c11 $(OPT) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno -pthread $(CFLAGS)
-LDLIBS := -lopenblas -llapacke -lzstd -lcjson -lxxhash -lsodium -lpng -lm -ldl -pthread
+LDLIBS := -lopenblas -llapacke -lzstd -lcjson -lxxhash -lsodium -lm -ldl -pthread
 ifneq ($(SANITIZE),)
 CFLAGS_ALL += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 LDFLAGS += -fsanitize=$(SANITIZE)
@@ -34,8 +34,8 @@ ISA_FLAGS_base :=
 ISA_FLAGS_avx2 := -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512
 
-# Every source of a folder and of its wings. Kernels are built once per instruction set, MPI's files for its program alone.
-sources = $(sort $(filter-out calib/backend/kernels.c calib/backend/products.c tools/mpi/%,$(wildcard $(1)/*.c $(1)/*/*.c)))
+# Every source of a folder and of its wings. Kernels are built once per instruction set, MPI's files and the page writer's for their programs alone.
+sources = $(sort $(filter-out calib/backend/kernels.c calib/backend/products.c tools/mpi/% tools/doc/%,$(wildcard $(1)/*.c $(1)/*/*.c)))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(call sources,$(1)))
 
 FORMATS_LIB := $(BUILD)/lib/libousac_formats.a
@@ -54,26 +54,35 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
+PIC := -fPIC -fvisibility=hidden
 $(BUILD)/obj/pic/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) $(PIC) -MMD -MP -c $< -o $@
 
-# The reader must stay C99 and free of ousac's own headers.
-$(BUILD)/obj/formats/oca.o: formats/oca.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -DOCA_WITH_ZSTD -DOCA_WITH_MMAP $(CFLAGS_ALL) -O3 -std=c99 -Wpedantic -MMD -MP -c $< -o $@
+# What is compiled in a way of its own, into obj and, position-independent, into obj/pic. $(1): folder, $(2): flags.
+# The reader stays C99 and free of ousac's own headers. Kernels and products are built once per instruction set;
+# products may be contracted to fused multiply-adds.
+define special_objects
+$(BUILD)/$(1)/formats/oca.o: formats/oca.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CPPFLAGS) $$(READER_FLAGS) $$(CFLAGS_ALL) $(2) $$(CFLAGS) -O3 -std=c99 -Wpedantic -MMD -MP -c $$< -o $$@
 
-$(BUILD)/obj/calib/backend/kernels_%.o: calib/backend/kernels.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -O3 $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
+$(BUILD)/$(1)/calib/backend/kernels_%.o: calib/backend/kernels.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CPPFLAGS) $$(CFLAGS_ALL) $(2) -O3 $$(ISA_FLAGS_$$*) -DOUSAC_ISA=$$* -MMD -MP -c $$< -o $$@
 
-# Products may be contracted to fused multiply-adds.
-$(BUILD)/obj/calib/backend/products_%.o: calib/backend/products.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -O3 -ffp-contract=fast $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
+$(BUILD)/$(1)/calib/backend/products_%.o: calib/backend/products.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CPPFLAGS) $$(CFLAGS_ALL) $(2) -O3 -ffp-contract=fast $$(ISA_FLAGS_$$*) -DOUSAC_ISA=$$* -MMD -MP -c $$< -o $$@
+endef
+READER_FLAGS := -DOCA_WITH_ZSTD -DOCA_WITH_MMAP
+$(eval $(call special_objects,obj,))
+$(eval $(call special_objects,obj/pic,$(PIC)))
+# The reader is part of what the shared library offers.
+$(BUILD)/obj/pic/formats/oca.o: CFLAGS += -fvisibility=default
 
 # Its small dense matrices are its own.
-$(BUILD)/obj/calib/spectra/leading.o $(BUILD)/obj/calib/spectra/triangular.o: OPT += -O3
+$(foreach d,obj obj/pic,$(foreach f,leading triangular,$(BUILD)/$(d)/calib/spectra/$(f).o)): OPT += -O3
 
 $(FORMATS_LIB): $(call objects,formats)
 $(CALIB_LIB): $(call objects,calib) $(foreach i,$(ISAS),$(BUILD)/obj/calib/backend/kernels_$(i).o $(BUILD)/obj/calib/backend/products_$(i).o)
@@ -94,8 +103,85 @@ $(BUILD)/include/plots.h: $(sort $(wildcard plots/*.gp))
 
 $(BUILD)/obj/tools/report/gnuplot.o: $(BUILD)/include/plots.h
 
+# Links what a rule depends on; $(1): libraries before our own.
+define link
+@mkdir -p $(@D)
+$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(1) $(LDLIBS) -o $@
+endef
+
 $(PROGRAM): $(call objects,tools) $(LIBRARY)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call link,-lpng)
+
+# --- the library that other programs link, and installation ---
+VERSION := $(shell sed -n 's/^.define OUSAC_VERSION "\(.*\)"/\1/p' include/ousac/version.h)
+SONAME := libousac.so.$(firstword $(subst ., ,$(VERSION)))
+SHARED := $(BUILD)/lib/libousac.so.$(VERSION)
+SHARED_OBJECTS := $(foreach l,$(LAYERS),$(patsubst %.c,$(BUILD)/obj/pic/%.o,$(call sources,$(l)))) \
+                  $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/backend/kernels_$(i).o $(BUILD)/obj/pic/calib/backend/products_$(i).o)
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+DOCDIR ?= $(DATADIR)/doc/ousac
+
+.PHONY: library
+library: $(SHARED) ## build the shared library build/lib/libousac.so
+# Nothing is visible but what include/ousac declares.
+$(SHARED): $(SHARED_OBJECTS) include/ousac/libousac.map
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=include/ousac/libousac.map \
+	  $(if $(SANITIZE),,-Wl,-z,defs) $(filter %.o,$^) $(LDLIBS) -o $@
+	@ln -sf $(@F) $(@D)/$(SONAME) && ln -sf $(SONAME) $(@D)/libousac.so
+
+# Man pages and completions, written from the option tables.
+PAGES := $(BUILD)/doc/ousac.1
+$(BUILD)/ousac-doc: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/doc/*.c)) $(filter-out %/main.o %/entry.o,$(call objects,tools)) $(LIBRARY)
+	$(call link,-lpng)
+$(PAGES): $(BUILD)/ousac-doc
+	@mkdir -p $(@D)
+	$< man $(@D)
+	for shell in bash zsh fish; do $< $$shell >$(@D)/completion.$$shell || exit 1; done
+.PHONY: pages
+pages: $(PAGES) ## write the man pages and the shell completions into build/doc
+
+$(BUILD)/ousac.pc: include/ousac/ousac.pc.in include/ousac/version.h FORCE
+	@mkdir -p $(@D)
+	@sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' $< >$@.part
+	@if cmp -s $@.part $@; then rm $@.part; else mv $@.part $@; fi
+
+.PHONY: install uninstall
+install: $(PROGRAM) $(SHARED) $(PAGES) $(BUILD)/ousac.pc cuda ## install program, library, headers, pages and completions under PREFIX (below DESTDIR)
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/ousac $(DESTDIR)$(DATADIR)/man/man1 \
+	  $(DESTDIR)$(DATADIR)/bash-completion/completions $(DESTDIR)$(DATADIR)/zsh/vendor-completions \
+	  $(DESTDIR)$(DATADIR)/fish/vendor_completions.d $(DESTDIR)$(DOCDIR)/formats $(DESTDIR)$(DOCDIR)/docs
+	install $(PROGRAM) $(DESTDIR)$(BINDIR)/ousac
+	install -m 644 $(SHARED) $(DESTDIR)$(LIBDIR)/
+	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libousac.so
+	$(if $(CUDA_PLUGIN),install -m 644 $(CUDA_PLUGIN) $(DESTDIR)$(LIBDIR)/)
+	install -m 644 $(wildcard include/ousac/*.h) formats/oca.h $(DESTDIR)$(INCLUDEDIR)/ousac/
+	install -m 644 $(BUILD)/ousac.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+	install -m 644 $(BUILD)/doc/*.1 $(DESTDIR)$(DATADIR)/man/man1/
+	install -m 644 $(BUILD)/doc/completion.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/ousac
+	install -m 644 $(BUILD)/doc/completion.zsh $(DESTDIR)$(DATADIR)/zsh/vendor-completions/_ousac
+	install -m 644 $(BUILD)/doc/completion.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/ousac.fish
+	install -m 644 README.md $(DESTDIR)$(DOCDIR)/
+	install -m 644 $(wildcard docs/*.md) $(DESTDIR)$(DOCDIR)/docs/
+	install -m 644 $(wildcard formats/*.md) $(DESTDIR)$(DOCDIR)/formats/
+uninstall: ## remove what `make install` put there
+	rm -f $(DESTDIR)$(BINDIR)/ousac $(DESTDIR)$(LIBDIR)/libousac.so* $(DESTDIR)$(LIBDIR)/libousac_cuda.so $(DESTDIR)$(LIBDIR)/pkgconfig/ousac.pc \
+	  $(DESTDIR)$(DATADIR)/man/man1/ousac.1 $(DESTDIR)$(DATADIR)/man/man1/ousac-*.1 $(DESTDIR)$(DATADIR)/bash-completion/completions/ousac \
+	  $(DESTDIR)$(DATADIR)/zsh/vendor-completions/_ousac $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/ousac.fish
+	rm -rf $(DESTDIR)$(INCLUDEDIR)/ousac $(DESTDIR)$(DOCDIR)
+
+.PHONY: deb
+deb: ## build the Debian packages ousac, libousac0 and libousac-dev into build/deb
+	sh install-deps.sh deb
+	rm -rf $(BUILD)/deb && mkdir -p $(BUILD)/deb/ousac-$(VERSION)
+	git ls-files -z | xargs -0 cp --parents -t $(BUILD)/deb/ousac-$(VERSION)
+	cd $(BUILD)/deb/ousac-$(VERSION) && dpkg-buildpackage -us -uc -b
+	lintian --fail-on error $(BUILD)/deb/*.changes
 
 # --- the same program for MPI jobs; `make all` does not need MPI ---
 MPICC ?= mpicc
@@ -110,7 +196,7 @@ $(BUILD)/obj/tools/mpi/link.o: tools/mpi/link.c
 	$(CC) $(CPPFLAGS) $(patsubst -I%,-isystem %,$(shell $(MPICC) --showme:compile)) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
 $(MPI_PROGRAM): $(MPI_OBJECTS) $(LIBRARY)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
+	$(call link,-lpng $(shell $(MPICC) --showme:link))
 
 # --- the CUDA plug-in: built where there is a Toolkit, never with the sanitizers, which nvcc does not know ---
 NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
@@ -134,7 +220,15 @@ CUDA_COMMON := $(patsubst %,$(BUILD)/obj/pic/formats/%.o,status memory utf8)
 .PHONY: cuda
 cuda: $(CUDA_PLUGIN) ## build build/libousac_cuda.so where nvcc is found, else nothing
 
-$(BUILD)/obj/calib/cuda/%.o: calib/cuda/%.cu
+# Code of other architectures is other code.
+CUDA_STAMP := $(BUILD)/cuda-archs
+$(CUDA_STAMP): FORCE
+	@mkdir -p $(@D)
+	@echo '$(CUDA_ARCHS)' | cmp -s - $@ || echo '$(CUDA_ARCHS)' >$@
+.PHONY: FORCE
+FORCE:
+
+$(BUILD)/obj/calib/cuda/%.o: calib/cuda/%.cu $(CUDA_STAMP)
 	@mkdir -p $(@D)
 	$(NVCC) $(CPPFLAGS) -std=c++17 -O3 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra \
 	  --threads 2 $(CUDA_CODE) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
@@ -159,21 +253,12 @@ $(SUPPORT_LIB): $(call objects,tests/support)
 .SECONDARY:
 .SECONDEXPANSION:
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(firstword $$(subst /, ,$$*)))
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+	$(call link,-lcmocka)
 
 # --- plug-ins that tests open: one that works, on the CPU, and ones that must be refused ---
 PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/plugins/%.so,$(sort $(wildcard tests/plugins/*.c)))
 PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory formats/utf8 calib/backend/backend_cpu tests/support/strict_backend) \
            $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/backend/kernels_$(i).o $(BUILD)/obj/pic/calib/backend/products_$(i).o)
-
-$(BUILD)/obj/pic/calib/backend/kernels_%.o: calib/backend/kernels.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -O3 $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
-
-$(BUILD)/obj/pic/calib/backend/products_%.o: calib/backend/products.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -O3 -ffp-contract=fast $(ISA_FLAGS_$*) -DOUSAC_ISA=$* -MMD -MP -c $< -o $@
 
 $(BUILD)/tests/plugins/strict.so: $(PIC_CPU)
 $(BUILD)/tests/plugins/%.so: $(BUILD)/obj/pic/tests/plugins/%.o
@@ -217,30 +302,25 @@ FUZZ_REPLAYS := $(foreach f,$(FUZZ),$(BUILD)/tests/fuzz/replay_$(f))
 FUZZ_SECONDS ?= 60
 
 $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(LIBRARY)
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call link,)
 
 $(BUILD)/tests/fuzz/judge: $(BUILD)/obj/tests/fuzz/judge.o $(LIBRARY)
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call link,)
 
 tests: $(BUILD)/tests/fuzz/judge
 
 # --- programs that the interop tests call ---
 INTEROP_PROGRAMS := $(patsubst tests/interop/%.c,$(BUILD)/tests/interop/%,$(sort $(wildcard tests/interop/*.c)))
 $(BUILD)/tests/interop/%: $(BUILD)/obj/tests/interop/%.o $(LIBRARY)
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call link,)
 
 # --- the archive for others: shared reader, example, bindings, tools of their tests, benchmark ---
-READER_FLAGS := -DOCA_WITH_ZSTD -DOCA_WITH_MMAP
 READER_LIB := $(BUILD)/lib/liboca.so
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(sort $(wildcard examples/*.c)))
 TEST_TOOLS := $(patsubst tests/tools/%.c,$(BUILD)/tests/tools/%,$(sort $(wildcard tests/tools/*.c)))
 
 $(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(SUPPORT_LIB) $(LIBRARY)
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ -lcmocka $(LDLIBS) -o $@
+	$(call link,-lcmocka)
 
 $(READER_LIB): formats/oca.c formats/oca.h
 	@mkdir -p $(@D)
@@ -261,8 +341,7 @@ tests: $(MPI_PROGRAM)
 endif
 
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARY)
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call link,)
 
 .PHONY: bench-quality bench-methods bench-methods-full
 # EFFORT=quick takes a third of the time.
@@ -283,8 +362,7 @@ bench-scaling: $(PROGRAM) $(MPI_PROGRAM) $(BUILD)/tests/bench/bench_reduce ## th
 	$(PYTHON) tests/bench/bench_scaling.py $(BUILD) $(BUILD)/bench/scaling.json
 
 $(BUILD)/tests/bench/bench_reduce: $(BUILD)/obj/tests/bench/bench_reduce.o $(filter-out %/main.o %/entry.o,$(MPI_OBJECTS)) $(LIBRARY)
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) $(shell $(MPICC) --showme:link) -o $@
+	$(call link,-lpng $(shell $(MPICC) --showme:link))
 
 .PHONY: bench-archive
 bench-archive: $(BUILD)/tests/bench/bench_archive ## the archive against safetensors, torch.save and zstd: size and speed
@@ -300,8 +378,7 @@ bench: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/dit_fo
 	$(TORCH_PYTHON) tests/bench/bench_speed.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/speed.json
 
 $(BUILD)/tests/bench/bench_gpu: $(patsubst %,$(BUILD)/obj/tests/bench/%.o,bench_gpu bench_gpu_attention bench_gpu_factors) $(LIBRARY)
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(call link,)
 
 # Calls cuSOLVER itself; on the emulation for the test of the benchmark's script.
 $(BUILD)/tests/bench/bench_eigen: tests/bench/bench_eigen.cpp
@@ -394,7 +471,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 	$(PROGRAM) calibrate $(DEMO_OPTIONS) -o $(BUILD)/demo
 
 # --- static checks ---
-SOURCES = $(foreach d,$(LAYERS) tools examples,$(wildcard $(d)/*.[ch] $(d)/*/*.[ch])) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
+SOURCES = $(foreach d,include $(LAYERS) tools examples,$(wildcard $(d)/*.[ch] $(d)/*/*.[ch])) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
 CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/calib/cuda/*.h tests/gpu/emulation/*.cpp tests/bench/*.cpp)
 SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
 

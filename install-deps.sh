@@ -1,16 +1,17 @@
 #!/bin/sh
 # Installs the Debian packages that ousac needs, and nothing where they are all there.
 #
-#     sh install-deps.sh build|test|check|mpi
+#     sh install-deps.sh build|test|check|mpi|deb
 #
 # build: compiler and libraries. test: the above, the test framework and Python. check: the above and the linters.
-# mpi: what `make mpi` needs besides `build`, and its tests; nothing else asks for it.
+# mpi: what `make mpi` needs besides `build`, and its tests; nothing else asks for it. deb: what `make deb` needs.
 set -eu
 
 build="gcc libc6-dev make libopenblas-dev liblapacke-dev libzstd-dev libcjson-dev libxxhash-dev libpng-dev
        libsodium-dev gnuplot-nox"
-test="$build g++ libcmocka-dev python3 python3-zstandard python3-numpy minisign strace libdnnl2"
+test="$build g++ pkg-config libcmocka-dev python3 python3-zstandard python3-numpy minisign strace libdnnl2"
 mpi="$build libopenmpi-dev openmpi-bin"
+deb="$build g++ dpkg-dev debhelper fakeroot lintian"
 check="$test clang clang-format cppcheck shellcheck libclang-rt-14-dev valgrind"
 
 case "${1:-}" in
@@ -18,8 +19,9 @@ build) wanted=$build ;;
 test) wanted=$test ;;
 check) wanted=$check ;;
 mpi) wanted=$mpi ;;
+deb) wanted=$deb ;;
 *)
-    echo "usage: install-deps.sh build|test|check|mpi" >&2
+    echo "usage: install-deps.sh build|test|check|mpi|deb" >&2
     exit 2
     ;;
 esac

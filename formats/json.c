@@ -1,7 +1,10 @@
 #include "formats/json.h"
+
+#include "formats/memory.h"
 #include "formats/utf8.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct scanner {
@@ -192,6 +195,38 @@ ousac_status ousac_json_parse(cJSON **root, const char *text, size_t size, size_
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: a number beyond the range of a double", name);
     }
     return OUSAC_STATUS_OK;
+}
+
+static int compare_keys(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static ousac_status check_keys(const cJSON *object, const char *name, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    const cJSON *item = NULL;
+    size_t count = 0;
+    const char **keys = ousac_malloc((size_t)cJSON_GetArraySize(object), sizeof *keys);
+    if (!keys)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for its keys", name);
+    cJSON_ArrayForEach(item, object) keys[count++] = item->string;
+    qsort(keys, count, sizeof *keys, compare_keys);
+    for (size_t i = 1; i < count && !status; i++)
+        if (strcmp(keys[i - 1], keys[i]) == 0)
+            status =
+                OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: key \"%.64s\" is there twice", name, keys[i]);
+    ousac_free(keys);
+    return status;
+}
+
+/* The depth of nesting is bounded by the scan. */
+ousac_status ousac_json_check_unique(const cJSON *root, const char *name, ousac_error *error) {
+    const cJSON *item = NULL;
+    ousac_status status = cJSON_IsObject(root) ? check_keys(root, name, error) : OUSAC_STATUS_OK;
+    cJSON_ArrayForEach(item, root) {
+        if (!status && (cJSON_IsObject(item) || cJSON_IsArray(item)))
+            status = ousac_json_check_unique(item, name, error);
+    }
+    return status;
 }
 
 int ousac_json_whole(const cJSON *item, unsigned long long *value) {

@@ -4,7 +4,7 @@
  * builds a tree of any size. A scan before it refuses: bytes that are not UTF-8, control bytes, malformed
  * numbers and escapes, \u0000, nesting deeper than OUSAC_JSON_DEPTH_MAX, unbalanced brackets, anything after
  * the value, and more values than the caller allows. Numbers become double, and may then be infinite; duplicate
- * names are the caller's to find. For the layers above too.
+ * names are the caller's to find, or ousac_json_check_unique's. For the layers above too.
  */
 #ifndef OUSAC_JSON_H
 #define OUSAC_JSON_H
@@ -34,6 +34,9 @@ typedef enum ousac_json_numbers {
  */
 ousac_status ousac_json_parse(cJSON **root, const char *text, size_t size, size_t values_max,
                               ousac_json_numbers numbers, const char *name, ousac_error *error);
+
+/* FORMAT, naming the key, where an object anywhere in the tree holds one twice. */
+ousac_status ousac_json_check_unique(const cJSON *root, const char *name, ousac_error *error);
 
 /* 1, and the value, where the item is a whole number in [0, 2^53 - 1], that is, exact in a double. */
 int ousac_json_whole(const cJSON *item, unsigned long long *value);

@@ -70,8 +70,8 @@ void ousac_json_put_parsed(ousac_json_doc *doc, cJSON *object, const char *key, 
     put(doc, object, key, item != NULL ? item : cJSON_CreateString(text));
 }
 
-/* A copy that is UTF-8, whatever paths and options were put into it, and in which DEL and the controls U+0080 to
- * U+009F, which JSON may hold and terminals obey, are escaped; they stand in strings alone. */
+/* A copy that is UTF-8, whatever paths and options were put into it, and in which characters that JSON may hold and
+ * terminals obey are escaped; they stand in strings alone. */
 static char *make_plain(const char *printed) {
     const size_t size = strlen(printed);
     size_t used = 0;
@@ -79,14 +79,14 @@ static char *make_plain(const char *printed) {
     char *plain = text ? ousac_malloc(6 * size + 1, 1) : NULL;
     const size_t length = text ? ousac_utf8_repair(printed, size, text, 3 * size + 1) : 0;
 
-    for (size_t i = 0; plain && i < length; i++) {
-        const unsigned char c = (unsigned char)text[i], next = (unsigned char)text[i + 1];
-        const int wide = c == 0xc2 && next < 0xa0;
-        if (c == 0x7f || wide)
-            used += (size_t)sprintf(plain + used, "\\u%04x", (unsigned)(wide ? next : c));
+    for (size_t i = 0; plain && i < length;) {
+        unsigned obeyed = 0;
+        const size_t bytes = ousac_utf8_obeyed(text + i, length - i, &obeyed);
+        if (bytes > 0 && obeyed >= 0x7f)
+            used += (size_t)sprintf(plain + used, "\\u%04x", obeyed);
         else
             plain[used++] = text[i];
-        i += (size_t)wide;
+        i += bytes > 0 ? bytes : 1;
     }
     if (plain)
         plain[used] = '\0';

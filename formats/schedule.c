@@ -159,6 +159,10 @@ ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char 
     return OUSAC_STATUS_OK;
 }
 
+const char *ousac_schedule_called(const ousac_schedule *schedule) {
+    return *schedule->name ? schedule->name : *schedule->file ? schedule->file : "without a name";
+}
+
 /* ---- life ---- */
 
 void ousac_schedule_free(ousac_schedule *schedule) {

@@ -65,6 +65,8 @@ typedef struct ousac_fitted {
 
 typedef struct ousac_schedule {
     char name[OUSAC_SCHEDULE_NAME_BYTES];
+    char file
+        [OUSAC_SCHEDULE_NAME_BYTES]; /* the end of the path that it was loaded from; "" for none; no part of it */
     ousac_solver solver;
     size_t step_count;
     ousac_step *steps;    /* step_count, owned: a block of ousac_malloc */
@@ -84,6 +86,9 @@ int ousac_solver_parse(ousac_solver *solver, const char *name);
 
 /* Whether a step of this mode evaluates the branch. */
 int ousac_mode_evaluates(ousac_mode mode, int branch);
+
+/* What messages call it: its name, else its file, else "without a name". */
+const char *ousac_schedule_called(const ousac_schedule *schedule);
 
 /* Parses and validates. Errors: IO; FORMAT naming file and step: not JSON, an unknown, missing or repeated
  * key, unknown mode or gate, a non-finite number, step count other than `step_count`, no steps, timesteps not

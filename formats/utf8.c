@@ -58,6 +58,13 @@ static int is_obeyed(uint32_t c) {
            (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0x061c || c == 0xfeff;
 }
 
+size_t ousac_utf8_obeyed(const char *text, size_t size, unsigned *character) {
+    uint32_t decoded = 0;
+    const size_t length = decode((const unsigned char *)text, size, &decoded);
+    *character = decoded;
+    return length && is_obeyed(decoded) ? length : 0;
+}
+
 size_t ousac_utf8_show(const char *text, size_t size, char *target, size_t room) {
     size_t used = 0;
     while (size) {

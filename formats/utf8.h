@@ -20,6 +20,10 @@ int ousac_utf8_printable(const char *text, size_t size);
  * at most `room` - 1 bytes, whole characters, and a NUL; room >= 1. `target` may be `text`. Returns the length. */
 size_t ousac_utf8_show(const char *text, size_t size, char *target, size_t room);
 
+/* The length of the character at the start of `size` > 0 bytes where it is one of those, else 0; *character is then its
+ * code point, below U+10000. */
+size_t ousac_utf8_obeyed(const char *text, size_t size, unsigned *character);
+
 /* Copies text so that it is UTF-8: bytes that are not become U+FFFD, everything else stays. Room as above, for which
  * 3 size + 1 always suffices; `target` is another block. Returns the length. */
 size_t ousac_utf8_repair(const char *text, size_t size, char *target, size_t room);

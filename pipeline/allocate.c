@@ -253,12 +253,44 @@ static ousac_status make_candidate(workshop *shop, int index, uint64_t macs, con
     return status;
 }
 
+/* --- what needs neither weights nor samples --- */
+
+static int pays_forecast(const ousac_arch *arch, uint64_t macs, size_t cached) {
+    return cached > 0 && macs >= ousac_cost_reuse(arch) + ousac_budget_forecast_macs(arch);
+}
+
+static ousac_status refuse_forecast(const ousac_arch *arch, uint64_t macs, ousac_error *error) {
+    const double full = (double)ousac_cost_full(arch);
+    const uint64_t least = ousac_cost_reuse(arch) + ousac_budget_forecast_macs(arch);
+    return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                      "`forecast` on: the forecast alone costs %.6f of a full evaluation; the budget is %.6f",
+                      (double)least / full, (double)macs / full);
+}
+
+ousac_status ousac_choice_check(const ousac_arch *arch, const ousac_schedule *schedule, uint64_t macs,
+                                const ousac_choice_options *options, ousac_error *error) {
+    ousac_cost_total cost;
+    ousac_status status = ousac_plan_check_name(options->name, error);
+    if (status || options->forecast != OUSAC_FORECAST_ON)
+        return status;
+    status = ousac_cost_trajectory(arch, schedule, NULL, &cost, error);
+    return status || pays_forecast(arch, macs, cost.forwards_cached) ? status
+                                                                     : refuse_forecast(arch, macs, error);
+}
+
+ousac_status ousac_choice_check_validation(const ousac_profile *profile, const ousac_choice_options *options,
+                                           ousac_error *error) {
+    return options->validation.count > 0
+               ? check_validation(&options->validation, profile, profile->identity.micro_batch, error)
+               : OUSAC_STATUS_OK;
+}
+
 /* Every candidate that the options ask for, within the budget. A search begins from the uniform candidate,
  * which is therefore made as well and takes part. */
 static ousac_status make_candidates(workshop *shop, uint64_t macs, ousac_choice *choice, ousac_error *error) {
     const ousac_arch *arch = &shop->session->model->arch;
     const ousac_choice_options *options = shop->options;
-    const uint64_t extra = ousac_budget_forecast_macs(arch), least = ousac_cost_reuse(arch);
+    const uint64_t extra = ousac_budget_forecast_macs(arch);
     const unsigned searches = 1U << OUSAC_ALLOCATOR_REGIONS | 1U << OUSAC_ALLOCATOR_DESCENT;
     const unsigned methods =
         options->methods | (options->methods & searches ? 1U << OUSAC_ALLOCATOR_UNIFORM : 0);
@@ -268,14 +300,10 @@ static ousac_status make_candidates(workshop *shop, uint64_t macs, ousac_choice 
         ousac_candidate *row = &choice->candidate[forecast * OUSAC_ALLOCATORS];
         if (options->forecast != OUSAC_FORECAST_AUTO && (int)options->forecast != forecast)
             continue;
-        if (!status && forecast && (macs < least + extra || cost.forwards_cached == 0)) {
+        if (forecast && !pays_forecast(arch, macs, cost.forwards_cached)) {
             if (options->forecast == OUSAC_FORECAST_AUTO)
                 continue; /* nothing to pay it with, or nothing to forecast */
-            status = OUSAC_FAIL(
-                error, OUSAC_STATUS_USAGE,
-                "`forecast` on: the forecast alone costs %.6f of a full evaluation; the budget is %.6f",
-                (double)(least + extra) / (double)ousac_cost_full(arch),
-                (double)macs / (double)ousac_cost_full(arch));
+            status = status ? status : refuse_forecast(arch, macs, error);
         }
         for (int method = 0; !status && method < OUSAC_ALLOCATORS; method++)
             if (methods & 1U << method)

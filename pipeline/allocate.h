@@ -83,6 +83,13 @@ typedef struct ousac_choice {
 ousac_status ousac_choice_create(const ousac_session *session, const ousac_profile *profile,
                                  ousac_factor_set *set, const ousac_choice_options *options,
                                  ousac_choice *choice, ousac_error *error);
+/* What of the options can be judged before the model is loaded: the plan's name, and a forecast that the budget of
+ * `macs` a cached evaluation does not hold. USAGE. */
+ousac_status ousac_choice_check(const ousac_arch *arch, const ousac_schedule *schedule, uint64_t macs,
+                                const ousac_choice_options *options, ousac_error *error);
+/* USAGE where validation samples are among those that the profile was made of. */
+ousac_status ousac_choice_check_validation(const ousac_profile *profile, const ousac_choice_options *options,
+                                           ousac_error *error);
 void ousac_choice_free(ousac_choice *choice);
 
 /* 1 where ousac_choice_create will run the model: to compare, to fit, or as asked. */

@@ -278,7 +278,7 @@ static ousac_status prepare(comparison *c, ousac_error *error) {
     if (status)
         return status;
     ousac_place_evenly(&c->even.schedule, o->period);
-    (void)snprintf(cell->schedule_name, sizeof cell->schedule_name, "%s", o->schedule->name);
+    (void)snprintf(cell->schedule_name, sizeof cell->schedule_name, "%s", ousac_schedule_called(o->schedule));
     (void)snprintf(cell->solver, sizeof cell->solver, "%s", ousac_solver_name(o->schedule->solver));
     cell->period = o->period;
     cell->calibration = (ousac_sample_range){0, o->calibration};

@@ -223,6 +223,10 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     memcpy(result->note, options->plan->note, sizeof result->note);
 
     status = make_reference(&reference, result, options, error);
+    if (!status)
+        status = ousac_run_check_schedule(session->model, options->schedule, error);
+    if (!status)
+        status = ousac_run_check_schedule(session->model, &reference, error);
     if (status)
         goto done;
     result->reference_same = same_trajectory(&reference, options->schedule);

@@ -583,6 +583,22 @@ static ousac_status start_from_even(search *s, ousac_error *error) {
     return ousac_schedule_copy(&s->best.schedule, &s->even.schedule, error);
 }
 
+/* A number of refreshes that no placement has is told before any is measured. */
+static ousac_status check_full(const ousac_place_options *options, ousac_error *error) {
+    size_t most = 0, least = 0;
+    for (int b = 0; b < OUSAC_BRANCHES; b++) {
+        size_t count = 0;
+        for (size_t i = 0; i < options->even->step_count; i++)
+            count += (size_t)ousac_mode_evaluates(options->even->steps[i].mode, b);
+        most += count;
+        least += (count + options->horizon - 1) / options->horizon;
+    }
+    if (options->full && (options->full < least || options->full > most))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`full` %zu: expected from %zu to %zu full evaluations",
+                          options->full, least, most);
+    return OUSAC_STATUS_OK;
+}
+
 static ousac_status search_all(search *s, ousac_error *error) {
     refreshes r = {{NULL, NULL}};
     int better = 0;
@@ -622,7 +638,9 @@ ousac_status ousac_place_search(const ousac_session *session, const ousac_place_
     const double since = ousac_clock_s();
     search s = {.session = session, .options = options};
     memset(result, 0, sizeof *result);
-    ousac_status status = search_all(&s, error);
+    ousac_status status = check_full(options, error);
+    if (!status)
+        status = search_all(&s, error);
     if (status)
         goto done;
     result->placed = s.best.rank != NULL;

@@ -169,14 +169,21 @@ ousac_status ousac_record_load_weights(const ousac_session *session, const ousac
     return status;
 }
 
+ousac_status ousac_record_check_tokens(const ousac_model *model, size_t tokens, ousac_error *error) {
+    const size_t most = ousac_arch_most_tokens(&model->arch);
+    return tokens <= most ? OUSAC_STATUS_OK
+                          : OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`tokens` %zu: the model has %zu tokens",
+                                       tokens, most);
+}
+
 ousac_status ousac_record_profile(const ousac_session *session, const ousac_schedule *schedule,
                                   const ousac_record_options *options, ousac_profile **profile,
                                   ousac_record_cost *cost, ousac_error *error) {
     const ousac_profile_identity identity = ousac_record_identity(session, options);
     const size_t tokens = identity.tokens_used;
-    if (tokens > ousac_arch_most_tokens(&session->model->arch))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`tokens` %zu: the model has %zu tokens", tokens,
-                          ousac_arch_most_tokens(&session->model->arch));
+    const ousac_status status = ousac_record_check_tokens(session->model, tokens, error);
+    if (status)
+        return status;
     if (options->segments > schedule->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`segments` %zu: the schedule has %zu steps",
                           options->segments, schedule->step_count);

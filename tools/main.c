@@ -1,18 +1,10 @@
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
-
 
 #include <errno.h>
 #include <ousac/version.h>
 #include <stdio.h>
 #include <string.h>
-
-static const cli_command *const COMMANDS[] = {
-    &command_calibrate, &command_schedule, &command_place,  &command_fit,    &command_profile,
-    &command_merge,     &command_allocate, &command_pack,   &command_eval,   &command_compare,
-    &command_sample,    &command_inspect,  &command_verify, &command_diff,   &command_export,
-    &command_import,    &command_sign,     &command_plot,   &command_report, &command_synth,
-};
-enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
 
 static void print_help(FILE *stream) {
     fputs("usage: ousac COMMAND [OPTION...] [ARGUMENT...]\n"
@@ -25,8 +17,8 @@ static void print_help(FILE *stream) {
           "\n"
           "Commands:\n",
           stream);
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        fprintf(stream, "  %-10s %s\n", COMMANDS[i]->name, COMMANDS[i]->summary);
+    for (size_t i = 0; cli_commands[i]; i++) {
+        cli_fprintf(stream, "  %-10s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
     }
     fputs("\n"
           "  ousac COMMAND --help   options and an example of one command\n"
@@ -34,22 +26,15 @@ static void print_help(FILE *stream) {
           "\n"
           "Results go to standard output, messages and progress to standard error.\n"
           "\n"
-          "Exit codes:\n"
-          "    0  done\n"
-          "    1  the system refused: input or output, memory; or `diff` found differences\n"
-          "    2  a wrong option, value or argument\n"
-          "    3  a file is malformed, or does not verify\n"
-          "    4  files were not made for one another\n"
-          "    5  a value is not finite, or a numerical routine did not converge\n"
-          "    6  this build or this machine cannot do it\n"
-          "  130  interrupted (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU); no file is left half written\n",
+          "Exit codes:\n",
           stream);
+    (void)fputs(cli_exit_codes, stream);
 }
 
 static const cli_command *find_command(const char *name) {
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        if (strcmp(COMMANDS[i]->name, name) == 0) {
-            return COMMANDS[i];
+    for (size_t i = 0; cli_commands[i]; i++) {
+        if (strcmp(cli_commands[i]->name, name) == 0) {
+            return cli_commands[i];
         }
     }
     return NULL;
@@ -59,17 +44,17 @@ static int unknown_command(const char *name) {
     const char *best = NULL;
     size_t distance = SIZE_MAX;
 
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        size_t d = cli_edit_distance(name, COMMANDS[i]->name);
+    for (size_t i = 0; cli_commands[i]; i++) {
+        size_t d = cli_edit_distance(name, cli_commands[i]->name);
         if (d < distance) {
             distance = d;
-            best = COMMANDS[i]->name;
+            best = cli_commands[i]->name;
         }
     }
     if (distance <= strlen(name) / 2) {
-        fprintf(stderr, "ousac: unknown command '%s'; the nearest is '%s'\n", name, best);
+        cli_fprintf(stderr, "ousac: unknown command '%s'; the nearest is '%s'\n", name, best);
     } else {
-        fprintf(stderr, "ousac: unknown command '%s'; `ousac --help` lists the commands\n", name);
+        cli_fprintf(stderr, "ousac: unknown command '%s'; `ousac --help` lists the commands\n", name);
     }
     return EXIT_USAGE;
 }
@@ -110,8 +95,8 @@ int ousac_main(int argc, char **argv) {
     errno = 0;
     int unwritten = fflush(stdout) != 0 || ferror(stdout);
     if (unwritten) {
-        fprintf(stderr, "ousac: cannot write to standard output: %s\n",
-                errno != 0 ? strerror(errno) : "a write failed");
+        cli_fprintf(stderr, "ousac: cannot write to standard output: %s\n",
+                    errno != 0 ? strerror(errno) : "a write failed");
         code = code == EXIT_OK ? EXIT_FAILED : code;
     }
     return code;

@@ -6,6 +6,10 @@
 #ifndef OUSAC_PUBLIC_STATUS_H
 #define OUSAC_PUBLIC_STATUS_H
 
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -39,5 +43,9 @@ const char *ousac_status_name(ousac_status status);
 
 #ifdef __cplusplus
 }
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
 #endif
 #endif

@@ -14,6 +14,10 @@
 #define OUSAC_VERSION_NUMBER                                                                                 \
     (1000000 * OUSAC_VERSION_MAJOR + 1000 * OUSAC_VERSION_MINOR + OUSAC_VERSION_PATCH)
 
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -24,5 +28,9 @@ long ousac_version_number(void);
 
 #ifdef __cplusplus
 }
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
 #endif
 #endif

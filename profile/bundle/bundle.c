@@ -411,15 +411,17 @@ ousac_status ousac_bundle_check_schedule(const ousac_bundle *bundle, const ousac
         if (step_difference(&schedule->steps[i], &wanted->steps[i], text))
             return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                               "%s was made for schedule \"%.64s\", and this is \"%.64s\": step %zu has %s",
-                              path, wanted->name, schedule->name, i, text);
+                              path, ousac_schedule_called(wanted), ousac_schedule_called(schedule), i, text);
     if (schedule->step_count != wanted->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "%s was made for schedule \"%.64s\" of %zu steps, and this is \"%.64s\" of %zu",
-                          path, wanted->name, wanted->step_count, schedule->name, schedule->step_count);
+                          path, ousac_schedule_called(wanted), wanted->step_count,
+                          ousac_schedule_called(schedule), schedule->step_count);
     return OUSAC_FAIL(
         error, OUSAC_STATUS_MISMATCH,
         "%s was made for schedule \"%.64s\" with solver %s, and this is \"%.64s\" with solver %s", path,
-        wanted->name, ousac_solver_name(wanted->solver), schedule->name, ousac_solver_name(schedule->solver));
+        ousac_schedule_called(wanted), ousac_solver_name(wanted->solver), ousac_schedule_called(schedule),
+        ousac_solver_name(schedule->solver));
 }
 
 /* ---- factors ---- */

@@ -76,7 +76,7 @@ ousac_status ousac_forecast_map(const ousac_forecast *forecast, const ousac_sche
     *mapped = NULL;
     if (forecast->step_count != from->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "a forecast of %zu steps for schedule %s of %zu",
-                          forecast->step_count, from->name, from->step_count);
+                          forecast->step_count, ousac_schedule_called(from), from->step_count);
     status = progress_of(from, &from_progress, error);
     if (!status)
         status = progress_of(to, &to_progress, error);

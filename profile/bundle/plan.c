@@ -33,15 +33,22 @@ done:
     return status;
 }
 
+ousac_status ousac_plan_check_name(const char *name, ousac_error *error) {
+    if (!ousac_plan_name_is_valid(name))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "\"%.120s\" cannot name a plan; expected 1 to %d letters, digits, '-', '_' or '.'",
+                          name, OUSAC_NAME_BYTES - 1);
+    return OUSAC_STATUS_OK;
+}
+
 ousac_status ousac_plan_create(ousac_plan **plan, const ousac_arch *arch, const char *name,
                                const char *method, const ousac_allocation *allocation, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     ousac_plan *made = NULL;
     *plan = NULL;
-    if (!ousac_plan_name_is_valid(name))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "\"%.120s\" cannot name a plan; expected 1 to %d letters, digits, '-', '_' or '.'",
-                          name, OUSAC_NAME_BYTES - 1);
+    status = ousac_plan_check_name(name, error);
+    if (status)
+        return status;
     if (strlen(method) == 0 || strlen(method) >= OUSAC_NAME_BYTES)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "\"%.120s\" cannot name a method; expected 1 to %d bytes", method,

@@ -38,6 +38,9 @@ typedef struct ousac_plan {
     char note[OUSAC_ERROR_MESSAGE_BYTES]; /* one line for people: what validation said */
 } ousac_plan;
 
+/* USAGE where the name cannot be a plan's. */
+ousac_status ousac_plan_check_name(const char *name, ousac_error *error);
+
 ousac_status ousac_plan_create(ousac_plan **plan, const ousac_arch *arch, const char *name,
                                const char *method, const ousac_allocation *allocation, ousac_error *error);
 void ousac_plan_free(ousac_plan *plan);

@@ -1,8 +1,7 @@
 #include "formats/memory.h"
 #include "profile/model/dit.h"
-#include "profile/model/noise.h"
+#include "profile/model/load.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,31 +24,19 @@ static const char *const DIFFUSERS_PART[PART_COUNT] = {NULL, "attn1.to_out.0", "
 static const char *const DIFFUSERS_QKV[3] = {"attn1.to_q", "attn1.to_k", "attn1.to_v"};
 
 typedef struct loader {
-    ousac_model *model;
+    ousac_loader common;
     ousac_dit *dit;
-    const ousac_safetensors *file;
     layout layout;
-    cJSON *config; /* or NULL */
-    const char *config_name;
-    const ousac_model_options *options;
-    int in_place;                     /* 1: the mapped tensors stand for memory of the backend */
-    float *host;                      /* staging for a part of a tensor */
-    size_t used, total;               /* floats of dit->weights */
-    size_t sealed_used, sealed_total; /* of dit->sealed */
-    unsigned char *taken;             /* per tensor of the file: 1 once it is used */
-    ousac_sha256 hash;
-    ousac_error *error;
 } loader;
 
 /* --- names and shapes --- */
 
 static const ousac_safetensors_tensor *find(const loader *l, const char *name) {
-    return ousac_safetensors_find(l->file, name);
+    return ousac_loader_find(&l->common, name);
 }
 
 static ousac_status missing(const loader *l, const char *name) {
-    return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s is missing: not a whole DiT checkpoint",
-                      l->model->path, name);
+    return ousac_loader_missing(&l->common, name);
 }
 
 static void block_name(char *name, const loader *l, size_t block, const char *suffix, const char *kind) {
@@ -82,111 +69,45 @@ static const char *outer_name(const loader *l, const char *canonical) {
     return canonical;
 }
 
-/* Finds a tensor of exactly the given shape. */
-static ousac_status expect(const loader *l, const char *name, const ousac_safetensors_tensor **tensor,
-                           size_t dims, const size_t *shape) {
-    const ousac_safetensors_tensor *t = find(l, name);
-    if (!t)
-        return missing(l, name);
-    char want[128] = "", have[256] = "";
-    int same = t->dims == dims;
-    for (size_t i = 0; i < dims; i++) {
-        same = same && t->shape[i] == shape[i];
-        size_t at = strlen(want);
-        (void)snprintf(want + at, sizeof want - at, "%s%zu", i ? ", " : "", shape[i]);
-    }
-    for (size_t i = 0; i < t->dims; i++) {
-        size_t at = strlen(have);
-        (void)snprintf(have + at, sizeof have - at, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
-    }
-    if (!same)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s has shape (%s), expected (%s)",
-                          l->model->path, name, have, want);
-    *tensor = t;
-    return OUSAC_STATUS_OK;
-}
-
 /* --- config --- */
 
-/* 1 and the value where the key is a whole number in 0..2^31; 0 where it is absent; -1 on a bad value. */
-static int config_number(const loader *l, const char *key, double *value) {
-    const cJSON *item = l->config ? cJSON_GetObjectItemCaseSensitive(l->config, key) : NULL;
-    if (!item || cJSON_IsNull(item))
-        return 0;
-    if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble) || item->valuedouble < 0) {
-        OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: key \"%s\": expected a number that is not negative",
-                   l->config_name, key);
-        return -1;
-    }
-    *value = item->valuedouble;
-    return 1;
-}
-
-static const char *config_text(const loader *l, const char *key) {
-    const cJSON *item = l->config ? cJSON_GetObjectItemCaseSensitive(l->config, key) : NULL;
-    return cJSON_IsString(item) ? item->valuestring : NULL;
-}
-
-/* Where the config states what the tensors already show, both must agree. */
-static ousac_status config_agrees(const loader *l, const char *key, size_t value) {
-    double stated;
-    int have = config_number(l, key, &stated);
-    if (have < 0)
-        return OUSAC_STATUS_FORMAT;
-    if (have && stated != (double)value)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: \"%s\" is %g, but the tensors of %s say %zu",
-                          l->config_name, key, stated, l->model->path, value);
-    return OUSAC_STATUS_OK;
-}
-
-static ousac_status parse_config(loader *l, const char *text) {
-    if (!text)
-        return OUSAC_STATUS_OK;
-    l->config = cJSON_Parse(text);
-    if (!cJSON_IsObject(l->config))
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: not a JSON object", l->config_name);
-    const char *prediction = config_text(l, "prediction");
-    if (!prediction)
-        prediction = config_text(l, "prediction_type");
-    if (prediction && ousac_prediction_parse(&l->model->noise.prediction, prediction))
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: \"%.40s\" is predicted; expected epsilon, v_prediction, flow or sample",
-                          l->config_name, prediction);
-    const char *activation = config_text(l, "activation_fn");
-    if (activation && strcmp(activation, "gelu-approximate") != 0)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: \"activation_fn\" is \"%.40s\"; a DiT has \"gelu-approximate\"",
-                          l->config_name, activation);
-    const char *norm = config_text(l, "norm_type");
-    if (norm && strcmp(norm, "ada_norm_zero") != 0)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: \"norm_type\" is \"%.40s\"; a DiT has \"ada_norm_zero\"", l->config_name,
-                          norm);
-    return OUSAC_STATUS_OK;
+/* What makes another model of a diffusers config, and what every DiT has. */
+static ousac_status check_kind(loader *l) {
+    static const char *const absent[] = {"cross_attention_dim", "caption_channels", "num_vector_embeds"};
+    const ousac_loader *c = &l->common;
+    ousac_status status = ousac_loader_text_is(c, "activation_fn", "gelu-approximate");
+    if (!status)
+        status = ousac_loader_text_is(c, "norm_type", "ada_norm_zero");
+    if (!status)
+        status = ousac_loader_flag_is(c, "norm_elementwise_affine", 0);
+    for (size_t i = 0; i < sizeof absent / sizeof *absent && !status; i++)
+        status = ousac_loader_lacks(c, absent[i]);
+    return status;
 }
 
 static ousac_status read_heads(loader *l) {
     ousac_dit *dit = l->dit;
-    double heads = 0;
-    if (l->options && l->options->heads)
-        heads = (double)l->options->heads;
-    else {
-        int have = config_number(l, "num_heads", &heads);
-        if (!have)
-            have = config_number(l, "num_attention_heads", &heads);
-        if (have < 0)
-            return OUSAC_STATUS_FORMAT;
-        if (!have)
-            return OUSAC_FAIL(
-                l->error, OUSAC_STATUS_FORMAT,
-                "%s: the number of attention heads is not in the tensors: give `heads`, or \"num_heads\" "
-                "in %s",
-                l->model->path, l->config_name);
-    }
-    if (heads < 1 || heads > (double)dit->d || heads != floor(heads) || dit->d % (size_t)heads)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: %g heads do not divide the width %zu",
-                          l->model->path, heads, dit->d);
-    dit->heads = (size_t)heads;
+    const ousac_loader *c = &l->common;
+    size_t heads = 0, width = 0;
+    const int have = ousac_loader_size_of(c, "num_heads", "num_attention_heads", &heads);
+    const int sized = have < 0 ? have : ousac_loader_size(c, "attention_head_dim", &width);
+    if (have < 0 || sized < 0)
+        return OUSAC_STATUS_FORMAT;
+    if (c->options && c->options->heads)
+        heads = c->options->heads;
+    else if (!have)
+        return OUSAC_FAIL(
+            c->error, OUSAC_STATUS_FORMAT,
+            "%s: the number of attention heads is not in the tensors: give `heads`, or \"num_heads\" in %s",
+            c->model->path, c->config_name);
+    else if (sized && heads * width != dit->d)
+        return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT,
+                          "%s: %zu heads of \"attention_head_dim\" %zu; the tensors of %s have the width %zu",
+                          c->config_name, heads, width, c->model->path, dit->d);
+    if (heads < 1 || heads > dit->d || dit->d % heads)
+        return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT, "%s: %zu heads do not divide the width %zu",
+                          c->model->path, heads, dit->d);
+    dit->heads = heads;
     return OUSAC_STATUS_OK;
 }
 
@@ -194,56 +115,70 @@ static ousac_status read_heads(loader *l) {
 static ousac_status read_constants(loader *l) {
     ousac_dit *dit = l->dit;
     int diffusers = l->layout == LAYOUT_DIFFUSERS;
-    if (l->config)
-        diffusers = config_text(l, "_class_name") || cJSON_HasObjectItem(l->config, "num_attention_heads");
+    if (l->common.config)
+        diffusers = cJSON_HasObjectItem(l->common.config, "_class_name") ||
+                    cJSON_HasObjectItem(l->common.config, "num_attention_heads");
     dit->attn_norm_eps = dit->mlp_norm_eps = dit->final_norm_eps = 1e-6f;
     dit->frequency_denominator = (double)dit->frequencies / 2;
     if (diffusers) {
         double eps = 1e-5;
-        if (config_number(l, "norm_eps", &eps) < 0)
+        if (ousac_loader_real(&l->common, "norm_eps", &eps) < 0)
             return OUSAC_STATUS_FORMAT;
+        if (!(eps >= 0 && eps <= 1))
+            return OUSAC_FAIL(l->common.error, OUSAC_STATUS_FORMAT,
+                              "%s: key \"norm_eps\" is %g; expected from 0 to 1", l->common.config_name, eps);
         dit->mlp_norm_eps = (float)eps;
         dit->frequency_denominator -= 1;
     }
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status read_classes(loader *l) {
+static ousac_status read_class_names(loader *l) {
     ousac_dit *dit = l->dit;
-    double classes;
-    int have = config_number(l, "num_classes", &classes);
-    if (!have)
-        have = config_number(l, "num_embeds_ada_norm", &classes);
-    if (have < 0)
-        return OUSAC_STATUS_FORMAT;
-    dit->classes = have ? (size_t)classes : dit->table_rows - 1;
-    if (dit->classes < 1 || (dit->classes != dit->table_rows && dit->classes + 1 != dit->table_rows))
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
-                          "%s: %zu classes, but the embedding table of %s has %zu rows; expected %zu or %zu",
-                          l->config_name, dit->classes, l->model->path, dit->table_rows, dit->classes,
-                          dit->classes + 1);
-    l->model->has_uncond = dit->classes + 1 == dit->table_rows;
-    const cJSON *names = l->config ? cJSON_GetObjectItemCaseSensitive(l->config, "classes") : NULL;
-    if (!cJSON_IsArray(names) || (size_t)cJSON_GetArraySize(names) != dit->classes)
+    const ousac_loader *c = &l->common;
+    const cJSON *names = c->config ? cJSON_GetObjectItemCaseSensitive(c->config, "classes") : NULL,
+                *name = NULL;
+    size_t i = 0;
+    if (!names || cJSON_IsNull(names))
         return OUSAC_STATUS_OK;
+    if (!cJSON_IsArray(names) || (size_t)cJSON_GetArraySize(names) != dit->classes)
+        return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT,
+                          "%s: key \"classes\": expected the names of %zu classes", c->config_name,
+                          dit->classes);
     dit->class_names = ousac_calloc(dit->classes, sizeof *dit->class_names);
     if (!dit->class_names)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for class names", l->model->path);
-    size_t i = 0;
-    const cJSON *name;
+        return OUSAC_FAIL(c->error, OUSAC_STATUS_MEMORY, "%s: no memory for class names", c->model->path);
     cJSON_ArrayForEach(name, names) {
-        dit->class_names[i] = ousac_strdup(cJSON_IsString(name) ? name->valuestring : "?");
-        if (!dit->class_names[i++])
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for class names", l->model->path);
+        if (!cJSON_IsString(name))
+            return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT, "%s: key \"classes\": name %zu is not a text",
+                              c->config_name, i);
+        if (!(dit->class_names[i++] = ousac_strdup(name->valuestring)))
+            return OUSAC_FAIL(c->error, OUSAC_STATUS_MEMORY, "%s: no memory for class names", c->model->path);
     }
     return OUSAC_STATUS_OK;
+}
+
+static ousac_status read_classes(loader *l) {
+    ousac_dit *dit = l->dit;
+    const ousac_loader *c = &l->common;
+    dit->classes = dit->table_rows - 1;
+    if (ousac_loader_size_of(c, "num_classes", "num_embeds_ada_norm", &dit->classes) < 0)
+        return OUSAC_STATUS_FORMAT;
+    if (dit->classes < 1 || (dit->classes != dit->table_rows && dit->classes + 1 != dit->table_rows))
+        return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT,
+                          "%s: %zu classes, but the embedding table of %s has %zu rows; expected %zu or %zu",
+                          c->config_name, dit->classes, c->model->path, dit->table_rows, dit->classes,
+                          dit->classes + 1);
+    c->model->has_uncond = dit->classes + 1 == dit->table_rows;
+    return read_class_names(l);
 }
 
 /* --- sizes from the tensors --- */
 
 static ousac_status read_sizes(loader *l) {
     ousac_dit *dit = l->dit;
-    const char *path = l->model->path;
+    const ousac_loader *c = &l->common;
+    const char *path = c->model->path;
     const ousac_safetensors_tensor *t;
     char name[OUSAC_NAME_BYTES];
 
@@ -252,7 +187,7 @@ static ousac_status read_sizes(loader *l) {
         return missing(l, patch_name);
     if (t->dims != 4 || t->shape[2] != t->shape[3] || !t->count || t->shape[0] > WIDTH_MAX ||
         t->shape[1] > WIDTH_MAX || t->shape[2] > 4096)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
+        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_FORMAT,
                           "%s: tensor %s: expected shape (width, channels, patch, patch) without zeros", path,
                           patch_name);
     dit->d = t->shape[0], dit->channels = t->shape[1], dit->patch = t->shape[2];
@@ -264,7 +199,7 @@ static ousac_status read_sizes(loader *l) {
             break;
         if (dit->L == 0) {
             if (t->dims != 2 || !t->count || t->shape[0] > WIDTH_MAX)
-                return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
+                return OUSAC_FAIL(l->common.error, OUSAC_STATUS_FORMAT,
                                   "%s: tensor %s: expected shape (hidden, %zu)", path, name, dit->d);
             dit->hidden = t->shape[0];
         }
@@ -272,13 +207,14 @@ static ousac_status read_sizes(loader *l) {
     if (!dit->L)
         return missing(l, name);
     if (dit->L > BLOCKS_MAX)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED, "%s: more than %d blocks", path, BLOCKS_MAX);
+        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_UNSUPPORTED, "%s: more than %d blocks", path,
+                          BLOCKS_MAX);
 
     const char *t_name = outer_name(l, "t_embedder.mlp.0.weight");
     if (!(t = find(l, t_name)))
         return missing(l, t_name);
     if (t->dims != 2 || t->shape[1] < 4 || t->shape[1] % 2 || t->shape[1] > 65536)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
+        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_FORMAT,
                           "%s: tensor %s: expected shape (%zu, an even number >= 4)", path, t_name, dit->d);
     dit->frequencies = t->shape[1];
 
@@ -286,8 +222,8 @@ static ousac_status read_sizes(loader *l) {
     if (!(t = find(l, y_name)))
         return missing(l, y_name);
     if (t->dims != 2 || t->shape[0] < 1 || t->shape[0] > ROWS_MAX)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s: expected shape (classes + 1, %zu)",
-                          path, y_name, dit->d);
+        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_FORMAT,
+                          "%s: tensor %s: expected shape (classes + 1, %zu)", path, y_name, dit->d);
     dit->table_rows = t->shape[0];
 
     const char *out_name = outer_name(l, "final_layer.linear.weight");
@@ -297,140 +233,85 @@ static ousac_status read_sizes(loader *l) {
     dit->out_channels = t->dims == 2 ? t->shape[0] / pixels : 0;
     if (t->dims != 2 || t->shape[0] % pixels ||
         (dit->out_channels != dit->channels && dit->out_channels != 2 * dit->channels))
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
+        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_FORMAT,
                           "%s: tensor %s: expected %zu rows, or %zu with learned variances", path, out_name,
                           pixels * dit->channels, 2 * pixels * dit->channels);
 
     const char *pos_name = outer_name(l, "pos_embed");
-    double size = 0;
-    int stated = config_number(l, "input_size", &size);
-    if (!stated)
-        stated = config_number(l, "sample_size", &size);
+    size_t size = 0;
+    const int stated = ousac_loader_size_of(c, "input_size", "sample_size", &size);
     if (stated < 0)
         return OUSAC_STATUS_FORMAT;
     if ((t = find(l, pos_name))) {
         if (t->dims != 3 || t->shape[0] != 1 || t->shape[1] < 1 || t->shape[1] > ROWS_MAX)
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: tensor %s: expected shape (1, tokens, %zu)",
-                              path, pos_name, dit->d);
+            return OUSAC_FAIL(l->common.error, OUSAC_STATUS_FORMAT,
+                              "%s: tensor %s: expected shape (1, tokens, %zu)", path, pos_name, dit->d);
         dit->N = t->shape[1];
         dit->side = (size_t)(sqrt((double)dit->N) + 0.5);
         if (dit->side * dit->side != dit->N)
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED,
+            return OUSAC_FAIL(l->common.error, OUSAC_STATUS_UNSUPPORTED,
                               "%s: tensor %s: %zu tokens are not a square", path, pos_name, dit->N);
-        if (stated && size != (double)(dit->side * dit->patch))
-            return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
-                              "%s: input size %g, but %zu tokens of patch %zu in %s make %zu", l->config_name,
-                              size, dit->N, dit->patch, path, dit->side * dit->patch);
-    } else if (!stated || size < 1 || size > 65536 || fmod(size, (double)dit->patch) != 0) {
+        if (stated && size != dit->side * dit->patch)
+            return OUSAC_FAIL(l->common.error, OUSAC_STATUS_FORMAT,
+                              "%s: input size %zu, but %zu tokens of patch %zu in %s make %zu",
+                              l->common.config_name, size, dit->N, dit->patch, path, dit->side * dit->patch);
+    } else if (!stated || size < 1 || size > 65536 || size % dit->patch) {
         return OUSAC_FAIL(
-            l->error, OUSAC_STATUS_FORMAT,
+            l->common.error, OUSAC_STATUS_FORMAT,
             "%s: no tensor %s, and %s gives no input size (\"input_size\" or \"sample_size\") that is a "
             "multiple of the patch %zu",
-            path, pos_name, l->config_name, dit->patch);
+            path, pos_name, l->common.config_name, dit->patch);
     } else {
-        dit->side = (size_t)size / dit->patch;
+        dit->side = size / dit->patch;
         dit->N = dit->side * dit->side;
         if (dit->d % 4)
             return OUSAC_FAIL(
-                l->error, OUSAC_STATUS_FORMAT,
+                l->common.error, OUSAC_STATUS_FORMAT,
                 "%s: no tensor %s, and the sine-cosine embedding needs a width divisible by 4, not %zu", path,
                 pos_name, dit->d);
     }
-    ousac_status status;
-    if ((status = config_agrees(l, "depth", dit->L)) || (status = config_agrees(l, "num_layers", dit->L)) ||
-        (status = config_agrees(l, "hidden_size", dit->d)) ||
-        (status = config_agrees(l, "patch_size", dit->patch)) ||
-        (status = config_agrees(l, "in_channels", dit->channels)) ||
-        (status = config_agrees(l, "out_channels", dit->out_channels)))
-        return status;
+    const struct {
+        const char *key;
+        size_t value;
+    } stated_sizes[] = {
+        {"depth", dit->L},          {"num_layers", dit->L},         {"hidden_size", dit->d},
+        {"patch_size", dit->patch}, {"in_channels", dit->channels}, {"out_channels", dit->out_channels}};
+    for (size_t i = 0; i < sizeof stated_sizes / sizeof *stated_sizes; i++) {
+        const ousac_status status = ousac_loader_agrees(c, stated_sizes[i].key, stated_sizes[i].value);
+        if (status)
+            return status;
+    }
+    double ratio = (double)dit->hidden / (double)dit->d;
+    int sigma = dit->out_channels != dit->channels;
+    if (ousac_loader_real(c, "mlp_ratio", &ratio) < 0 || ousac_loader_flag(c, "learn_sigma", &sigma) < 0)
+        return OUSAC_STATUS_FORMAT;
+    if (!(fabs(ratio * (double)dit->d - (double)dit->hidden) < 1))
+        return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT,
+                          "%s: \"mlp_ratio\" is %g, but the tensors of %s say %g", c->config_name, ratio,
+                          path, (double)dit->hidden / (double)dit->d);
+    if (sigma != (dit->out_channels != dit->channels))
+        return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT,
+                          "%s: \"learn_sigma\" is %s, but the tensors of %s have %zu "
+                          "output channels for %zu",
+                          c->config_name, sigma ? "true" : "false", path, dit->out_channels, dit->channels);
     return OUSAC_STATUS_OK;
 }
 
 /* --- weights --- */
 
-/* Of a tensor at a time: 4 MiB as float32. */
-enum { PART_FLOATS = 1 << 20 };
-
-/* Finds a tensor of exactly the given shape and marks it as used. */
-static ousac_status take(loader *l, const char *name, size_t dims, const size_t *shape,
-                         const ousac_safetensors_tensor **tensor) {
-    ousac_status status = expect(l, name, tensor, dims, shape);
-    for (size_t i = 0; !status && i < ousac_safetensors_count(l->file); i++)
-        if (ousac_safetensors_at(l->file, i) == *tensor)
-            l->taken[i] = 1;
-    return status;
-}
-
-/* Begins a tensor in the digest. */
-static void hash_shape(loader *l, const char *canonical, size_t dims, const size_t *shape) {
-    ousac_sha256_add_text(&l->hash, canonical);
-    ousac_sha256_add_u64(&l->hash, dims);
-    for (size_t i = 0; i < dims; i++)
-        ousac_sha256_add_u64(&l->hash, shape[i]);
-}
-
-/* 1 where the tensor is the weight of a linear over tokens and the backend keeps such in a form of its own.
- */
-static int is_sealed(const loader *l, const char *canonical) {
-    return l->model->backend->alloc_weights && strstr(canonical, ".weight") &&
-           !strstr(canonical, "adaLN_modulation") && !strstr(canonical, "t_embedder") &&
-           !strstr(canonical, "y_embedder");
-}
-
-/* The next `count` floats of the slab of such tensors; NULL where the model is not for running. */
-static ousac_status reserve(loader *l, const char *canonical, size_t count, float **slot) {
-    const int sealed = is_sealed(l, canonical);
-    size_t *used = sealed ? &l->sealed_used : &l->used;
-    *slot = NULL;
-    if (l->model->use != OUSAC_MODEL_RUN)
-        return OUSAC_STATUS_OK;
-    if (count > (sealed ? l->sealed_total : l->total) - *used)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_INTERNAL, "%s: tensor %s exceeds the weights planned for",
-                          l->model->path, canonical);
-    *slot = (sealed ? l->dit->sealed : l->dit->weights) + *used;
-    *used += count;
-    return OUSAC_STATUS_OK;
-}
-
-/* Checks and hashes a tensor in parts, and uploads it to `slot`, NULL for nowhere. No part of the file stays
- * in memory that is not to stand for memory of the backend. */
-static ousac_status stream(loader *l, const ousac_safetensors_tensor *t, float *slot) {
-    const ousac_backend *be = l->model->backend;
-    ousac_status status = OUSAC_STATUS_OK;
-    for (uint64_t at = 0; at < t->count && !status; at += PART_FLOATS) {
-        const uint64_t count = t->count - at < PART_FLOATS ? t->count - at : PART_FLOATS;
-        status = ousac_safetensors_read_f32(t, at, count, l->host, l->error);
-        if (status) {
-            if (l->error && !strstr(l->error->message, l->model->path))
-                ousac_error_prefix(l->error, "%s", l->model->path);
-            return status;
-        }
-        ousac_sha256_add(&l->hash, l->host, (size_t)count * sizeof(float));
-        if (slot)
-            status = be->upload(be, slot + at, l->host, (size_t)count * sizeof(float), l->error);
-        if (slot || l->model->use != OUSAC_MODEL_RUN)
-            ousac_safetensors_drop(l->file, t, at, count);
-    }
-    return status;
-}
-
-static ousac_status load_tensor(loader *l, const char *name, const char *canonical, const float **target,
-                                size_t dims, const size_t *shape) {
-    const ousac_safetensors_tensor *t = NULL;
-    float *slot = NULL;
-    ousac_status status = take(l, name, dims, shape, &t);
-    if (!status && !l->in_place)
-        status = reserve(l, canonical, (size_t)t->count, &slot);
-    if (status || l->model->use == OUSAC_MODEL_SHAPES)
-        return status;
-    hash_shape(l, canonical, dims, shape);
-    *target = l->in_place ? t->data : slot;
-    return stream(l, t, slot);
+/* Weights of linears over tokens, which a backend may seal. */
+static int is_over_tokens(const char *canonical) {
+    static const char *const over[] = {"x_embedder.proj.weight", "final_layer.linear.weight"};
+    for (size_t i = 0; i < sizeof over / sizeof *over; i++)
+        if (strcmp(canonical, over[i]) == 0)
+            return 1;
+    return 0;
 }
 
 static ousac_status load_outer(loader *l, const char *canonical, const float **target, size_t dims,
                                const size_t *shape) {
-    return load_tensor(l, outer_name(l, canonical), canonical, target, dims, shape);
+    return ousac_loader_tensor(&l->common, outer_name(l, canonical), canonical, is_over_tokens(canonical),
+                               target, dims, shape);
 }
 
 static ousac_status load_outer_linear(loader *l, const char *stem, const float **w, const float **bias,
@@ -450,15 +331,15 @@ static ousac_status load_apart(loader *l, size_t block, const char *what, const 
     const size_t d = l->dit->d, size = dims == 1 ? d : d * d;
     char name[OUSAC_NAME_BYTES];
     float *slot = NULL;
-    ousac_status status = reserve(l, canonical, 3 * size, &slot);
-    hash_shape(l, canonical, dims, (size_t[]){3 * d, d});
+    ousac_status status = ousac_loader_reserve(&l->common, canonical, dims == 2, 3 * size, &slot);
+    ousac_loader_hash_shape(&l->common, canonical, dims, (size_t[]){3 * d, d});
     *target = slot;
     for (size_t i = 0; i < 3 && !status; i++) {
         const ousac_safetensors_tensor *t = NULL;
         block_name(name, l, block, DIFFUSERS_QKV[i], what);
-        status = take(l, name, dims, (size_t[]){d, d}, &t);
-        if (!status && l->model->use != OUSAC_MODEL_SHAPES)
-            status = stream(l, t, slot ? slot + i * size : NULL);
+        status = ousac_loader_take(&l->common, name, dims, (size_t[]){d, d}, &t);
+        if (!status && l->common.model->use != OUSAC_MODEL_SHAPES)
+            status = ousac_loader_stream(&l->common, t, slot ? slot + i * size : NULL);
     }
     return status;
 }
@@ -478,7 +359,8 @@ static ousac_status load_qkv(loader *l, size_t block, const float **w, const flo
             break;
         }
         (void)snprintf(canonical, sizeof canonical, "blocks.%zu.attn.qkv.%s", block, what);
-        status = fused ? load_tensor(l, name, canonical, target, kind ? 1 : 2, (size_t[]){3 * d, d})
+        status = fused ? ousac_loader_tensor(&l->common, name, canonical, !kind, target, kind ? 1 : 2,
+                                             (size_t[]){3 * d, d})
                        : load_apart(l, block, what, canonical, kind ? 1 : 2, target);
     }
     return status;
@@ -493,7 +375,8 @@ static ousac_status load_part(loader *l, size_t block, part which, const float *
         block_name(name, l, block, l->layout == LAYOUT_PUBLIC ? PUBLIC_PART[which] : DIFFUSERS_PART[which],
                    what);
         (void)snprintf(canonical, sizeof canonical, "blocks.%zu.%s.%s", block, PUBLIC_PART[which], what);
-        status = load_tensor(l, name, canonical, kind ? bias : w, kind ? 1 : 2, (size_t[]){m, n});
+        status = ousac_loader_tensor(&l->common, name, canonical, !kind && which != PART_MODULATION,
+                                     kind ? bias : w, kind ? 1 : 2, (size_t[]){m, n});
     }
     return status;
 }
@@ -506,7 +389,7 @@ static ousac_status check_copies(loader *l) {
         "class_embedder.embedding_table.weight"};
     if (l->layout == LAYOUT_PUBLIC)
         return OUSAC_STATUS_OK;
-    const int compares = l->model->use != OUSAC_MODEL_SHAPES;
+    const int compares = l->common.model->use != OUSAC_MODEL_SHAPES;
     for (size_t s = 0; s < sizeof stems / sizeof *stems; s++) {
         char first[OUSAC_NAME_BYTES], name[OUSAC_NAME_BYTES];
         (void)snprintf(first, sizeof first, "transformer_blocks.0.norm1.emb.%s", stems[s]);
@@ -520,17 +403,15 @@ static ousac_status check_copies(loader *l) {
             if (t->bytes != reference->bytes || strcmp(t->dtype_name, reference->dtype_name) != 0 ||
                 (compares && memcmp(t->data, reference->data, t->bytes) != 0))
                 return OUSAC_FAIL(
-                    l->error, OUSAC_STATUS_UNSUPPORTED,
+                    l->common.error, OUSAC_STATUS_UNSUPPORTED,
                     "%s: tensor %s differs from block 0's: blocks with embedders of their own cannot be "
                     "run",
-                    l->model->path, name);
-            for (size_t i = 0; i < ousac_safetensors_count(l->file); i++)
-                if (ousac_safetensors_at(l->file, i) == t)
-                    l->taken[i] = 1;
-            ousac_safetensors_drop(l->file, t, 0, t->count);
+                    l->common.model->path, name);
+            ousac_loader_mark(&l->common, t);
+            ousac_safetensors_drop(l->common.file, t, 0, t->count);
         }
-        if (!l->in_place)
-            ousac_safetensors_drop(l->file, reference, 0, reference->count);
+        if (!l->common.in_place)
+            ousac_safetensors_drop(l->common.file, reference, 0, reference->count);
     }
     return OUSAC_STATUS_OK;
 }
@@ -551,95 +432,81 @@ static void sincos(const ousac_dit *dit, float *out) {
         }
 }
 
-/* 1 where the file's tensors can stand for memory of the backend: all of them float32, as aligned as that,
- * and none to be rounded. */
-static int can_stand(const loader *l) {
-    const ousac_backend *be = l->model->backend;
-    if (!be->host || be->bf16 || (l->options && l->options->copy_weights))
-        return 0;
-    for (size_t i = 0; i < ousac_safetensors_count(l->file); i++) {
-        const ousac_safetensors_tensor *t = ousac_safetensors_at(l->file, i);
-        if (!t->readable || t->dtype != OUSAC_DTYPE_F32 || (uintptr_t)t->data % sizeof(float))
-            return 0;
-    }
-    return 1;
-}
-
 /* The embedding that a file lacks. */
 static ousac_status make_pos_embed(loader *l) {
     ousac_dit *dit = l->dit;
-    const ousac_backend *be = l->model->backend;
+    const ousac_backend *be = l->common.model->backend;
     const size_t count = dit->N * dit->d;
     float *slot = NULL, *made = ousac_malloc(count, sizeof *made);
     if (!made)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for the positions of %zu tokens",
-                          l->model->path, dit->N);
-    if (l->model->use != OUSAC_MODEL_SHAPES)
+        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY,
+                          "%s: no memory for the positions of %zu tokens", l->common.model->path, dit->N);
+    if (l->common.model->use != OUSAC_MODEL_SHAPES)
         sincos(dit, made);
-    hash_shape(l, "pos_embed", 3, (size_t[]){1, dit->N, dit->d});
-    if (l->model->use != OUSAC_MODEL_SHAPES)
-        ousac_sha256_add(&l->hash, made, count * sizeof *made);
-    ousac_status status = reserve(l, "pos_embed", count, &slot);
+    ousac_loader_hash_shape(&l->common, "pos_embed", 3, (size_t[]){1, dit->N, dit->d});
+    if (l->common.model->use != OUSAC_MODEL_SHAPES)
+        ousac_sha256_add(&l->common.hash, made, count * sizeof *made);
+    ousac_status status = ousac_loader_reserve(&l->common, "pos_embed", 0, count, &slot);
     dit->pos_embed = slot;
     if (!status && slot)
-        status = be->upload(be, slot, made, count * sizeof *made, l->error);
+        status = be->upload(be, slot, made, count * sizeof *made, l->common.error);
     ousac_free(made);
     return status;
 }
 
-/* Floats that are copied: everything, or what the mapped file does not hold as it is needed. */
-static size_t copied_floats(const loader *l) {
+/* Floats of the whole model. */
+static size_t all_floats(const loader *l) {
     const ousac_dit *dit = l->dit;
     const size_t d = dit->d, h = dit->hidden, p2 = dit->patch * dit->patch, out = p2 * dit->out_channels;
     const size_t qkv = 3 * d * d + 3 * d;
-    if (l->in_place)
-        return (l->layout == LAYOUT_PUBLIC ? 0 : dit->L * qkv) + dit->N * d;
     return dit->L * (qkv + d * d + d + 2 * h * d + h + d + 6 * d * d + 6 * d) + d * p2 * dit->channels + d +
            dit->N * d + d * dit->frequencies + d * d + 2 * d + dit->table_rows * d + 2 * d * d + 2 * d +
            out * d + out;
 }
 
-/* Floats of those tensors that are sealed. */
+/* What a mapped file does not hold as it is needed. */
+static size_t made_floats(const loader *l) {
+    const ousac_dit *dit = l->dit;
+    return (l->layout == LAYOUT_PUBLIC ? 0 : dit->L * (3 * dit->d * dit->d + 3 * dit->d)) + dit->N * dit->d;
+}
+
+/* Of the weights of linears over tokens. */
 static size_t sealed_floats(const loader *l) {
     const ousac_dit *dit = l->dit;
     const size_t d = dit->d, p2 = dit->patch * dit->patch;
-    return l->model->backend->alloc_weights
-               ? dit->L * (4 * d * d + 2 * dit->hidden * d) + (dit->channels + dit->out_channels) * p2 * d
-               : 0;
+    return dit->L * (4 * d * d + 2 * dit->hidden * d) + (dit->channels + dit->out_channels) * p2 * d;
 }
 
-/* What running takes: what is copied, and what stands in the file. */
-static uint64_t weight_bytes(const loader *l) {
-    uint64_t bytes = (uint64_t)l->total * sizeof(float);
-    for (size_t i = 0; l->in_place && i < ousac_safetensors_count(l->file); i++)
-        bytes += ousac_safetensors_at(l->file, i)->bytes;
-    return bytes;
+static ousac_status load_blocks(loader *l) {
+    ousac_dit *dit = l->dit;
+    const size_t d = dit->d, h = dit->hidden;
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t b = 0; b < dit->L && !status; b++) {
+        ousac_dit_block *block = &dit->block[b];
+        if ((status = load_qkv(l, b, &block->qkv, &block->qkv_bias)) ||
+            (status = load_part(l, b, PART_PROJ, &block->proj, &block->proj_bias, d, d)) ||
+            (status = load_part(l, b, PART_FC1, &block->fc1, &block->fc1_bias, h, d)) ||
+            (status = load_part(l, b, PART_FC2, &block->fc2, &block->fc2_bias, d, h)) ||
+            (status =
+                 load_part(l, b, PART_MODULATION, &block->modulation, &block->modulation_bias, 6 * d, d)))
+            return status;
+    }
+    return status;
 }
 
 static ousac_status load_weights(loader *l) {
     ousac_dit *dit = l->dit;
-    const ousac_backend *be = l->model->backend;
-    const int runs = l->model->use == OUSAC_MODEL_RUN;
-    size_t d = dit->d, h = dit->hidden, out = dit->patch * dit->patch * dit->out_channels;
-    l->in_place = can_stand(l);
-    l->total = copied_floats(l);
-    l->model->weight_bytes = weight_bytes(l);
-    l->in_place = l->in_place && runs;
-    l->sealed_total = sealed_floats(l);
-    l->total -= l->sealed_total;
-    l->host = ousac_malloc(PART_FLOATS, sizeof *l->host);
-    if (runs)
-        dit->weights = be->alloc(be, l->total, sizeof(float));
-    if (runs && l->sealed_total)
-        dit->sealed = be->alloc_weights(be, l->sealed_total);
+    const size_t d = dit->d, out = dit->patch * dit->patch * dit->out_channels;
+    ousac_status status =
+        ousac_loader_open_weights(&l->common, all_floats(l), made_floats(l), sealed_floats(l));
+    dit->weights = l->common.weights;
+    dit->sealed = l->common.sealed;
     dit->block = ousac_calloc(dit->L, sizeof *dit->block);
-    if (!l->host || (runs && (!dit->weights || (l->sealed_total && !dit->sealed))) || !dit->block)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu weights%s%s", l->model->path,
-                          l->total + l->sealed_total, be->host ? "" : " on the device ",
-                          be->host ? "" : be->name);
-
-    ousac_status status;
-    if ((status = load_outer(l, "x_embedder.proj.weight", &dit->patch_w, 4,
+    if (!status && !dit->block)
+        status = OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu blocks",
+                            l->common.model->path, dit->L);
+    if (status ||
+        (status = load_outer(l, "x_embedder.proj.weight", &dit->patch_w, 4,
                              (size_t[]){d, dit->channels, dit->patch, dit->patch})) ||
         (status = load_outer(l, "x_embedder.proj.bias", &dit->patch_bias, 1, (size_t[]){d})))
         return status;
@@ -651,47 +518,30 @@ static ousac_status load_weights(loader *l) {
         (status = load_outer_linear(l, "t_embedder.mlp.0", &dit->t_w0, &dit->t_bias0, d, dit->frequencies)) ||
         (status = load_outer_linear(l, "t_embedder.mlp.2", &dit->t_w2, &dit->t_bias2, d, d)) ||
         (status = load_outer(l, "y_embedder.embedding_table.weight", &dit->table, 2,
-                             (size_t[]){dit->table_rows, d})))
-        return status;
-    for (size_t b = 0; b < dit->L; b++) {
-        ousac_dit_block *block = &dit->block[b];
-        if ((status = load_qkv(l, b, &block->qkv, &block->qkv_bias)) ||
-            (status = load_part(l, b, PART_PROJ, &block->proj, &block->proj_bias, d, d)) ||
-            (status = load_part(l, b, PART_FC1, &block->fc1, &block->fc1_bias, h, d)) ||
-            (status = load_part(l, b, PART_FC2, &block->fc2, &block->fc2_bias, d, h)) ||
-            (status =
-                 load_part(l, b, PART_MODULATION, &block->modulation, &block->modulation_bias, 6 * d, d)))
-            return status;
-    }
-    if ((status = load_outer_linear(l, "final_layer.adaLN_modulation.1", &dit->final_modulation,
+                             (size_t[]){dit->table_rows, d})) ||
+        (status = load_blocks(l)) ||
+        (status = load_outer_linear(l, "final_layer.adaLN_modulation.1", &dit->final_modulation,
                                     &dit->final_modulation_bias, 2 * d, d)) ||
-        (status = load_outer_linear(l, "final_layer.linear", &dit->final_w, &dit->final_bias, out, d)))
+        (status = load_outer_linear(l, "final_layer.linear", &dit->final_w, &dit->final_bias, out, d)) ||
+        (status = check_copies(l)))
         return status;
-    if ((status = check_copies(l)))
-        return status;
-    for (size_t i = 0; i < ousac_safetensors_count(l->file); i++)
-        if (!l->taken[i])
-            return OUSAC_FAIL(
-                l->error, OUSAC_STATUS_UNSUPPORTED,
-                "%s: unknown tensor %s: a DiT has none of that name, so this model cannot be run",
-                l->model->path, ousac_safetensors_at(l->file, i)->name);
-    /* What is not sealed where others are meets few rows alone. */
-    return l->sealed_total ? OUSAC_STATUS_OK : be->prepare(be, l->total, dit->weights, l->error);
+    return ousac_loader_close_weights(&l->common);
 }
 
 static ousac_status build_indices(loader *l) {
     ousac_dit *dit = l->dit;
-    const ousac_backend *be = l->model->backend;
+    const ousac_backend *be = l->common.model->backend;
     size_t p = dit->patch, C = dit->channels, edge = dit->side * p, count = C * edge * edge;
     uint32_t *host = NULL;
     ousac_status status = OUSAC_STATUS_OK;
     if (dit->N * p * p * dit->out_channels > UINT32_MAX)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_UNSUPPORTED, "%s: samples of %zu values are too large",
-                          l->model->path, count);
+        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_UNSUPPORTED,
+                          "%s: samples of %zu values are too large", l->common.model->path, count);
     host = ousac_malloc(2 * count, sizeof *host);
     dit->indices = be->alloc(be, 2 * count, sizeof *host);
     if (!host || !dit->indices) {
-        status = OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for patch indices", l->model->path);
+        status = OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY, "%s: no memory for patch indices",
+                            l->common.model->path);
         goto done;
     }
     for (size_t c = 0; c < C; c++)
@@ -704,7 +554,7 @@ static ousac_status build_indices(loader *l) {
             }
     dit->patch_index = dit->indices;
     dit->unpatch_index = dit->indices + count;
-    status = be->upload(be, dit->indices, host, 2 * count * sizeof *host, l->error);
+    status = be->upload(be, dit->indices, host, 2 * count * sizeof *host, l->common.error);
 done:
     ousac_free(host);
     return status;
@@ -725,26 +575,20 @@ static void find_sources(const loader *l, size_t block, ousac_model_source *sour
 }
 
 static ousac_status fill_model(loader *l) {
-    ousac_model *model = l->model;
+    ousac_model *model = l->common.model;
     ousac_dit *dit = l->dit;
     model->channels = dit->channels;
     model->height = model->width = dit->side * dit->patch;
-    double guided = (double)dit->channels;
-    if (config_number(l, "guided_channels", &guided) < 0)
-        return OUSAC_STATUS_FORMAT;
-    if (guided < 1 || guided > (double)dit->channels || guided != floor(guided))
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT,
-                          "%s: key \"guided_channels\" is %g; expected 1 to %zu", l->config_name, guided,
-                          dit->channels);
-    model->guided_channels = (size_t)guided;
-    ousac_status status = ousac_arch_create_dit(&model->arch, dit->L, dit->N, dit->d, dit->hidden, l->error);
+    ousac_status status =
+        ousac_arch_create_dit(&model->arch, dit->L, dit->N, dit->d, dit->hidden, l->common.error);
     if (status)
         return status;
     model->weight = ousac_calloc(model->arch.site_count, sizeof *model->weight);
     model->bias = ousac_calloc(model->arch.site_count, sizeof *model->bias);
     model->source = ousac_calloc(model->arch.site_count, sizeof *model->source);
     if (!model->weight || !model->bias || !model->source)
-        return OUSAC_FAIL(l->error, OUSAC_STATUS_MEMORY, "%s: no memory for the site table", model->path);
+        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY, "%s: no memory for the site table",
+                          model->path);
     model->sealed = dit->sealed != NULL;
     for (size_t b = 0; b < dit->L; b++)
         find_sources(l, b, model->source + b * 6);
@@ -764,14 +608,8 @@ static ousac_status fill_model(loader *l) {
                    "dit heads=%zu denominator=%.17g eps=%.9g,%.9g,%.9g classes=%zu", dit->heads,
                    dit->frequency_denominator, (double)dit->attn_norm_eps, (double)dit->mlp_norm_eps,
                    (double)dit->final_norm_eps, dit->classes);
-    ousac_sha256_add_text(&l->hash, model->constants);
-    ousac_sha256_end(&l->hash, model->digest);
-    if (model->use == OUSAC_MODEL_SHAPES)
-        model->digest[0] = '\0';
-    const char *betas = config_text(l, "betas");
-    if ((status = ousac_noise_parse(betas ? betas : DEFAULT_BETAS, l->config_name, &model->noise, l->error)))
-        return status;
-    return ousac_noise_check(&model->noise, l->config_name, l->error);
+    ousac_loader_digest(&l->common);
+    return ousac_loader_noise(&l->common, DEFAULT_BETAS, OUSAC_PREDICTION_EPSILON);
 }
 
 int ousac_dit_recognises(const ousac_safetensors *file) {
@@ -784,27 +622,21 @@ int ousac_dit_recognises(const ousac_safetensors *file) {
 
 ousac_status ousac_dit_load(ousac_model *model, const ousac_safetensors *file, const char *config,
                             const char *config_name, const ousac_model_options *options, ousac_error *error) {
-    loader l = {.model = model, .file = file, .config_name = config_name, .options = options, .error = error};
-    ousac_status status;
+    loader l = {.dit = ousac_calloc(1, sizeof *l.dit)};
     l.layout = ousac_safetensors_find(file, "blocks.0.attn.qkv.weight") ? LAYOUT_PUBLIC : LAYOUT_DIFFUSERS;
-    ousac_sha256_begin(&l.hash);
-    l.taken = ousac_calloc(ousac_safetensors_count(file), 1);
-    l.dit = ousac_calloc(1, sizeof *l.dit);
     model->state = l.dit;
-    if (!l.taken || !l.dit) {
+    ousac_status status =
+        ousac_loader_begin(&l.common, model, "a DiT", file, config, config_name, options, error);
+    if (!status && !l.dit)
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory", model->path);
-        goto done;
-    }
-    if ((status = parse_config(&l, config)) || (status = read_sizes(&l)) || (status = read_heads(&l)) ||
-        (status = read_constants(&l)) || (status = read_classes(&l)) || (status = load_weights(&l)) ||
-        (status = build_indices(&l)) || (status = fill_model(&l)))
-        goto done;
-done:
+    static ousac_status (*const parts[])(loader *) = {check_kind,     read_sizes,   read_heads,
+                                                      read_constants, read_classes, load_weights,
+                                                      build_indices,  fill_model};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && !status; i++)
+        status = parts[i](&l);
     if (status && l.dit)
         ousac_dit_unload(model);
-    cJSON_Delete(l.config);
-    ousac_free(l.host);
-    ousac_free(l.taken);
+    ousac_loader_end(&l.common);
     return status;
 }
 

@@ -223,7 +223,7 @@ ousac_status ousac_profile_create_in(ousac_profile **profile, const ousac_arch *
     *profile = NULL;
     status = ousac_arch_check(arch, error);
     if (!status)
-        status = ousac_schedule_validate(schedule, schedule->name, error);
+        status = ousac_schedule_validate(schedule, ousac_schedule_called(schedule), error);
     if (!status)
         status = check_identity(arch, schedule, identity, error);
     if (status)
@@ -359,7 +359,8 @@ static ousac_status check_mergeable(const ousac_profile *profile, const ousac_pr
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "the profiles are of different schedules: %s (" DIGEST_SHOWN
                           ") and %s (" DIGEST_SHOWN ")",
-                          profile->schedule.name, schedule_a, more->schedule.name, schedule_b);
+                          ousac_schedule_called(&profile->schedule), schedule_a,
+                          ousac_schedule_called(&more->schedule), schedule_b);
     if (strcmp(a->inputs_digest, b->inputs_digest) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "the profiles are of different inputs: " DIGEST_SHOWN " and " DIGEST_SHOWN,

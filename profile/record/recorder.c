@@ -159,7 +159,7 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
     if (step >= p->schedule.step_count || p->gate[slot(step, branch)] < 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
                           "step %zu, branch %s is evaluated, but not by the profile's schedule %s", step,
-                          ousac_branch_name(branch), p->schedule.name);
+                          ousac_branch_name(branch), ousac_schedule_called(&p->schedule));
     if (count > w->recorder->batch)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a recorder for %zu", count,
                           w->recorder->batch);

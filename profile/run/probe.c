@@ -106,7 +106,8 @@ static ousac_status advance(worker *w, size_t step, size_t count, float *x, ousa
                              count * w->shared->size, w->eps[OUSAC_BRANCH_COND], w->eps[OUSAC_BRANCH_UNCOND],
                              x, memory))
         return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
-                          "schedule %s, step %zu: the model's output is not finite", schedule->name, step);
+                          "schedule %s, step %zu: the model's output is not finite",
+                          ousac_schedule_called(schedule), step);
     return OUSAC_STATUS_OK;
 }
 

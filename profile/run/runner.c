@@ -52,11 +52,12 @@ ousac_status ousac_run_check_schedule(const ousac_model *model, const ousac_sche
         if (ousac_noise_at(&model->noise, step->timestep, &level))
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                               "schedule %s, step %zu: timestep %g, but the model has timesteps 0 to %g",
-                              schedule->name, i, step->timestep, ousac_noise_last(&model->noise));
+                              ousac_schedule_called(schedule), i, step->timestep,
+                              ousac_noise_last(&model->noise));
         if (ousac_mode_evaluates(step->mode, OUSAC_BRANCH_UNCOND) && !model->has_uncond)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                               "schedule %s, step %zu: mode %s, but %s has no unconditional label",
-                              schedule->name, i, ousac_mode_name(step->mode), model->path);
+                              ousac_schedule_called(schedule), i, ousac_mode_name(step->mode), model->path);
     }
     return OUSAC_STATUS_OK;
 }
@@ -94,7 +95,7 @@ ousac_status ousac_run_solver_steps(const ousac_model *model, const ousac_schedu
         level[count] = OUSAC_NOISE_NONE; /* after the last step */
         status = ousac_solver_steps(schedule->solver, model->noise.prediction, level, count, *steps, error);
         if (status)
-            (void)ousac_error_prefix(error, "schedule %s", schedule->name);
+            (void)ousac_error_prefix(error, "schedule %s", ousac_schedule_called(schedule));
     }
     ousac_free(level);
     if (status) {
@@ -138,8 +139,8 @@ static ousac_status advance(worker *w, size_t step, size_t count, ousac_error *e
                              count * w->shared->sample, w->eps_host[OUSAC_BRANCH_COND],
                              w->eps_host[OUSAC_BRANCH_UNCOND], w->state, &w->memory))
         return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
-                          "schedule %s, step %zu, %s: the model's output is not finite", schedule->name, step,
-                          ousac_mode_name(schedule->steps[step].mode));
+                          "schedule %s, step %zu, %s: the model's output is not finite",
+                          ousac_schedule_called(schedule), step, ousac_mode_name(schedule->steps[step].mode));
     return OUSAC_STATUS_OK;
 }
 

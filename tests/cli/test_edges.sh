@@ -183,6 +183,68 @@ case $BUILD in
     ;;
 esac
 
+# --- what needs neither weights nor samples is told before the first forward ---
+modes "$WORK/open.json" cfg cond cfg cond
+"$PYTHON" - "$WORK/s.json" "$WORK/late.json" "$WORK/nameless.json" <<'EOF'
+import json, sys
+schedule = json.load(open(sys.argv[1]))
+schedule["name"] = ""
+json.dump(schedule, open(sys.argv[3], "w"))
+schedule["steps"][0]["timestep"] = 1000
+json.dump(schedule, open(sys.argv[2], "w"))
+EOF
+# early NAME PATTERN ARGUMENT...: refused, and nothing was run.
+early() {
+    local name=$1 pattern=$2
+    shift 2
+    ousac "$name" 2 "$pattern" "$@" -q -o "$WORK/early"
+    if grep -qE "relative error|forwards|^[a-z]+: [0-9]" "$WORK/out" "$WORK/err"; then fail "$name: after some work"; fi
+    check "$name: nothing is left" test ! -e "$WORK/early"
+}
+model=(-m "$TINY")
+early "rows that open gates leave undecided" "--rows reuse: .*open.json leaves its gates" \
+    sample "${model[@]}" -s "$WORK/open.json" --rows exact,reuse --samples 0:4
+early "a reference beyond the model's timesteps" "schedule late.json, step 0: timestep 1000|late.json, step 0: timestep 1000" \
+    calibrate "${model[@]}" -s "$WORK/s.json" --reference "$WORK/late.json"
+early "the same of an evaluation" "step 0: timestep 1000" eval "${model[@]}" -b "$WORK/b.oca" --reference "$WORK/late.json" --samples 16:4000000
+early "a forecast that the budget does not hold" "--forecast on: the forecast alone costs" \
+    calibrate "${model[@]}" -s "$WORK/s.json" --forecast on --budget-step 0.03
+early "the same of an allocation" "--forecast on: the forecast alone costs" \
+    allocate "${model[@]}" -p "$WORK/p.oca" --forecast on --budget-step 0.03
+early "more tokens than the model has" "--tokens 4000: the model has 16 tokens" calibrate "${model[@]}" -s "$WORK/s.json" --tokens 4000
+early "a name that no plan can have" "cannot name a plan" allocate "${model[@]}" -p "$WORK/p.oca" --name a/b
+early "validation on calibration samples" "--validate 0:4: the profile was calibrated on" allocate "${model[@]}" -p "$WORK/p.oca" --validate 0:4
+early "more refreshes than evaluations" "--full 5000: expected from [0-9] to [0-9] full evaluations" place "${model[@]}" -s "$WORK/s.json" --full 5000
+early "samples that fit into no PNG" "pass 65535 pixels either way|pass [0-9]+ MiB" sample "${model[@]}" -s "$WORK/s.json" --samples 0:100000000
+
+# --- more columns than a PNG is wide go on in further lines ---
+ousac "many columns" 0 "" sample "${model[@]}" -s "$WORK/s.json" --samples 0:1200 -q -o "$WORK/wide.png"
+check "are wrapped" "$PYTHON" - "$WORK/wide.png" <<'EOF'
+import struct, sys
+width, height = struct.unpack(">II", open(sys.argv[1], "rb").read()[16:24])
+cell = 64 + 2
+assert width <= 65535 and width > 900 * cell and height == 2 + 2 * cell, (width, height)
+EOF
+
+# --- a schedule without a name is called by its file ---
+ousac "a nameless schedule that another model cannot run" 2 "schedule .*late.json, step 0" profile "${model[@]}" -s "$WORK/late.json" --samples 0:4 -o "$WORK/early"
+check "a nameless one" "$OUSAC" profile "${model[@]}" -s "$WORK/nameless.json" --samples 0:4 --weights-plain -q -o "$WORK/nameless.oca"
+
+# --- a short schedule as text: nothing is drawn over what the plot says of itself ---
+if command -v gnuplot >/dev/null; then
+    for columns in 60 100 200; do
+        ousac "deltas of four steps in $columns columns" 0 "cond; 0 is [0-9.e-]+, 9 is [0-9.e-]+ *$" plot delta "$WORK/p.oca" --term --columns $columns
+        check "say what the marks are" grep -q "denoising step; v refresh (full), | guidance changes" <(
+            "$OUSAC" plot delta "$WORK/p.oca" --term --columns $columns)
+    done
+else
+    skip "no gnuplot"
+fi
+
+# --- a proof speaks of the granularity that it was made at ---
+ousac "a knapsack" 0 "" allocate "${model[@]}" -p "$WORK/p.oca" --method knapsack --forecast off --budget-step 0.5 -q -o "$WORK/proved.oca"
+ousac "says what is proved" 0 "proved optimal at this granularity" inspect "$WORK/proved.oca"
+
 # --- the version, and values that look like options ---
 for word in --version -V version; do
     check "ousac $word" test "$("$OUSAC" $word)" = "$("$OUSAC" --version)"

@@ -2,6 +2,7 @@
 #define _XOPEN_SOURCE 700
 
 #include "tools/cli/cli.h"
+#include "tools/cli/print.h"
 
 #include "calib/backend/reserve.h"
 #include "formats/memory.h"
@@ -114,7 +115,7 @@ static void spell_fields(const cli_command *command, const char *message, char *
 int cli_report_error(const cli_call *call, const ousac_error *error) {
     char message[2 * OUSAC_ERROR_MESSAGE_BYTES];
     spell_fields(call->command, error->message, message, sizeof message);
-    (void)fprintf(stderr, "ousac %s: %s\n", call->command->name, message);
+    cli_fprintf(stderr, "ousac %s: %s\n", call->command->name, message);
     if (call->common.json) {
         ousac_json_doc doc;
         ousac_json_begin(&doc);
@@ -132,7 +133,7 @@ void cli_note(const cli_common *common, const char *format, ...) {
     if (common->quiet)
         return;
     va_start(arguments, format);
-    (void)vfprintf(stderr, format, arguments);
+    cli_vfprintf(stderr, format, arguments);
     va_end(arguments);
     (void)fputc('\n', stderr);
 }

@@ -1,6 +1,8 @@
 #include "tools/cli/describe.h"
 
 #include "formats/file.h"
+#include "formats/foreign.h"
+#include "formats/json.h"
 #include "formats/memory.h"
 #include "profile/files/archive.h"
 
@@ -174,6 +176,14 @@ const char *file_kind_name(file_kind kind) {
         return "safetensors";
     case FILE_KIND_SCHEDULE:
         return "schedule";
+    case FILE_KIND_EVALUATION:
+        return "evaluation";
+    case FILE_KIND_COST:
+        return "calibration cost";
+    case FILE_KIND_COMPARISON:
+        return "comparison";
+    case FILE_KIND_CONFIG:
+        return "model config";
     case FILE_KIND_UNKNOWN:
         break;
     }
@@ -193,6 +203,40 @@ static file_kind archive_kind(const oca_file *file) {
         return FILE_KIND_BUNDLE;
     }
     return FILE_KIND_ARCHIVE;
+}
+
+static int has_member(const cJSON *root, const char *name) {
+    return cJSON_GetObjectItemCaseSensitive(root, name) != NULL;
+}
+
+/* A text that is no JSON, or of no kind, counts as a schedule, whose reader says what is wrong with it. */
+static file_kind json_kind(const char *text, size_t size) {
+    cJSON *root = NULL;
+    file_kind found = FILE_KIND_SCHEDULE;
+    if (size > FILE_JSON_BYTES_MAX ||
+        ousac_json_parse(&root, text, size, FILE_JSON_VALUES_MAX, OUSAC_JSON_NUMBERS_ANY, "", NULL))
+        return FILE_KIND_SCHEDULE;
+    const char *kind = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "kind"));
+    if (kind && strcmp(kind, "ousac evaluation") == 0)
+        found = FILE_KIND_EVALUATION;
+    else if (kind && strcmp(kind, "ousac calibration cost") == 0)
+        found = FILE_KIND_COST;
+    else if (cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(root, "cells")))
+        found = FILE_KIND_COMPARISON;
+    else if (!has_member(root, "steps") &&
+             (has_member(root, "num_heads") || has_member(root, "num_attention_heads") ||
+              has_member(root, "_class_name")))
+        found = FILE_KIND_CONFIG;
+    cJSON_Delete(root);
+    return found;
+}
+
+ousac_status file_kind_refuse(const char *path, ousac_error *error) {
+    const ousac_status status =
+        OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                   "%s: neither an .oca archive, nor a safetensors file, nor a schedule", path);
+    return ousac_known_explain_file(status, path, OUSAC_KNOWN_NONE,
+                                    "an .oca archive, a safetensors file or a schedule", error);
 }
 
 ousac_status file_kind_detect(file_kind *kind, uint64_t *size, const char *path, ousac_error *error) {
@@ -222,7 +266,7 @@ ousac_status file_kind_detect(file_kind *kind, uint64_t *size, const char *path,
          * safe. */
         *kind = FILE_KIND_SAFETENSORS;
     } else if (blanks < view.size && view.data[blanks] == '{') {
-        *kind = FILE_KIND_SCHEDULE;
+        *kind = json_kind((const char *)view.data, view.size);
     }
     ousac_file_unmap(&view);
     return status;

@@ -49,8 +49,13 @@ typedef enum file_kind {
     FILE_KIND_BUNDLE,
     FILE_KIND_ARCHIVE, /* any other .oca */
     FILE_KIND_SAFETENSORS,
-    FILE_KIND_SCHEDULE
+    FILE_KIND_SCHEDULE,   /* also any other JSON text that is none of these: */
+    FILE_KIND_EVALUATION, /* of ousac eval */
+    FILE_KIND_COST,       /* of ousac calibrate */
+    FILE_KIND_COMPARISON, /* cells of the comparison of methods */
+    FILE_KIND_CONFIG      /* of a model */
 } file_kind;
+enum { FILE_JSON_BYTES_MAX = 64 << 20, FILE_JSON_VALUES_MAX = 4000000 };
 
 const char *
 file_kind_name(file_kind kind); /* "profile", ..., "archive", "safetensors", "schedule", "unknown" */
@@ -58,5 +63,7 @@ file_kind_name(file_kind kind); /* "profile", ..., "archive", "safetensors", "sc
 /* Errors: IO; FORMAT where the file begins like an archive and its header or index is damaged. `size` may be
  * NULL. */
 ousac_status file_kind_detect(file_kind *kind, uint64_t *size, const char *path, ousac_error *error);
+/* FORMAT for a file of none of these kinds, which says what it is where that is known (formats/foreign.h). */
+ousac_status file_kind_refuse(const char *path, ousac_error *error);
 
 #endif

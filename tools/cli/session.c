@@ -1,4 +1,5 @@
 #include "tools/cli/session.h"
+#include "tools/cli/print.h"
 
 #include <stdio.h>
 
@@ -15,7 +16,7 @@ static void end(void *handle) {
 
 static void note(void *self, const char *line) {
     (void)self;
-    (void)fprintf(stderr, "%s\n", line);
+    cli_fprintf(stderr, "%s\n", line);
 }
 
 ousac_session cli_session(const cli_common *common, const ousac_model *model, uint64_t seed,

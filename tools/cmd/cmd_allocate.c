@@ -1,5 +1,6 @@
 #include "pipeline/memory_stages.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/show/show.h"
@@ -80,6 +81,10 @@ static ousac_status execute(cli_common *common, const allocate_request *request,
     if (!status)
         status = ousac_budget_solve(&profile->arch, &profile->schedule, &request->options.budget, &macs,
                                     &step, error);
+    if (!status)
+        status = ousac_choice_check(&profile->arch, &profile->schedule, macs, &request->options, error);
+    if (!status)
+        status = ousac_choice_check_validation(profile, &request->options, error);
     if (!status && !(rank_max = ousac_calloc(profile->arch.site_count, sizeof *rank_max)))
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the ranks of %zu sites",
                             profile->arch.site_count);
@@ -108,7 +113,7 @@ static ousac_status execute(cli_common *common, const allocate_request *request,
         status = cli_json_print(&doc, error);
     } else {
         choice_print(&choice, &model->arch);
-        printf("%s: plan \"%s\"\n", request->output, choice.plan->name);
+        cli_printf("%s: plan \"%s\"\n", request->output, choice.plan->name);
     }
 done:
     ousac_json_end(&doc);

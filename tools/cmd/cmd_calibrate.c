@@ -7,6 +7,7 @@
 #include "pipeline/search.h"
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/report/report.h"
@@ -304,6 +305,14 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
     if (!status) /* a wrong budget is told before the directory is touched */
         status = ousac_budget_solve(&work->model->arch, &work->schedule, &work->budget, &macs, &step, error);
     if (!status)
+        status = ousac_choice_check(&work->model->arch, &work->schedule, macs, &request->allocate, error);
+    if (!status)
+        status = ousac_record_check_tokens(work->model, request->tokens, error);
+    if (!status)
+        status = ousac_run_check_schedule(work->model, &work->schedule, error);
+    if (!status && request->reference)
+        status = ousac_run_check_schedule(work->model, &work->reference, error);
+    if (!status)
         status = make_directory(request->directory, error);
     if (!status)
         status = make_paths(work, request->directory, request->schedule == NULL, error);
@@ -568,15 +577,15 @@ static ousac_status write_report(const cli_common *common, const calibrate_reque
 
 /* What was searched. */
 static void print_search(const ousac_search_result *found) {
-    printf("%-14s %6s %6s %6s %10s %16s %14s\n", "", "steps", "full", "rank", "MACs, %", "error, unfitted",
-           "error, fitted");
+    cli_printf("%-14s %6s %6s %6s %10s %16s %14s\n", "", "steps", "full", "rank", "MACs, %",
+               "error, unfitted", "error, fitted");
     for (size_t i = 0; i < found->count; i++) {
         const ousac_search_candidate *c = &found->candidate[i];
-        printf("%-14s %6zu %6zu %6zu %10.2f %16.4g %14.4g%s\n", ousac_search_kind_name(c->kind),
-               c->schedule.step_count, c->full, c->rank, 100 * c->share, c->unfitted, c->error,
-               i == found->best ? "  <- taken" : "");
+        cli_printf("%-14s %6zu %6zu %6zu %10.2f %16.4g %14.4g%s\n", ousac_search_kind_name(c->kind),
+                   c->schedule.step_count, c->full, c->rank, 100 * c->share, c->unfitted, c->error,
+                   i == found->best ? "  <- taken" : "");
     }
-    printf("on %" PRIu64 " validation samples; %.0f s\n\n", found->validation.count, found->seconds);
+    cli_printf("on %" PRIu64 " validation samples; %.0f s\n\n", found->validation.count, found->seconds);
 }
 
 static void put_search(ousac_json_doc *doc, cJSON *object, const ousac_search_result *found) {
@@ -605,7 +614,7 @@ static ousac_status report_search(const cli_common *common, const calibration_wo
     (void)unlink(work->gates);
     if (!common->json) {
         print_search(&work->found);
-        printf("no cache pays at this budget: %s is all, to be run uncached\n", work->path[SCHEDULE]);
+        cli_printf("no cache pays at this budget: %s is all, to be run uncached\n", work->path[SCHEDULE]);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);
@@ -626,17 +635,17 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
     if (!common->json) {
         if (work->found.count)
             print_search(&work->found);
-        printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n", work->samples.count,
-               work->cost.forwards, work->cost.seconds);
+        cli_printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n",
+                   work->samples.count, work->cost.forwards, work->cost.seconds);
         if (work->cost.convergence.rounds > 0)
             convergence_print(&work->cost.convergence);
-        printf("\n");
+        cli_printf("\n");
         choice_print(&work->choice, &work->model->arch);
-        printf("\n");
+        cli_printf("\n");
         evaluation_print(&work->result);
-        printf("\n%.1f s in all; wrote\n", seconds);
+        cli_printf("\n%.1f s in all; wrote\n", seconds);
         for (int i = 0; i < FILES; i++)
-            printf("  %s\n", work->path[i]);
+            cli_printf("  %s\n", work->path[i]);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);

@@ -1,5 +1,6 @@
 #include "profile/files/archive.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/json_build.h"
@@ -42,7 +43,7 @@ static void add_field(comparison *c, const char *name, const char *a, const char
         ousac_json_put_text(&c->doc, object, "b", b);
     } else {
         int cut = strlen(a) > 64 || strlen(b) > 64;
-        printf("%-10s %s: %.64s | %.64s%s\n", "identity", name, a, b, cut ? " ..." : "");
+        cli_printf("%-10s %s: %.64s | %.64s%s\n", "identity", name, a, b, cut ? " ..." : "");
     }
 }
 
@@ -54,7 +55,7 @@ static void add_step(comparison *c, size_t step, const char *a, const char *b) {
         ousac_json_put_text(&c->doc, object, "a", a);
         ousac_json_put_text(&c->doc, object, "b", b);
     } else if (++c->shown_steps <= SHOWN_MAX) {
-        printf("%-10s %zu: %s | %s\n", "step", step, a, b);
+        cli_printf("%-10s %zu: %s | %s\n", "step", step, a, b);
     }
 }
 
@@ -67,7 +68,7 @@ static void add_rank(comparison *c, const char *plan, const char *site, size_t a
         ousac_json_put_u64(&c->doc, object, "a", a);
         ousac_json_put_u64(&c->doc, object, "b", b);
     } else if (++c->shown_ranks <= SHOWN_MAX) {
-        printf("%-10s plan %s, %s: %zu | %zu\n", "rank", plan, site, a, b);
+        cli_printf("%-10s plan %s, %s: %zu | %zu\n", "rank", plan, site, a, b);
     }
 }
 
@@ -84,9 +85,9 @@ static void add_tensor(comparison *c, const char *name, const char *problem, dou
             ousac_json_put_real(&c->doc, object, "relative", relative);
         }
     } else if (problem != NULL) {
-        printf("%-10s %s: %s\n", "tensor", name, problem);
+        cli_printf("%-10s %s: %s\n", "tensor", name, problem);
     } else {
-        printf("%-10s %s: at most %.6g apart, %.3g relative\n", "tensor", name, most, relative);
+        cli_printf("%-10s %s: at most %.6g apart, %.3g relative\n", "tensor", name, most, relative);
     }
 }
 
@@ -415,7 +416,8 @@ static ousac_status diff(comparison *c, ousac_error *error) {
 
     for (size_t k = 0; status == OUSAC_STATUS_OK && k < 2; k++) {
         status = file_kind_detect(&kind[k], NULL, c->path[k], error);
-        if (status == OUSAC_STATUS_OK && (kind[k] == FILE_KIND_UNKNOWN || kind[k] == FILE_KIND_SAFETENSORS)) {
+        if (status == OUSAC_STATUS_OK && (kind[k] == FILE_KIND_UNKNOWN || kind[k] == FILE_KIND_SAFETENSORS ||
+                                          kind[k] >= FILE_KIND_EVALUATION)) {
             status =
                 OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                            "%s: neither a profile, nor a plan, nor a bundle, nor a schedule", c->path[k]);
@@ -454,10 +456,10 @@ static ousac_status report(comparison *c, ousac_error *error) {
         return cli_json_print(&c->doc, error);
     }
     if (c->shown_steps > SHOWN_MAX) {
-        printf("%-10s ... and %zu more\n", "step", c->shown_steps - SHOWN_MAX);
+        cli_printf("%-10s ... and %zu more\n", "step", c->shown_steps - SHOWN_MAX);
     }
     if (c->shown_ranks > SHOWN_MAX) {
-        printf("%-10s ... and %zu more\n", "rank", c->shown_ranks - SHOWN_MAX);
+        cli_printf("%-10s ... and %zu more\n", "rank", c->shown_ranks - SHOWN_MAX);
     }
     puts(c->differences == 0 ? "equal" : "different");
     return OUSAC_STATUS_OK;

@@ -2,6 +2,7 @@
 #include "pipeline/shard.h"
 #include "pipeline/transfer.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/show/show.h"
@@ -75,7 +76,7 @@ static ousac_status report(const cli_common *common, const eval_request *request
     if (moved)
         transfer_print(moved, result);
     if (request->output)
-        printf("\n%s: the same as JSON\n", request->output);
+        cli_printf("\n%s: the same as JSON\n", request->output);
     return OUSAC_STATUS_OK;
 }
 

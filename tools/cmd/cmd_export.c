@@ -1,4 +1,5 @@
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/exchange.h"
@@ -42,8 +43,8 @@ static ousac_status run_safetensors(const cli_common *common, const export_reque
     if (status)
         return status;
     if (!common->json) {
-        printf("%s: %zu tensor%s, %zu metadata, %s\n", request->output, counts.tensors,
-               counts.tensors == 1 ? "" : "s", counts.metadata, size);
+        cli_printf("%s: %zu tensor%s, %zu metadata, %s\n", request->output, counts.tensors,
+                   counts.tensors == 1 ? "" : "s", counts.metadata, size);
         return OUSAC_STATUS_OK;
     }
     ousac_json_put_text(doc, doc->root, "file", request->output);
@@ -66,8 +67,8 @@ static ousac_status print_icc(const cli_common *common, const char *output,
         cli_note(common,
                  "note: the plan's forecast is not part of what ICC's code computes; the factors are");
     if (!common->json) {
-        printf("%s: %zu blocks, ranks %zu to %zu, %zu layers exact, %zu frozen, %s\n", output, result->blocks,
-               result->rank_low, result->rank_high, result->exact, result->frozen, size);
+        cli_printf("%s: %zu blocks, ranks %zu to %zu, %zu layers exact, %zu frozen, %s\n", output,
+                   result->blocks, result->rank_low, result->rank_high, result->exact, result->frozen, size);
         return OUSAC_STATUS_OK;
     }
     ousac_json_put_text(doc, doc->root, "file", output);

@@ -1,4 +1,5 @@
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/exchange.h"
@@ -21,8 +22,8 @@ static ousac_status import(const cli_common *common, const char *input, const ch
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: written, but cannot be read", output);
     if (!common->json) {
         describe_bytes(size, (uint64_t)info.st_size);
-        printf("%s: %zu tensor%s, %zu metadata, %s\n", output, counts.tensors, counts.tensors == 1 ? "" : "s",
-               counts.metadata, size);
+        cli_printf("%s: %zu tensor%s, %zu metadata, %s\n", output, counts.tensors,
+                   counts.tensors == 1 ? "" : "s", counts.metadata, size);
         return OUSAC_STATUS_OK;
     }
     ousac_json_put_text(doc, doc->root, "file", output);

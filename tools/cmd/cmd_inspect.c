@@ -1,4 +1,5 @@
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "tools/show/inspect.h"
@@ -21,7 +22,7 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
         ousac_json_put_u64(&in->doc, in->doc.root, "bytes", in->bytes);
     } else if (kind != FILE_KIND_UNKNOWN) {
         describe_bytes(size, in->bytes);
-        printf("%s: %s, %s\n", in->path, file_kind_name(kind), size);
+        cli_printf("%s: %s, %s\n", in->path, file_kind_name(kind), size);
     }
     switch (kind) {
     case FILE_KIND_PROFILE:
@@ -36,11 +37,15 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
         return inspect_safetensors(in, error);
     case FILE_KIND_SCHEDULE:
         return inspect_schedule(in, error);
+    case FILE_KIND_EVALUATION:
+    case FILE_KIND_COST:
+    case FILE_KIND_COMPARISON:
+    case FILE_KIND_CONFIG:
+        return inspect_json(in, error);
     case FILE_KIND_UNKNOWN:
         break;
     }
-    return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                      "%s: neither an .oca archive, nor a safetensors file, nor a schedule", in->path);
+    return file_kind_refuse(in->path, error);
 }
 
 #define AT(member) offsetof(inspection, member)

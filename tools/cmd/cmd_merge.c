@@ -1,5 +1,6 @@
 #include "profile/files/archive.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/json_build.h"
@@ -143,8 +144,8 @@ static ousac_status report(const merge_work *work, const cli_common *common, con
 
     if (!common->json) {
         describe_ranges(ranges, work->sum->ranges, work->sum->range_count);
-        printf("%s: %zu profiles, %" PRIu64 " samples (%s)\n", output, work->count,
-               ousac_profile_samples(work->sum), ranges);
+        cli_printf("%s: %zu profiles, %" PRIu64 " samples (%s)\n", output, work->count,
+                   ousac_profile_samples(work->sum), ranges);
         return status;
     }
     ousac_json_begin(&doc);

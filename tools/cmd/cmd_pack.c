@@ -2,6 +2,7 @@
 #include "formats/exchange.h"
 #include "pipeline/memory_stages.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/show/show.h"
@@ -59,12 +60,12 @@ static ousac_status report(const cli_common *common, const pack_request *request
     if (stat(request->output, &info) != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: written, but cannot be read", request->output);
     if (!common->json) {
-        printf("%s: %zu plan%s, factors in %s (%s), %.1f kB, verified\n", request->output, count,
-               count == 1 ? "" : "s", options_dtype_name(&request->storage),
-               ousac_oca_codec_name(request->storage.codec), 1e-3 * (double)info.st_size);
+        cli_printf("%s: %zu plan%s, factors in %s (%s), %.1f kB, verified\n", request->output, count,
+                   count == 1 ? "" : "s", options_dtype_name(&request->storage),
+                   ousac_oca_codec_name(request->storage.codec), 1e-3 * (double)info.st_size);
         for (size_t i = 0; i < count; i++)
-            printf("  %-16s %-10s cached step %.3f %%; %s\n", plans[i]->name, plans[i]->method,
-                   100 * plans[i]->cached_step, plans[i]->note);
+            cli_printf("  %-16s %-10s cached step %.3f %%; %s\n", plans[i]->name, plans[i]->method,
+                       100 * plans[i]->cached_step, plans[i]->note);
         return OUSAC_STATUS_OK;
     }
     ousac_json_put_text(doc, doc->root, "file", request->output);

@@ -1,5 +1,6 @@
 #include "pipeline/place.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 
@@ -29,19 +30,20 @@ static void print_refreshes(const ousac_schedule *schedule) {
         }
         if (!evaluated)
             continue;
-        printf("%-7s full at %zu of %zu:", ousac_branch_name(b), full, evaluated);
+        cli_printf("%-7s full at %zu of %zu:", ousac_branch_name(b), full, evaluated);
         for (size_t i = 0; i < schedule->step_count; i++)
             if (ousac_mode_evaluates(schedule->steps[i].mode, b) &&
                 schedule->steps[i].gate[b] == OUSAC_GATE_FULL)
-                printf(" %zu", i);
-        printf("\n");
+                cli_printf(" %zu", i);
+        cli_printf("\n");
     }
 }
 
 static void print_row(const char *name, double predicted, double error, const ousac_cost_total *cost,
                       int written) {
-    printf("%-8s %6zu %7zu %14.3f %16.3f %12.4g %12.4g%s\n", name, cost->forwards_full, cost->forwards_cached,
-           100 * cost->cached_step, 100 * cost->total, predicted, error, written ? "  <- written" : "");
+    cli_printf("%-8s %6zu %7zu %14.3f %16.3f %12.4g %12.4g%s\n", name, cost->forwards_full,
+               cost->forwards_cached, 100 * cost->cached_step, 100 * cost->total, predicted, error,
+               written ? "  <- written" : "");
 }
 
 static void put_row(ousac_json_doc *doc, cJSON *object, const char *key, double predicted, double error,
@@ -59,16 +61,16 @@ static ousac_status tell(const cli_common *common, const place_request *request,
                          const ousac_place_result *result, ousac_error *error) {
     ousac_json_doc doc;
     if (!common->json) {
-        printf("%-8s %6s %7s %14s %16s %12s %12s\n", "", "full", "cached", "cached step, %", "of constant, %",
-               "predicted", "end to end");
+        cli_printf("%-8s %6s %7s %14s %16s %12s %12s\n", "", "full", "cached", "cached step, %",
+                   "of constant, %", "predicted", "end to end");
         print_row("even", result->even_predicted, result->even_error, &result->even_cost, !result->placed);
         if (result->placed)
             print_row("placed", result->predicted, result->error, &result->cost, 1);
         else
-            printf("no placement was better end to end, so the even spacing is written\n");
+            cli_printf("no placement was better end to end, so the even spacing is written\n");
         print_refreshes(&result->schedule);
-        printf("%zu end-to-end runs, %.0f s\n%s: schedule \"%s\"\n", result->step_count, result->seconds,
-               request->output, result->schedule.name);
+        cli_printf("%zu end-to-end runs, %.0f s\n%s: schedule \"%s\"\n", result->step_count, result->seconds,
+                   request->output, result->schedule.name);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);

@@ -1,5 +1,6 @@
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -101,7 +102,7 @@ static void print_lines(const char *text) {
         if (used > 0) {
             for (; begun && empty > 0; empty--)
                 putchar('\n');
-            printf("%.*s\n", (int)used, text);
+            cli_printf("%.*s\n", (int)used, text);
             begun = 1;
         }
         empty = used > 0 ? 0 : empty + 1;
@@ -118,7 +119,7 @@ static ousac_status print_plot(const plot_set *set, plot_id id, const char *dire
         plot_set_draw(set, id, directory, GNUPLOT_TEXT, columns, &image, &size, error);
     if (!status) {
         const plot_info *info = plot_info_of(id);
-        printf("%s (%s)\n", info->title, info->name);
+        cli_printf("%s (%s)\n", info->title, info->name);
         print_lines(image);
     }
     ousac_free(image);
@@ -214,7 +215,7 @@ static ousac_status execute(const cli_common *common, plot_request *request, ous
     } else {
         const cJSON *file = NULL;
         cJSON_ArrayForEach(file, cJSON_GetObjectItemCaseSensitive(doc.root, "files"))
-            printf("%s\n", cJSON_GetStringValue(file));
+            cli_printf("%s\n", cJSON_GetStringValue(file));
     }
 done:
     if (scratch != NULL)

@@ -5,6 +5,7 @@
 #include "pipeline/shard.h"
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 #include "tools/show/show.h"
@@ -67,9 +68,9 @@ static void report_effect(const cli_common *common, const ousac_compute_effect *
         ousac_json_put_real(doc, object, "output", effect->output);
         return;
     }
-    printf("bf16 against f32 on samples 0:%" PRIu64
-           ": delta energy %+.2g, at most %.2g (%s); final samples %.2g\n",
-           effect->samples, effect->energy, effect->worst, effect->group, effect->output);
+    cli_printf("bf16 against f32 on samples 0:%" PRIu64
+               ": delta energy %+.2g, at most %.2g (%s); final samples %.2g\n",
+               effect->samples, effect->energy, effect->worst, effect->group, effect->output);
 }
 
 static void report(const cli_common *common, const profile_request *request, const ousac_session *session,
@@ -98,12 +99,13 @@ static void report(const cli_common *common, const profile_request *request, con
         ousac_record_cost_put(doc, ousac_json_put_object(doc, doc->root, "run"), session, cost, 0);
         return;
     }
-    printf("%s: %s of %" PRIu64 " samples, %zu steps, %zu cached evaluations a sample; step weights: %s\n",
-           request->output, request->pilot_only ? "pilot" : "profile", ousac_profile_samples(profile),
-           profile->schedule.step_count, cached, weights);
-    printf("%" PRIu64 " forwards in %.1f s on %zu thread%s, at most %.0f MB\n", cost->forwards, cost->seconds,
-           ousac_session_threads(session), ousac_session_threads(session) == 1 ? "" : "s",
-           1e-6 * (double)ousac_peak_bytes());
+    cli_printf("%s: %s of %" PRIu64
+               " samples, %zu steps, %zu cached evaluations a sample; step weights: %s\n",
+               request->output, request->pilot_only ? "pilot" : "profile", ousac_profile_samples(profile),
+               profile->schedule.step_count, cached, weights);
+    cli_printf("%" PRIu64 " forwards in %.1f s on %zu thread%s, at most %.0f MB\n", cost->forwards,
+               cost->seconds, ousac_session_threads(session), ousac_session_threads(session) == 1 ? "" : "s",
+               1e-6 * (double)ousac_peak_bytes());
     if (cost->convergence.rounds > 0)
         convergence_print(&cost->convergence);
 }
@@ -315,7 +317,8 @@ const cli_command command_profile = {
         "\n"
         "FILE appears when it is complete. Until then, but for --samples auto, FILE.part keeps what is done, "
         "saved at most every "
-        "--checkpoint-every seconds and upon SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU; the same command goes on from it and "
+        "--checkpoint-every seconds and upon SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU; the same command "
+        "goes on from it and "
         "ends, on the same processor, with the same sums to the last bit, whatever the threads. It is "
         "an ordinary profile of the samples done so far.",
     .example = "build/ousac profile --model data/shapes-dit/model.safetensors \\\n"

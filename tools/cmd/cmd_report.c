@@ -1,5 +1,6 @@
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/json_build.h"
@@ -42,7 +43,7 @@ static ousac_status execute(const cli_common *common, report_request *request, o
         status = cli_json_print(&doc, error);
         ousac_json_end(&doc);
     } else if (!status) {
-        printf("%s\n", request->output);
+        cli_printf("%s\n", request->output);
     }
     ousac_free(plots);
     return status;

@@ -1,4 +1,5 @@
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
 #include "tools/cmd/commands.h"
 
@@ -6,6 +7,7 @@
 #include "formats/json_build.h"
 #include "formats/memory.h"
 #include "formats/oca_write.h"
+#include "pipeline/place.h"
 #include "profile/bundle/bundle.h"
 #include "profile/files/archive.h"
 #include "profile/run/evaluate.h"
@@ -48,6 +50,7 @@ typedef struct sample_work {
     ousac_schedule loaded;          /* of --schedule */
     const ousac_schedule *schedule; /* in use */
     row rows[ROWS_MAX];
+    const char *labels[ROWS_MAX]; /* of the rows */
     size_t row_count;
     size_t sample_size;
 } sample_work;
@@ -74,6 +77,7 @@ static ousac_status parse_rows(const sample_request *request, sample_work *work,
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--rows calibrated needs --bundle FILE");
         }
         seen[kind] = 1;
+        work->labels[work->row_count] = ROW_NAMES[kind];
         work->rows[work->row_count++].kind = (row_kind)kind;
         if (text[length] == '\0') {
             return OUSAC_STATUS_OK;
@@ -144,6 +148,30 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
                                     &work->calibration, error);
 }
 
+/* Only the exact row needs no gates. */
+static ousac_status check_rows(const sample_request *request, const sample_work *work, ousac_error *error) {
+    for (size_t i = 0; i < work->row_count; i++)
+        if (work->rows[i].kind != ROW_EXACT && ousac_place_undecided(work->schedule))
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "--rows %s: %s leaves its gates to a plan; `ousac place` decides them",
+                              ROW_NAMES[work->rows[i].kind], request->schedule);
+    return OUSAC_STATUS_OK;
+}
+
+/* The grid without its images. */
+static png_grid lay_out(const sample_request *request, const sample_work *work) {
+    size_t zoom = request->zoom;
+    while (zoom == 0 || (request->zoom == 0 && zoom * work->model->height < CELL_PIXELS))
+        zoom++;
+    return (png_grid){.rows = work->row_count,
+                      .columns = (size_t)request->samples.count,
+                      .channels = work->model->channels,
+                      .height = work->model->height,
+                      .width = work->model->width,
+                      .zoom = zoom,
+                      .labels = work->labels};
+}
+
 static ousac_status open_inputs(const sample_request *request, const cli_common *common, sample_work *work,
                                 ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
@@ -157,8 +185,14 @@ static ousac_status open_inputs(const sample_request *request, const cli_common 
     if (status == OUSAC_STATUS_OK && request->bundle != NULL) {
         status = open_bundle(request, common, work, error);
     }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
+        status = check_rows(request, work, error);
+    if (!status)
+        status = ousac_run_check_schedule(work->model, work->schedule, error);
+    if (!status) {
+        const png_grid grid = lay_out(request, work);
         work->sample_size = ousac_model_sample_size(work->model);
+        status = png_grid_check(&grid, request->output, error);
     }
     return status;
 }
@@ -251,31 +285,19 @@ static ousac_status write_raw(const sample_request *request, const sample_work *
 
 static ousac_status write_png(const sample_request *request, const sample_work *work, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    const ousac_model *model = work->model;
-    size_t columns = (size_t)request->samples.count, zoom = request->zoom;
-    const char *labels[ROWS_MAX] = {NULL};
+    const size_t columns = (size_t)request->samples.count;
+    png_grid grid = lay_out(request, work);
     const float **images = ousac_calloc(work->row_count * columns, sizeof *images);
 
     if (images == NULL) {
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a grid of %zu columns", columns);
     }
     for (size_t i = 0; i < work->row_count; i++) {
-        labels[i] = ROW_NAMES[work->rows[i].kind];
         for (size_t column = 0; column < columns; column++) {
             images[i * columns + column] = work->rows[i].samples + column * work->sample_size;
         }
     }
-    while (zoom == 0 || (request->zoom == 0 && zoom * model->height < CELL_PIXELS)) {
-        zoom++;
-    }
-    png_grid grid = {.images = images,
-                     .rows = work->row_count,
-                     .columns = columns,
-                     .channels = model->channels,
-                     .height = model->height,
-                     .width = model->width,
-                     .zoom = zoom,
-                     .labels = labels};
+    grid.images = images;
     status = png_grid_write(&grid, request->output, error);
     ousac_free(images);
     return status;
@@ -333,19 +355,20 @@ static ousac_status report_json(const sample_request *request, const sample_work
 static void report_text(const sample_request *request, const sample_work *work) {
     double count = (double)request->samples.count;
 
-    printf("%s: %" PRIu64 " samples, %zu row%s\n", request->output, request->samples.count, work->row_count,
-           work->row_count == 1 ? "" : "s");
-    printf("%-11s %10s %15s   %s\n", "row", "seconds", "GMAC a sample", "error against exact, 95 % interval");
+    cli_printf("%s: %" PRIu64 " samples, %zu row%s\n", request->output, request->samples.count,
+               work->row_count, work->row_count == 1 ? "" : "s");
+    cli_printf("%-11s %10s %15s   %s\n", "row", "seconds", "GMAC a sample",
+               "error against exact, 95 % interval");
     for (size_t i = 0; i < work->row_count; i++) {
         const row *r = &work->rows[i];
-        printf("%-11s %10.2f %15.3f", ROW_NAMES[r->kind], r->seconds,
-               1e-9 * (double)r->counters.macs / count);
+        cli_printf("%-11s %10.2f %15.3f", ROW_NAMES[r->kind], r->seconds,
+                   1e-9 * (double)r->counters.macs / count);
         if (r->compared) {
             const ousac_interval *relative = &r->difference.relative_error, *psnr = &r->difference.psnr_db;
             char of_relative[OUSAC_INTERVAL_BYTES], of_psnr[OUSAC_INTERVAL_BYTES];
-            printf("   %.4f %s, PSNR %.2f dB %s", relative->mean,
-                   ousac_interval_text(relative, "%.4f", of_relative), psnr->mean,
-                   ousac_interval_text(psnr, "%.2f", of_psnr));
+            cli_printf("   %.4f %s, PSNR %.2f dB %s", relative->mean,
+                       ousac_interval_text(relative, "%.4f", of_relative), psnr->mean,
+                       ousac_interval_text(psnr, "%.2f", of_psnr));
         }
         putchar('\n');
     }

@@ -1,5 +1,6 @@
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -127,8 +128,8 @@ static ousac_status generate(const cli_common *common, const sign_request *reque
         if (common->json)
             status = cli_json_print(doc, error);
         else
-            printf("%s: secret key %s%s; keep it to yourself\n%s: public key %s\n", request->key, id,
-                   *password ? ", encrypted" : "", request->public_key, text);
+            cli_printf("%s: secret key %s%s; keep it to yourself\n%s: public key %s\n", request->key, id,
+                       *password ? ", encrypted" : "", request->public_key, text);
     }
     sodium_memzero(password, sizeof password);
     ousac_minisign_forget(&secret);
@@ -196,7 +197,7 @@ static ousac_status sign(const cli_common *common, const sign_request *request, 
             ousac_json_put_text(doc, item, "signature", target);
             ousac_minisign_id_text(secret.id, id);
             if (!common->json)
-                printf("%s: signed by key %s\n", target, id);
+                cli_printf("%s: signed by key %s\n", target, id);
         }
         ousac_free(target);
     }

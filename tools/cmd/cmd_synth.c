@@ -1,6 +1,7 @@
 #include "pipeline/machine.h"
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -82,13 +83,14 @@ static ousac_status report(const cli_common *common, const synth_request *reques
     ousac_status status = OUSAC_STATUS_OK;
     ousac_json_doc doc;
     if (!common->json) {
-        printf("%s: synthetic %s, %zu blocks, %zu tokens, %.1f M parameters in %s, %.1f MB\n",
-               request->output, shape->preset, shape->depth, ousac_synth_tokens(shape),
-               1e-6 * (double)parameters, ousac_dtype_name(options->dtype), 1e-6 * (double)bytes);
+        cli_printf("%s: synthetic %s, %zu blocks, %zu tokens, %.1f M parameters in %s, %.1f MB\n",
+                   request->output, shape->preset, shape->depth, ousac_synth_tokens(shape),
+                   1e-6 * (double)parameters, ousac_dtype_name(options->dtype), 1e-6 * (double)bytes);
         if (request->profile)
-            printf("%s: a profile of %zu samples to go with it, %.1f MB\n", request->profile,
-                   request->samples, 1e-6 * (double)profile);
-        printf("%.1f s on %zu threads, at most %.0f MB\n", seconds, options->threads, 1e-6 * (double)peak);
+            cli_printf("%s: a profile of %zu samples to go with it, %.1f MB\n", request->profile,
+                       request->samples, 1e-6 * (double)profile);
+        cli_printf("%.1f s on %zu threads, at most %.0f MB\n", seconds, options->threads,
+                   1e-6 * (double)peak);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);

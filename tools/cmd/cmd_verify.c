@@ -1,5 +1,6 @@
 #include "profile/files/archive.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -7,10 +8,12 @@
 #include "formats/memory.h"
 #include "formats/minisign.h"
 #include "formats/safetensors.h"
+#include "pipeline/provenance.h"
 #include "profile/bundle/bundle.h"
 #include "profile/bundle/plan.h"
 #include "profile/record/profile.h"
 #include "tools/cli/describe.h"
+#include "tools/report/samples.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -115,7 +118,11 @@ static ousac_status check_digests(const verification *v, const char *path, const
 
 static ousac_status verify_profile(const verification *v, const char *path, ousac_error *error) {
     ousac_profile *profile = NULL;
+    ousac_used_ranges pilots;
     ousac_status status = ousac_profile_open(&profile, path, error);
+    if (status == OUSAC_STATUS_OK) {
+        status = ousac_provenance_read_pilots(path, &pilots, error);
+    }
 
     if (status == OUSAC_STATUS_OK) {
         const ousac_identity of = ousac_profile_model(profile);
@@ -143,10 +150,14 @@ static ousac_status verify_plan(const verification *v, const char *path, ousac_e
 static ousac_status verify_bundle(const verification *v, const char *path, finding *found,
                                   ousac_error *error) {
     ousac_bundle *bundle = NULL;
+    ousac_provenance provenance;
     ousac_status status = ousac_bundle_open(&bundle, path, error);
 
     if (status == OUSAC_STATUS_OK) {
         status = ousac_bundle_verify(bundle, error);
+    }
+    if (status == OUSAC_STATUS_OK) {
+        status = ousac_provenance_read(path, &provenance, error);
     }
     if (status == OUSAC_STATUS_OK && v->model != NULL) {
         status = ousac_bundle_check_model(bundle, v->model, found->note, error);
@@ -209,6 +220,18 @@ static ousac_status verify_schedule(const char *path, ousac_error *error) {
     return status;
 }
 
+/* Samples are the one other format that commands read; of an archive of no format that ousac knows the checksums are
+ * all there is. */
+static ousac_status verify_other(const char *path, ousac_error *error) {
+    samples loaded = {0};
+    int are_samples = 0;
+    ousac_status status = samples_recognise(path, &are_samples, error);
+    if (!status && are_samples)
+        status = samples_load(&loaded, path, error);
+    samples_free(&loaded);
+    return status;
+}
+
 static ousac_status verify_file(const verification *v, const char *path, finding *found, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
 
@@ -229,8 +252,10 @@ static ousac_status verify_file(const verification *v, const char *path, finding
         return verify_schedule(path, error);
     }
     if (found->kind == FILE_KIND_UNKNOWN) {
-        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                          "%s: neither an .oca archive, nor a safetensors file, nor a schedule", path);
+        return file_kind_refuse(path, error);
+    }
+    if (found->kind >= FILE_KIND_EVALUATION) {
+        return OUSAC_STATUS_OK; /* strict JSON, or its kind would not have been told */
     }
     status = verify_archive(path, found, error);
     if (status != OUSAC_STATUS_OK) {
@@ -243,8 +268,10 @@ static ousac_status verify_file(const verification *v, const char *path, finding
         return verify_plan(v, path, error);
     case FILE_KIND_BUNDLE:
         return verify_bundle(v, path, found, error);
+    case FILE_KIND_ARCHIVE:
+        return verify_other(path, error);
     default:
-        return OUSAC_STATUS_OK; /* an archive of no format that ousac knows: its checksums are all there is */
+        return OUSAC_STATUS_OK;
     }
 }
 
@@ -258,19 +285,19 @@ static void print_finding(const char *path, const finding *found, const ousac_er
         if (strncmp(message, path, length) == 0 && (message[length] == ':' || message[length] == ' ')) {
             message += length + strspn(message + length, ": ");
         }
-        printf("%s: FAILED: %s\n", path, message);
+        cli_printf("%s: FAILED: %s\n", path, message);
         return;
     }
     describe_bytes(size, found->bytes);
     const char *plural = found->tensors == 1 ? "" : "s";
     if (found->kind == FILE_KIND_SCHEDULE) {
-        printf("%s: ok (%s, %s)\n", path, file_kind_name(found->kind), size);
+        cli_printf("%s: ok (%s, %s)\n", path, file_kind_name(found->kind), size);
     } else if (found->unchecked > 0) {
-        printf("%s: ok (%s, %zu tensor%s, %s; values of %zu not checked: dtype)\n", path,
-               file_kind_name(found->kind), found->tensors, plural, size, found->unchecked);
+        cli_printf("%s: ok (%s, %zu tensor%s, %s; values of %zu not checked: dtype)\n", path,
+                   file_kind_name(found->kind), found->tensors, plural, size, found->unchecked);
     } else {
-        printf("%s: ok (%s, %zu tensor%s, %s)\n", path, file_kind_name(found->kind), found->tensors, plural,
-               size);
+        cli_printf("%s: ok (%s, %zu tensor%s, %s)\n", path, file_kind_name(found->kind), found->tensors,
+                   plural, size);
     }
     if (found->is_signed) {
         char line[sizeof found->trusted];
@@ -279,10 +306,10 @@ static void print_finding(const char *path, const finding *found, const ousac_er
             const unsigned char c = (unsigned char)found->trusted[i];
             line[i] = i < length && (c < 0x20 || c == 0x7f) ? ' ' : found->trusted[i];
         }
-        printf("  signed; %s\n", line);
+        cli_printf("  signed; %s\n", line);
     }
     if (found->note[0] != '\0') {
-        printf("  note: %s\n", found->note);
+        cli_printf("  note: %s\n", found->note);
     }
 }
 

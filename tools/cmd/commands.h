@@ -1,4 +1,4 @@
-/* The commands of the program: one table entry per file tools/cmd_*.c, listed by main.c.
+/* The commands of the program: one per file tools/cmd/cmd_*.c, listed by list.c.
  */
 #ifndef OUSAC_COMMANDS_H
 #define OUSAC_COMMANDS_H
@@ -7,6 +7,11 @@
 
 /* The program: parses, runs a command, returns its exit code (tools/main.c). */
 int ousac_main(int argc, char **argv);
+
+/* All of them in the order of --help; ends with NULL. */
+extern const cli_command *const cli_commands[];
+/* What the exit codes mean, a line each: "    0  done". */
+extern const char *const cli_exit_codes;
 
 extern const cli_command command_calibrate;
 extern const cli_command command_schedule;

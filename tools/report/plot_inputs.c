@@ -281,6 +281,10 @@ static ousac_status load_file(plot_inputs *inputs, const char *path, ousac_error
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: expected at most one plan file", path);
         return ousac_plan_load(&inputs->given_plan, path, error);
     case FILE_KIND_SCHEDULE:
+    case FILE_KIND_EVALUATION:
+    case FILE_KIND_COST:
+    case FILE_KIND_COMPARISON:
+    case FILE_KIND_CONFIG:
         return load_json(inputs, path, error);
     case FILE_KIND_ARCHIVE:
         return load_archive(inputs, path, error);

@@ -12,8 +12,9 @@ enum {
     GLYPH_WIDTH = 5,
     GLYPH_HEIGHT = 7,
     GLYPH_ADVANCE = 6,
-    GAP = 2,         /* pixels around cells */
-    SIDE_MAX = 65535 /* pixels along an edge: more is a mistake, and would not open in most viewers */
+    GAP = 2,             /* pixels around cells */
+    BYTES_MAX = 1 << 30, /* of all pixels */
+    SIDE_MAX = 65535     /* pixels along an edge: more is a mistake, and would not open in most viewers */
 };
 
 static const unsigned char PAPER = 255, INK = 40, BLANK = 235;
@@ -80,6 +81,7 @@ typedef struct canvas {
     size_t width, height;
     size_t planes; /* 1 gray, 3 RGB */
     size_t margin, cell_width, cell_height;
+    size_t per_line, lines; /* columns of a line, and lines of all rows */
 } canvas;
 
 static void fill(canvas *c, size_t x, size_t y, size_t width, size_t height, unsigned char value) {
@@ -181,18 +183,24 @@ static ousac_status lay_out(const png_grid *grid, canvas *c, size_t *scale, ousa
     c->cell_height = grid->height * grid->zoom;
     *scale = c->cell_height >= 4 * GLYPH_HEIGHT ? 2 : 1;
     c->margin = longest > 0 ? (longest * GLYPH_ADVANCE + GLYPH_ADVANCE) * *scale : 0;
-    if (grid->columns > (side - GAP - c->margin) / (c->cell_width + GAP) ||
-        grid->rows > (side - GAP) / (c->cell_height + GAP)) {
+    c->planes = grid->channels == 1 ? 1 : 3;
+    const size_t most = (side - GAP - c->margin) / (c->cell_width + GAP);
+    c->per_line = grid->columns < most ? grid->columns : most;
+    c->lines = c->per_line > 0 ? (grid->columns - 1) / c->per_line + 1 : 0;
+    if (c->lines == 0 || c->lines > (side - GAP) / (c->cell_height + GAP) / grid->rows) {
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "a grid of %zu x %zu images of %zu x %zu pixels passes %d pixels", grid->columns,
+                          "%zu x %zu images of %zu x %zu pixels pass %d pixels either way", grid->columns,
                           grid->rows, c->cell_width, c->cell_height, SIDE_MAX);
     }
-    c->width = c->margin + GAP + grid->columns * (c->cell_width + GAP);
-    c->height = GAP + grid->rows * (c->cell_height + GAP);
+    c->width = c->margin + GAP + c->per_line * (c->cell_width + GAP);
+    c->height = GAP + c->lines * grid->rows * (c->cell_height + GAP);
+    if (c->height > BYTES_MAX / c->planes / c->width) {
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu x %zu images of %zu x %zu pixels pass %d MiB",
+                          grid->columns, grid->rows, c->cell_width, c->cell_height, BYTES_MAX >> 20);
+    }
     if (c->cell_height < GLYPH_HEIGHT * *scale && longest > 0) {
         c->height += GLYPH_HEIGHT * *scale; /* so that the last label fits */
     }
-    c->planes = grid->channels == 1 ? 1 : 3;
     return OUSAC_STATUS_OK;
 }
 
@@ -225,6 +233,15 @@ done:
     return status;
 }
 
+ousac_status png_grid_check(const png_grid *grid, const char *path, ousac_error *error) {
+    canvas c = {0};
+    size_t scale = 1;
+    const ousac_status status = lay_out(grid, &c, &scale, error);
+    if (status)
+        (void)ousac_error_prefix(error, "%s", path);
+    return status;
+}
+
 ousac_status png_grid_write(const png_grid *grid, const char *path, ousac_error *error) {
     canvas c = {0};
     tone t;
@@ -242,15 +259,17 @@ ousac_status png_grid_write(const png_grid *grid, const char *path, ousac_error 
     }
     memset(c.pixels, PAPER, c.width * c.height * c.planes);
     find_tone(grid, &t);
-    for (size_t row = 0; row < grid->rows; row++) {
-        size_t y = GAP + row * (c.cell_height + GAP);
+    for (size_t line = 0; line < c.lines * grid->rows; line++) {
+        const size_t row = line % grid->rows, first = line / grid->rows * c.per_line;
+        const size_t end = grid->columns - first < c.per_line ? grid->columns : first + c.per_line;
+        size_t y = GAP + line * (c.cell_height + GAP);
         if (grid->labels != NULL) {
             size_t text_height = GLYPH_HEIGHT * scale;
             size_t top = c.cell_height > text_height ? (c.cell_height - text_height) / 2 : 0;
             draw_text(&c, grid->labels[row], GLYPH_ADVANCE * scale / 2, y + top, scale);
         }
-        for (size_t column = 0; column < grid->columns; column++) {
-            size_t x = c.margin + GAP + column * (c.cell_width + GAP);
+        for (size_t column = first; column < end; column++) {
+            size_t x = c.margin + GAP + (column - first) * (c.cell_width + GAP);
             const float *image = grid->images[row * grid->columns + column];
             if (image != NULL) {
                 draw_image(&c, grid, image, &t, x, y);

@@ -1,6 +1,7 @@
 #include "tools/report/report_html.h"
 
 #include "formats/memory.h"
+#include "formats/utf8.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -67,7 +68,13 @@ static void add_escaped(html *h, const char *text, size_t size) {
 }
 
 void html_text(html *h, const char *text) {
-    add_escaped(h, text, strlen(text));
+    const size_t size = strlen(text);
+    char *shown = ousac_malloc(size + 1, 1);
+    if (shown)
+        add_escaped(h, shown, ousac_utf8_show(text, size, shown, size + 1));
+    else
+        add_escaped(h, "?", 1);
+    ousac_free(shown);
 }
 
 void html_base64(html *h, const void *bytes, size_t size) {

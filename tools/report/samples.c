@@ -22,6 +22,15 @@ int samples_base(const samples *s) {
     return s->run[SAMPLES_TODAY] != NULL ? SAMPLES_TODAY : s->run[SAMPLES_EXACT] != NULL ? SAMPLES_EXACT : -1;
 }
 
+ousac_status samples_recognise(const char *path, int *are_samples, ousac_error *error) {
+    oca_file *file = NULL;
+    const ousac_status status = ousac_archive_open_any(&file, path, error);
+    const char *format = status ? NULL : oca_metadata(file, "format");
+    *are_samples = format && strcmp(format, SAMPLES_FORMAT) == 0;
+    oca_close(file);
+    return status;
+}
+
 ousac_status samples_check(const char *path, ousac_error *error) {
     ousac_archive archive = {0};
     const ousac_status status = ousac_archive_open(&archive, path, SAMPLES_FORMAT, error);
@@ -63,7 +72,12 @@ static ousac_status take_run(samples *s, const ousac_archive *archive, int run, 
     s->run[run] = ousac_malloc((size_t)found.count, sizeof(float));
     if (s->run[run] == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for %s", archive->path, name);
-    return ousac_archive_read(archive, name, OUSAC_DTYPE_F32, 4, shape, s->run[run], error);
+    status = ousac_archive_read(archive, name, OUSAC_DTYPE_F32, 4, shape, s->run[run], error);
+    for (uint64_t i = 0; !status && i < found.count; i++)
+        if (!isfinite(s->run[run][i]))
+            status = OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "%s: tensor \"%s\": value %llu is not finite",
+                                archive->path, name, (unsigned long long)i);
+    return status;
 }
 
 ousac_status samples_load(samples *s, const char *path, ousac_error *error) {

@@ -31,6 +31,8 @@ const char *samples_run_name(int run); /* "exact", "calibrated", "reuse", "today
 /* The run that the others are compared with: SAMPLES_TODAY, where there is one, else SAMPLES_EXACT; -1 for neither. */
 int samples_base(const samples *s);
 
+/* Whether the archive says that it holds samples. */
+ousac_status samples_recognise(const char *path, int *are_samples, ousac_error *error);
 /* FORMAT where the file is no archive of samples. */
 ousac_status samples_check(const char *path, ousac_error *error);
 ousac_status samples_load(samples *s, const char *path, ousac_error *error);

@@ -2,6 +2,7 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
+#include "formats/utf8.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,9 +27,13 @@ void table_begin(table *t, const char *name, const char *columns) {
 }
 
 void table_text(table *t, const char *value) {
+    const size_t size = strlen(value);
+    char *shown = ousac_malloc(size + 1, 1);
     separate(t);
-    for (; *value != '\0'; value++)
-        ousac_text_add(&t->text, "%c", (unsigned char)*value < 0x20 || *value == 0x7f ? ' ' : *value);
+    if (shown)
+        (void)ousac_utf8_show(value, size, shown, size + 1);
+    ousac_text_add(&t->text, "%s", shown ? shown : "?");
+    ousac_free(shown);
 }
 
 void table_size(table *t, size_t value) {

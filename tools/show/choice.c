@@ -1,3 +1,4 @@
+#include "tools/cli/print.h"
 #include "tools/show/show.h"
 
 #include "pipeline/shard.h"
@@ -16,35 +17,36 @@ static void count_paths(const ousac_arch *arch, const size_t *rank, size_t count
 
 void choice_print(const ousac_choice *choice, const ousac_arch *arch) {
     size_t paths[4], least = SIZE_MAX, most = 0;
-    printf("%-17s %12s %16s %14s %8s %12s\n", "method", "cached step", "modelled error", "dual bound", "gap",
-           choice->validated ? "end to end" : "");
+    cli_printf("%-17s %12s %16s %14s %8s %12s\n", "method", "cached step", "modelled error", "dual bound",
+               "gap", choice->validated ? "end to end" : "");
     for (int i = 0; i < OUSAC_CANDIDATES; i++) {
         const ousac_candidate *candidate = &choice->candidate[i];
         if (!candidate->present)
             continue;
-        printf("%-17s %10.3f %% %16.6g %14.6g %6.2f %%", ousac_candidate_name(i),
-               100 * candidate->cached_step, candidate->allocation.error, candidate->allocation.bound,
-               100 * candidate->allocation.gap);
+        cli_printf("%-17s %10.3f %% %16.6g %14.6g %6.2f %%", ousac_candidate_name(i),
+                   100 * candidate->cached_step, candidate->allocation.error, candidate->allocation.bound,
+                   100 * candidate->allocation.gap);
         if (choice->validated)
-            printf(" %12.4g", candidate->measured);
-        printf("%s\n", i == choice->chosen ? "  <- chosen" : "");
+            cli_printf(" %12.4g", candidate->measured);
+        cli_printf("%s\n", i == choice->chosen ? "  <- chosen" : "");
     }
     count_paths(arch, choice->plan->rank, paths);
     for (size_t s = 0; s < arch->site_count; s++) {
         least = choice->plan->rank[s] < least ? choice->plan->rank[s] : least;
         most = choice->plan->rank[s] > most ? choice->plan->rank[s] : most;
     }
-    printf("error model: %s%s\n", choice->plan->error_model,
-           choice->plan->exact ? "; the chosen plan is optimal under it at this granularity" : "");
-    printf("ranks %zu to %zu; sites: %zu low rank, %zu exact products, %zu frozen, %zu in reused modules\n",
-           least, most, paths[OUSAC_PATH_LOW_RANK], paths[OUSAC_PATH_DENSE], paths[OUSAC_PATH_FROZEN],
-           paths[OUSAC_PATH_SKIPPED]);
-    printf("budget: %.3f %% of a full evaluation; the plan: %.3f %% of one, %.3f %% of constant guidance "
-           "uncached\n",
-           100 * choice->budget_step, 100 * choice->cost.cached_step, 100 * choice->cost.total);
+    cli_printf("error model: %s%s\n", choice->plan->error_model,
+               choice->plan->exact ? "; the chosen plan is optimal under it at this granularity" : "");
+    cli_printf(
+        "ranks %zu to %zu; sites: %zu low rank, %zu exact products, %zu frozen, %zu in reused modules\n",
+        least, most, paths[OUSAC_PATH_LOW_RANK], paths[OUSAC_PATH_DENSE], paths[OUSAC_PATH_FROZEN],
+        paths[OUSAC_PATH_SKIPPED]);
+    cli_printf("budget: %.3f %% of a full evaluation; the plan: %.3f %% of one, %.3f %% of constant guidance "
+               "uncached\n",
+               100 * choice->budget_step, 100 * choice->cost.cached_step, 100 * choice->cost.total);
     if (choice->cost.forwards_cached == 0)
-        printf("the schedule has no cached evaluation: there is nothing to correct\n");
-    printf("%s\n", choice->plan->note);
+        cli_printf("the schedule has no cached evaluation: there is nothing to correct\n");
+    cli_printf("%s\n", choice->plan->note);
 }
 
 static void put_candidate(ousac_json_doc *doc, cJSON *item, const ousac_candidate *candidate, int validated) {

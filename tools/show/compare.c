@@ -1,3 +1,4 @@
+#include "tools/cli/print.h"
 #include "tools/show/show.h"
 
 #include "pipeline/shard.h"
@@ -7,22 +8,22 @@
 #include <string.h>
 
 void compare_print(const ousac_compare_cell *cell) {
-    printf(
+    cli_printf(
         "schedule %s (%s), refresh every %zu, cached step %.1f %%: rank %zu, %.3f %% of constant guidance\n",
         cell->schedule_name, cell->solver, cell->period, 100 * cell->budget_step, cell->rank,
         100 * cell->budget_total);
-    printf("%-14s %-18s %-7s %12s %10s  %-20s %5s %8s\n", "method", "ranks", "gates", "of const., %", "error",
-           "95 %", "runs", "seconds");
+    cli_printf("%-14s %-18s %-7s %12s %10s  %-20s %5s %8s\n", "method", "ranks", "gates", "of const., %",
+               "error", "95 %", "runs", "seconds");
     for (size_t i = 0; i < cell->row_count; i++) {
         const ousac_compare_row *r = &cell->row[i];
         char interval[OUSAC_INTERVAL_BYTES];
         (void)ousac_interval_text(&r->error, "%.4g", interval);
-        printf("%-14s %-18s %-7s %12.3f %10.4g  %-20s %5zu %8.0f%s%s\n", r->method, r->allocator,
-               r->placed ? "placed" : "even", 100 * r->macs_total, r->error.mean, interval, r->evaluations,
-               r->seconds, strcmp(r->asked, r->allocator) != 0 ? "  instead of " : "",
-               strcmp(r->asked, r->allocator) != 0 ? r->asked : "");
+        cli_printf("%-14s %-18s %-7s %12.3f %10.4g  %-20s %5zu %8.0f%s%s\n", r->method, r->allocator,
+                   r->placed ? "placed" : "even", 100 * r->macs_total, r->error.mean, interval,
+                   r->evaluations, r->seconds, strcmp(r->asked, r->allocator) != 0 ? "  instead of " : "",
+                   strcmp(r->asked, r->allocator) != 0 ? r->asked : "");
         if (r->shipped)
-            printf("%-14s ^ ours, by the validation samples\n", "");
+            cli_printf("%-14s ^ ours, by the validation samples\n", "");
     }
 }
 

@@ -1,6 +1,7 @@
 #include "pipeline/evaluation.h"
 
 #include "pipeline/shard.h"
+#include "tools/cli/print.h"
 #include "tools/show/show.h"
 
 #include <inttypes.h>
@@ -34,12 +35,12 @@ static double site_reuse(const ousac_counters *counters) {
 
 static void print_interval(const ousac_interval *interval, int digits) {
     char text[OUSAC_INTERVAL_BYTES];
-    printf("  %8.*f %s", digits, interval->mean,
-           ousac_interval_text(interval, digits == 4 ? "%.4f" : "%.2f", text));
+    cli_printf("  %8.*f %s", digits, interval->mean,
+               ousac_interval_text(interval, digits == 4 ? "%.4f" : "%.2f", text));
 }
 
 static void print_errors(const ousac_eval *result) {
-    printf("\n%-30s  %-26s  %s\n", "final sample", "relative error [95 %]", "PSNR, dB [95 %]");
+    cli_printf("\n%-30s  %-26s  %s\n", "final sample", "relative error [95 %]", "PSNR, dB [95 %]");
     for (size_t i = 0; i < OUSAC_EVAL_PAIRS; i++) {
         const ousac_eval_pair *pair = &result->pair[i];
         char label[64];
@@ -48,49 +49,49 @@ static void print_errors(const ousac_eval *result) {
             continue;
         (void)snprintf(label, sizeof label, "%s against %s", ousac_eval_arm_name(pair->arm),
                        ousac_eval_arm_name(pair->against));
-        printf("%-30s", label);
+        cli_printf("%-30s", label);
         print_interval(&pair->difference.relative_error, 4);
-        printf("  ");
+        cli_printf("  ");
         print_interval(&pair->difference.psnr_db, 2);
-        printf("\n");
+        cli_printf("\n");
     }
 }
 
 static void print_cost(const ousac_eval *result, const char *label, double macs, int is_change) {
-    printf(is_change ? "%-40s %+12.3f %+8.2f %%\n" : "%-40s %12.3f %8.2f %%\n", label, 1e-9 * macs,
-           100 * macs / (double)result->reference_macs);
+    cli_printf(is_change ? "%-40s %+12.3f %+8.2f %%\n" : "%-40s %12.3f %8.2f %%\n", label, 1e-9 * macs,
+               100 * macs / (double)result->reference_macs);
 }
 
 static void print_costs(const ousac_eval *result) {
     const ousac_cost_total *cost = &result->cost;
     const double reference = (double)result->reference_macs, full = (double)cost->schedule_full;
     const double reuse = (double)cost->schedule_reuse, cached = (double)cost->schedule_cached;
-    printf("\n%-40s %12s %10s\n", "cost of a sample, blocks only", "GMAC", "share");
+    cli_printf("\n%-40s %12s %10s\n", "cost of a sample, blocks only", "GMAC", "share");
     print_cost(result, "reference, uncached", reference, 0);
     print_cost(result, "  guidance and steps", full - reference, 1);
     print_cost(result, "  caching", reuse - full, 1);
     print_cost(result, "  calibration", cached - reuse, 1);
     print_cost(result, "calibrated", cached, 0);
-    printf("a cached evaluation costs %.2f %% of a full one; executed and modelled MACs agree\n",
-           100 * cost->cached_step);
+    cli_printf("a cached evaluation costs %.2f %% of a full one; executed and modelled MACs agree\n",
+               100 * cost->cached_step);
 }
 
 static void print_times(const ousac_eval *result) {
     const double count = (double)result->range.count;
     const double reference = result->run[OUSAC_EVAL_REFERENCE].seconds;
-    printf("\n%-12s %10s %12s %14s %14s %14s %14s\n", "run", "wall, s", "ms a sample", "of reference",
-           "MACs of it", "cached evals", "cached sites");
+    cli_printf("\n%-12s %10s %12s %14s %14s %14s %14s\n", "run", "wall, s", "ms a sample", "of reference",
+               "MACs of it", "cached evals", "cached sites");
     for (int arm = OUSAC_EVAL_ARMS - 1; arm >= 0; arm--) {
         const ousac_eval_run *run = &result->run[arm];
         if (arm == OUSAC_EVAL_REFERENCE && result->reference_same)
             continue;
-        printf("%-12s %10.3f %12.2f %12.1f %% %12.1f %% %12.1f %% %12.1f %%\n",
-               ousac_eval_arm_name((ousac_eval_arm)arm), run->seconds, 1e3 * run->seconds / count,
-               100 * run->seconds / reference,
-               100 * (double)run->counters.macs / ((double)result->reference_macs * count),
-               100 * evaluation_reuse(&run->counters), 100 * site_reuse(&run->counters));
+        cli_printf("%-12s %10.3f %12.2f %12.1f %% %12.1f %% %12.1f %% %12.1f %%\n",
+                   ousac_eval_arm_name((ousac_eval_arm)arm), run->seconds, 1e3 * run->seconds / count,
+                   100 * run->seconds / reference,
+                   100 * (double)run->counters.macs / ((double)result->reference_macs * count),
+                   100 * evaluation_reuse(&run->counters), 100 * site_reuse(&run->counters));
     }
-    printf("(one run each, %zu thread%s)\n", result->threads, result->threads == 1 ? "" : "s");
+    cli_printf("(one run each, %zu thread%s)\n", result->threads, result->threads == 1 ? "" : "s");
 }
 
 static const char *name_of(const char *name) {
@@ -99,23 +100,23 @@ static const char *name_of(const char *name) {
 
 /* What a user asks first. */
 static void print_headline(const ousac_eval *result) {
-    printf("\n%-14s %6s %9s %9s   %-31s %10s %10s\n", "against it", "steps", "MACs, %", "time, %",
-           "relative error, 95 % interval", "median", "worst");
+    cli_printf("\n%-14s %6s %9s %9s   %-31s %10s %10s\n", "against it", "steps", "MACs, %", "time, %",
+               "relative error, 95 % interval", "median", "worst");
     for (size_t i = 0; i < result->headline.count; i++) {
         const ousac_headline_row *row = &result->headline.row[i];
-        printf("%-14s %6zu %9.2f %9.1f   %-10.4g [%.4g, %.4g] %10.4g %10.4g\n", row->method, row->steps,
-               100 * row->macs_share, 100 * row->seconds_share, row->error.mean, row->error.low,
-               row->error.high, row->median, row->worst);
+        cli_printf("%-14s %6zu %9.2f %9.1f   %-10.4g [%.4g, %.4g] %10.4g %10.4g\n", row->method, row->steps,
+                   100 * row->macs_share, 100 * row->seconds_share, row->error.mean, row->error.low,
+                   row->error.high, row->median, row->worst);
     }
 }
 
 void evaluation_print(const ousac_eval *result) {
-    printf("samples %" PRIu64 ":%" PRIu64 ", seed %" PRIu64 "%s; %zu steps of \"%s\"; plan \"%s\" (%s)\n",
-           result->range.first, result->range.first + result->range.count, result->seed,
-           result->held_out ? ", held out" : ", NOT known to be held out", result->steps,
-           name_of(result->schedule_name), result->plan_name, result->plan_method);
-    printf("reference: %s%s\n", name_of(result->reference_name),
-           result->reference_same ? " (the schedule itself, uncached: the exact run)" : ", uncached");
+    cli_printf("samples %" PRIu64 ":%" PRIu64 ", seed %" PRIu64 "%s; %zu steps of \"%s\"; plan \"%s\" (%s)\n",
+               result->range.first, result->range.first + result->range.count, result->seed,
+               result->held_out ? ", held out" : ", NOT known to be held out", result->steps,
+               name_of(result->schedule_name), result->plan_name, result->plan_method);
+    cli_printf("reference: %s%s\n", name_of(result->reference_name),
+               result->reference_same ? " (the schedule itself, uncached: the exact run)" : ", uncached");
     print_headline(result);
     print_errors(result);
     print_costs(result);

@@ -28,6 +28,9 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error);
 ousac_status inspect_archive(inspection *in, ousac_error *error); /* metadata and tensors of any .oca */
 ousac_status inspect_tensors(inspection *in, ousac_error *error); /* the tensor table of an .oca */
 
+/* tools/show/inspect_json.c: the members of a JSON text */
+ousac_status inspect_json(inspection *in, ousac_error *error);
+
 /* tools/show/inspect_storage.c: of a bundle */
 ousac_status inspect_storage(inspection *in, const oca_file *file, const ousac_arch *arch,
                              ousac_error *error);

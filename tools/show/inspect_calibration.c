@@ -1,3 +1,4 @@
+#include "tools/cli/print.h"
 #include "tools/show/inspect.h"
 
 #include "calib/cost.h"
@@ -43,15 +44,15 @@ typedef struct site_table {
 
 static void print_row(size_t block, const double *row, size_t columns, int decimals) {
     if (block == SIZE_MAX) {
-        printf("%7s", "-");
+        cli_printf("%7s", "-");
     } else {
-        printf("%7zu", block);
+        cli_printf("%7zu", block);
     }
     for (size_t i = 0; i < columns; i++) {
         if (isnan(row[i])) {
-            printf(" %10s", "-");
+            cli_printf(" %10s", "-");
         } else {
-            printf(" %10.*f", decimals, row[i]);
+            cli_printf(" %10.*f", decimals, row[i]);
         }
     }
     putchar('\n');
@@ -74,9 +75,9 @@ static void print_site_table(const site_table *table) {
             columns[count++] = column;
         }
     }
-    printf("%7s", "block");
+    cli_printf("%7s", "block");
     for (size_t i = 0; i < count; i++) {
-        printf(" %10s", columns[i]);
+        cli_printf(" %10s", columns[i]);
     }
     putchar('\n');
     for (size_t i = 0; i < table->count; i++) {
@@ -120,8 +121,8 @@ static ousac_status show_schedule(inspection *in, const ousac_schedule *schedule
                                &counts);
     } else {
         describe_schedule_line(line, schedule, &counts);
-        printf("schedule  %s%s%s\n          %s\n", schedule->name, schedule->name[0] != '\0' ? ": " : "",
-               line, counts.digest);
+        cli_printf("schedule  %s%s%s\n          %s\n", schedule->name, schedule->name[0] != '\0' ? ": " : "",
+                   line, counts.digest);
     }
     return status;
 }
@@ -141,29 +142,29 @@ static void show_arch(inspection *in, const ousac_arch *arch, const char *model_
         return;
     }
     describe_macs(macs, (double)ousac_cost_full(arch));
-    printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites, %s a forward\n          %s\n",
-           arch->family, arch->block_count, arch->stream[0].tokens, arch->width, arch->site_count, macs,
-           model_digest);
+    cli_printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites, %s a forward\n          %s\n",
+               arch->family, arch->block_count, arch->stream[0].tokens, arch->width, arch->site_count, macs,
+               model_digest);
 }
 
 /* `cost` NULL: the shapes are not known. */
 static void print_plan(const ousac_plan *plan, const ousac_cost_total *cost) {
-    printf("plan      %s, by %s\n", plan->name, plan->method);
-    printf("          a cached forward costs %.2f %% of a full one (budget %.2f %%)\n",
-           100 * plan->cached_step, 100 * plan->budget);
+    cli_printf("plan      %s, by %s\n", plan->name, plan->method);
+    cli_printf("          a cached forward costs %.2f %% of a full one (budget %.2f %%)\n",
+               100 * plan->cached_step, 100 * plan->budget);
     if (cost != NULL) {
         char total[DESCRIBE_BYTES], constant[DESCRIBE_BYTES];
         describe_macs(total, (double)cost->schedule_cached);
         describe_macs(constant, (double)cost->constant_guidance);
-        printf("          a trajectory costs %s, %.2f %% of constant guidance uncached (%s)\n", total,
-               100 * cost->total, constant);
+        cli_printf("          a trajectory costs %s, %.2f %% of constant guidance uncached (%s)\n", total,
+                   100 * cost->total, constant);
     }
     if (plan->error_model[0] != '\0') {
-        printf("          modelled error %.6g, bound %.6g, gap %.3g%s (%s)\n", plan->modelled_error,
-               plan->bound, plan->gap, plan->exact ? ", proved optimal" : "", plan->error_model);
+        cli_printf("          modelled error %.6g, bound %.6g, gap %.3g%s (%s)\n", plan->modelled_error,
+                   plan->bound, plan->gap, plan->exact ? ", proved optimal at this granularity" : "", plan->error_model);
     }
     if (plan->note[0] != '\0') {
-        printf("          %s\n", plan->note);
+        cli_printf("          %s\n", plan->note);
     }
 }
 
@@ -180,7 +181,7 @@ static ousac_status print_ranks(const ousac_plan *plan, ousac_error *error) {
             values[i] = (double)plan->rank[i];
         }
         site_table table = {plan->site_count, names, values, 0};
-        printf("\nRanks of plan %s:\n", plan->name);
+        cli_printf("\nRanks of plan %s:\n", plan->name);
         print_site_table(&table);
     }
     ousac_free(names);
@@ -294,18 +295,18 @@ ousac_status inspect_profile(inspection *in, ousac_error *error) {
         }
     } else {
         describe_ranges(ranges, profile->ranges, profile->range_count);
-        printf("samples   %" PRIu64 " (%s), seed %" PRIu64 ", micro-batch %zu\n",
-               ousac_profile_samples(profile), ranges, identity->seed, identity->micro_batch);
+        cli_printf("samples   %" PRIu64 " (%s), seed %" PRIu64 ", micro-batch %zu\n",
+                   ousac_profile_samples(profile), ranges, identity->seed, identity->micro_batch);
         if (profile->moment != NULL) {
-            printf("moments   of %zu groups, %zu segment%s, %zu of %zu tokens\n", profile->arch.group_count,
-                   identity->segments, identity->segments == 1 ? "" : "s", identity->tokens_used,
-                   profile->arch.stream[0].tokens);
+            cli_printf("moments   of %zu groups, %zu segment%s, %zu of %zu tokens\n",
+                       profile->arch.group_count, identity->segments, identity->segments == 1 ? "" : "s",
+                       identity->tokens_used, profile->arch.stream[0].tokens);
         } else {
             puts("moments   none: a pilot, recorded for step weights");
         }
-        printf("weights   %s\ndigest    %s\n", identity->weights_digest, digest);
+        cli_printf("weights   %s\ndigest    %s\n", identity->weights_digest, digest);
         if (run != NULL) {
-            printf("run       %s\n", run);
+            cli_printf("run       %s\n", run);
         }
     }
     status = show_deltas(in, profile, error);
@@ -331,7 +332,7 @@ ousac_status inspect_plan(inspection *in, ousac_error *error) {
         put_plan(&in->doc, ousac_json_put_object(&in->doc, in->doc.root, "plan"), plan, NULL);
     } else {
         print_plan(plan, NULL);
-        printf("model     %s\nprofile   %s\n", plan->model_digest, plan->profile_digest);
+        cli_printf("model     %s\nprofile   %s\n", plan->model_digest, plan->profile_digest);
         status = print_ranks(plan, error);
     }
     if (status == OUSAC_STATUS_OK && in->tensors) {
@@ -383,7 +384,7 @@ ousac_status inspect_bundle(inspection *in, ousac_error *error) {
         if (in->common->json) {
             ousac_json_put_parsed(&in->doc, in->doc.root, "provenance", provenance);
         } else {
-            printf("made      %s\n", provenance);
+            cli_printf("made      %s\n", provenance);
         }
     }
     if (status == OUSAC_STATUS_OK) {

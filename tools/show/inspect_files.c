@@ -1,3 +1,4 @@
+#include "tools/cli/print.h"
 #include "tools/show/inspect.h"
 
 #include "calib/cost.h"
@@ -61,10 +62,10 @@ static void print_steps(const ousac_schedule *schedule, const int *effective) {
     const int fitted = ousac_schedule_is_fitted(schedule);
     char cond[32], uncond[32];
 
-    printf("\n%5s %9s  %-6s %7s  %-16s %s", "step", "timestep", "mode", "scale", "cond",
-           fitted ? "uncond          " : "uncond");
+    cli_printf("\n%5s %9s  %-6s %7s  %-16s %s", "step", "timestep", "mode", "scale", "cond",
+               fitted ? "uncond          " : "uncond");
     for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
-        printf(" %9s", ousac_coefficient_name((ousac_coefficient)k));
+        cli_printf(" %9s", ousac_coefficient_name((ousac_coefficient)k));
     putchar('\n');
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *s = &schedule->steps[i];
@@ -72,12 +73,12 @@ static void print_steps(const ousac_schedule *schedule, const int *effective) {
         if (s->mode == OUSAC_MODE_CFG) {
             snprintf(scale, sizeof scale, "%.6g", s->scale);
         }
-        printf("%5zu %9.6g  %-6s %7s  %-16s %-*s", i, s->timestep, ousac_mode_name(s->mode), scale,
-               gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond), fitted ? 16 : 0,
-               gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
+        cli_printf("%5zu %9.6g  %-6s %7s  %-16s %-*s", i, s->timestep, ousac_mode_name(s->mode), scale,
+                   gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond), fitted ? 16 : 0,
+                   gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
         for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
-            printf(" %9.5f", schedule->fitted[i].value[k]);
-        putchar('\n');
+            cli_printf(" %9.5f", schedule->fitted[i].value[k]);
+        (void)putchar('\n');
     }
     if (effective != NULL) {
         puts("\nA gate in parentheses is what the schedule says where the branch has no cache yet and runs "
@@ -116,8 +117,8 @@ ousac_status inspect_schedule(inspection *in, ousac_error *error) {
         put_steps(in, &schedule, effective);
     } else {
         describe_schedule_line(line, &schedule, &counts);
-        printf("name      %s\nsummary   %s\ndigest    %s\n",
-               schedule.name[0] != '\0' ? schedule.name : "(none)", line, counts.digest);
+        cli_printf("name      %s\nsummary   %s\ndigest    %s\n",
+                   schedule.name[0] != '\0' ? schedule.name : "(none)", line, counts.digest);
         print_steps(&schedule, effective);
     }
 done:
@@ -154,7 +155,8 @@ static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_err
     cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
 
     if (!in->common->json) {
-        printf("\n%-44s %-5s %-20s %-13s %10s %7s\n", "tensor", "dtype", "shape", "codec", "size", "ratio");
+        cli_printf("\n%-44s %-5s %-20s %-13s %10s %7s\n", "tensor", "dtype", "shape", "codec", "size",
+                   "ratio");
     }
     for (size_t i = 0; i < count; i++) {
         oca_tensor tensor;
@@ -177,15 +179,15 @@ static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_err
         } else {
             describe_shape(shape, tensor.shape, tensor.dims);
             describe_bytes(size, tensor.bytes);
-            printf("%-44s %-5s %-20s %-13s %10s %7.2f\n", tensor.name, dtype, shape, codec_name(tensor.codec),
-                   size, ratio);
+            cli_printf("%-44s %-5s %-20s %-13s %10s %7.2f\n", tensor.name, dtype, shape,
+                       codec_name(tensor.codec), size, ratio);
         }
     }
     if (!in->common->json) {
         describe_bytes(size, bytes);
-        printf("%zu tensor%s, %s, stored in ", count, count == 1 ? "" : "s", size);
+        cli_printf("%zu tensor%s, %s, stored in ", count, count == 1 ? "" : "s", size);
         describe_bytes(size, stored);
-        printf("%s\n", size);
+        cli_printf("%s\n", size);
     }
     return OUSAC_STATUS_OK;
 }
@@ -206,7 +208,7 @@ static void print_clean(const char *text, size_t limit) {
     size_t length = strlen(text);
     for (size_t i = 0; i < length && i < limit; i++) {
         unsigned char byte = (unsigned char)text[i];
-        putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
+        (void)putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
     }
     fputs(length > limit ? "...\n" : "\n", stdout);
 }
@@ -228,7 +230,7 @@ ousac_status inspect_archive(inspection *in, ousac_error *error) {
         if (in->common->json) {
             ousac_json_put_text(&in->doc, object, key, value);
         } else {
-            printf("%-24s ", key);
+            cli_printf("%-24s ", key);
             print_clean(value, 200);
         }
     }
@@ -246,7 +248,7 @@ static void list_safetensors(inspection *in, const ousac_safetensors *file) {
     cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
 
     if (!in->common->json) {
-        printf("\n%-52s %-5s %-20s %10s\n", "tensor", "dtype", "shape", "size");
+        cli_printf("\n%-52s %-5s %-20s %10s\n", "tensor", "dtype", "shape", "size");
     }
     for (size_t i = 0; i < ousac_safetensors_count(file); i++) {
         const ousac_safetensors_tensor *tensor = ousac_safetensors_at(file, i);
@@ -260,12 +262,12 @@ static void list_safetensors(inspection *in, const ousac_safetensors *file) {
         } else {
             describe_shape(shape, tensor->shape, tensor->dims);
             describe_bytes(size, tensor->bytes);
-            printf("%-52s %-5s %-20s %10s\n", tensor->name, tensor->dtype_name, shape, size);
+            cli_printf("%-52s %-5s %-20s %10s\n", tensor->name, tensor->dtype_name, shape, size);
         }
     }
     if (!in->common->json) {
         describe_bytes(size, bytes);
-        printf("%zu tensors, %s\n", ousac_safetensors_count(file), size);
+        cli_printf("%zu tensors, %s\n", ousac_safetensors_count(file), size);
     }
 }
 
@@ -277,18 +279,21 @@ static void show_model(inspection *in, const ousac_model *model) {
     if (!in->common->json) {
         describe_macs(macs, (double)full);
         describe_macs(floor_macs, (double)reuse);
-        printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites\n", arch->family,
-               arch->block_count, arch->stream[0].tokens, arch->width, arch->site_count);
-        printf("sample    %zu x %zu x %zu, %zu training steps, %s unconditional branch\n", model->channels,
-               model->height, model->width, model->noise.train_steps, model->has_uncond ? "with" : "no");
-        printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
-               floor_macs);
-        printf("digest    %s\n", model->digest);
+        cli_printf("model     %s: %zu blocks, %zu tokens, width %zu, %zu sites\n", arch->family,
+                   arch->block_count, arch->stream[0].tokens, arch->width, arch->site_count);
+        cli_printf("sample    %zu x %zu x %zu, %zu training steps, %s unconditional branch\n",
+                   model->channels, model->height, model->width, model->noise.train_steps,
+                   model->has_uncond ? "with" : "no");
+        cli_printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
+                   floor_macs);
+        cli_printf("process   %s\ndigest    %s\n", model->process, model->digest);
         return;
     }
     cJSON *object = ousac_json_put_object(&in->doc, in->doc.root, "model");
     ousac_json_put_text(&in->doc, object, "family", arch->family);
     ousac_json_put_text(&in->doc, object, "digest", model->digest);
+    ousac_json_put_text(&in->doc, object, "constants", model->constants);
+    ousac_json_put_text(&in->doc, object, "process", model->process);
     ousac_json_put_u64(&in->doc, object, "blocks", arch->block_count);
     ousac_json_put_u64(&in->doc, object, "tokens", arch->stream[0].tokens);
     ousac_json_put_u64(&in->doc, object, "width", arch->width);
@@ -318,7 +323,7 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
         ousac_json_put_null(&in->doc, in->doc.root, "model");
         ousac_json_put_text(&in->doc, in->doc.root, "model_error", refused.message);
     } else {
-        printf("model     cannot be run as it is: %s\n", refused.message);
+        cli_printf("model     cannot be run as it is: %s\n", refused.message);
     }
     if (in->tensors || model == NULL) {
         list_safetensors(in, file);

@@ -1,4 +1,5 @@
 /* How a bundle stores its factors, and what their rounding adds (formats/BUNDLE.md, "Storage"). */
+#include "tools/cli/print.h"
 #include "tools/show/inspect.h"
 
 #include "formats/dtype.h"
@@ -43,16 +44,16 @@ static void add_tensor(inspection *in, const oca_file *file, cJSON *list, const 
         ousac_json_put_text(&in->doc, item, "dtype", ousac_dtype_name((ousac_dtype)(int)tensor.dtype));
         ousac_json_put_real(&in->doc, item, "added", added(file, site, is_b ? ".B" : ".A"));
     } else if (in->tensors) {
-        printf("  %-32s %-5s adds %.2g\n", name, ousac_dtype_name((ousac_dtype)(int)tensor.dtype),
-               added(file, site, is_b ? ".B" : ".A"));
+        cli_printf("  %-32s %-5s adds %.2g\n", name, ousac_dtype_name((ousac_dtype)(int)tensor.dtype),
+                   added(file, site, is_b ? ".B" : ".A"));
     }
 }
 
 static void print_counts(const storage_sum *sum, int is_b) {
-    printf("%c", is_b ? 'B' : 'A');
+    cli_printf("%c", is_b ? 'B' : 'A');
     for (int d = 0; d < DTYPES; d++)
         if (sum->count[is_b][d] > 0)
-            printf(" %zu x %s", sum->count[is_b][d], ousac_dtype_name((ousac_dtype)d));
+            cli_printf(" %zu x %s", sum->count[is_b][d], ousac_dtype_name((ousac_dtype)d));
 }
 
 ousac_status inspect_storage(inspection *in, const oca_file *file, const ousac_arch *arch,
@@ -78,12 +79,13 @@ ousac_status inspect_storage(inspection *in, const oca_file *file, const ousac_a
     if (sum.decoded_as_f32 == 0)
         return OUSAC_STATUS_OK;
     describe_bytes(size, sum.stored);
-    printf("factors   ");
+    cli_printf("factors   ");
     print_counts(&sum, 0);
-    printf(", ");
+    cli_printf(", ");
     print_counts(&sum, 1);
-    printf("; %s, %.1f %% of float32\n", size, 100 * (double)sum.stored / (double)sum.decoded_as_f32);
+    cli_printf("; %s, %.1f %% of float32\n", size, 100 * (double)sum.stored / (double)sum.decoded_as_f32);
     if (sum.worst_site)
-        printf("          rounding adds at most %.2g of a layer's error, at %s\n", sum.worst, sum.worst_site);
+        cli_printf("          rounding adds at most %.2g of a layer's error, at %s\n", sum.worst,
+                   sum.worst_site);
     return OUSAC_STATUS_OK;
 }

@@ -1,3 +1,4 @@
+#include "tools/cli/print.h"
 #include "tools/show/show.h"
 
 #include <stdio.h>
@@ -29,13 +30,13 @@ ousac_status memory_print(const ousac_memory_plan *plan, const cli_common *commo
                           ousac_error *error) {
     if (common->json)
         return print_json(plan, command, error);
-    printf("peak memory: at most %.3f GiB, while %s, on %zu thread%s%s\n", (double)plan->peak / 0x1p30,
-           plan->phase, plan->threads, plan->threads == 1 ? "" : "s",
-           plan->spilled ? ", moments in a nameless file" : "");
+    cli_printf("peak memory: at most %.3f GiB, while %s, on %zu thread%s%s\n", (double)plan->peak / 0x1p30,
+               plan->phase, plan->threads, plan->threads == 1 ? "" : "s",
+               plan->spilled ? ", moments in a nameless file" : "");
     for (size_t i = 0; i < plan->part_count; i++)
-        printf("  %-34s %9.3f GiB\n", plan->part[i].name, (double)plan->part[i].bytes / 0x1p30);
-    printf("multiply-accumulates: %.4g\n", (double)plan->macs);
+        cli_printf("  %-34s %9.3f GiB\n", plan->part[i].name, (double)plan->part[i].bytes / 0x1p30);
+    cli_printf("multiply-accumulates: %.4g\n", (double)plan->macs);
     for (size_t i = 0; i < plan->file_count; i++)
-        printf("would write %s\n", plan->file[i]);
+        cli_printf("would write %s\n", plan->file[i]);
     return OUSAC_STATUS_OK;
 }

@@ -1,3 +1,4 @@
+#include "tools/cli/print.h"
 #include "tools/show/show.h"
 
 #include "pipeline/shard.h"
@@ -15,9 +16,9 @@ static const char *verdict_name(const ousac_transfer *t) {
 
 static void print_row(const char *label, const ousac_difference *d) {
     char relative[OUSAC_INTERVAL_BYTES], psnr[OUSAC_INTERVAL_BYTES];
-    printf("%-14s %8.4f %s  %8.2f %s\n", label, d->relative_error.mean,
-           ousac_interval_text(&d->relative_error, "%.4f", relative), d->psnr_db.mean,
-           ousac_interval_text(&d->psnr_db, "%.2f", psnr));
+    cli_printf("%-14s %8.4f %s  %8.2f %s\n", label, d->relative_error.mean,
+               ousac_interval_text(&d->relative_error, "%.4f", relative), d->psnr_db.mean,
+               ousac_interval_text(&d->psnr_db, "%.2f", psnr));
 }
 
 /* The pair of the evaluation that compares a run with the exact one. */
@@ -29,36 +30,37 @@ static const ousac_difference *against_exact(const ousac_eval *result, ousac_eva
 }
 
 void transfer_print(const ousac_transfer *t, const ousac_eval *result) {
-    printf("\ntransfer: the bundle was made for schedule \"%s\"; its factors are used as they are%s\n",
-           *t->from_name ? t->from_name : "unnamed",
-           t->forecast ? ", its forecast is mapped by timestep" : "");
+    cli_printf("\ntransfer: the bundle was made for schedule \"%s\"; its factors are used as they are%s\n",
+               *t->from_name ? t->from_name : "unnamed",
+               t->forecast ? ", its forecast is mapped by timestep" : "");
     if (!t->corrects) {
-        printf("under this schedule nothing is corrected, so recalibration is not needed\n");
+        cli_printf("under this schedule nothing is corrected, so recalibration is not needed\n");
         return;
     }
-    printf("%-14s %-26s  %s\n", "against exact", "relative error [95 %]", "PSNR, dB [95 %]");
+    cli_printf("%-14s %-26s  %s\n", "against exact", "relative error [95 %]", "PSNR, dB [95 %]");
     print_row("reuse", against_exact(result, OUSAC_EVAL_REUSE));
     print_row("transferred", against_exact(result, OUSAC_EVAL_CALIBRATED));
     if (t->calibration.count == 0) {
-        printf("not recalibrated, so there is no verdict\n");
+        cli_printf("not recalibrated, so there is no verdict\n");
         return;
     }
     print_row("recalibrated", &t->difference);
-    printf("recalibrated at the same ranks on samples 0:%" PRIu64 ": %" PRIu64 " forwards recorded, %.1f s\n",
-           t->calibration.count, t->cost.forwards, t->seconds);
+    cli_printf("recalibrated at the same ranks on samples 0:%" PRIu64 ": %" PRIu64
+               " forwards recorded, %.1f s\n",
+               t->calibration.count, t->cost.forwards, t->seconds);
     char interval[OUSAC_INTERVAL_BYTES];
-    printf("transferred / recalibrated: %.3f %s, threshold %g: ", t->ratio.mean,
-           ousac_interval_text(&t->ratio, "%.3f", interval), t->threshold);
+    cli_printf("transferred / recalibrated: %.3f %s, threshold %g: ", t->ratio.mean,
+               ousac_interval_text(&t->ratio, "%.3f", interval), t->threshold);
     if (t->verdict == OUSAC_PAIRED_ABOVE)
-        printf("recalibrate\n");
+        cli_printf("recalibrate\n");
     else if (t->verdict == OUSAC_PAIRED_BELOW)
-        printf("recalibration is not needed\n");
+        cli_printf("recalibration is not needed\n");
     else if (!ousac_interval_known(&t->ratio))
-        printf("undecided; one sample, or samples of one ratio, give no interval\n");
+        cli_printf("undecided; one sample, or samples of one ratio, give no interval\n");
     else if (t->more > 0)
-        printf("undecided; about %zu more samples might decide\n", t->more);
+        cli_printf("undecided; about %zu more samples might decide\n", t->more);
     else
-        printf("undecided; the two are too close to the threshold for more samples to decide\n");
+        cli_printf("undecided; the two are too close to the threshold for more samples to decide\n");
 }
 
 static void put_interval(ousac_json_doc *doc, cJSON *object, const char *key,

@@ -239,6 +239,91 @@ static void a_config_that_contradicts_the_tensors_is_refused(void **state) {
     }
 }
 
+/* What is wrong with a key is said with its name: another kind, a fraction, twice, contradicting another key, or
+ * known to matter and not supported. */
+static void keys_are_read_strictly(void **state) {
+    static const struct {
+        const char *text, *why;
+    } cases[] = {
+        {"{\"num_heads\": 2, \"num_heads\": 2}", "\"num_heads\" is there twice"},
+        {"{\"num_heads\": 2, \"extra\": [{\"a\": 1, \"a\": 1}]}", "\"a\" is there twice"},
+        {"{\"num_heads\": 2} trailing", "after the end"},
+        {"{\"num_heads\": 2, \"num_classes\": 4.7}", "\"num_classes\": expected a whole number"},
+        {"{\"num_heads\": 2, \"num_classes\": 1e300}", "\"num_classes\": expected a whole number"},
+        {"{\"num_heads\": 2, \"num_classes\": \"5\"}", "\"num_classes\": expected a whole number"},
+        {"{\"num_heads\": \"2\"}", "\"num_heads\": expected a whole number"},
+        {"{\"num_heads\": 2, \"num_attention_heads\": 4}",
+         "\"num_heads\" is 2, but \"num_attention_heads\" is 4"},
+        {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8}", "\"attention_head_dim\" 8"},
+        {"{\"num_heads\": 2, \"num_classes\": 5, \"num_embeds_ada_norm\": 4}", "num_embeds_ada_norm"},
+        {"{\"num_heads\": 2, \"input_size\": 8, \"sample_size\": 16}", "sample_size"},
+        {"{\"num_heads\": 2, \"mlp_ratio\": 3}", "\"mlp_ratio\" is 3"},
+        {"{\"num_heads\": 2, \"learn_sigma\": true}", "\"learn_sigma\" is true"},
+        {"{\"num_heads\": 2, \"learn_sigma\": 0}", "\"learn_sigma\": expected true or false"},
+        {"{\"num_heads\": 2, \"classes\": [\"a\"]}", "\"classes\": expected the names of 5"},
+        {"{\"num_heads\": 2, \"classes\": [\"a\", \"b\", \"c\", \"d\", 5]}", "name 4 is not a text"},
+        {"{\"num_heads\": 2, \"betas\": [0.1, 0.2]}", "\"betas\": expected a text"},
+        {"{\"num_heads\": 2, \"prediction\": 1}", "\"prediction\": expected a text"},
+        {"{\"num_heads\": 2, \"prediction_type\": \"velocity\"}", "\"prediction_type\" is \"velocity\""},
+        {"{\"num_heads\": 2, \"prediction\": \"epsilon\", \"prediction_type\": \"v_prediction\"}", "differ"},
+        {"{\"num_heads\": 2, \"prediction_type\": \"flow\"}", "predicts flow"},
+        {"{\"num_heads\": 2, \"beta_schedule\": \"squaredcos_cap_v2\"}",
+         "\"beta_schedule\" is \"squaredcos_cap_v2\""},
+        {"{\"num_heads\": 2, \"beta_start\": 0.1}", "\"beta_schedule\" is absent"},
+        {"{\"num_heads\": 2, \"beta_schedule\": \"linear\", \"betas\": \"linear 1e-4 0.02 10\"}",
+         "both state"},
+        {"{\"num_heads\": 2, \"trained_betas\": [0.1]}", "\"trained_betas\""},
+        {"{\"num_heads\": 2, \"rescale_betas_zero_snr\": true}", "\"rescale_betas_zero_snr\" is true"},
+        {"{\"num_heads\": 2, \"guided_channels\": 4}", "\"guided_channels\" is 4; expected 1 to 3"},
+        {"{\"num_heads\": 2, \"guided_channels\": 1.5}", "\"guided_channels\": expected a whole number"},
+        {"{\"num_heads\": 2, \"activation_fn\": \"geglu\"}", "\"activation_fn\" is \"geglu\""},
+        {"{\"num_heads\": 2, \"norm_type\": 1}", "\"norm_type\": expected a text"},
+        {"{\"num_heads\": 2, \"norm_elementwise_affine\": true}", "\"norm_elementwise_affine\" is true"},
+        {"{\"num_heads\": 2, \"caption_channels\": 4096}", "\"caption_channels\""},
+        {"{\"num_attention_heads\": 2, \"norm_eps\": -1}", "\"norm_eps\" is -1"},
+        {"{\"num_attention_heads\": 2, \"norm_eps\": \"1e-5\"}", "\"norm_eps\": expected a finite number"},
+    };
+    static const struct {
+        const char *text, *process;
+    } same[] = {
+        {"{\"num_heads\": 2, \"prediction_type\": \"v_prediction\", \"betas\": \"scaled_linear 0.00085 0.012 "
+         "1000\", "
+         "\"guided_channels\": 2}",
+         "predicts v, guidance on 2 of 3 channels"},
+        {"{\"num_heads\": 2, \"prediction\": \"v\", \"beta_schedule\": \"scaled_linear\", \"beta_start\": "
+         "0.00085, "
+         "\"beta_end\": 0.012, \"num_train_timesteps\": 1000, \"trained_betas\": null, \"guided_channels\": "
+         "2}",
+         "predicts v, guidance on 2 of 3 channels"},
+    };
+    char path[SCRATCH_PATH_BYTES], file[SCRATCH_PATH_BYTES], first[OUSAC_PROCESS_BYTES] = "";
+    ousac_error error = {0};
+    ousac_model *model = NULL;
+    random_dit_options options = random_dit_defaults();
+    (void)state;
+    scratch_join(path, directory.path, "keys");
+    must(random_dit_write(path, &options, &error), &error);
+    scratch_join(file, path, "model.safetensors");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        scratch_put(&directory, "keys/config.json", cases[i].text, strlen(cases[i].text));
+        assert_int_not_equal(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error),
+                             OUSAC_STATUS_OK);
+        assert_null(model);
+        if (!strstr(error.message, cases[i].why) || !strstr(error.message, "config.json"))
+            fail_msg("%s: %s", cases[i].text, error.message);
+    }
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        scratch_put(&directory, "keys/config.json", same[i].text, strlen(same[i].text));
+        must(ousac_model_load(&model, file, NULL, ousac_backend_cpu(), &error), &error);
+        assert_non_null(strstr(model->process, same[i].process));
+        if (i)
+            assert_string_equal(model->process, first);
+        memcpy(first, model->process, sizeof first);
+        ousac_model_free(model);
+        model = NULL;
+    }
+}
+
 static void allocation_failures_are_reported(void **state) {
     (void)state;
     char path[SCRATCH_PATH_BYTES], file[SCRATCH_PATH_BYTES];
@@ -269,6 +354,7 @@ int main(void) {
         cmocka_unit_test(digest_ignores_layout_and_sees_weights),
         cmocka_unit_test(missing_heads_is_an_error),
         cmocka_unit_test(a_config_that_contradicts_the_tensors_is_refused),
+        cmocka_unit_test(keys_are_read_strictly),
         cmocka_unit_test(allocation_failures_are_reported),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
