@@ -18,10 +18,6 @@ const char *samples_run_name(int run) {
     return names[run];
 }
 
-int samples_base(const samples *s) {
-    return s->run[SAMPLES_TODAY] != NULL ? SAMPLES_TODAY : s->run[SAMPLES_EXACT] != NULL ? SAMPLES_EXACT : -1;
-}
-
 ousac_status samples_recognise(const char *path, int *are_samples, ousac_error *error) {
     oca_file *file = NULL;
     const ousac_status status = ousac_archive_open_any(&file, path, error);
@@ -29,6 +25,10 @@ ousac_status samples_recognise(const char *path, int *are_samples, ousac_error *
     *are_samples = format && strcmp(format, SAMPLES_FORMAT) == 0;
     oca_close(file);
     return status;
+}
+
+int samples_base(const samples *s) {
+    return s->run[SAMPLES_TODAY] != NULL ? SAMPLES_TODAY : s->run[SAMPLES_EXACT] != NULL ? SAMPLES_EXACT : -1;
 }
 
 ousac_status samples_check(const char *path, ousac_error *error) {
