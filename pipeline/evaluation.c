@@ -159,7 +159,7 @@ static ousac_status compare_all(ousac_eval *result, size_t size, ousac_error *er
     return status;
 }
 
-/* The calibrated run beside fewer steps that cost no more. */
+/* The calibrated run beside the fewer steps whose cost is nearest to its own. */
 static ousac_status make_headline(ousac_eval *result, const ousac_session *session,
                                   const ousac_eval_options *options, const ousac_schedule *reference,
                                   ousac_error *error) {
@@ -167,7 +167,7 @@ static ousac_status make_headline(ousac_eval *result, const ousac_session *sessi
                          *from = &result->run[OUSAC_EVAL_REFERENCE];
     const float *samples = result->reference_same ? result->run[OUSAC_EVAL_EXACT].samples : from->samples;
     const double share = (double)result->cost.schedule_cached / (double)result->reference_macs;
-    const size_t steps = (size_t)(share * (double)reference->step_count);
+    const size_t steps = (size_t)(share * (double)reference->step_count + 0.5);
     const ousac_headline_row row = {
         .method = "calibrated",
         .steps = options->schedule->step_count,

@@ -67,7 +67,7 @@ typedef struct ousac_eval {
     ousac_eval_pair pair[OUSAC_EVAL_PAIRS];
     ousac_cost_total cost;   /* of one sample; `constant_guidance` is that of the schedule's own steps */
     uint64_t reference_macs; /* of one sample: the 100 % of every share */
-    ousac_headline headline; /* calibrated, and as many of the reference's steps as cost no more */
+    ousac_headline headline; /* calibrated, and as many of the reference's steps as cost nearest to it */
 } ousac_eval;
 
 typedef struct ousac_eval_options {
