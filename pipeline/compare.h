@@ -38,6 +38,7 @@ typedef struct ousac_compare_row {
     int ours, placed;      /* placed: refreshes where our search put them, else at the period */
     int shipped;           /* 1: what our pipeline delivers */
     double macs_total;     /* of the trajectory over constant guidance uncached */
+    int measured;          /* 1 in every row of a whole cell */
     ousac_interval error;  /* relative, of the final sample; zero for the exact run */
     double validation;     /* the same on the validation samples; NAN where it was not measured */
     double seconds;        /* of calibrating and searching, what it stands on included */
@@ -55,7 +56,8 @@ typedef struct ousac_compare_cell {
     ousac_schedule placed; /* the schedule that our search wrote */
 } ousac_compare_cell;
 
-/* Free with ousac_compare_free. Errors: those of the steps; USAGE where the budget holds no rank. */
+/* Free with ousac_compare_free. Errors: those of the steps; USAGE where the budget holds no rank. After INTERRUPTED the
+ * cell holds the rows that were complete, and is to be freed as well. */
 ousac_status ousac_compare_run(const ousac_session *session, const ousac_compare_options *options,
                                ousac_compare_cell *cell, ousac_error *error);
 void ousac_compare_free(ousac_compare_cell *cell);

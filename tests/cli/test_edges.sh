@@ -245,6 +245,27 @@ fi
 ousac "a knapsack" 0 "" allocate "${model[@]}" -p "$WORK/p.oca" --method knapsack --forecast off --budget-step 0.5 -q -o "$WORK/proved.oca"
 ousac "says what is proved" 0 "proved optimal at this granularity" inspect "$WORK/proved.oca"
 
+# --- a comparison that is interrupted prints the rows that it has ---
+check "a longer schedule" "$OUSAC" schedule --steps 40 --scale 3 --cfg 0:40:4 --period 3 -o "$WORK/forty.json"
+for json in "" --json; do
+    # shellcheck disable=SC2086 # no option or one
+    "$PYTHON" - "$OUSAC" compare "${model[@]}" -s "$WORK/forty.json" --calibration 24 --samples 56:120 --evaluations 10000 -q $json \
+        >"$WORK/stdout" 2>"$WORK/said" <<'PYTHON'
+import signal, subprocess, sys, time
+job = subprocess.Popen(sys.argv[1:])
+time.sleep(4)
+job.send_signal(signal.SIGTERM)
+sys.exit(job.wait() % 256)
+PYTHON
+    check "a comparison that is interrupted $json: exit code" test $? = 130
+    check "a comparison that is interrupted $json: says so" grep -q "interrupted.*; these rows were complete" "$WORK/said"
+    if [ -z "$json" ]; then
+        check "and prints its rows" grep -qE "^reuse +even +[0-9.]+ +[0-9.]+ +\[" "$WORK/stdout"
+    else
+        json "and prints its rows" 'r["interrupted"] and [q["method"] for q in r["rows"]][:2] == ["exact", "reuse"]'
+    fi
+done
+
 # --- the version, and values that look like options ---
 for word in --version -V version; do
     check "ousac $word" test "$("$OUSAC" $word)" = "$("$OUSAC" --version)"
