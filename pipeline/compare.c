@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHOICES = 6, VALIDATION_SAMPLES = 32 };
+enum { CHOICES = 6 };
 /* How the evaluations are split between the placement and the ranks; a descent takes one round of probes and
  * a few proposals, or is left out. */
 #define PLACE_PART 0.45
@@ -284,7 +284,7 @@ static ousac_status prepare(comparison *c, ousac_error *error) {
     (void)snprintf(cell->solver, sizeof cell->solver, "%s", ousac_solver_name(o->schedule->solver));
     cell->period = o->period;
     cell->calibration = (ousac_sample_range){0, o->calibration};
-    cell->validation = (ousac_sample_range){(o->calibration + batch - 1) / batch * batch, VALIDATION_SAMPLES};
+    cell->validation = (ousac_sample_range){(o->calibration + batch - 1) / batch * batch, o->validation};
     cell->test = o->test;
     if (o->calibration < OUSAC_PLACE_SAMPLES + OUSAC_DEFAULT_SEARCH_SAMPLES)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,

@@ -18,6 +18,7 @@
 
 enum { OUSAC_COMPARE_ROWS_MAX = 16 };
 #define OUSAC_COMPARE_CALIBRATION 32
+#define OUSAC_COMPARE_VALIDATION 32
 #define OUSAC_COMPARE_TEST 64
 #define OUSAC_COMPARE_EVALUATIONS 40
 
@@ -27,7 +28,8 @@ typedef struct ousac_compare_options {
     double budget_step; /* MACs of a cached evaluation over a full one */
     size_t evaluations; /* end-to-end runs that a method may search with; at least 4. From 44 on ours descends
                            on the ranks as well */
-    uint64_t calibration; /* samples, from 0, searches included; validation runs on 32 behind them */
+    uint64_t calibration; /* samples, from 0, searches included */
+    uint64_t validation;  /* samples behind them, at least 1 */
     ousac_sample_range test;
 } ousac_compare_options;
 

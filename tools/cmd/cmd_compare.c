@@ -3,6 +3,7 @@
 #include "tools/cli/options.h"
 #include "tools/cli/print.h"
 #include "tools/cli/session.h"
+#include "tools/cli/streams.h"
 #include "tools/cmd/commands.h"
 #include "tools/show/show.h"
 
@@ -99,7 +100,9 @@ static const cli_option options[] = {
     {"evaluations", 0, CLI_SIZE, AT(options.evaluations), "N", CLI_TEXT_OF(OUSAC_COMPARE_EVALUATIONS),
      "end-to-end runs of 16 samples that a method may search with", 4, 10000},
     {"calibration", 0, CLI_U64, AT(options.calibration), "N", CLI_TEXT_OF(OUSAC_COMPARE_CALIBRATION),
-     "calibration samples, from 0; 32 behind them validate", 0, 0},
+     "calibration samples, from 0", 0, 0},
+    {"validation", 0, CLI_U64, AT(options.validation), "N", CLI_TEXT_OF(OUSAC_COMPARE_VALIDATION),
+     "samples behind those, which choose what ships", 1, OUSAC_SAMPLES_MAX},
     {"samples", 0, CLI_RANGE, AT(options.test), "FIRST:END", "64:128",
      "test samples, behind those", 0, 0},
     OPTIONS_SEED(AT(seed)),
@@ -107,7 +110,7 @@ static const cli_option options[] = {
     {"placed", 0, CLI_OUTPUT, AT(placed), "FILE", NULL,
      "also write the schedule that our search found", 0, 0},
     {"output", 'o', CLI_OUTPUT, AT(output), "FILE", NULL,
-     "also write the result as JSON", 0, 0},
+     "also write the result as JSON; - for standard output", 0, CLI_STDOUT_JSON},
     OPTIONS_END};
 /* clang-format on */
 #undef AT
