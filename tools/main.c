@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-
 static void print_help(FILE *stream) {
     fputs("usage: ousac COMMAND [OPTION...] [ARGUMENT...]\n"
           "\n"

@@ -116,6 +116,7 @@ if [ "$(id -u)" = 0 ] && [ "$(nproc)" -gt 1 ] && unshare -m true 2>/dev/null; th
     # threads CPU.MAX: of a profile in a control group with this quota
     threads() {
         echo "$1" >"$WORK/group/cpu.max"
+        # shellcheck disable=SC2016 # the inner shell's arguments
         unshare -m sh -c 'mount --bind "$1" /sys/fs/cgroup && shift && exec "$@"' sh "$WORK/group" "$OUSAC" profile -m "$TINY" \
             -s "$WORK/s.json" --samples 0:4 --weights-plain -q -o "$WORK/quota.oca" "${@:2}" 2>&1 | grep -o "on [0-9]* thread"
     }
@@ -171,6 +172,7 @@ case $BUILD in
         (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
             >"$WORK/out" 2>"$WORK/err"
         check "${command%% *} with too little: exit code" test $? = 1
+        # shellcheck disable=SC2086
         (ulimit -v 1000000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
             >"$WORK/out" 2>"$WORK/err"
         check "${command%% *} with enough" test $? = 0

@@ -22,12 +22,12 @@ printf 'PK\3\4\24\0\0\0\10\0archive/data.pkl' >zip
 printf '\200\2}q\0.' >pickle
 printf '{"metadata": {"total_size": 1}, "weight_map": {"w": "model-00001-of-00002.safetensors"}}' >index
 while read -r file words; do
-    ousac "$file as a model" 3 "$file: is $words, expected a safetensors file" sample -m $file -s s.json --samples 0:1 -o x.png
-    ousac "$file as a bundle" 3 "$file: is $words, expected an .oca archive" eval "${model[@]}" -b $file --samples 100:104
-    ousac "$file as a schedule" 3 "$file: is $words, expected a schedule" profile "${model[@]}" -s $file --samples 0:4 -o x.oca
-    [ $file = index ] && continue
-    ousac "$file looked at" 3 "$file: is $words, expected an .oca archive, a safetensors file or a schedule" inspect $file
-    ousac "$file verified" 3 "is $words" verify $file
+    ousac "$file as a model" 3 "$file: is $words, expected a safetensors file" sample -m "$file" -s s.json --samples 0:1 -o x.png
+    ousac "$file as a bundle" 3 "$file: is $words, expected an .oca archive" eval "${model[@]}" -b "$file" --samples 100:104
+    ousac "$file as a schedule" 3 "$file: is $words, expected a schedule" profile "${model[@]}" -s "$file" --samples 0:4 -o x.oca
+    [ "$file" = index ] && continue
+    ousac "$file looked at" 3 "$file: is $words, expected an .oca archive, a safetensors file or a schedule" inspect "$file"
+    ousac "$file verified" 3 "is $words" verify "$file"
 done <<'EOF'
 lfs a Git LFS pointer
 html an HTML page
@@ -39,11 +39,11 @@ EOF
 
 # --- the JSON texts of ousac are looked at too ---
 while read -r file kind words; do
-    ousac "inspect of $file" 0 "$words" inspect $file
-    ousac "inspect --json of $file" 0 "" inspect $file --json
+    ousac "inspect of $file" 0 "$words" inspect "$file"
+    ousac "inspect --json of $file" 0 "" inspect "$file" --json
     keep
     json "tells its kind" "r['kind'].replace(' ', '-') == '$kind' and isinstance(r['content'], dict)"
-    ousac "verify of $file" 0 "ok .${kind//-/ }" verify $file
+    ousac "verify of $file" 0 "ok .${kind//-/ }" verify "$file"
 done <<'EOF'
 cal/eval.json evaluation model_digest
 cal/cost.json calibration-cost wall_s

@@ -161,7 +161,8 @@ static void print_plan(const ousac_plan *plan, const ousac_cost_total *cost) {
     }
     if (plan->error_model[0] != '\0') {
         cli_printf("          modelled error %.6g, bound %.6g, gap %.3g%s (%s)\n", plan->modelled_error,
-                   plan->bound, plan->gap, plan->exact ? ", proved optimal at this granularity" : "", plan->error_model);
+                   plan->bound, plan->gap, plan->exact ? ", proved optimal at this granularity" : "",
+                   plan->error_model);
     }
     if (plan->note[0] != '\0') {
         cli_printf("          %s\n", plan->note);
