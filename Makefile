@@ -343,14 +343,18 @@ endif
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARY)
 	$(call link,)
 
-.PHONY: bench-quality bench-quality-full
-QUALITY = $(PYTHON) tests/bench/bench_quality.py $(PROGRAM) $(MODEL) $(BUILD)/bench
-MODEL ?= data/shapes-dit/model.safetensors
+.PHONY: bench-quality bench-methods bench-methods-full
+# EFFORT=quick takes a third of the time.
+EFFORT ?= full
+bench-quality: $(PROGRAM) ## against fewer steps of what is run today: both models at 20, 30, 50 % of its cost, resumable: build/bench/quality.json
+	$(PYTHON) tests/bench/bench_reference.py $(PROGRAM) $(BUILD)/bench --effort $(EFFORT)
 
-bench-quality: $(PROGRAM) ## every method at equal cost in 9 cells, resumable: build/bench/quality.json
-	$(QUALITY)
-bench-quality-full: $(PROGRAM) ## the same in all 27 cells
-	$(QUALITY) --full
+METHODS = $(PYTHON) tests/bench/bench_methods.py $(PROGRAM) $(MODEL) $(BUILD)/bench
+MODEL ?= data/shapes-dit/model.safetensors
+bench-methods: $(PROGRAM) ## every method at equal cost under one schedule, in 9 cells, resumable: build/bench/methods.json
+	$(METHODS)
+bench-methods-full: $(PROGRAM) ## the same in all 27 cells
+	$(METHODS) --full
 
 .PHONY: bench-scaling
 bench-scaling: $(PROGRAM) $(MPI_PROGRAM) $(BUILD)/tests/bench/bench_reduce ## threads, shards, ranks, and a model of many ranks: build/bench/scaling.json
@@ -457,8 +461,8 @@ test-valgrind: tests ## the small unit tests under valgrind
 	bash tests/run.sh $(filter-out %/test_backend_attention_bf16 %/test_backend_plugin %/test_backend_sequence %/test_backend_weights %/test_calibrated %/test_dit %/test_allocate %/test_stats %/test_dtype %/test_synth,$(UNIT_TESTS))
 
 # --- the demo ---
-DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --schedule data/schedules/sparse_placed.json \
-                --reference data/schedules/constant.json --budget-step 0.25
+DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --reference data/schedules/constant.json --budget-total 0.30 \
+                --effort quick
 
 .PHONY: demo
 demo: ## install what is needed, build, and calibrate the shipped model into build/demo

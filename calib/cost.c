@@ -172,6 +172,7 @@ ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule 
         branches += evaluated != 0;
     }
     const uint64_t constant = ousac_cost_constant(arch), once = multiply(branches, constant);
+    total->constant_groups = once;
     total->constant_guidance =
         add(multiply(reference, constant), multiply(multiply(reference, schedule->step_count), full));
     total->schedule_full = add(once, multiply(forwards, full));

@@ -66,6 +66,8 @@ typedef struct ousac_cost_total {
     uint64_t schedule_full;     /* this schedule's branches, every gate full */
     uint64_t schedule_reuse;    /* this schedule's gates with cached steps at the cost of reuse: the floor */
     uint64_t schedule_cached;   /* this schedule's gates with `ranks`, extrapolations included */
+    uint64_t constant_groups;   /* part of all of these: ousac_cost_constant for each branch evaluated; of
+                                   constant_guidance, for its branches */
     size_t forwards_full, forwards_cached, forwards_reuse; /* branch evaluations, effective gates */
     double cached_step; /* MACs of a cached evaluation over a full one, once it extrapolates where it does */
     double total;       /* schedule_cached / constant_guidance */

@@ -12,6 +12,8 @@
 static const char *const mode_names[] = {"cfg", "cond", "uncond"};
 static const char *const gate_names[] = {"full", "cached", "reuse", "auto"};
 
+static const char *const coefficient_names[] = {"hold", "k", "m", "c", "d"};
+
 static const char *const solver_names[] = {"ddim", "dpmpp-2m", "flow-euler"};
 
 enum {
@@ -34,6 +36,10 @@ const char *ousac_solver_name(ousac_solver solver) {
 
 const char *ousac_branch_name(int branch) {
     return branch == OUSAC_BRANCH_COND ? "cond" : branch == OUSAC_BRANCH_UNCOND ? "uncond" : "?";
+}
+
+const char *ousac_coefficient_name(ousac_coefficient coefficient) {
+    return (unsigned)coefficient < OUSAC_COEFFICIENTS ? coefficient_names[coefficient] : "?";
 }
 
 int ousac_mode_parse(ousac_mode *mode, const char *name) {
@@ -68,7 +74,40 @@ int ousac_mode_evaluates(ousac_mode mode, int branch) {
            (mode == OUSAC_MODE_UNCOND && branch == OUSAC_BRANCH_UNCOND);
 }
 
+int ousac_schedule_is_fitted(const ousac_schedule *schedule) {
+    for (size_t i = 0; schedule->fitted && i < schedule->step_count; i++)
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+            if (schedule->fitted[i].value[k] != 0)
+                return 1;
+    return 0;
+}
+
+ousac_status ousac_schedule_make_fitted(ousac_schedule *schedule, ousac_error *error) {
+    if (!schedule->fitted)
+        schedule->fitted = ousac_calloc(schedule->step_count, sizeof *schedule->fitted);
+    return schedule->fitted
+               ? OUSAC_STATUS_OK
+               : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the coefficients of %zu steps",
+                            schedule->step_count);
+}
+
 /* ---- validity ---- */
+
+static ousac_status validate_fitted(const ousac_schedule *schedule, size_t index, const char *name,
+                                    ousac_error *error) {
+    const ousac_fitted *fitted = &schedule->fitted[index];
+    for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+        if (!isfinite(fitted->value[k]))
+            return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                              "%s: step %zu: coefficient %s is %g, expected a finite number", name, index,
+                              coefficient_names[k], fitted->value[k]);
+    if (schedule->steps[index].mode == OUSAC_MODE_CFG && fitted->value[OUSAC_COEFFICIENT_HOLD] != 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                          "%s: step %zu: hold is %.17g, expected 0 because mode \"cfg\" has a difference of "
+                          "its own",
+                          name, index, fitted->value[OUSAC_COEFFICIENT_HOLD]);
+    return OUSAC_STATUS_OK;
+}
 
 static ousac_status validate_step(const ousac_schedule *schedule, size_t index, const char *name,
                                   ousac_error *error) {
@@ -112,6 +151,8 @@ ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char 
                           schedule->step_count, OUSAC_SCHEDULE_STEPS_MAX);
     for (size_t i = 0; i < schedule->step_count; i++) {
         ousac_status status = validate_step(schedule, i, name, error);
+        if (!status && schedule->fitted)
+            status = validate_fitted(schedule, i, name, error);
         if (status)
             return status;
     }
@@ -128,22 +169,27 @@ void ousac_schedule_free(ousac_schedule *schedule) {
     if (!schedule)
         return;
     ousac_free(schedule->steps);
+    ousac_free(schedule->fitted);
     memset(schedule, 0, sizeof *schedule);
 }
 
 ousac_status ousac_schedule_copy(ousac_schedule *target, const ousac_schedule *source, ousac_error *error) {
-    ousac_step *steps = NULL;
-    if (source->step_count) {
-        steps = ousac_malloc(source->step_count, sizeof *steps);
-        if (!steps) {
-            memset(target, 0, sizeof *target);
-            return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for a schedule of %zu steps",
-                              source->step_count);
-        }
-        memcpy(steps, source->steps, source->step_count * sizeof *steps);
+    const size_t count = source->step_count;
+    ousac_step *steps = count ? ousac_malloc(count, sizeof *steps) : NULL;
+    ousac_fitted *fitted = count && source->fitted ? ousac_malloc(count, sizeof *fitted) : NULL;
+    if (count && (!steps || (source->fitted && !fitted))) {
+        ousac_free(steps);
+        ousac_free(fitted);
+        memset(target, 0, sizeof *target);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for a schedule of %zu steps", count);
     }
+    if (steps)
+        memcpy(steps, source->steps, count * sizeof *steps);
+    if (fitted)
+        memcpy(fitted, source->fitted, count * sizeof *fitted);
     *target = *source;
     target->steps = steps;
+    target->fitted = fitted;
     return OUSAC_STATUS_OK;
 }
 
@@ -162,21 +208,28 @@ static const char *evaluated_gate_name(const ousac_step *step, int branch) {
 
 void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIGEST_CHARS]) {
     ousac_sha256 state;
+    const int fitted = ousac_schedule_is_fitted(schedule);
     char line[128];
     int length;
 
     ousac_sha256_begin(&state);
-    length = snprintf(line, sizeof line, "ousac-schedule/1\nsolver=%s\nsteps=%zu\n",
+    length = snprintf(line, sizeof line, "ousac-schedule/%d\nsolver=%s\nsteps=%zu\n", fitted ? 2 : 1,
                       ousac_solver_name(schedule->solver), schedule->step_count);
     ousac_sha256_add(&state, line, (size_t)length);
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *step = &schedule->steps[i];
-        length = snprintf(line, sizeof line, "%016llx %s %016llx %s %s\n",
+        length = snprintf(line, sizeof line, "%016llx %s %016llx %s %s",
                           (unsigned long long)double_bits(step->timestep), ousac_mode_name(step->mode),
                           (unsigned long long)double_bits(step->mode == OUSAC_MODE_CFG ? step->scale : 1),
                           evaluated_gate_name(step, OUSAC_BRANCH_COND),
                           evaluated_gate_name(step, OUSAC_BRANCH_UNCOND));
         ousac_sha256_add(&state, line, (size_t)length);
+        for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++) {
+            length = snprintf(line, sizeof line, " %016llx",
+                              (unsigned long long)double_bits(schedule->fitted[i].value[k]));
+            ousac_sha256_add(&state, line, (size_t)length);
+        }
+        ousac_sha256_add(&state, "\n", 1);
     }
     ousac_sha256_end(&state, digest);
 }

@@ -48,19 +48,37 @@ typedef struct ousac_step {
     ousac_gate gate[OUSAC_BRANCHES]; /* of a branch that the mode does not evaluate: ignored */
 } ousac_step;
 
+/* What is added to a step of the textbook: with e the guided prediction, e' and e'' those of the two steps
+ * before, x' = a (1 + k) x + b (1 + m) e + c (e - e') + d (e' - e''). All 0: the textbook's step. */
+typedef enum ousac_coefficient {
+    OUSAC_COEFFICIENT_HOLD = 0,    /* of the last guided step's e_c - e_u, added to e; 0 where mode is CFG */
+    OUSAC_COEFFICIENT_STATE = 1,   /* k */
+    OUSAC_COEFFICIENT_GAIN = 2,    /* m */
+    OUSAC_COEFFICIENT_CHANGE = 3,  /* c */
+    OUSAC_COEFFICIENT_EARLIER = 4, /* d */
+    OUSAC_COEFFICIENTS = 5
+} ousac_coefficient;
+
+typedef struct ousac_fitted {
+    double value[OUSAC_COEFFICIENTS];
+} ousac_fitted;
+
 typedef struct ousac_schedule {
     char name[OUSAC_SCHEDULE_NAME_BYTES];
     char file
         [OUSAC_SCHEDULE_NAME_BYTES]; /* the end of the path that it was loaded from; "" for none; no part of it */
     ousac_solver solver;
     size_t step_count;
-    ousac_step *steps; /* step_count, owned: a block of ousac_malloc */
+    ousac_step *steps;    /* step_count, owned: a block of ousac_malloc */
+    ousac_fitted *fitted; /* step_count, owned likewise; NULL: the textbook's, as all 0 is */
 } ousac_schedule;
 
 const char *ousac_mode_name(ousac_mode mode);       /* "cfg", "cond", "uncond" */
 const char *ousac_gate_name(ousac_gate gate);       /* "full", "cached", "reuse", "auto" */
 const char *ousac_solver_name(ousac_solver solver); /* "ddim", "dpmpp-2m", "flow-euler" */
 const char *ousac_branch_name(int branch);          /* "cond", "uncond" */
+/* "hold", "k", "m", "c", "d" */
+const char *ousac_coefficient_name(ousac_coefficient coefficient);
 /* The reverse; return 0, or -1 for an unknown name. */
 int ousac_mode_parse(ousac_mode *mode, const char *name);
 int ousac_gate_parse(ousac_gate *gate, const char *name);
@@ -84,15 +102,20 @@ ousac_status ousac_schedule_parse(ousac_schedule *schedule, const char *text, si
  * FORMAT where the schedule is not valid. */
 ousac_status ousac_schedule_print(const ousac_schedule *schedule, char **text, ousac_error *error);
 ousac_status ousac_schedule_save(const ousac_schedule *schedule, const char *path, ousac_error *error);
-/* Releases the steps and zeroes the struct. */
+/* Releases steps and coefficients and zeroes the struct. */
 void ousac_schedule_free(ousac_schedule *schedule);
 ousac_status ousac_schedule_copy(ousac_schedule *target, const ousac_schedule *source, ousac_error *error);
+
+/* 1 where some coefficient is not 0: a file of version 2. */
+int ousac_schedule_is_fitted(const ousac_schedule *schedule);
+/* Makes room for coefficients, all 0, where there is none. */
+ousac_status ousac_schedule_make_fitted(ousac_schedule *schedule, ousac_error *error);
 
 /* What ousac_schedule_load checks, for a schedule built in memory. `name` is used in messages. */
 ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char *name, ousac_error *error);
 
-/* SHA-256 of the canonical form of a valid schedule: solver, and every step's timestep, mode, scale and gates
- * of the branches that it evaluates. The name is not part. */
+/* SHA-256 of the canonical form of a valid schedule: solver, and every step's timestep, mode, scale, gates of
+ * the branches that it evaluates and, where any is not 0, coefficients. The name is not part. */
 void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIGEST_CHARS]);
 
 /* The gates that really run, written to effective[step * OUSAC_BRANCHES + branch]; -1 where the branch is not

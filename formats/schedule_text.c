@@ -12,12 +12,13 @@
 #include <string.h>
 
 enum {
-    VERSION = 1,
-    VALUES_MAX = 16 + 8 * OUSAC_SCHEDULE_STEPS_MAX, /* a step is at most 7 JSON values */
+    TEXTBOOK = 1, /* versions */
+    FITTED = 2,
+    VALUES_MAX = 16 + 12 * OUSAC_SCHEDULE_STEPS_MAX, /* a step is at most 11 JSON values */
     WHERE_BYTES = 320,
     QUOTED_BYTES = 60, /* of a hostile text in a message */
     NUMBER_BYTES = 32,
-    STEP_BYTES = 256
+    STEP_BYTES = 512
 };
 
 /* ---- parsing ---- */
@@ -100,14 +101,15 @@ static ousac_status parse_gates(const cJSON *item, ousac_step *step, const char 
     return status;
 }
 
-static ousac_status parse_step(const cJSON *item, ousac_step *step, const char *where, ousac_error *error) {
-    enum { TIMESTEP, MODE, SCALE, GATE, KEYS };
-    static const char *const keys[KEYS] = {"timestep", "mode", "scale", "gate"};
+static ousac_status parse_step(const cJSON *item, ousac_step *step, ousac_fitted *fitted, const char *where,
+                               ousac_error *error) {
+    enum { TIMESTEP, MODE, SCALE, GATE, TEXTBOOK_KEYS, KEYS = TEXTBOOK_KEYS + OUSAC_COEFFICIENTS };
+    static const char *const keys[KEYS] = {"timestep", "mode", "scale", "gate", "hold", "k", "m", "c", "d"};
     const cJSON *values[KEYS];
     const char *text = NULL;
     ousac_status status;
 
-    status = collect(item, keys, KEYS, values, where, error);
+    status = collect(item, keys, fitted ? KEYS : TEXTBOOK_KEYS, values, where, error);
     if (status)
         return status;
     status = need_number(values[TIMESTEP], keys[TIMESTEP], &step->timestep, where, error);
@@ -120,18 +122,26 @@ static ousac_status parse_step(const cJSON *item, ousac_step *step, const char *
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                           "%s: \"mode\" is \"%.*s\", expected cfg, cond or uncond", where, QUOTED_BYTES,
                           text);
+    const int guided = step->mode == OUSAC_MODE_CFG;
     step->scale = 1;
-    if (step->mode == OUSAC_MODE_CFG)
+    if (guided)
         status = need_number(values[SCALE], keys[SCALE], &step->scale, where, error);
     else if (values[SCALE])
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: mode \"%s\" has no \"scale\"", where, text);
+    for (int k = 0; fitted && !status && k < OUSAC_COEFFICIENTS; k++) {
+        const cJSON *value = values[TEXTBOOK_KEYS + k];
+        if (k != OUSAC_COEFFICIENT_HOLD || !guided)
+            status = need_number(value, keys[TEXTBOOK_KEYS + k], &fitted->value[k], where, error);
+        else if (value)
+            status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: mode \"cfg\" has no \"hold\"", where);
+    }
     if (status)
         return status;
     return parse_gates(values[GATE], step, where, error);
 }
 
-static ousac_status parse_steps(const cJSON *array, unsigned long long count, ousac_schedule *schedule,
-                                const char *name, ousac_error *error) {
+static ousac_status parse_steps(const cJSON *array, unsigned long long count, int version,
+                                ousac_schedule *schedule, const char *name, ousac_error *error) {
     const cJSON *item;
     unsigned long long found = 0;
 
@@ -146,13 +156,16 @@ static ousac_status parse_steps(const cJSON *array, unsigned long long count, ou
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %llu steps, expected 1 to %d", name, count,
                           OUSAC_SCHEDULE_STEPS_MAX);
     schedule->steps = ousac_calloc((size_t)count, sizeof *schedule->steps);
-    if (!schedule->steps)
+    if (version == FITTED)
+        schedule->fitted = ousac_calloc((size_t)count, sizeof *schedule->fitted);
+    if (!schedule->steps || (version == FITTED && !schedule->fitted))
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory for %llu steps", name, count);
     for (item = array->child; item; item = item->next) {
         char where[WHERE_BYTES];
         ousac_status status;
         (void)snprintf(where, sizeof where, "%.*s: step %zu", WHERE_BYTES - 32, name, schedule->step_count);
-        status = parse_step(item, &schedule->steps[schedule->step_count], where, error);
+        status = parse_step(item, &schedule->steps[schedule->step_count],
+                            schedule->fitted ? &schedule->fitted[schedule->step_count] : NULL, where, error);
         if (status)
             return status;
         schedule->step_count++;
@@ -161,7 +174,7 @@ static ousac_status parse_steps(const cJSON *array, unsigned long long count, ou
 }
 
 /* Format and version come first: the keys of another version are not this reader's to judge. */
-static ousac_status parse_header(const cJSON *root, const char *name, ousac_error *error) {
+static ousac_status parse_header(const cJSON *root, int *found, const char *name, ousac_error *error) {
     const cJSON *format = cJSON_GetObjectItemCaseSensitive(root, "format");
     const cJSON *version = cJSON_GetObjectItemCaseSensitive(root, "version");
     unsigned long long number;
@@ -171,9 +184,11 @@ static ousac_status parse_header(const cJSON *root, const char *name, ousac_erro
     if (!ousac_json_whole(version, &number))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: \"version\" must be present and a whole number",
                           name);
-    if (number != VERSION)
+    if (number != TEXTBOOK && number != FITTED)
         return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: schedule version %llu; this build reads version %d", name, number, VERSION);
+                          "%s: schedule version %llu; this build reads versions %d and %d", name, number,
+                          TEXTBOOK, FITTED);
+    *found = (int)number;
     return OUSAC_STATUS_OK;
 }
 
@@ -184,11 +199,12 @@ static ousac_status parse_root(const cJSON *root, ousac_schedule *schedule, cons
     const cJSON *values[KEYS];
     const char *text = NULL;
     unsigned long long count;
+    int version = TEXTBOOK;
     ousac_status status;
 
     if (!cJSON_IsObject(root))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: expected a JSON object", name);
-    status = parse_header(root, name, error);
+    status = parse_header(root, &version, name, error);
     if (status)
         return status;
     status = collect(root, keys, KEYS, values, name, error);
@@ -211,7 +227,7 @@ static ousac_status parse_root(const cJSON *root, ousac_schedule *schedule, cons
     if (!ousac_json_whole(values[STEP_COUNT], &count))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: \"step_count\" must be present and a whole number",
                           name);
-    status = parse_steps(values[STEPS], count, schedule, name, error);
+    status = parse_steps(values[STEPS], count, version, schedule, name, error);
     if (status)
         return status;
     return ousac_schedule_validate(schedule, name, error);
@@ -284,8 +300,10 @@ static void print_number(char text[NUMBER_BYTES], double value) {
 }
 
 /* Appends one step's line, without its end; returns the length. `text` has STEP_BYTES of room. */
-static size_t print_step(char *text, const ousac_step *step) {
+static size_t print_step(char *text, const ousac_step *step, const ousac_fitted *fitted) {
     char timestep[NUMBER_BYTES], number[NUMBER_BYTES], scale[NUMBER_BYTES + 16] = "", gate[64];
+    char numbers[OUSAC_COEFFICIENTS * (NUMBER_BYTES + 16)] = "";
+    size_t used = 0;
     int branch = step->mode == OUSAC_MODE_UNCOND ? OUSAC_BRANCH_UNCOND : OUSAC_BRANCH_COND;
     int length;
 
@@ -294,14 +312,20 @@ static size_t print_step(char *text, const ousac_step *step) {
         print_number(number, step->scale);
         (void)snprintf(scale, sizeof scale, "\"scale\": %s, ", number);
     }
+    for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
+        if (k != OUSAC_COEFFICIENT_HOLD || step->mode != OUSAC_MODE_CFG) {
+            print_number(number, fitted->value[k]);
+            used += (size_t)snprintf(numbers + used, sizeof numbers - used, "\"%s\": %s, ",
+                                     ousac_coefficient_name((ousac_coefficient)k), number);
+        }
     if (step->mode == OUSAC_MODE_CFG && step->gate[0] != step->gate[1])
         (void)snprintf(gate, sizeof gate, "{\"cond\": \"%s\", \"uncond\": \"%s\"}",
                        ousac_gate_name(step->gate[OUSAC_BRANCH_COND]),
                        ousac_gate_name(step->gate[OUSAC_BRANCH_UNCOND]));
     else
         (void)snprintf(gate, sizeof gate, "\"%s\"", ousac_gate_name(step->gate[branch]));
-    length = snprintf(text, STEP_BYTES, "    {\"timestep\": %s, \"mode\": \"%s\", %s\"gate\": %s}", timestep,
-                      ousac_mode_name(step->mode), scale, gate);
+    length = snprintf(text, STEP_BYTES, "    {\"timestep\": %s, \"mode\": \"%s\", %s%s\"gate\": %s}",
+                      timestep, ousac_mode_name(step->mode), scale, numbers, gate);
     return (size_t)length;
 }
 
@@ -314,6 +338,7 @@ ousac_status ousac_schedule_print(const ousac_schedule *schedule, char **text, o
     status = ousac_schedule_validate(schedule, "schedule", error);
     if (status)
         return status;
+    const int fitted = ousac_schedule_is_fitted(schedule);
     for (const char *c = schedule->name; *c; c++) { /* valid names hold nothing else to escape */
         if (*c == '"' || *c == '\\')
             quoted[kept++] = '\\';
@@ -329,10 +354,11 @@ ousac_status ousac_schedule_print(const ousac_schedule *schedule, char **text, o
     used += (size_t)snprintf(out, room,
                              "{\n  \"format\": \"ousac-schedule\",\n  \"version\": %d,\n  \"name\": \"%s\",\n"
                              "  \"solver\": \"%s\",\n  \"step_count\": %zu,\n  \"steps\": [\n",
-                             VERSION, quoted, ousac_solver_name(schedule->solver), schedule->step_count);
+                             fitted ? FITTED : TEXTBOOK, quoted, ousac_solver_name(schedule->solver),
+                             schedule->step_count);
     for (size_t i = 0; i < schedule->step_count; i++) {
         const char *end = i + 1 < schedule->step_count ? ",\n" : "\n";
-        used += print_step(out + used, &schedule->steps[i]);
+        used += print_step(out + used, &schedule->steps[i], fitted ? &schedule->fitted[i] : NULL);
         used += (size_t)snprintf(out + used, room - used, "%s", end);
     }
     (void)snprintf(out + used, room - used, "  ]\n}\n");

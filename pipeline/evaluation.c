@@ -1,6 +1,7 @@
 #include "pipeline/evaluation.h"
 
 #include "formats/memory.h"
+#include "pipeline/fit.h"
 #include "pipeline/shard.h"
 
 #include <inttypes.h>
@@ -56,6 +57,8 @@ static ousac_status make_reference(ousac_schedule *reference, ousac_eval *result
     else if (guided == 0)
         return OUSAC_STATUS_OK;
     result->reference_scale = scale;
+    ousac_free(reference->fitted); /* what was fitted belongs to other scales */
+    reference->fitted = NULL;
     for (size_t i = 0; i < reference->step_count; i++) {
         reference->steps[i].mode = OUSAC_MODE_CFG;
         reference->steps[i].scale = scale;
@@ -78,6 +81,10 @@ static int same_trajectory(const ousac_schedule *a, const ousac_schedule *b) {
         if (a->steps[i].timestep != b->steps[i].timestep || a->steps[i].mode != b->steps[i].mode ||
             a->steps[i].scale != b->steps[i].scale)
             return 0;
+    for (size_t i = 0; i < a->step_count; i++)
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+            if ((a->fitted ? a->fitted[i].value[k] : 0) != (b->fitted ? b->fitted[i].value[k] : 0))
+                return 0;
     return 1;
 }
 
@@ -152,6 +159,47 @@ static ousac_status compare_all(ousac_eval *result, size_t size, ousac_error *er
     return status;
 }
 
+/* The calibrated run beside fewer steps that cost no more. */
+static ousac_status make_headline(ousac_eval *result, const ousac_session *session,
+                                  const ousac_eval_options *options, const ousac_schedule *reference,
+                                  ousac_error *error) {
+    const ousac_eval_run *calibrated = &result->run[OUSAC_EVAL_CALIBRATED],
+                         *from = &result->run[OUSAC_EVAL_REFERENCE];
+    const float *samples = result->reference_same ? result->run[OUSAC_EVAL_EXACT].samples : from->samples;
+    const double share = (double)result->cost.schedule_cached / (double)result->reference_macs;
+    const size_t steps = (size_t)(share * (double)reference->step_count);
+    const ousac_headline_row row = {
+        .method = "calibrated",
+        .steps = options->schedule->step_count,
+        .macs_share = share,
+        .seconds_share = calibrated->seconds / from->seconds,
+    };
+    ousac_schedule fewer = {0};
+    ousac_headline_run run = {.method = "fewer-steps",
+                              .schedule = &fewer,
+                              .range = result->range,
+                              .reference = samples,
+                              .reference_seconds = from->seconds,
+                              .reference_macs = result->reference_macs,
+                              .keep = 1};
+    ousac_status status =
+        ousac_headline_add(&result->headline, &row, calibrated->samples, samples, (size_t)result->range.count,
+                           ousac_model_sample_size(session->model), session->seed, error);
+    if (!status && steps > 0 && steps <= reference->step_count) {
+        status = ousac_fit_fewer_steps(&fewer, reference, steps, error);
+        if (!status)
+            status = ousac_headline_run_and_add(&result->headline, session, &run, error);
+    }
+    if (!status && options->fitted) {
+        run.method = "fitted-steps";
+        run.keep = 0;
+        run.schedule = options->fitted;
+        status = ousac_headline_run_and_add(&result->headline, session, &run, error);
+    }
+    ousac_schedule_free(&fewer);
+    return status;
+}
+
 ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
                                const ousac_eval_options *options, ousac_error *error) {
     const ousac_arch *arch = &session->model->arch;
@@ -194,6 +242,8 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     status = run_all(result, session, options, &reference, error);
     if (!status)
         status = compare_all(result, ousac_model_sample_size(session->model), error);
+    if (!status)
+        status = make_headline(result, session, options, &reference, error);
 done:
     ousac_schedule_free(&reference);
     if (status)
@@ -202,6 +252,7 @@ done:
 }
 
 void ousac_eval_free(ousac_eval *result) {
+    ousac_headline_free(&result->headline);
     for (int arm = 0; arm < OUSAC_EVAL_ARMS; arm++)
         ousac_free(result->run[arm].samples);
     memset(result, 0, sizeof *result);

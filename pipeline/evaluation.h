@@ -12,6 +12,7 @@
 #define OUSAC_EVALUATION_H
 
 #include "calib/cost.h"
+#include "pipeline/headline.h"
 #include "pipeline/provenance.h"
 #include "pipeline/session.h"
 #include "profile/run/evaluate.h"
@@ -66,6 +67,7 @@ typedef struct ousac_eval {
     ousac_eval_pair pair[OUSAC_EVAL_PAIRS];
     ousac_cost_total cost;   /* of one sample; `constant_guidance` is that of the schedule's own steps */
     uint64_t reference_macs; /* of one sample: the 100 % of every share */
+    ousac_headline headline; /* calibrated, and as many of the reference's steps as cost no more */
 } ousac_eval;
 
 typedef struct ousac_eval_options {
@@ -76,6 +78,7 @@ typedef struct ousac_eval_options {
     double reference_scale; /* of such a reference; NAN: the median of the schedule's guided scales */
     ousac_sample_range range;
     int held_out;
+    const ousac_schedule *fitted; /* fewer steps that were fitted, for the headline; NULL: none */
 } ousac_eval_options;
 
 /* Runs everything. INTERNAL where the executor's MACs are not the cost model's. Free with ousac_eval_free. */

@@ -51,6 +51,7 @@ static void contender_free(contender *c) {
 }
 
 void ousac_place_result_free(ousac_place_result *result) {
+    ousac_calibration_free(result->calibration);
     ousac_schedule_free(&result->schedule);
     ousac_free(result->steps);
     memset(result, 0, sizeof *result);
@@ -657,7 +658,11 @@ ousac_status ousac_place_search(const ousac_session *session, const ousac_place_
     const ousac_ranks even = {.rank = s.even.rank, .dense_fallback = 1, .forecast = s.forecast};
     const ousac_ranks best = {
         .rank = s.best.rank ? s.best.rank : s.even.rank, .dense_fallback = 1, .forecast = s.forecast};
-    status = ousac_cost_trajectory(arch, &s.even.schedule, &even, &result->even_cost, error);
+    status = ousac_calibration_create(&result->calibration, session->model->backend, arch, &best,
+                                      ousac_factor_set_source, s.best.set,
+                                      s.best.rank ? s.best.forecast : s.even.forecast, error);
+    if (!status)
+        status = ousac_cost_trajectory(arch, &s.even.schedule, &even, &result->even_cost, error);
     if (!status)
         status = ousac_cost_trajectory(arch, &result->schedule, &best, &result->cost, error);
     if (!status && result->cost.schedule_cached > options->macs)

@@ -13,6 +13,7 @@
 
 #include "calib/cost.h"
 #include "pipeline/session.h"
+#include "profile/run/calibration.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -49,7 +50,8 @@ typedef struct ousac_place_result {
     int forecast;            /* 0: the budget did not hold one */
     double even_error, error, even_predicted, predicted;
     ousac_cost_total even_cost, cost;
-    ousac_place_step *steps; /* (step_count), owned */
+    ousac_calibration *calibration; /* what `error` was measured with, owned */
+    ousac_place_step *steps;        /* (step_count), owned */
     size_t step_count;
     double seconds;
 } ousac_place_result;

@@ -1,18 +1,23 @@
-# The schedule: guidance scale of every step, and below it the branches that are evaluated and their effective gates.
+# The schedule: guidance scale of every step, below it the branches that are evaluated and their effective gates, and
+# where any was fitted the coefficients of formats/SCHEDULE.md.
 # Reads schedule.tsv.
 if (!exists("ousac_common")) load "plots/common.gp"
 file = tables."schedule.tsv"
 
-rows = 0; guided = 0; most = 1.0; least = 0.0
+rows = 0; guided = 0; most = 1.0; least = 0.0; reach = 0.0
 # How often each gate occurs: four of the conditional branch, then four of the other.
 array gates[8] = [0, 0, 0, 0, 0, 0, 0, 0]
 count_gate(g, from) = g >= 0 && g <= 3 ? (gates[from + int(g)] = gates[from + int(g)] + 1) : 0
 stats file using (rows = rows + 1, guided = guided + column("guided"), \
                   most = max2(most, column("scale")), least = min2(least, column("scale"))) nooutput
+do for [name in "hold k m c d"] { stats file using (reach = max2(reach, abs(column(name)))) nooutput }
 stats file using (count_gate(column("cond"), 1)) nooutput
 stats file using (count_gate(column("uncond"), 5)) nooutput
 
-eval start(860, 420, 34)
+eval start(860, reach > 0 ? 600 : 420, 34)
+# Of the height, what a panel of fitted coefficients leaves to the others.
+share = reach > 0 ? 0.68 : 1.0
+at(y) = 1 - share * (1 - y)
 if (rows == 0) {
     set xlabel "denoising step (0 is the noisiest)"; set ylabel "scale w (no unit)"
     eval say_nothing
@@ -23,7 +28,7 @@ if (rows == 0) {
     set xtics tic_step(rows, 25)
     set key at graph 1, graph 1.02 right bottom
     # above: the scale
-    set tmargin at screen 0.88; set bmargin at screen 0.52
+    set tmargin at screen at(0.88); set bmargin at screen at(0.52)
     set yrange [least < 0 ? 1.1 * least : 0:1.15 * most]
     set ylabel "scale w (no unit)"
     set format x ""
@@ -41,7 +46,7 @@ if (rows == 0) {
         }
     }
     # below: one row a branch
-    set tmargin at screen 0.41; set bmargin at screen 0.16
+    set tmargin at screen at(0.41); set bmargin at screen at(0.16)
     set yrange [-0.6:1.6]
     set ytics ("cond" 1, "uncond" 0)
     unset grid
@@ -69,5 +74,16 @@ if (rows == 0) {
     }
     set key at graph 1, graph 1.02 right bottom
     eval command
+    # at the bottom: what was fitted
+    if (reach > 0) {
+        set tmargin at screen 0.29; set bmargin at screen 0.11
+        set yrange [-1.1 * reach:1.1 * reach]
+        set ytics auto
+        set grid
+        set ylabel "coefficient (no unit)"
+        array lines[5] = [purple, grey, blue, orange, sky]
+        plot for [i = 1:5] file using "step":word("hold k m c d", i) with linespoints pt 7 ps 0.4 lc rgb lines[i] \
+             title word("hold k m c d", i)
+    }
     unset multiplot
 }

@@ -158,14 +158,31 @@ static void bf16_release(const ousac_backend *backend, void *block) {
 
 /* --- what there is --- */
 
-static int processor_has_units(void) {
+const char *ousac_backend_bf16_units(unsigned edx, unsigned eax) {
+    if (edx >> 22 & 1U && edx >> 24 & 1U) /* AMX-BF16, AMX-TILE */
+        return "AMX-BF16";
+    return eax >> 5 & 1U ? "AVX512_BF16" : NULL;
+}
+
+/* Those of this processor. */
+static const char *processor_units(void) {
 #if defined(__x86_64__)
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1U) &&
-           (d >> 24 & 1U); /* AMX-BF16, AMX-TILE */
+    unsigned a = 0, b = 0, c = 0, edx = 0, eax = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &edx))
+        return NULL;
+    if (a < 1 || !__get_cpuid_count(7, 1, &eax, &b, &c, &d))
+        eax = 0;
+    return ousac_backend_bf16_units(edx, eax);
 #else
-    return 0;
+    return NULL;
 #endif
+}
+
+/* Whether the library multiplies here: the system may keep the units to itself. 2 x 3 = 6. */
+static int multiplies(void) {
+    const uint16_t two = 0x4000, three = 0x4040;
+    float product = 0;
+    return bf16.gemm('N', 'T', 1, 1, 1, 1.0F, &two, 1, &three, 1, 0.0F, &product, 1) == 0 && product == 6.0F;
 }
 
 /* POSIX lets a function's address through a data pointer; ISO C has no cast for it. */
@@ -176,8 +193,9 @@ static void look_up(void *library, const char *name, void *function, size_t size
 
 static void bf16_start(void) {
     const ousac_backend *cpu = ousac_backend_cpu();
-    if (!processor_has_units()) {
-        bf16.missing = "this processor has no bfloat16 matrix units (AMX)";
+    const char *units = processor_units();
+    if (!units) {
+        bf16.missing = "this processor has no bfloat16 units (AMX-BF16 or AVX512_BF16)";
         return;
     }
     void *library = dlopen("libdnnl.so.2", RTLD_NOW | RTLD_LOCAL);
@@ -193,13 +211,18 @@ static void bf16_start(void) {
         bf16.missing = "this oneDNN has no dnnl_gemm_bf16bf16f32";
         return;
     }
+    if (!multiplies()) {
+        bf16.missing = "oneDNN does not multiply in bfloat16 on this processor";
+        return;
+    }
     /* The library stays open: its threads may outlive any moment to close it. */
     bf16.table = *cpu;
     bf16.table.bf16 = 1;
     bf16.table.linear = bf16_linear;
     bf16.table.prepare = bf16_prepare;
     bf16.table.release = bf16_release;
-    (void)snprintf(bf16.detail, sizeof bf16.detail, "%.250s; linears in bfloat16 by oneDNN", cpu->detail);
+    (void)snprintf(bf16.detail, sizeof bf16.detail, "%.250s; linears in bfloat16 by oneDNN, %s", cpu->detail,
+                   units);
     bf16.table.detail = bf16.detail;
 }
 

@@ -256,6 +256,17 @@ void ousac_executor_reset(ousac_executor *ex) {
     }
 }
 
+ousac_status ousac_executor_copy(ousac_executor *to, const ousac_executor *from, size_t count,
+                                 ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    memcpy(to->full_step, from->full_step, sizeof to->full_step);
+    memcpy(to->evaluated, from->evaluated, sizeof to->evaluated);
+    for (int b = 0; b < OUSAC_BRANCHES && from->keep && !status; b++)
+        if (from->cache[b].arch)
+            status = ousac_history_copy(&to->cache[b], &from->cache[b], count, error);
+    return status;
+}
+
 ousac_status ousac_executor_begin(ousac_executor *ex, size_t step, int branch, ousac_gate gate, size_t count,
                                   const ousac_observer *observer, ousac_gate *effective, ousac_error *error) {
     if (gate == OUSAC_GATE_AUTO)

@@ -70,6 +70,11 @@ void ousac_executor_free(ousac_executor *executor);
 /* Forgets both caches: call at the start of a trajectory. */
 void ousac_executor_reset(ousac_executor *executor);
 
+/* Makes the caches of `to` those of `from`, of the first `count` samples: executors made with the same options.
+ */
+ousac_status ousac_executor_copy(ousac_executor *to, const ousac_executor *from, size_t count,
+                                 ousac_error *error);
+
 /* Starts the evaluation of a branch at a step (an index that only forecasts look at; it rises) for `count`
  * samples. Returns through `effective` the gate that will run: FULL where the branch has no cache yet.
  * `observer` may be NULL. */

@@ -79,6 +79,42 @@ void ousac_history_reset(ousac_history *h) {
     h->filled = 0;
 }
 
+static ousac_status copy_matrix(const ousac_history *h, float *to, const float *from, size_t rows,
+                                size_t columns, ousac_error *error) {
+    return to && from ? h->backend->copy(h->backend, rows, columns, from, columns, to, columns, error)
+                      : OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_history_copy(ousac_history *to, const ousac_history *from, size_t count,
+                                ousac_error *error) {
+    const ousac_arch *arch = from->arch;
+    ousac_status status = OUSAC_STATUS_OK;
+    to->filled = from->filled;
+    for (size_t k = 0; k < from->filled; k++) {
+        for (size_t g = 0; g < arch->group_count && !status; g++) {
+            const size_t rows = count * ousac_arch_group_tokens(arch, g);
+            status = copy_matrix(to, to->x[k][g], from->x[k][g], rows,
+                                 arch->sites[arch->groups[g].first_site].n, error);
+            if (!status)
+                status =
+                    copy_matrix(to, to->y[k][g], from->y[k][g], rows, ousac_history_group_m(arch, g), error);
+        }
+        for (size_t m = 0; m < arch->module_count && !status; m++)
+            for (size_t o = 0; o < arch->modules[m].output_count && !status; o++) {
+                const size_t at = m * OUSAC_OUTPUTS_MAX + o, group = ousac_arch_output_group(arch, m, o);
+                if (group != SIZE_MAX && from->out[k][at] == from->y[k][group]) {
+                    to->out[k][at] = to->y[k][group];
+                    continue;
+                }
+                to->out[k][at] = to->room[k][at];
+                status = copy_matrix(to, to->out[k][at], from->out[k][at],
+                                     count * ousac_arch_output_tokens(arch, m, o),
+                                     arch->modules[m].output[o].width, error);
+            }
+    }
+    return status;
+}
+
 float *ousac_history_place(const ousac_history *h, size_t group, int output) {
     return (output ? h->y : h->x)[h->depth - 1][group];
 }

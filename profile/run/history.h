@@ -46,6 +46,11 @@ void ousac_history_free(ousac_history *history);
 /* Empties it: the start of a trajectory. */
 void ousac_history_reset(ousac_history *history);
 
+/* Makes `to` hold what `from` holds of the first `count` samples: histories of the same needs and depth that keep
+ * all tokens. */
+ousac_status ousac_history_copy(ousac_history *to, const ousac_history *from, size_t count,
+                                ousac_error *error);
+
 /* Where a full evaluation may write the input (output 0) or output (1) of a group, contiguous, so that
  * keeping it takes no copy; NULL where it is not kept. */
 float *ousac_history_place(const ousac_history *history, size_t group, int output);

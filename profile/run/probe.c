@@ -37,11 +37,11 @@ typedef struct worker {
     void *workspace;
     float *x_device, *eps_device; /* (micro_batch, sample) */
     float *x;                     /* host: (step_count + 1, micro_batch, sample): the exact trajectory */
-    double *data;  /* host: (step_count + 1, micro_batch, sample): what the solver looks back at */
+    ousac_solver_memory *memory;  /* (step_count + 1): before each step */
     float *offset; /* host: (step_count, micro_batch, sample): an error of the guided prediction, at probed
                       steps */
     float *eps[OUSAC_BRANCHES], *other, *state; /* host: (micro_batch, sample) */
-    double *state_data;
+    ousac_solver_memory state_memory;
     pthread_t thread;
     int started;
 } worker;
@@ -98,12 +98,13 @@ static ousac_status predict(worker *w, ousac_executor *executor, size_t step, in
     return status ? status : be->download(be, eps, w->eps_device, bytes, error);
 }
 
-static ousac_status advance(worker *w, size_t step, size_t count, float *x, double *data,
+static ousac_status advance(worker *w, size_t step, size_t count, float *x, ousac_solver_memory *memory,
                             ousac_error *error) {
     const ousac_schedule *schedule = w->shared->options->schedule;
-    if (ousac_solver_advance(&w->shared->solver[step], &schedule->steps[step], &w->shared->layout,
+    if (ousac_solver_advance(&w->shared->solver[step], &schedule->steps[step],
+                             schedule->fitted ? &schedule->fitted[step] : NULL, &w->shared->layout,
                              count * w->shared->size, w->eps[OUSAC_BRANCH_COND], w->eps[OUSAC_BRANCH_UNCOND],
-                             x, data))
+                             x, memory))
         return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
                           "schedule %s, step %zu: the model's output is not finite",
                           ousac_schedule_called(schedule), step);
@@ -175,12 +176,21 @@ static ousac_status measure_influence(worker *w, measured *m, size_t step, size_
     const double disturbance = put_in(w, step, values);
     if (disturbance == 0)
         return OUSAC_STATUS_OK; /* nothing to move it by: not measured */
-    /* The solver's step is linear in the prediction, so moving the prediction moves the state and its data.
-     */
+    /* The solver's step is linear in the prediction, so moving the prediction moves the state and what is
+     * remembered of the step. */
+    const ousac_solver_step *solver = &w->shared->solver[step];
+    const double *value = schedule->fitted ? schedule->fitted[step].value : NULL;
+    const double by = value ? solver->eps * (1 + value[OUSAC_COEFFICIENT_GAIN]) +
+                                  (step > 0 ? value[OUSAC_COEFFICIENT_CHANGE] : 0)
+                            : solver->eps;
+    ousac_solver_memory *memory = &w->state_memory;
+    ousac_solver_memory_copy(memory, &w->memory[step + 1], values);
     for (size_t i = 0; i < values; i++) {
-        w->state[i] = w->x[(step + 1) * at + i] + (float)(w->shared->solver[step].eps * (double)offset[i]);
-        w->state_data[i] =
-            w->data[(step + 1) * at + i] + w->shared->solver[step].data_eps * (double)offset[i];
+        w->state[i] = w->x[(step + 1) * at + i] + (float)(by * (double)offset[i]);
+        if (memory->data)
+            memory->data[i] += solver->data_eps * (double)offset[i];
+        if (memory->before)
+            memory->before[i] += (double)offset[i];
     }
     for (size_t k = step + 1; k < schedule->step_count; k++) {
         ousac_status status = check_stop(o, error);
@@ -188,7 +198,7 @@ static ousac_status measure_influence(worker *w, measured *m, size_t step, size_
             if (ousac_mode_evaluates(schedule->steps[k].mode, b))
                 status = predict(w, w->plain, k, b, OUSAC_GATE_FULL, count, w->state, w->eps[b], error);
         if (!status)
-            status = advance(w, k, count, w->state, w->state_data, error);
+            status = advance(w, k, count, w->state, memory, error);
         if (status)
             return status;
     }
@@ -216,7 +226,7 @@ static ousac_status measure_batch(worker *w, size_t batch, ousac_error *error) {
     measured *m = &w->shared->batch[batch];
     ousac_status status = o->model->family->set_inputs(o->model, w->workspace, o->seed, first, count, error);
     ousac_model_draw_noise(o->model, o->seed, first, count, w->x);
-    memset(w->data, 0, at * sizeof *w->data);
+    ousac_solver_memory_reset(&w->memory[0]);
     memset(w->offset, 0, steps * at * sizeof *w->offset);
     for (size_t h = 0; h < o->horizon; h++)
         ousac_executor_reset(w->aged[h]);
@@ -226,9 +236,9 @@ static ousac_status measure_batch(worker *w, size_t batch, ousac_error *error) {
             if (ousac_mode_evaluates(o->schedule->steps[k].mode, b))
                 status = measure_ages(w, m, k, b, evaluation[b]++, count, error);
         memcpy(w->x + (k + 1) * at, w->x + k * at, at * sizeof *w->x);
-        memcpy(w->data + (k + 1) * at, w->data + k * at, at * sizeof *w->data);
+        ousac_solver_memory_copy(&w->memory[k + 1], &w->memory[k], at);
         if (!status)
-            status = advance(w, k, count, w->x + (k + 1) * at, w->data + (k + 1) * at, error);
+            status = advance(w, k, count, w->x + (k + 1) * at, &w->memory[k + 1], error);
         tick(w->shared, count, total);
     }
     for (size_t k = 0; k < steps && !status; k++) {
@@ -274,13 +284,15 @@ static void worker_free(worker *w) {
     be->release(be, w->x_device);
     be->release(be, w->eps_device);
     ousac_free(w->x);
-    ousac_free(w->data);
+    for (size_t k = 0; w->memory && k <= o->schedule->step_count; k++)
+        ousac_solver_memory_free(&w->memory[k]);
+    ousac_free(w->memory);
     ousac_free(w->offset);
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_free(w->eps[b]);
     ousac_free(w->other);
     ousac_free(w->state);
-    ousac_free(w->state_data);
+    ousac_solver_memory_free(&w->state_memory);
 }
 
 static ousac_status worker_create(worker *w, shared *sh, ousac_error *error) {
@@ -304,18 +316,19 @@ static ousac_status worker_create(worker *w, shared *sh, ousac_error *error) {
     w->x_device = be->alloc(be, values, sizeof(float));
     w->eps_device = be->alloc(be, values, sizeof(float));
     w->x = ousac_calloc((steps + 1) * values, sizeof *w->x);
-    w->data = ousac_calloc((steps + 1) * values, sizeof *w->data);
+    w->memory = ousac_calloc(steps + 1, sizeof *w->memory);
     w->offset = ousac_calloc(steps * values, sizeof *w->offset);
     w->eps[0] = ousac_calloc(values, sizeof(float));
     w->eps[1] = ousac_calloc(values, sizeof(float));
     w->other = ousac_calloc(values, sizeof(float));
     w->state = ousac_calloc(values, sizeof(float));
-    w->state_data = ousac_calloc(values, sizeof(double));
-    if (!w->x_device || !w->eps_device || !w->x || !w->data || !w->offset || !w->eps[0] || !w->eps[1] ||
-        !w->other || !w->state || !w->state_data)
+    if (!w->x_device || !w->eps_device || !w->x || !w->memory || !w->offset || !w->eps[0] || !w->eps[1] ||
+        !w->other || !w->state)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory to probe %zu samples at once",
                           o->micro_batch);
-    return OUSAC_STATUS_OK;
+    for (size_t k = 0; k <= steps && !status; k++)
+        status = ousac_solver_memory_create(&w->memory[k], o->schedule, values, error);
+    return status ? status : ousac_solver_memory_create(&w->state_memory, o->schedule, values, error);
 }
 
 static ousac_status measured_create(measured *m, const ousac_probe *probe, ousac_error *error) {

@@ -17,9 +17,9 @@ typedef struct worker {
     ousac_executor *executor;
     void *workspace;
     ousac_observer observer;
-    float *x, *eps; /* backend: (batch, sample), (batch, sample) */
-    float *state;   /* host: (batch, sample) */
-    double *data;   /* host, likewise: what the solver looks back at; NULL where it does not */
+    float *x, *eps;             /* backend: (batch, sample), (batch, sample) */
+    float *state;               /* host: (batch, sample) */
+    ousac_solver_memory memory; /* (batch, sample) */
     float *eps_host[OUSAC_BRANCHES];
     pthread_t thread;
     int started;
@@ -134,9 +134,10 @@ static ousac_status evaluate(worker *w, size_t step, int branch, uint64_t first,
 static ousac_status advance(worker *w, size_t step, size_t count, ousac_error *error) {
     const ousac_schedule *schedule = w->shared->run->schedule;
     const ousac_solver_layout layout = ousac_run_layout(w->shared->run->model);
-    if (ousac_solver_advance(&w->shared->steps[step], &schedule->steps[step], &layout,
+    if (ousac_solver_advance(&w->shared->steps[step], &schedule->steps[step],
+                             schedule->fitted ? &schedule->fitted[step] : NULL, &layout,
                              count * w->shared->sample, w->eps_host[OUSAC_BRANCH_COND],
-                             w->eps_host[OUSAC_BRANCH_UNCOND], w->state, w->data))
+                             w->eps_host[OUSAC_BRANCH_UNCOND], w->state, &w->memory))
         return OUSAC_FAIL(error, OUSAC_STATUS_NUMBER,
                           "schedule %s, step %zu, %s: the model's output is not finite",
                           ousac_schedule_called(schedule), step, ousac_mode_name(schedule->steps[step].mode));
@@ -166,6 +167,7 @@ static ousac_status run_batch(worker *w, size_t batch, uint64_t first, size_t co
     const ousac_model *model = run->model;
     ousac_model_draw_noise(model, run->seed, first, count, w->state);
     ousac_executor_reset(w->executor);
+    ousac_solver_memory_reset(&w->memory);
     ousac_status status = model->family->set_inputs(model, w->workspace, run->seed, first, count, error);
     for (size_t step = 0; step < run->schedule->step_count && !status; step++) {
         if (ousac_stop_asked(run->stop))
@@ -247,7 +249,7 @@ static void worker_free(worker *w, const ousac_model *model) {
     be->release(be, w->x);
     be->release(be, w->eps);
     ousac_free(w->state);
-    ousac_free(w->data);
+    ousac_solver_memory_free(&w->memory);
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_free(w->eps_host[b]);
 }
@@ -283,9 +285,9 @@ static ousac_status worker_create(worker *w, shared *sh, size_t index, ousac_err
     w->state = ousac_malloc(values, sizeof(float));
     w->eps_host[0] = ousac_calloc(values, sizeof(float));
     w->eps_host[1] = ousac_calloc(values, sizeof(float));
-    if (ousac_solver_looks_back(run->schedule->solver) && !(w->data = ousac_calloc(values, sizeof *w->data)))
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a batch of %zu samples",
-                          run->micro_batch);
+    status = ousac_solver_memory_create(&w->memory, run->schedule, values, error);
+    if (status)
+        return status;
     if (!w->x || !w->eps || !w->state || !w->eps_host[0] || !w->eps_host[1])
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a batch of %zu samples",
                           run->micro_batch);

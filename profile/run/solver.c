@@ -1,7 +1,10 @@
 #include "profile/run/solver.h"
 
+#include "formats/memory.h"
+
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 int ousac_solver_looks_back(ousac_solver solver) {
     return solver == OUSAC_SOLVER_DPMPP_2M;
@@ -112,24 +115,97 @@ ousac_status ousac_solver_steps(ousac_solver solver, ousac_prediction prediction
     return OUSAC_STATUS_OK;
 }
 
-int ousac_solver_advance(const ousac_solver_step *solver, const ousac_step *step,
+/* --- what a trajectory remembers --- */
+
+ousac_status ousac_solver_memory_create(ousac_solver_memory *memory, const ousac_schedule *schedule,
+                                        size_t count, ousac_error *error) {
+    int needed[4] = {ousac_solver_looks_back(schedule->solver), 0, 0, 0};
+    double **const member[4] = {&memory->data, &memory->before, &memory->earlier, &memory->held};
+    for (size_t i = 0; schedule->fitted && i < schedule->step_count; i++) {
+        const double *value = schedule->fitted[i].value;
+        needed[1] |= value[OUSAC_COEFFICIENT_CHANGE] != 0 || value[OUSAC_COEFFICIENT_EARLIER] != 0;
+        needed[2] |= value[OUSAC_COEFFICIENT_EARLIER] != 0;
+        needed[3] |= value[OUSAC_COEFFICIENT_HOLD] != 0;
+    }
+    memset(memory, 0, sizeof *memory);
+    memory->count = count;
+    for (int k = 0; k < 4; k++)
+        if (needed[k] && !(*member[k] = ousac_calloc(count, sizeof(double)))) {
+            ousac_solver_memory_free(memory);
+            return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a solver of %zu values", count);
+        }
+    return OUSAC_STATUS_OK;
+}
+
+void ousac_solver_memory_free(ousac_solver_memory *memory) {
+    ousac_free(memory->data);
+    ousac_free(memory->before);
+    ousac_free(memory->earlier);
+    ousac_free(memory->held);
+    memset(memory, 0, sizeof *memory);
+}
+
+/* The other members are not read before they are written. */
+void ousac_solver_memory_reset(ousac_solver_memory *memory) {
+    memory->taken = 0;
+    if (memory->held)
+        memset(memory->held, 0, memory->count * sizeof *memory->held);
+}
+
+void ousac_solver_memory_copy(ousac_solver_memory *to, const ousac_solver_memory *from, size_t count) {
+    const double *const source[4] = {from->data, from->before, from->earlier, from->held};
+    double *const target[4] = {to->data, to->before, to->earlier, to->held};
+    to->taken = from->taken;
+    for (int k = 0; k < 4; k++)
+        if (source[k] && target[k])
+            memcpy(target[k], source[k], count * sizeof(double));
+}
+
+/* --- a step --- */
+
+/* e of value i: guided where guidance acts on it, or of one branch with the guidance that the last guided
+ * step left. */
+static double guided(const ousac_step *step, double hold, const float *cond, const float *uncond, size_t i,
+                     int acts, ousac_solver_memory *memory) {
+    if (step->mode == OUSAC_MODE_CFG) {
+        const double difference = acts ? (double)cond[i] - (double)uncond[i] : 0;
+        if (memory->held)
+            memory->held[i] = difference;
+        return acts ? (double)uncond[i] + step->scale * difference : (double)cond[i];
+    }
+    const double e = step->mode == OUSAC_MODE_COND ? (double)cond[i] : (double)uncond[i];
+    return hold != 0 ? e + hold * memory->held[i] : e;
+}
+
+int ousac_solver_advance(const ousac_solver_step *solver, const ousac_step *step, const ousac_fitted *fitted,
                          const ousac_solver_layout *layout, size_t count, const float *cond,
-                         const float *uncond, float *x, double *data) {
+                         const float *uncond, float *x, ousac_solver_memory *memory) {
+    static const ousac_fitted textbook = {{0}};
+    const double *value = fitted ? fitted->value : textbook.value;
+    const double c = value[OUSAC_COEFFICIENT_CHANGE], d = value[OUSAC_COEFFICIENT_EARLIER];
+    const double a = solver->x * (1 + value[OUSAC_COEFFICIENT_STATE]);
+    const double b = solver->eps * (1 + value[OUSAC_COEFFICIENT_GAIN]);
     for (size_t i = 0; i < count; i++) {
-        double eps;
-        if (step->mode == OUSAC_MODE_CFG && i % layout->sample < layout->guided)
-            eps = (double)uncond[i] + step->scale * ((double)cond[i] - (double)uncond[i]);
-        else
-            eps = step->mode == OUSAC_MODE_UNCOND ? (double)uncond[i] : (double)cond[i];
+        const double e = guided(step, value[OUSAC_COEFFICIENT_HOLD], cond, uncond, i,
+                                i % layout->sample < layout->guided, memory);
         const double now = (double)x[i];
-        double next = solver->x * now + solver->eps * eps;
+        double next = a * now + b * e;
         if (solver->before != 0)
-            next += solver->before * data[i];
-        if (data)
-            data[i] = solver->data_x * now + solver->data_eps * eps;
+            next += solver->before * memory->data[i];
+        if (c != 0 && memory->taken > 0)
+            next += c * (e - memory->before[i]);
+        if (d != 0 && memory->taken > 1)
+            next += d * (memory->before[i] - memory->earlier[i]);
+        if (memory->data)
+            memory->data[i] = solver->data_x * now + solver->data_eps * e;
+        if (memory->earlier && memory->taken > 0)
+            memory->earlier[i] = memory->before[i];
+        if (memory->before)
+            memory->before[i] = e;
         if (!(fabs(next) <= (double)FLT_MAX))
             return -1;
         x[i] = (float)next;
     }
+    memory->taken++;
     return 0;
 }

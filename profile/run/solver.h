@@ -1,6 +1,6 @@
 /* The coefficients of a trajectory's steps: every solver's step is a linear combination of the state, the
- * prediction, whatever it is of (profile/model/noise.h), and the data that the prediction before implied.
- * Formulas: formats/SCHEDULE.md.
+ * predictions so far, whatever they are of (profile/model/noise.h), and the data that the prediction before
+ * implied. Formulas: formats/SCHEDULE.md.
  */
 #ifndef OUSAC_SOLVER_H
 #define OUSAC_SOLVER_H
@@ -39,13 +39,33 @@ typedef struct ousac_solver_layout {
     size_t sample, guided;
 } ousac_solver_layout;
 
+/* What a trajectory remembers of its steps so far, host memory, `count` values each; a member that the
+ * schedule never asks for is NULL. */
+typedef struct ousac_solver_memory {
+    size_t count;
+    size_t taken;    /* steps */
+    double *data;    /* D_before */
+    double *before;  /* e of the last step */
+    double *earlier; /* e of the one before it */
+    double *held;    /* e_c - e_u of the last guided step; 0 until there is one */
+} ousac_solver_memory;
+
+/* Empty. MEMORY; it is then zeroed. */
+ousac_status ousac_solver_memory_create(ousac_solver_memory *memory, const ousac_schedule *schedule,
+                                        size_t count, ousac_error *error);
+void ousac_solver_memory_free(ousac_solver_memory *memory);
+/* Forgets all: call at the start of a trajectory. */
+void ousac_solver_memory_reset(ousac_solver_memory *memory);
+/* The first `count` values of each; both of the same schedule. */
+void ousac_solver_memory_copy(ousac_solver_memory *to, const ousac_solver_memory *from, size_t count);
+
 /* One step on the host, in double, rounded once: guidance by the step's mode and scale on the predictions of
- * both branches (of a branch that the mode does not evaluate: not read), then x and data in place, `count`
- * values each. `data` may be NULL where the solver does not look back. Returns 0, or -1 where a value leaves
+ * both branches (of a branch that the mode does not evaluate: not read), then x and memory in place, the
+ * first `count` values of each. `fitted` NULL: the textbook's step. Returns 0, or -1 where a value leaves
  * float32; x is then spoilt. */
-int ousac_solver_advance(const ousac_solver_step *solver, const ousac_step *step,
+int ousac_solver_advance(const ousac_solver_step *solver, const ousac_step *step, const ousac_fitted *fitted,
                          const ousac_solver_layout *layout, size_t count, const float *cond,
-                         const float *uncond, float *x, double *data);
+                         const float *uncond, float *x, ousac_solver_memory *memory);
 
 #ifdef __cplusplus
 }

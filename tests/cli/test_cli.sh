@@ -543,6 +543,19 @@ exits "sample, unknown plan" 2 "$OUSAC" sample --model "$MODEL" --bundle bundle.
 exits "sample, damaged bundle" 3 "$OUSAC" sample --model "$MODEL" --bundle damaged.oca -o clean/x.png
 empty "sample that fails" clean
 
+# ---------------------------------------------------------------- schedules with fitted coefficients
+
+sed -n '/"version": 2/,/^```/p' "$ROOT/formats/SCHEDULE.md" | sed '/^```/d; 1i {"format": "ousac-schedule",' >fitted.json
+exits "inspect a fitted schedule" 0 "$OUSAC" inspect --json fitted.json
+json "inspect a fitted schedule" '[s["c"] for s in j["steps"]] == [0, 0.25, 0.125] and j["steps"][1]["hold"] == 2'
+exits "the digest of the document" 0 grep -q "$("$PYTHON" -c 'import json; print(json.load(open("out"))["digest"])')" "$ROOT/formats/SCHEDULE.md"
+exits "inspect a fitted schedule, as text" 0 "$OUSAC" inspect fitted.json
+says "inspect a fitted schedule, as text" out "-0.06250"
+sed 's/"m": 0.03125/"m": 0.03/' fitted.json >moved.json
+exits "diff of a coefficient" 1 "$OUSAC" diff fitted.json moved.json
+says "diff of a coefficient" out "m 0.03125"
+exits "verify a fitted schedule" 0 "$OUSAC" verify fitted.json
+
 # ---------------------------------------------------------------- shipped schedules
 
 for name in constant sparse none; do

@@ -64,6 +64,22 @@ static double dpmpp_2m(double x, double data, double data_before, int first, dou
     return sqrt(1 - next) / sqrt(1 - bar) * x - sqrt(next) * expm1(-h) * d;
 }
 
+/* All that a textbook's step of one value depends on but the state and the prediction. */
+typedef struct textbook {
+    ousac_prediction prediction;
+    ousac_solver solver;
+    int first;
+    double bar_before, bar, next, data_before;
+} textbook;
+
+static double textbook_step(const textbook *t, double x, double p) {
+    double clean = data_of(t->prediction, x, p, t->bar);
+    double e = (x - sqrt(t->bar) * clean) / sqrt(1 - t->bar);
+    if (t->solver == OUSAC_SOLVER_DPMPP_2M)
+        return dpmpp_2m(x, clean, t->data_before, t->first, t->bar_before, t->bar, t->next);
+    return sqrt(t->next) * clean + sqrt(1 - t->next) * e;
+}
+
 ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedule, uint64_t seed,
                               uint64_t sample, size_t classes, const naive_hooks *hooks, float *x,
                               ousac_error *error) {
@@ -72,9 +88,11 @@ ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedu
     size_t label = ousac_philox_below(seed, OUSAC_STREAM_LABEL, sample, 0, (uint32_t)classes);
     double *eps[2] = {calloc(all, sizeof(double)), calloc(all, sizeof(double))};
     double *data = calloc(size, sizeof *data); /* of the step before */
+    double *p_before = calloc(2 * size, sizeof *p_before), *held = calloc(size, sizeof *held);
     double before = 0.5;
-    ousac_status status =
-        eps[0] && eps[1] && data ? OUSAC_STATUS_OK : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory");
+    ousac_status status = eps[0] && eps[1] && data && p_before && held
+                              ? OUSAC_STATUS_OK
+                              : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory");
     ousac_philox_normals(seed, OUSAC_STREAM_NOISE, sample, size, x);
     for (size_t i = 0; i < schedule->step_count && !status; i++) {
         const ousac_step *s = &schedule->steps[i];
@@ -94,18 +112,36 @@ ousac_status naive_trajectory(const naive_dit *net, const ousac_schedule *schedu
             const int guided = !hooks->guided || j < hooks->guided * edge * edge;
             double p = s->mode == OUSAC_MODE_CFG && guided ? (1 - s->scale) * eps[1][j] + s->scale * eps[0][j]
                                                            : eps[s->mode == OUSAC_MODE_UNCOND][j];
-            double clean = data_of(hooks->prediction, (double)x[j], p, bar);
-            double e = ((double)x[j] - sqrt(bar) * clean) / sqrt(1 - bar);
-            x[j] = (float)(schedule->solver == OUSAC_SOLVER_DPMPP_2M
-                               ? dpmpp_2m((double)x[j], clean, data[j], i == 0, before, bar, next)
-                               : sqrt(next) * clean + sqrt(1 - next) * e);
-            data[j] = clean;
+            if (schedule->fitted && s->mode != OUSAC_MODE_CFG)
+                p += schedule->fitted[i].value[OUSAC_COEFFICIENT_HOLD] * held[j];
+            if (s->mode == OUSAC_MODE_CFG)
+                held[j] = guided ? eps[0][j] - eps[1][j] : 0;
+            const textbook now = {hooks->prediction, schedule->solver, i == 0, before, bar, next, data[j]};
+            double to = textbook_step(&now, (double)x[j], p);
+            if (schedule->fitted) {
+                /* what the step multiplies x and p with, by moving each alone: the step is linear in both */
+                const double *f = schedule->fitted[i].value;
+                double per_x = textbook_step(&now, (double)x[j] + 1, p) - to;
+                double per_p = textbook_step(&now, (double)x[j], p + 1) - to;
+                to +=
+                    f[OUSAC_COEFFICIENT_STATE] * per_x * (double)x[j] + f[OUSAC_COEFFICIENT_GAIN] * per_p * p;
+                if (i > 0)
+                    to += f[OUSAC_COEFFICIENT_CHANGE] * (p - p_before[2 * j]);
+                if (i > 1)
+                    to += f[OUSAC_COEFFICIENT_EARLIER] * (p_before[2 * j] - p_before[2 * j + 1]);
+            }
+            data[j] = data_of(hooks->prediction, (double)x[j], p, bar);
+            x[j] = (float)to;
+            p_before[2 * j + 1] = p_before[2 * j];
+            p_before[2 * j] = p;
         }
         before = bar;
     }
     free(eps[0]);
     free(eps[1]);
     free(data);
+    free(p_before);
+    free(held);
     return status;
 }
 

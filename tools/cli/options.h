@@ -21,7 +21,7 @@
     {"config", 0, CLI_INPUT, (at) + offsetof(ousac_session_model, config), "FILE", NULL, \
      "the model's config.json (default: beside the checkpoint)", 0, 0}, \
     {"compute", 0, CLI_CHOICE, (at) + offsetof(ousac_session_model, bf16), "f32|bf16", "f32", \
-     "how the model's linears run, on a GPU attention too; bf16 needs matrix units, on a CPU oneDNN", 0, 0}, \
+     "how the model's linears run, on a GPU attention too; bf16 needs bfloat16 units, on a CPU oneDNN", 0, 0}, \
     {"inputs", 0, CLI_INPUT, (at) + offsetof(ousac_session_model, inputs), "FILE", NULL, \
      "what the samples are conditioned on, and their noise, .safetensors; sample j takes row j mod P (default: drawn " \
      "by the seed)", 0, 0}, \

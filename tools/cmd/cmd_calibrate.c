@@ -4,6 +4,7 @@
 #include "pipeline/memory_stages.h"
 #include "pipeline/partial.h"
 #include "pipeline/place.h"
+#include "pipeline/search.h"
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cli/print.h"
@@ -38,6 +39,7 @@ typedef struct calibrate_request {
     ousac_record_auto_options automatic; /* where samples is 0; its budget is the allocation's */
     ousac_partial_options partial;
     ousac_memory_options memory;
+    ousac_effort effort; /* of a search, where no schedule is given */
 } calibrate_request;
 
 /* What the command writes. */
@@ -57,7 +59,7 @@ static const char *const time_keys[TIMES] = {"placement", "profiling", "allocati
 typedef struct calibration_work {
     char *path[FILES];
     char *marker; /* a file that stands from the moment at which the profile is complete until the end */
-    char *gates;  /* one that holds gates decided here until then */
+    char *gates;  /* one that holds gates decided here until then, or a search's candidates */
     ousac_partial partial;
     ousac_model *model;
     ousac_schedule schedule, reference;
@@ -70,6 +72,8 @@ typedef struct calibration_work {
     ousac_sample_range samples, validation, test;
     ousac_sample_range searched; /* samples behind gates decided here; count 0 for none */
     int undecided;               /* 1: the schedule's gates were left to a plan */
+    ousac_search_result found;   /* where no schedule was given */
+    ousac_fit_report fit;
     ousac_budget budget;
     ousac_record_cost cost;
     ousac_memory_plan memory;
@@ -78,6 +82,7 @@ typedef struct calibration_work {
 } calibration_work;
 
 static void free_work(calibration_work *work) {
+    ousac_search_free(&work->found);
     ousac_eval_free(&work->result);
     ousac_calibration_free(work->calibration);
     ousac_bundle_close(work->bundle);
@@ -117,7 +122,8 @@ static ousac_status make_directory(const char *path, ousac_error *error) {
     return status;
 }
 
-static ousac_status make_paths(calibration_work *work, const char *directory, ousac_error *error) {
+static ousac_status make_paths(calibration_work *work, const char *directory, int searching,
+                               ousac_error *error) {
     const size_t length = strlen(directory);
     const char *slash = length > 0 && directory[length - 1] == '/' ? "" : "/";
     for (int i = 0; i < FILES; i++) {
@@ -128,7 +134,7 @@ static ousac_status make_paths(calibration_work *work, const char *directory, ou
         (void)snprintf(work->path[i], size, "%s%s%s", directory, slash, file_names[i]);
     }
     work->marker = join_texts(directory, slash, "calibrate.part");
-    work->gates = join_texts(directory, slash, "gates.part");
+    work->gates = join_texts(directory, slash, searching ? "search.part" : "gates.part");
     if (!work->marker || !work->gates)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
     return OUSAC_STATUS_OK;
@@ -238,7 +244,7 @@ static ousac_status plan_memory(calibration_work *work, cli_common *common, cons
     common->threads = work->memory.threads;
     work->done = request->memory.dry_run;
     if (work->done) {
-        status = make_paths(work, request->directory, error);
+        status = make_paths(work, request->directory, request->schedule == NULL, error);
         for (int i = 0; !status && i < FILES; i++)
             ousac_memory_file(&work->memory, work->path[i]);
         if (!status)
@@ -251,10 +257,34 @@ done:
 
 /* --- the steps --- */
 
+/* Nothing but a reference and a budget is given: the schedule is searched for. */
+static ousac_status prepare_search(calibration_work *work, const calibrate_request *request,
+                                   ousac_error *error) {
+    ousac_sample_range fitting, validation;
+    if (!request->reference || isnan(request->allocate.budget.total))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "expected --schedule, or --reference with --budget-total to search for one");
+    if (request->memory.limit || request->memory.dry_run)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--memory and --dry-run: expected --schedule, not a search for one");
+    ousac_search_ranges(request->effort, request->micro_batch, &fitting, &validation);
+    work->searched = (ousac_sample_range){0, validation.first + validation.count};
+    ousac_status status = ousac_schedule_load(&work->reference, request->reference, error);
+    if (!status)
+        status = cli_load_model(&work->model, &request->model, error);
+    if (!status)
+        status = make_directory(request->directory, error);
+    if (!status)
+        status = make_paths(work, request->directory, 1, error);
+    return status;
+}
+
 static ousac_status prepare(calibration_work *work, cli_common *common, const calibrate_request *request,
                             ousac_error *error) {
     uint64_t macs = 0;
     double step = 0;
+    if (!request->schedule)
+        return prepare_search(work, request, error);
     ousac_status status = ousac_schedule_load(&work->schedule, request->schedule, error);
     if (!status && (work->undecided = ousac_place_undecided(&work->schedule)))
         ousac_place_evenly(&work->schedule, request->period);
@@ -285,7 +315,7 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
     if (!status)
         status = make_directory(request->directory, error);
     if (!status)
-        status = make_paths(work, request->directory, error);
+        status = make_paths(work, request->directory, request->schedule == NULL, error);
     return status;
 }
 
@@ -307,6 +337,57 @@ static ousac_status decide_gates(calibration_work *work, const calibrate_request
         work->searched = decision.searched;
     }
     ousac_gates_free(&decision);
+    return status;
+}
+
+/* Searches for a schedule; work->done where fewer steps uncached are the best there is, and no bundle is made. */
+static ousac_status search_schedule(calibration_work *work, const calibrate_request *request,
+                                    const ousac_session *session, ousac_error *error) {
+    const ousac_search_options options = {.reference = &work->reference,
+                                          .budget = request->allocate.budget.total,
+                                          .effort = request->effort,
+                                          .kept = work->gates,
+                                          .restart = request->partial.restart};
+    ousac_cost_total cost;
+    ousac_status status = ousac_search(session, &options, &work->found, error);
+    if (status)
+        return status;
+    const ousac_search_candidate *best = &work->found.candidate[work->found.best];
+    work->done = best->kind != OUSAC_SEARCH_CACHED;
+    status = ousac_schedule_copy(&work->schedule, &best->schedule, error);
+    if (!status)
+        status = ousac_cost_trajectory(&work->model->arch, &work->schedule, NULL, &cost, error);
+    /* Half a MAC more, so that rounding loses no rank. */
+    if (!status)
+        work->budget = (ousac_budget){NAN, ((double)work->found.macs + 0.5) / (double)cost.constant_guidance};
+    return status;
+}
+
+/* The numbers once more, on the trajectory as it will ship. The profile keeps what it saw under the numbers before:
+ * deltas hardly depend on them. */
+static ousac_status fit_again(calibration_work *work, const ousac_session *session, ousac_error *error) {
+    const ousac_model *model = session->model;
+    const ousac_plan *plan = work->choice.plan;
+    const ousac_ranks ranks = ousac_plan_ranks(plan);
+    ousac_calibration *calibration = NULL;
+    ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks,
+                                                   ousac_factor_set_source, work->set, plan->forecast, error);
+    const ousac_fit_options options = {
+        .numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.calibration = calibration}};
+    if (!status)
+        status = ousac_search_targets(session, &work->reference, &work->found, error);
+    if (!status)
+        status = ousac_fit_schedule(session, &options, &work->found.fitted, &work->found.validated,
+                                    &work->schedule, &work->fit, error);
+    if (!status) {
+        ousac_schedule_free(&work->profile->schedule);
+        status = ousac_schedule_copy(&work->profile->schedule, &work->schedule, error);
+    }
+    if (!status) {
+        ousac_profile_digest(work->profile, work->choice.plan->profile_digest);
+        status = ousac_schedule_save(&work->schedule, work->path[SCHEDULE], error);
+    }
+    ousac_calibration_free(calibration);
     return status;
 }
 
@@ -371,13 +452,16 @@ static ousac_status plan_and_pack(calibration_work *work, const calibrate_reques
     options.budget = work->budget;
     if (!status)
         status = ousac_choice_create(session, work->profile, work->set, &options, &work->choice, error);
+    if (!status && !request->schedule)
+        status = fit_again(work, session, error);
     if (!status)
         status = ousac_plan_save(work->choice.plan, work->path[PLAN], error);
     if (status)
         return status;
     const ousac_plan *plan = work->choice.plan;
-    const ousac_used_ranges pilots = {
-        work->searched.count ? 2 : 1, {work->cost.pilot, work->searched}, {"pilot", "placement"}};
+    const ousac_used_ranges pilots = {work->searched.count ? 2 : 1,
+                                      {work->cost.pilot, work->searched},
+                                      {"pilot", request->schedule ? "placement" : "search"}};
     const ousac_pack_storage storage = options_pack_storage(&request->storage);
     return ousac_pack(work->path[BUNDLE], work->model, work->profile, &pilots, work->set, &plan, 1, &storage,
                       0, error);
@@ -408,6 +492,9 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
     status = ousac_bundle_calibration(work->bundle, options.plan, &work->model->arch, work->model->backend,
                                       &work->calibration, error);
     options.calibration = work->calibration;
+    for (size_t i = 0; i < work->found.count; i++)
+        if (work->found.candidate[i].kind == OUSAC_SEARCH_FITTED)
+            options.fitted = &work->found.candidate[i].schedule;
     if (!status)
         status = ousac_eval_create(&work->result, session, &options, error);
     if (!status)
@@ -427,9 +514,16 @@ static ousac_status draw(const calibration_work *work, ousac_error *error) {
         .width = work->model->width,
         .first = work->test.first,
         .seed = work->result.seed,
-        .run = {run[OUSAC_EVAL_EXACT].samples, run[OUSAC_EVAL_CALIBRATED].samples,
-                run[OUSAC_EVAL_REUSE].samples},
     };
+    if (work->found.count) {
+        shown.run[SAMPLES_TODAY] = run[OUSAC_EVAL_REFERENCE].samples;
+        shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
+        shown.run[SAMPLES_FEWER] = work->result.headline.fewer;
+    } else {
+        shown.run[SAMPLES_EXACT] = run[OUSAC_EVAL_EXACT].samples;
+        shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
+        shown.run[SAMPLES_REUSE] = run[OUSAC_EVAL_REUSE].samples;
+    }
     memcpy(shown.model_digest, work->model->digest, sizeof shown.model_digest);
     ousac_schedule_digest(&work->schedule, shown.schedule_digest);
     const ousac_status status = samples_save(&shown, work->path[RAW_SAMPLES], error);
@@ -481,6 +575,57 @@ static ousac_status write_report(const cli_common *common, const calibrate_reque
     return status;
 }
 
+/* What was searched. */
+static void print_search(const ousac_search_result *found) {
+    cli_printf("%-14s %6s %6s %6s %10s %16s %14s\n", "", "steps", "full", "rank", "MACs, %",
+               "error, unfitted", "error, fitted");
+    for (size_t i = 0; i < found->count; i++) {
+        const ousac_search_candidate *c = &found->candidate[i];
+        cli_printf("%-14s %6zu %6zu %6zu %10.2f %16.4g %14.4g%s\n", ousac_search_kind_name(c->kind),
+                   c->schedule.step_count, c->full, c->rank, 100 * c->share, c->unfitted, c->error,
+                   i == found->best ? "  <- taken" : "");
+    }
+    cli_printf("on %" PRIu64 " validation samples; %.0f s\n\n", found->validation.count, found->seconds);
+}
+
+static void put_search(ousac_json_doc *doc, cJSON *object, const ousac_search_result *found) {
+    cJSON *list = ousac_json_put_array(doc, object, "candidates");
+    for (size_t i = 0; i < found->count; i++) {
+        const ousac_search_candidate *c = &found->candidate[i];
+        cJSON *item = ousac_json_put_object(doc, list, NULL);
+        ousac_json_put_text(doc, item, "kind", ousac_search_kind_name(c->kind));
+        ousac_json_put_bool(doc, item, "taken", i == found->best);
+        ousac_json_put_u64(doc, item, "steps", c->schedule.step_count);
+        ousac_json_put_u64(doc, item, "full", c->full);
+        ousac_json_put_u64(doc, item, "rank", c->rank);
+        ousac_json_put_real(doc, item, "macs_share", c->share);
+        ousac_json_put_real(doc, item, "unfitted", c->unfitted);
+        ousac_json_put_real(doc, item, "error", c->error);
+        ousac_json_put_real(doc, item, "wall_s", c->seconds);
+    }
+    ousac_json_put_u64(doc, object, "fit_evaluations", found->evaluations);
+    ousac_json_put_real(doc, object, "wall_s", found->seconds);
+}
+
+/* Where no cache pays: the schedule is all there is to write. */
+static ousac_status report_search(const cli_common *common, const calibration_work *work,
+                                  ousac_error *error) {
+    ousac_json_doc doc;
+    (void)unlink(work->gates);
+    if (!common->json) {
+        print_search(&work->found);
+        cli_printf("no cache pays at this budget: %s is all, to be run uncached\n", work->path[SCHEDULE]);
+        return OUSAC_STATUS_OK;
+    }
+    ousac_json_begin(&doc);
+    ousac_json_put_text(&doc, ousac_json_put_object(&doc, doc.root, "files"), file_keys[SCHEDULE],
+                        work->path[SCHEDULE]);
+    put_search(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found);
+    const ousac_status status = cli_json_print(&doc, error);
+    ousac_json_end(&doc);
+    return status;
+}
+
 static ousac_status report(const cli_common *common, const calibration_work *work,
                            const ousac_session *session, double seconds, ousac_error *error) {
     ousac_json_doc doc;
@@ -488,6 +633,8 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
     ousac_status status = OUSAC_STATUS_OK;
 
     if (!common->json) {
+        if (work->found.count)
+            print_search(&work->found);
         cli_printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n",
                    work->samples.count, work->cost.forwards, work->cost.seconds);
         if (work->cost.convergence.rounds > 0)
@@ -507,6 +654,8 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
         ousac_json_put_text(&doc, files, file_keys[i], work->path[i]);
     ousac_json_put_real(&doc, doc.root, "wall_s", seconds);
     ousac_record_cost_put(&doc, ousac_json_put_object(&doc, doc.root, "profiling"), session, &work->cost, 0);
+    if (work->found.count)
+        put_search(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found);
     choice_put(&doc, ousac_json_put_object(&doc, doc.root, "allocation"), &work->choice, &work->model->arch);
     evaluation_put(&doc, ousac_json_put_object(&doc, doc.root, "evaluation"), &work->result);
     status = cli_json_print(&doc, error);
@@ -525,9 +674,17 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     double since = ousac_clock_s();
     if (work.undecided)
         status = decide_gates(&work, request, &session, error);
+    if (!request->schedule) {
+        status = search_schedule(&work, request, &session, error);
+        split_samples(&work, request, request->samples);
+    }
     if (!status)
         status = ousac_schedule_save(&work.schedule, work.path[SCHEDULE], error);
     work.seconds[TIME_PLACEMENT] = ousac_clock_s() - since;
+    if (!status && work.done)
+        status = report_search(common, &work, error);
+    if (status || work.done)
+        goto done;
     since = ousac_clock_s();
     if (!status)
         status = record(&work, request, &session, error);
@@ -545,10 +702,13 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     if (!status)
         status = save_cost(&work, &session, error);
     if (!status)
-        status = write_report(common, request, &work, error);
-    if (!status)
         (void)unlink(work.marker);
-    if (!status && work.undecided)
+    if (!status &&
+        !request->schedule) /* under the numbers that ship; what can be gone on from was under others */
+        status = ousac_record_save(&session, work.profile, work.path[PROFILE], &work.cost, 0, error);
+    if (!status)
+        status = write_report(common, request, &work, error);
+    if (!status && (work.undecided || !request->schedule))
         (void)unlink(work.gates);
     if (!status)
         status = report(common, &work, &session, ousac_clock_s() - work.start, error);
@@ -562,8 +722,10 @@ done:
 static const cli_option options[] = {
     OPTIONS_MODEL(AT(model)),
     OPTIONS_DEVICE(AT(model)),
-    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", CLI_REQUIRED,
-     "schedule to calibrate for", 0, 0},
+    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
+     "schedule to calibrate for (default: searched for, from --reference and --budget-total)", 0, 0},
+    {"effort", 0, CLI_CHOICE, AT(effort), "quick|full", "full",
+     "of such a search: how many candidates and samples it takes", 0, 0},
     {"period", 0, CLI_SIZE, AT(period), "P", CLI_TEXT_OF(OUSAC_PLACE_PERIOD),
      "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step", 1, OUSAC_SCHEDULE_STEPS_MAX},
     OPTIONS_BUDGET(AT(allocate.budget)),
@@ -585,7 +747,8 @@ static const cli_option options[] = {
      "tokens of each sample that are recorded, drawn anew at each refresh (default: all, at most 64)", 1, 1 << 24},
     OPTIONS_MICRO_BATCH(AT(micro_batch)),
     {"reference", 0, CLI_INPUT, AT(reference), "FILE", NULL,
-     "schedule of the reference run, uncached (default: constant guidance)", 0, 0},
+     "schedule that is run today, in full whatever its gates: what errors and costs are measured against "
+     "(default: constant guidance)", 0, 0},
     {"reference-scale", 0, CLI_REAL, AT(reference_scale), "W", NULL,
      "scale of the constant guidance (default: the median of the guided scales)", 0, 0},
     OPTIONS_PARTIAL(AT(partial)),
@@ -613,7 +776,7 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
 }
 
 static void list_files(const cli_call *call, const void *values, cli_files *files) {
-    static const char *const parts[] = {"profile.oca.part", "calibrate.part", "gates.part"};
+    static const char *const parts[] = {"profile.oca.part", "calibrate.part", "gates.part", "search.part"};
     const calibrate_request *request = values;
     (void)call;
     for (int i = 0; i < FILES; i++)
@@ -634,19 +797,33 @@ const cli_command command_calibrate = {
         "Calibration, "
         "validation and test samples are disjoint.\n"
         "\n"
+        "Without --schedule it begins a step earlier: from the reference, what is run today, and "
+        "--budget-total, here a "
+        "share of the reference's MACs, it searches for the number of steps, the refreshes of each branch "
+        "and the ranks, "
+        "with the free numbers of every candidate fitted (as `ousac fit`) on the trajectory with cache and "
+        "forecast at "
+        "work. Fewer steps, plain and fitted, are always among the candidates: where no cache is better on "
+        "validation "
+        "samples, their schedule is all that is written. An interrupted search goes on from search.part.\n"
+        "\n"
         "With --samples auto the profile takes as many samples as it needs (`ousac profile --help`), judged "
         "at "
         "the budget's uniform ranks.\n"
         "\n"
         "Writes into DIR: schedule.json, weights.oca, profile.oca, plan.oca, bundle.oca, eval.json, "
-        "samples.oca and samples.png (exact, calibrated, reuse and the differences; a column is one sample), "
+        "samples.oca and samples.png (exact, calibrated, reuse and the differences; after a search today's, "
+        "calibrated, "
+        "fewer steps and the differences; a column is one sample), "
         "cost.json, the plots and their tables in plots/, and report.html, one page about it all. Each "
         "appears when it is complete. An interrupted run leaves those that were finished, the gates that it "
         "decided in gates.part, and what its profile has of samples in profile.oca.part; the same command "
         "goes on from there, and --restart begins anew. Without gnuplot there are no plots, and the report "
         "has the tables.",
     .example = "build/ousac calibrate --model data/shapes-dit/model.safetensors \\\n"
-               "    --schedule data/schedules/constant.json --budget-step 0.3 -o build/demo/constant",
+               "    --schedule data/schedules/constant.json --budget-step 0.3 -o build/demo/constant\n"
+               "build/ousac calibrate --model data/shapes-dit/model.safetensors \\\n"
+               "    --reference data/schedules/constant.json --budget-total 0.3 -o build/demo/searched",
     .options = options,
     .request_size = sizeof(calibrate_request),
     .files = list_files,

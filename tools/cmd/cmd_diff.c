@@ -93,15 +93,28 @@ static void add_tensor(comparison *c, const char *name, const char *problem, dou
 
 /* ---- schedules ---- */
 
-static void step_text(const ousac_step *step, char text[VALUE_BYTES]) {
-    snprintf(text, VALUE_BYTES, "timestep %.10g %s scale %.6g gates %s, %s", step->timestep,
-             ousac_mode_name(step->mode), step->scale, ousac_gate_name(step->gate[0]),
-             ousac_gate_name(step->gate[1]));
+static double coefficient(const ousac_schedule *schedule, size_t step, int k) {
+    return schedule->fitted ? schedule->fitted[step].value[k] : 0;
 }
 
-static int same_step(const ousac_step *a, const ousac_step *b) {
-    return a->timestep == b->timestep && a->mode == b->mode && a->scale == b->scale &&
-           a->gate[0] == b->gate[0] && a->gate[1] == b->gate[1];
+static void step_text(const ousac_schedule *schedule, size_t index, char text[VALUE_BYTES]) {
+    const ousac_step *step = &schedule->steps[index];
+    int used = snprintf(text, VALUE_BYTES, "timestep %.10g %s scale %.6g gates %s, %s", step->timestep,
+                        ousac_mode_name(step->mode), step->scale, ousac_gate_name(step->gate[0]),
+                        ousac_gate_name(step->gate[1]));
+    for (int k = 0; k < OUSAC_COEFFICIENTS && used > 0 && used < VALUE_BYTES; k++)
+        if (coefficient(schedule, index, k) != 0)
+            used += snprintf(text + used, VALUE_BYTES - (size_t)used, " %s %.6g",
+                             ousac_coefficient_name((ousac_coefficient)k), coefficient(schedule, index, k));
+}
+
+static int same_step(const ousac_schedule *first, const ousac_schedule *second, size_t index) {
+    const ousac_step *a = &first->steps[index], *b = &second->steps[index];
+    int same = a->timestep == b->timestep && a->mode == b->mode && a->scale == b->scale &&
+               a->gate[0] == b->gate[0] && a->gate[1] == b->gate[1];
+    for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+        same &= coefficient(first, index, k) == coefficient(second, index, k);
+    return same;
 }
 
 static void diff_schedules(comparison *c, const ousac_schedule *a, const ousac_schedule *b) {
@@ -115,16 +128,16 @@ static void diff_schedules(comparison *c, const ousac_schedule *a, const ousac_s
         add_field(c, "solver", ousac_solver_name(a->solver), ousac_solver_name(b->solver));
     }
     for (size_t i = 0; i < steps; i++) {
-        if (i < a->step_count && i < b->step_count && same_step(&a->steps[i], &b->steps[i])) {
+        if (i < a->step_count && i < b->step_count && same_step(a, b, i)) {
             continue;
         }
         strcpy(text_a, "none");
         strcpy(text_b, "none");
         if (i < a->step_count) {
-            step_text(&a->steps[i], text_a);
+            step_text(a, i, text_a);
         }
         if (i < b->step_count) {
-            step_text(&b->steps[i], text_b);
+            step_text(b, i, text_b);
         }
         add_step(c, i, text_a, text_b);
     }

@@ -16,6 +16,7 @@ extern const char *const cli_exit_codes;
 extern const cli_command command_calibrate;
 extern const cli_command command_schedule;
 extern const cli_command command_place;
+extern const cli_command command_fit;
 extern const cli_command command_profile;
 extern const cli_command command_merge;
 extern const cli_command command_allocate;

@@ -35,7 +35,8 @@ static void details(FILE *out, const char *text) {
     while (*text) {
         const size_t length = strcspn(text, "\n");
         char line[1024];
-        (void)snprintf(line, sizeof line, "%.*s", (int)(length < sizeof line ? length : sizeof line - 1), text);
+        (void)snprintf(line, sizeof line, "%.*s", (int)(length < sizeof line ? length : sizeof line - 1),
+                       text);
         const int blank = *line == ' ';
         if (blank != verbatim && *line) {
             (void)fputs(blank ? ".nf\n" : ".fi\n", out);
@@ -106,17 +107,19 @@ static void man_command(FILE *out, const cli_command *command) {
     man_options(out, cli_common_options);
     (void)fputs(".SH EXAMPLE\n.nf\n", out);
     roff(out, command->example);
-    (void)fputs("\n.fi\n.SH \"EXIT STATUS\"\nThose of \\fBousac\\fR(1).\n.SH \"SEE ALSO\"\n\\fBousac\\fR(1)\n", out);
+    (void)fputs(
+        "\n.fi\n.SH \"EXIT STATUS\"\nThose of \\fBousac\\fR(1).\n.SH \"SEE ALSO\"\n\\fBousac\\fR(1)\n", out);
 }
 
 static void man_program(FILE *out) {
     head(out, "ousac", "calibrate cached inference for diffusion transformers");
-    (void)fputs("\\fBousac\\fR \\fICOMMAND\\fR [\\fIOPTION\\fR...] [\\fIARGUMENT\\fR...]\n.SH DESCRIPTION\n"
-                "At most steps a linear layer of a diffusion transformer need not be computed: its last exact "
-                "result plus a cheap low\\-rank correction is nearly as good. ousac measures the deltas that a "
-                "schedule really makes, derives the corrections, chooses their ranks under a budget and writes "
-                "them to one file.\n.SH COMMANDS\n",
-                out);
+    (void)fputs(
+        "\\fBousac\\fR \\fICOMMAND\\fR [\\fIOPTION\\fR...] [\\fIARGUMENT\\fR...]\n.SH DESCRIPTION\n"
+        "At most steps a linear layer of a diffusion transformer need not be computed: its last exact "
+        "result plus a cheap low\\-rank correction is nearly as good. ousac measures the deltas that a "
+        "schedule really makes, derives the corrections, chooses their ranks under a budget and writes "
+        "them to one file.\n.SH COMMANDS\n",
+        out);
     for (size_t i = 0; cli_commands[i]; i++) {
         (void)fprintf(out, ".TP\n\\fBousac\\-%s\\fR(1)\n", cli_commands[i]->name);
         roff(out, cli_commands[i]->summary);
@@ -187,8 +190,9 @@ static void bash(void) {
     (void)printf("        words=\"--help --version");
     for (size_t i = 0; cli_commands[i]; i++)
         (void)printf(" %s", cli_commands[i]->name);
-    (void)puts("\"\n        mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n        return\n    fi\n"
-               "    case ${COMP_WORDS[1]} in");
+    (void)puts(
+        "\"\n        mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n        return\n    fi\n"
+        "    case ${COMP_WORDS[1]} in");
     for (size_t i = 0; cli_commands[i]; i++) {
         const cli_option *const tables[] = {cli_commands[i]->options, cli_common_options, NO_OPTIONS};
         (void)printf("    %s)\n        case $prev in\n", cli_commands[i]->name);
@@ -198,7 +202,8 @@ static void bash(void) {
                 each(o->meta, "", " ");
                 (void)puts("\" ;;");
             } else if (takes_file(o))
-                (void)printf("        --%s) mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return ;;\n", o->name);
+                (void)printf("        --%s) mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return ;;\n",
+                             o->name);
         (void)printf("        *) words=\"");
         for (size_t t = 0; tables[t]; t++)
             for (const cli_option *o = tables[t]; o->kind != CLI_END; o++)

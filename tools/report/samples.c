@@ -14,7 +14,7 @@
 enum { CELL_PIXELS = 96, SIDE_MAX = 1 << 16 };
 
 const char *samples_run_name(int run) {
-    static const char *const names[SAMPLES_RUNS] = {"exact", "calibrated", "reuse"};
+    static const char *const names[SAMPLES_RUNS] = {"exact", "calibrated", "reuse", "today", "fewer-steps"};
     return names[run];
 }
 
@@ -25,6 +25,10 @@ ousac_status samples_recognise(const char *path, int *are_samples, ousac_error *
     *are_samples = format && strcmp(format, SAMPLES_FORMAT) == 0;
     oca_close(file);
     return status;
+}
+
+int samples_base(const samples *s) {
+    return s->run[SAMPLES_TODAY] != NULL ? SAMPLES_TODAY : s->run[SAMPLES_EXACT] != NULL ? SAMPLES_EXACT : -1;
 }
 
 ousac_status samples_check(const char *path, ousac_error *error) {
@@ -153,11 +157,15 @@ static float within(float value) {
     return value < -1 ? -1 : value > 1 ? 1 : value;
 }
 
-/* What is shown of a run minus what is shown of the exact one: values are clamped as an image clamps them. */
+/* From top to bottom. */
+static const int row_order[SAMPLES_RUNS] = {SAMPLES_TODAY, SAMPLES_EXACT, SAMPLES_CALIBRATED, SAMPLES_REUSE,
+                                            SAMPLES_FEWER};
+
+/* What is shown of a run minus what is shown of the base: values are clamped as an image clamps them. */
 static void subtract(const samples *s, int run, size_t values, float *out) {
     const int image = s->channels == 1 || s->channels == 3;
     for (size_t i = 0; i < values; i++) {
-        const float a = s->run[run][i], b = s->run[SAMPLES_EXACT][i];
+        const float a = s->run[run][i], b = s->run[samples_base(s)][i];
         out[i] = image ? within(a) - within(b) : a - b;
     }
 }
@@ -170,6 +178,7 @@ ousac_status samples_draw(const samples *s, size_t columns, int labelled, const 
     const char *labels[ROWS_MAX];
     const float **images = NULL;
     float *difference[SAMPLES_RUNS] = {NULL}, *magnitude = NULL;
+    const int base = samples_base(s);
     double factor = 0;
     size_t rows = 0;
     ousac_status status = OUSAC_STATUS_OK;
@@ -182,13 +191,15 @@ ousac_status samples_draw(const samples *s, size_t columns, int labelled, const 
     magnitude = ousac_malloc(values, sizeof *magnitude);
     if (images == NULL || magnitude == NULL)
         goto memory;
-    for (int run = 0; run < SAMPLES_RUNS; run++)
+    for (int k = 0; k < SAMPLES_RUNS; k++) {
+        const int run = row_order[k];
         if (s->run[run] != NULL) {
             (void)snprintf(drawn->label[rows], SAMPLES_LABEL_BYTES, "%s", samples_run_name(run));
             row_values[rows++] = s->run[run];
         }
-    for (int run = 1; run < SAMPLES_RUNS && s->run[SAMPLES_EXACT] != NULL; run++) {
-        if (s->run[run] == NULL)
+    }
+    for (int run = 0; run < SAMPLES_RUNS && base >= 0; run++) {
+        if (s->run[run] == NULL || run == base)
             continue;
         difference[run] = ousac_malloc(values, sizeof(float));
         if (difference[run] == NULL)
@@ -199,13 +210,14 @@ ousac_status samples_draw(const samples *s, size_t columns, int labelled, const 
         const double own = choose_gain(magnitude, values);
         factor = factor == 0 || own < factor ? own : factor;
     }
-    for (int run = 1; run < SAMPLES_RUNS; run++) {
+    for (int k = 0; k < SAMPLES_RUNS; k++) {
+        const int run = row_order[k];
         if (difference[run] == NULL)
             continue;
         for (size_t i = 0; i < values; i++)
             difference[run][i] *= (float)factor;
-        (void)snprintf(drawn->label[rows], SAMPLES_LABEL_BYTES, "%s - exact, x%g", samples_run_name(run),
-                       factor);
+        (void)snprintf(drawn->label[rows], SAMPLES_LABEL_BYTES, "%s - %s, x%g", samples_run_name(run),
+                       samples_run_name(base), factor);
         row_values[rows++] = difference[run];
     }
     for (size_t row = 0; row < rows; row++) {

@@ -1,4 +1,4 @@
-/* Samples of the same noise and conditioning made in up to three ways, as `ousac sample --raw` and `ousac
+/* Samples of the same noise and conditioning made in several ways, as `ousac sample --raw` and `ousac
  * calibrate` keep them (an .oca archive of format "ousac-samples", tensors "samples/RUN"), and as an image
  * that shows what caching changed.
  */
@@ -11,7 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SAMPLES_EXACT = 0, SAMPLES_CALIBRATED = 1, SAMPLES_REUSE = 2, SAMPLES_RUNS = 3 };
+enum {
+    SAMPLES_EXACT = 0,
+    SAMPLES_CALIBRATED = 1,
+    SAMPLES_REUSE = 2,
+    SAMPLES_TODAY = 3, /* the reference that a search began from */
+    SAMPLES_FEWER = 4, /* fewer of its steps, at the cost of the calibrated run */
+    SAMPLES_RUNS = 5
+};
 
 typedef struct samples {
     size_t count, channels, height, width;
@@ -20,7 +27,9 @@ typedef struct samples {
     float *run[SAMPLES_RUNS]; /* (count, channels, height, width) in [-1, 1]; NULL where it was not made */
 } samples;
 
-const char *samples_run_name(int run); /* "exact", "calibrated", "reuse" */
+const char *samples_run_name(int run); /* "exact", "calibrated", "reuse", "today", "fewer-steps" */
+/* The run that the others are compared with: SAMPLES_TODAY, where there is one, else SAMPLES_EXACT; -1 for neither. */
+int samples_base(const samples *s);
 
 /* Whether the archive says that it holds samples. */
 ousac_status samples_recognise(const char *path, int *are_samples, ousac_error *error);
@@ -38,9 +47,9 @@ typedef struct samples_grid {
     char label[SAMPLES_ROWS_MAX][SAMPLES_LABEL_BYTES];
 } samples_grid;
 
-/* A grid as PNG: a column is one sample; rows exact, calibrated, reuse, and the differences of the latter two
- * from the exact row, signed around middle gray and amplified by the power of two at which all but a
- * hundredth of the values of the larger difference stay within the range. At most `columns` samples.
+/* A grid as PNG: a column is one sample; rows today, exact, calibrated, reuse, fewer-steps, as far as they were made,
+ * and the differences of the others from the base's row, signed around middle gray and amplified by the power of two at which all but a
+ * hundredth of the values of the largest difference stay within the range. At most `columns` samples.
  * `labelled`: draw the rows' labels into the image. `drawn` receives what the rows are. */
 ousac_status samples_draw(const samples *s, size_t columns, int labelled, const char *path,
                           samples_grid *drawn, ousac_error *error);

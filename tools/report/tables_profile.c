@@ -19,7 +19,7 @@ ousac_status tables_schedule(table *t, const ousac_schedule *schedule, ousac_err
     ousac_status status = OUSAC_STATUS_OK;
     int *gate = NULL, undecided = 0;
 
-    table_begin(t, "schedule", "step timestep mode scale guided cond uncond transition");
+    table_begin(t, "schedule", "step timestep mode scale guided cond uncond transition hold k m c d");
     if (schedule == NULL) {
         t->nothing = "no schedule was given";
         return table_check(t, error);
@@ -46,6 +46,8 @@ ousac_status tables_schedule(table *t, const ousac_schedule *schedule, ousac_err
             table_real(t, is < 0 ? NAN : (double)is);
         }
         table_size(t, i > 0 && step->mode != step[-1].mode);
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+            table_real(t, schedule->fitted ? schedule->fitted[i].value[k] : 0);
         table_end_row(t);
     }
     ousac_free(gate);

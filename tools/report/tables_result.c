@@ -212,7 +212,8 @@ ousac_status tables_samples(table *t, const samples *s, ousac_error *error) {
     double *relative2 = NULL, *psnr = NULL;
 
     table_begin(t, "samples", "sample run relative_error psnr_db");
-    if (s == NULL || s->run[SAMPLES_EXACT] == NULL) {
+    const int base = s == NULL ? -1 : samples_base(s);
+    if (base < 0) {
         t->nothing = s == NULL ? "no samples were given" : "no exact samples were given to compare with";
         return table_check(t, error);
     }
@@ -220,10 +221,10 @@ ousac_status tables_samples(table *t, const samples *s, ousac_error *error) {
     psnr = ousac_malloc(s->count, sizeof *psnr);
     if (relative2 == NULL || psnr == NULL)
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu samples", s->count);
-    for (int run = 1; !status && run < SAMPLES_RUNS; run++) {
-        if (s->run[run] == NULL)
+    for (int run = 0; !status && run < SAMPLES_RUNS; run++) {
+        if (s->run[run] == NULL || run == base)
             continue;
-        status = ousac_evaluate_samples(s->run[run], s->run[SAMPLES_EXACT], s->count,
+        status = ousac_evaluate_samples(s->run[run], s->run[base], s->count,
                                         s->channels * s->height * s->width, relative2, psnr, error);
         for (size_t i = 0; !status && i < s->count; i++) {
             table_size(t, (size_t)s->first + i);
@@ -234,7 +235,7 @@ ousac_status tables_samples(table *t, const samples *s, ousac_error *error) {
         }
     }
     if (t->rows == 0)
-        t->nothing = "there is no other run to compare the exact samples with";
+        t->nothing = "there is no other run to compare these samples with";
     ousac_free(relative2);
     ousac_free(psnr);
     return status ? status : table_check(t, error);

@@ -98,6 +98,18 @@ static const char *name_of(const char *name) {
     return *name ? name : "unnamed";
 }
 
+/* What a user asks first. */
+static void print_headline(const ousac_eval *result) {
+    cli_printf("\n%-14s %6s %9s %9s   %-31s %10s %10s\n", "against it", "steps", "MACs, %", "time, %",
+               "relative error, 95 % interval", "median", "worst");
+    for (size_t i = 0; i < result->headline.count; i++) {
+        const ousac_headline_row *row = &result->headline.row[i];
+        cli_printf("%-14s %6zu %9.2f %9.1f   %-10.4g [%.4g, %.4g] %10.4g %10.4g\n", row->method, row->steps,
+                   100 * row->macs_share, 100 * row->seconds_share, row->error.mean, row->error.low,
+                   row->error.high, row->median, row->worst);
+    }
+}
+
 void evaluation_print(const ousac_eval *result) {
     cli_printf("samples %" PRIu64 ":%" PRIu64 ", seed %" PRIu64 "%s; %zu steps of \"%s\"; plan \"%s\" (%s)\n",
                result->range.first, result->range.first + result->range.count, result->seed,
@@ -105,6 +117,7 @@ void evaluation_print(const ousac_eval *result) {
                name_of(result->schedule_name), result->plan_name, result->plan_method);
     cli_printf("reference: %s%s\n", name_of(result->reference_name),
                result->reference_same ? " (the schedule itself, uncached: the exact run)" : ", uncached");
+    print_headline(result);
     print_errors(result);
     print_costs(result);
     print_times(result);
@@ -168,6 +181,23 @@ static void put_costs(ousac_json_doc *doc, cJSON *root, const ousac_eval *result
     ousac_json_put_real(doc, root, "cached_step", cost->cached_step);
 }
 
+static void put_headline(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) {
+    cJSON *list = ousac_json_put_array(doc, root, "headline");
+    for (size_t i = 0; i < result->headline.count; i++) {
+        const ousac_headline_row *row = &result->headline.row[i];
+        cJSON *item = ousac_json_put_object(doc, list, NULL);
+        ousac_json_put_text(doc, item, "method", row->method);
+        ousac_json_put_u64(doc, item, "steps", row->steps);
+        ousac_json_put_real(doc, item, "macs_share", row->macs_share);
+        ousac_json_put_real(doc, item, "seconds_share", row->seconds_share);
+        ousac_json_put_real(doc, item, "error", row->error.mean);
+        ousac_json_put_real(doc, item, "low", row->error.low);
+        ousac_json_put_real(doc, item, "high", row->error.high);
+        ousac_json_put_real(doc, item, "median", row->median);
+        ousac_json_put_real(doc, item, "worst", row->worst);
+    }
+}
+
 void evaluation_put(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) {
     cJSON *schedule = NULL, *reference = NULL, *plan = NULL, *list = NULL;
 
@@ -194,6 +224,7 @@ void evaluation_put(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) 
     ousac_json_put_text(doc, plan, "method", result->plan_method);
     ousac_json_put_text(doc, plan, "note", result->note);
 
+    put_headline(doc, root, result);
     list = ousac_json_put_array(doc, root, "errors");
     for (size_t i = 0; i < OUSAC_EVAL_PAIRS; i++) {
         cJSON *item = ousac_json_put_object(doc, list, NULL);

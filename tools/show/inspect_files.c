@@ -31,6 +31,7 @@ static const char *gate_text(const int *effective, const ousac_schedule *schedul
 
 static void put_steps(inspection *in, const ousac_schedule *schedule, const int *effective) {
     cJSON *steps = ousac_json_put_array(&in->doc, in->doc.root, "steps");
+    const int fitted = ousac_schedule_is_fitted(schedule);
 
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *s = &schedule->steps[i];
@@ -40,6 +41,9 @@ static void put_steps(inspection *in, const ousac_schedule *schedule, const int 
         if (s->mode == OUSAC_MODE_CFG) {
             ousac_json_put_real(&in->doc, object, "scale", s->scale);
         }
+        for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
+            ousac_json_put_real(&in->doc, object, ousac_coefficient_name((ousac_coefficient)k),
+                                schedule->fitted[i].value[k]);
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
             if (!ousac_mode_evaluates(s->mode, branch)) {
                 continue;
@@ -55,18 +59,26 @@ static void put_steps(inspection *in, const ousac_schedule *schedule, const int 
 }
 
 static void print_steps(const ousac_schedule *schedule, const int *effective) {
+    const int fitted = ousac_schedule_is_fitted(schedule);
     char cond[32], uncond[32];
 
-    cli_printf("\n%5s %9s  %-6s %7s  %-16s %s\n", "step", "timestep", "mode", "scale", "cond", "uncond");
+    cli_printf("\n%5s %9s  %-6s %7s  %-16s %s", "step", "timestep", "mode", "scale", "cond",
+               fitted ? "uncond          " : "uncond");
+    for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
+        cli_printf(" %9s", ousac_coefficient_name((ousac_coefficient)k));
+    putchar('\n');
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *s = &schedule->steps[i];
         char scale[32] = "-";
         if (s->mode == OUSAC_MODE_CFG) {
             snprintf(scale, sizeof scale, "%.6g", s->scale);
         }
-        cli_printf("%5zu %9.6g  %-6s %7s  %-16s %s\n", i, s->timestep, ousac_mode_name(s->mode), scale,
-                   gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond),
+        cli_printf("%5zu %9.6g  %-6s %7s  %-16s %-*s", i, s->timestep, ousac_mode_name(s->mode), scale,
+                   gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond), fitted ? 16 : 0,
                    gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
+        for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
+            cli_printf(" %9.5f", schedule->fitted[i].value[k]);
+        (void)putchar('\n');
     }
     if (effective != NULL) {
         puts("\nA gate in parentheses is what the schedule says where the branch has no cache yet and runs "
@@ -196,7 +208,7 @@ static void print_clean(const char *text, size_t limit) {
     size_t length = strlen(text);
     for (size_t i = 0; i < length && i < limit; i++) {
         unsigned char byte = (unsigned char)text[i];
-        putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
+        (void)putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
     }
     fputs(length > limit ? "...\n" : "\n", stdout);
 }
@@ -274,12 +286,14 @@ static void show_model(inspection *in, const ousac_model *model) {
                    model->has_uncond ? "with" : "no");
         cli_printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
                    floor_macs);
-        cli_printf("digest    %s\n", model->digest);
+        cli_printf("process   %s\ndigest    %s\n", model->process, model->digest);
         return;
     }
     cJSON *object = ousac_json_put_object(&in->doc, in->doc.root, "model");
     ousac_json_put_text(&in->doc, object, "family", arch->family);
     ousac_json_put_text(&in->doc, object, "digest", model->digest);
+    ousac_json_put_text(&in->doc, object, "constants", model->constants);
+    ousac_json_put_text(&in->doc, object, "process", model->process);
     ousac_json_put_u64(&in->doc, object, "blocks", arch->block_count);
     ousac_json_put_u64(&in->doc, object, "tokens", arch->stream[0].tokens);
     ousac_json_put_u64(&in->doc, object, "width", arch->width);

@@ -45,6 +45,19 @@ static void rounding_is_that_of_the_format(void **unused) {
     free(x), free(y);
 }
 
+/* Bits of CPUID: AMX-BF16 is of use with tiles alone, AVX512_BF16 without either. */
+static void units_are_those_that_the_processor_names(void **unused) {
+    const unsigned amx = 1U << 22, tile = 1U << 24, avx512 = 1U << 5;
+    (void)unused;
+    assert_string_equal(ousac_backend_bf16_units(amx | tile, 0), "AMX-BF16");
+    assert_string_equal(ousac_backend_bf16_units(amx | tile, avx512), "AMX-BF16");
+    assert_string_equal(ousac_backend_bf16_units(0, avx512), "AVX512_BF16");
+    assert_string_equal(ousac_backend_bf16_units(amx, avx512), "AVX512_BF16");
+    assert_null(ousac_backend_bf16_units(amx, 0));
+    assert_null(ousac_backend_bf16_units(tile, ~avx512));
+    assert_null(ousac_backend_bf16_units(0, 0));
+}
+
 static double rounded(float x) {
     return (double)ousac_bf16_to_f32(ousac_f32_to_bf16(x));
 }
@@ -193,12 +206,14 @@ int main(void) {
     const ousac_status status = ousac_backend_bf16(&bf16, &error);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rounding_is_that_of_the_format),
+        cmocka_unit_test(units_are_those_that_the_processor_names),
         cmocka_unit_test(prepared_weights_are_multiplied_in_bfloat16),
         cmocka_unit_test(everything_else_is_the_cpu_backend),
         cmocka_unit_test(threads_do_not_change_a_bit),
     };
     if (status == OUSAC_STATUS_UNSUPPORTED) {
-        const struct CMUnitTest always[] = {cmocka_unit_test(rounding_is_that_of_the_format)};
+        const struct CMUnitTest always[] = {cmocka_unit_test(rounding_is_that_of_the_format),
+                                            cmocka_unit_test(units_are_those_that_the_processor_names)};
         const int failed = cmocka_run_group_tests(always, NULL, NULL);
         printf("%s\n", error.message);
         return failed ? failed : 77;

@@ -39,7 +39,16 @@ static void assert_same_schedule(const ousac_schedule *a, const ousac_schedule *
         assert_int_equal(a->steps[i].gate[0], b->steps[i].gate[0]);
         assert_int_equal(a->steps[i].gate[1], b->steps[i].gate[1]);
     }
+    assert_int_equal(ousac_schedule_is_fitted(a), ousac_schedule_is_fitted(b));
+    if (ousac_schedule_is_fitted(a))
+        assert_memory_equal(a->fitted, b->fitted, a->step_count * sizeof *a->fitted);
 }
+
+#define HEAD "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"n\",\"solver\":\"ddim\","
+#define FILE_OF(count, steps) HEAD "\"step_count\":" count ",\"steps\":[" steps "]}"
+#define FITTED_OF(step)                                                                                      \
+    "{\"format\":\"ousac-schedule\",\"version\":2,\"name\":\"n\",\"solver\":\"ddim\",\"step_count\":1,"      \
+    "\"steps\":[{\"timestep\":9,\"gate\":\"full\",\"mode\":" step "}]}"
 
 /* The example of formats/SCHEDULE.md, as the printer lays it out. */
 static const char example[] =
@@ -158,10 +167,87 @@ static void everything_that_runs_moves_the_digest(void **state) {
     }
 }
 
+/* The example of version 2 of formats/SCHEDULE.md. */
+static const char fitted_example[] = "{\n"
+                                     "  \"format\": \"ousac-schedule\",\n"
+                                     "  \"version\": 2,\n"
+                                     "  \"name\": \"fitted\",\n"
+                                     "  \"solver\": \"ddim\",\n"
+                                     "  \"step_count\": 3,\n"
+                                     "  \"steps\": [\n"
+                                     "    {\"timestep\": 999, \"mode\": \"cfg\", \"scale\": 3.25, \"k\": 0, "
+                                     "\"m\": 0.015625, \"c\": 0, \"d\": 0, "
+                                     "\"gate\": \"full\"},\n"
+                                     "    {\"timestep\": 499.5, \"mode\": \"cond\", \"hold\": 2, \"k\": 0, "
+                                     "\"m\": -0.0625, \"c\": 0.25, \"d\": 0, "
+                                     "\"gate\": \"full\"},\n"
+                                     "    {\"timestep\": 0, \"mode\": \"cfg\", \"scale\": 1.5, \"k\": "
+                                     "-0.001, \"m\": 0.03125, \"c\": 0.125, \"d\": "
+                                     "-0.5, \"gate\": {\"cond\": \"cached\", \"uncond\": \"full\"}}\n"
+                                     "  ]\n"
+                                     "}\n";
+
+/* hashlib.sha256 of the text in formats/SCHEDULE.md, made with struct.pack('>d', x).hex() */
+static const char fitted_digest[] = "805ae5e44d1469c43d3c0305303eb8408e355d3e78cbe6afc4e50dedf850483c";
+
+static void coefficients_are_read_written_and_part_of_the_identity(void **state) {
+    ousac_schedule schedule, copy;
+    char digest[OUSAC_DIGEST_CHARS], *text;
+    (void)state;
+    assert_int_equal(parse(&schedule, fitted_example, NULL), OUSAC_STATUS_OK);
+    assert_true(ousac_schedule_is_fitted(&schedule));
+    assert_true(schedule.fitted[1].value[OUSAC_COEFFICIENT_HOLD] == 2);
+    assert_true(schedule.fitted[2].value[OUSAC_COEFFICIENT_STATE] == -0.001);
+    assert_true(schedule.fitted[1].value[OUSAC_COEFFICIENT_GAIN] == -0.0625);
+    assert_true(schedule.fitted[1].value[OUSAC_COEFFICIENT_CHANGE] == 0.25);
+    assert_true(schedule.fitted[2].value[OUSAC_COEFFICIENT_EARLIER] == -0.5);
+    ousac_schedule_digest(&schedule, digest);
+    assert_string_equal(digest, fitted_digest);
+    assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+    assert_string_equal(text, fitted_example);
+    ousac_free(text);
+    for (size_t i = 0; i < 3; i++)
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++) {
+            char moved[OUSAC_DIGEST_CHARS];
+            assert_int_equal(ousac_schedule_copy(&copy, &schedule, NULL), OUSAC_STATUS_OK);
+            copy.fitted[i].value[k] += 1;
+            ousac_schedule_digest(&copy, moved);
+            assert_string_not_equal(moved, digest);
+            ousac_schedule_free(&copy);
+        }
+    assert_int_equal(schedule.steps[0].mode, OUSAC_MODE_CFG);
+    schedule.fitted[0].value[OUSAC_COEFFICIENT_HOLD] = 1;
+    assert_int_equal(ousac_schedule_validate(&schedule, "s", NULL), OUSAC_STATUS_FORMAT);
+    schedule.fitted[0].value[OUSAC_COEFFICIENT_HOLD] = 0;
+    schedule.fitted[0].value[OUSAC_COEFFICIENT_GAIN] = NAN;
+    assert_int_equal(ousac_schedule_validate(&schedule, "s", NULL), OUSAC_STATUS_FORMAT);
+    ousac_schedule_free(&schedule);
+}
+
+/* Coefficients of 0 are the textbook, whether the file is of version 1 or 2. */
+static void no_coefficients_and_zeros_are_one_schedule(void **state) {
+    ousac_schedule schedule;
+    char digest[OUSAC_DIGEST_CHARS], *text;
+    (void)state;
+    assert_int_equal(parse(&schedule, example, NULL), OUSAC_STATUS_OK);
+    assert_false(ousac_schedule_is_fitted(&schedule));
+    assert_int_equal(ousac_schedule_make_fitted(&schedule, NULL), OUSAC_STATUS_OK);
+    schedule.fitted[1].value[OUSAC_COEFFICIENT_GAIN] = -0.0;
+    ousac_schedule_digest(&schedule, digest);
+    assert_string_equal(digest, example_digest);
+    assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+    assert_string_equal(text, example);
+    ousac_free(text);
+    ousac_schedule_free(&schedule);
+    assert_int_equal(
+        parse(&schedule, FITTED_OF("\"cond\",\"hold\":0,\"k\":-0,\"m\":0,\"c\":0,\"d\":0"), NULL),
+        OUSAC_STATUS_OK);
+    assert_false(ousac_schedule_is_fitted(&schedule));
+    ousac_schedule_free(&schedule);
+}
+
 /* ---- malformed ---- */
 
-#define HEAD "{\"format\":\"ousac-schedule\",\"version\":1,\"name\":\"n\",\"solver\":\"ddim\","
-#define FILE_OF(count, steps) HEAD "\"step_count\":" count ",\"steps\":[" steps "]}"
 #define STEP9 "{\"timestep\":9,\"mode\":\"cond\",\"gate\":\"full\"}"
 #define SECOND(step) FILE_OF("2", STEP9 "," step)
 
@@ -194,8 +280,21 @@ static const struct malformed {
     {"version is a string", "{\"format\":\"ousac-schedule\",\"version\":\"1\"}", OUSAC_STATUS_FORMAT,
      "\"version\""},
     {"version is 1.5", "{\"format\":\"ousac-schedule\",\"version\":1.5}", OUSAC_STATUS_FORMAT, "\"version\""},
-    {"version is 2, with keys of its own", "{\"format\":\"ousac-schedule\",\"version\":2,\"novel\":{}}",
-     OUSAC_STATUS_UNSUPPORTED, "version 2"},
+    {"version is 3, with keys of its own", "{\"format\":\"ousac-schedule\",\"version\":3,\"novel\":{}}",
+     OUSAC_STATUS_UNSUPPORTED, "version 3"},
+    {"version 1 has no coefficients",
+     FILE_OF("1", "{\"timestep\":9,\"mode\":\"cond\",\"gate\":\"full\",\"m\":0}"), OUSAC_STATUS_FORMAT,
+     "step 0: unknown key \"m\""},
+    {"version 2 lacks one", FITTED_OF("\"cond\",\"hold\":0,\"k\":0,\"c\":0,\"d\":0"), OUSAC_STATUS_FORMAT,
+     "step 0: missing key \"m\""},
+    {"hold in mode cfg", FITTED_OF("\"cfg\",\"scale\":2,\"hold\":0,\"k\":0,\"m\":0,\"c\":0,\"d\":0"),
+     OUSAC_STATUS_FORMAT, "step 0: mode \"cfg\" has no \"hold\""},
+    {"no hold in mode cond", FITTED_OF("\"cond\",\"k\":0,\"m\":0,\"c\":0,\"d\":0"), OUSAC_STATUS_FORMAT,
+     "step 0: missing key \"hold\""},
+    {"a coefficient is a string", FITTED_OF("\"cond\",\"hold\":0,\"k\":\"0\",\"m\":0,\"c\":0,\"d\":0"),
+     OUSAC_STATUS_FORMAT, "step 0: \"k\" must be a finite number"},
+    {"a coefficient is infinite", FITTED_OF("\"cond\",\"hold\":0,\"k\":0,\"m\":0,\"c\":1e999,\"d\":0"),
+     OUSAC_STATUS_FORMAT, "\"c\" must be a finite number"},
     {"unknown key", HEAD "\"step_count\":1,\"eta\":0,\"steps\":[" STEP9 "]}", OUSAC_STATUS_FORMAT,
      "unknown key \"eta\""},
     {"key twice", HEAD "\"step_count\":1,\"name\":\"m\",\"steps\":[" STEP9 "]}", OUSAC_STATUS_FORMAT,
@@ -403,8 +502,10 @@ static void printing_and_parsing_give_the_same(void **state) {
     (void)state;
     for (size_t round = 0; round < 25; round++) {
         ousac_step steps[STEPS];
+        ousac_fitted fitted[STEPS];
         double times[STEPS];
-        ousac_schedule schedule = {.step_count = STEPS, .steps = steps}, back;
+        ousac_schedule schedule = {.step_count = STEPS, .steps = steps, .fitted = round % 2 ? fitted : NULL},
+                       back;
         schedule.solver = round % 3 ? OUSAC_SOLVER_DDIM : OUSAC_SOLVER_DPMPP_2M;
         char *text, *again, one[OUSAC_DIGEST_CHARS], other[OUSAC_DIGEST_CHARS];
         strcpy(schedule.name, names[round % 5]);
@@ -419,6 +520,9 @@ static void printing_and_parsing_give_the_same(void **state) {
             steps[i].gate[0] = (ousac_gate)(next_random(&seed) % 4);
             steps[i].gate[1] =
                 steps[i].mode == OUSAC_MODE_CFG ? (ousac_gate)(next_random(&seed) % 4) : steps[i].gate[0];
+            for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+                fitted[i].value[k] =
+                    k == OUSAC_COEFFICIENT_HOLD && steps[i].mode == OUSAC_MODE_CFG ? 0 : random_finite(&seed);
         }
         assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
         assert_int_equal(parse(&back, text, NULL), OUSAC_STATUS_OK);
@@ -872,6 +976,8 @@ int main(void) {
         cmocka_unit_test(the_digest_is_the_documented_one),
         cmocka_unit_test(the_solver_is_part_of_the_identity),
         cmocka_unit_test(everything_that_runs_moves_the_digest),
+        cmocka_unit_test(coefficients_are_read_written_and_part_of_the_identity),
+        cmocka_unit_test(no_coefficients_and_zeros_are_one_schedule),
         cmocka_unit_test(malformed_texts_are_refused),
         cmocka_unit_test(names_have_a_limit),
         cmocka_unit_test(texts_and_step_counts_have_a_limit),

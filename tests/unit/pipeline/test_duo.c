@@ -16,6 +16,7 @@
 #include "calib/cost.h"
 #include "calib/stats/philox.h"
 #include "formats/memory.h"
+#include "pipeline/budget.h"
 #include "pipeline/footprint.h"
 #include "profile/bundle/bundle.h"
 #include "profile/record/forecast_fit.h"
@@ -264,6 +265,15 @@ static void costs_go_by_stream(void **state) {
     must_succeed(ousac_cost_trajectory(&model->arch, &schedule, NULL, &total, &error), &error);
     assert_true(total.constant_guidance == 2 * constant + 2 * STEPS * full);
     assert_true(total.schedule_full == 2 * constant + 11 * full);
+    assert_true(total.constant_groups == 2 * constant);
+    /* what a share of the trajectory leaves for a cached evaluation, constant groups paid for */
+    const ousac_budget budget = {.step = NAN, .total = 0.5};
+    uint64_t macs = 0;
+    double step = 0;
+    must_succeed(ousac_budget_solve(&model->arch, &schedule, &budget, &macs, &step, &error), &error);
+    const double spent = (double)(2 * constant + total.forwards_full * full + total.forwards_reuse * D * D) +
+                         (double)total.forwards_cached * step * (double)full;
+    assert_true(fabs(spent - 0.5 * (double)total.constant_guidance) < 1);
     rank[6] = rank[0] = 1; /* of the joint attention the image's side alone, one rank of one site a stage */
     assert_true(ousac_cost_cached(&model->arch, &ranks) == D * D + 2 * J * J * D + 2 * I * 2 * D);
     rank[6] = 0, rank[7] = 1; /* the second stage on the text's side */

@@ -186,13 +186,14 @@ static void unguided_values_follow_the_conditional_branch(void **state) {
     const ousac_solver_layout layout = {.sample = 3, .guided = 2};
     const float cond[] = {1, 2, 3, 4, 5, 6}, uncond[] = {10, 20, 30, 40, 50, 60};
     ousac_step step = {.mode = OUSAC_MODE_CFG, .scale = 3};
+    ousac_solver_memory memory = {0};
     float x[6] = {0};
     (void)state;
-    assert_int_equal(ousac_solver_advance(&solver, &step, &layout, 6, cond, uncond, x, NULL), 0);
+    assert_int_equal(ousac_solver_advance(&solver, &step, NULL, &layout, 6, cond, uncond, x, &memory), 0);
     for (size_t i = 0; i < 6; i++)
         assert_true(x[i] == (i % 3 < 2 ? uncond[i] + 3 * (cond[i] - uncond[i]) : cond[i]));
     step.mode = OUSAC_MODE_UNCOND;
-    assert_int_equal(ousac_solver_advance(&solver, &step, &layout, 6, cond, uncond, x, NULL), 0);
+    assert_int_equal(ousac_solver_advance(&solver, &step, NULL, &layout, 6, cond, uncond, x, &memory), 0);
     assert_memory_equal(x, uncond, sizeof x);
 }
 

@@ -221,15 +221,27 @@ typedef struct setting {
     int exact, calibrated, low_rank_only, dense_fallback, forecast, extrapolate;
     size_t micro_batch, threads;
     ousac_solver solver;
+    int fitted;
     ousac_prediction prediction;
     size_t guided; /* channels; 0: all */
     double later;  /* added to every timestep but the first */
 } setting;
 
+/* Every coefficient of every step is another, those of no effect included. */
+static void make_fitted(ousac_schedule *schedule) {
+    must(ousac_schedule_make_fitted(schedule, NULL), NULL);
+    for (size_t i = 0; i < schedule->step_count; i++)
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+            if (k != OUSAC_COEFFICIENT_HOLD || schedule->steps[i].mode != OUSAC_MODE_CFG)
+                schedule->fitted[i].value[k] = 0.2 * (double)factor_value(i, (size_t)k, 7, 1);
+}
+
 static outcome compare(setting how) {
     ousac_schedule schedule = {0};
     must(ousac_schedule_copy(&schedule, &every_kind, NULL), NULL);
     schedule.solver = how.solver;
+    if (how.fitted)
+        make_fitted(&schedule);
     for (size_t i = 1; i < schedule.step_count; i++)
         schedule.steps[i].timestep += how.later;
     model->noise.prediction = how.prediction;
@@ -376,6 +388,25 @@ static void the_multistep_solver_matches(void **state) {
     free(o.samples);
 }
 
+static void fitted_coefficients_match(void **state) {
+    (void)state;
+    const ousac_solver solvers[] = {OUSAC_SOLVER_DDIM, OUSAC_SOLVER_DPMPP_2M};
+    for (size_t i = 0; i < 2; i++) {
+        setting how = {.exact = 1, .micro_batch = 2, .threads = 2, .solver = solvers[i]};
+        outcome plain = compare(how);
+        how.fitted = 1;
+        outcome o = compare(how);
+        double moved =
+            naive_relative_error(o.samples, plain.samples, SAMPLES * ousac_model_sample_size(model));
+        print_message("%s, fitted: %.2e; it moves the samples by %.2e\n", ousac_solver_name(solvers[i]),
+                      o.error, moved);
+        assert_true(o.error < 1e-5);
+        assert_true(moved > 1e-2);
+        free(o.samples);
+        free(plain.samples);
+    }
+}
+
 /* Whatever is predicted, at timesteps between the whole ones, with guidance on some channels alone. */
 static void predictions_levels_and_guided_channels_match(void **state) {
     static const ousac_prediction of[] = {OUSAC_PREDICTION_EPSILON, OUSAC_PREDICTION_V,
@@ -391,6 +422,7 @@ static void predictions_levels_and_guided_channels_match(void **state) {
             how.prediction = of[i];
             how.guided = 2;
             how.later = 0.375;
+            how.fitted = i == 1;
             outcome o = compare(how);
             print_message("%s, %s: %.2e\n", ousac_prediction_name(of[i]),
                           ousac_solver_name((ousac_solver)solver), o.error);
@@ -483,6 +515,7 @@ int main(void) {
         cmocka_unit_test(forecasts_match),
         cmocka_unit_test(reuse_without_correction_matches),
         cmocka_unit_test(the_multistep_solver_matches),
+        cmocka_unit_test(fitted_coefficients_match),
         cmocka_unit_test(predictions_levels_and_guided_channels_match),
         cmocka_unit_test(extrapolated_modules_match),
         cmocka_unit_test(threads_do_not_change_a_bit),

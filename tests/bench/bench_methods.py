@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Quality at equal cost, over cells of (guidance schedule, refresh period, budget of a cached step).
 
-    python3 tests/bench/bench_quality.py PROGRAM MODEL DIRECTORY [--full] [--evaluations N] [--test N]
+    python3 tests/bench/bench_methods.py PROGRAM MODEL DIRECTORY [--full] [--evaluations N] [--test N]
 
-Every cell is one `ousac compare`, kept in DIRECTORY/quality/; a run that was stopped goes on behind the last
+Every cell is one `ousac compare`, kept in DIRECTORY/methods/; a run that was stopped goes on behind the last
 cell finished. The nine cells pair three schedules, periods 2, 3, 4 and budgets 0.15, 0.25, 0.40 so that any two of
-these meet once; --full takes all 27. Leaves DIRECTORY/quality.json and prints the table of README.md.
+these meet once; --full takes all 27. Leaves DIRECTORY/methods.json and prints the table of README.md.
 """
 import argparse
 import hashlib
@@ -43,10 +43,10 @@ def key_of(arguments, model, schedule):
 
 
 def run_cell(program, model, directory, name, period, budget, options):
-    schedule = os.path.join(directory, "quality", name + ".json")
+    schedule = os.path.join(directory, "methods", name + ".json")
     subprocess.run([program, "schedule", *SCHEDULES[name], "--period", "3", "--name", name, "-o", schedule], check=True,
                    stdout=subprocess.DEVNULL)
-    target = os.path.join(directory, "quality", "%s-%d-%.2f.json" % (name, period, budget))
+    target = os.path.join(directory, "methods", "%s-%d-%.2f.json" % (name, period, budget))
     arguments = ["--period", str(period), "--budget-step", str(budget), "--evaluations", str(options.evaluations),
                  "--samples", "64:%d" % (64 + options.test)]
     key = key_of(arguments, model, schedule)
@@ -85,7 +85,7 @@ def main():
     parser.add_argument("--evaluations", type=int, default=40)
     parser.add_argument("--test", type=int, default=64)
     options = parser.parse_args()
-    os.makedirs(os.path.join(options.directory, "quality"), exist_ok=True)
+    os.makedirs(os.path.join(options.directory, "methods"), exist_ok=True)
     done = [run_cell(options.program, options.model, options.directory, *cell, options) for cell in cells(options.full)]
 
     columns = ("of constant, %", "reuse", "extrap.", "svd", "cd-svd", "ca-svd", "regions", "best", "ours", "/ ca-svd", "/ regions", "/ best")
@@ -112,9 +112,9 @@ def main():
     summary = {name: {"geometric_mean": geometric_mean(values), "worst": max(values)} for name, values in ratios.items()}
     for name, values in summary.items():
         print("ours / %s: geometric mean %.3f, worst %.3f" % (name, values["geometric_mean"], values["worst"]))
-    with open(os.path.join(options.directory, "quality.json.part"), "w") as file:
+    with open(os.path.join(options.directory, "methods.json.part"), "w") as file:
         json.dump({"kind": "ousac quality", "version": 1, "cells": done, "ratios": summary}, file, indent=1)
-    os.replace(os.path.join(options.directory, "quality.json.part"), os.path.join(options.directory, "quality.json"))
+    os.replace(os.path.join(options.directory, "methods.json.part"), os.path.join(options.directory, "methods.json"))
 
 
 if __name__ == "__main__":

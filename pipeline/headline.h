@@ -1,0 +1,47 @@
+/* What a user asks of a calibration: how far its samples are from those of the pipeline that is run today, at which
+ * cost, beside fewer steps of the same pipeline at that cost.
+ */
+#ifndef OUSAC_HEADLINE_H
+#define OUSAC_HEADLINE_H
+
+#include "calib/stats/stats.h"
+#include "pipeline/session.h"
+
+#include <stddef.h>
+
+typedef struct ousac_headline_row {
+    const char *method; /* "calibrated", "fewer-steps", "fitted-steps": static text */
+    size_t steps;
+    double macs_share;    /* of the reference's */
+    double seconds_share; /* wall time of this run over the reference's */
+    ousac_interval error; /* relative, of the final sample against the reference's */
+    double median, worst; /* of single samples */
+} ousac_headline_row;
+
+enum { OUSAC_HEADLINE_ROWS = 3 };
+typedef struct ousac_headline {
+    ousac_headline_row row[OUSAC_HEADLINE_ROWS];
+    size_t count;
+    float *fewer; /* samples of "fewer-steps", (count, size), owned; NULL where there is no such row */
+} ousac_headline;
+void ousac_headline_free(ousac_headline *headline);
+
+/* Adds a row: samples against the reference's, (count, size) each; `row` says all but the errors. */
+ousac_status ousac_headline_add(ousac_headline *headline, const ousac_headline_row *row, const float *samples,
+                                const float *reference, size_t count, size_t size, uint64_t seed,
+                                ousac_error *error);
+
+/* Runs a schedule uncached on the samples of `range`, and adds it. */
+typedef struct ousac_headline_run {
+    const char *method;
+    const ousac_schedule *schedule;
+    ousac_sample_range range;
+    const float *reference; /* (count, size) */
+    double reference_seconds;
+    uint64_t reference_macs; /* of one sample */
+    int keep;                /* 1: the samples into headline->fewer */
+} ousac_headline_run;
+ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_session *session,
+                                        const ousac_headline_run *run, ousac_error *error);
+
+#endif

@@ -1,0 +1,311 @@
+#include "pipeline/search.h"
+
+#include "calib/cost.h"
+#include "formats/memory.h"
+#include "pipeline/machine.h"
+#include "pipeline/place.h"
+#include "pipeline/search_kept.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What an effort spends. */
+static const struct spending {
+    size_t fitting, validation; /* samples */
+    size_t place_samples;       /* of the placement's profiles */
+    size_t evaluations;         /* end-to-end runs of a placement */
+    size_t cached;              /* candidates, at most */
+} spending[] = {
+    [OUSAC_EFFORT_QUICK] = {16, 16, 8, 3, 1},
+    [OUSAC_EFFORT_FULL] = {32, 32, 8, 5, 4},
+};
+
+enum { PERIOD_MOST = 8 };
+#define CACHED_LEAST 0.3
+
+typedef struct search {
+    const ousac_session *session;
+    const ousac_search_options *options;
+    ousac_search_result *result;
+    uint64_t reference_macs;
+} search;
+
+const char *ousac_search_kind_name(ousac_search_kind kind) {
+    static const char *const names[] = {"fewer steps", "fitted steps", "cached"};
+    return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "?";
+}
+
+void ousac_search_ranges(ousac_effort effort, size_t micro_batch, ousac_sample_range *fitting,
+                         ousac_sample_range *validation) {
+    const struct spending *s = &spending[effort];
+    *fitting = (ousac_sample_range){0, s->fitting};
+    *validation =
+        (ousac_sample_range){(s->fitting + micro_batch - 1) / micro_batch * micro_batch, s->validation};
+}
+
+void ousac_search_free(ousac_search_result *result) {
+    for (size_t i = 0; i < result->count; i++)
+        ousac_schedule_free(&result->candidate[i].schedule);
+    ousac_fit_target_free(&result->fitted);
+    ousac_fit_target_free(&result->validated);
+    memset(result, 0, sizeof *result);
+}
+
+/* --- what is asked --- */
+
+static ousac_status check(const ousac_search_options *options, ousac_error *error) {
+    const ousac_schedule *reference = options->reference;
+    if (!(options->budget > 0 && options->budget < 1))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "budget %g: expected a share of the reference's MACs, above 0 and below 1",
+                          options->budget);
+    if (ousac_schedule_is_fitted(reference))
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "reference %s: has fitted coefficients; expected the textbook's steps that are run today",
+            reference->name);
+    for (size_t i = 0; i < reference->step_count; i++) {
+        const ousac_step *step = &reference->steps[i];
+        if (step->mode != reference->steps[0].mode)
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "reference %s, step %zu: mode %s after %s; expected one mode at all steps",
+                              reference->name, i, ousac_mode_name(step->mode),
+                              ousac_mode_name(reference->steps[0].mode));
+    }
+    if ((size_t)(options->budget * (double)reference->step_count) < 1)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "budget %g: below what one of the reference's %zu steps costs, %.4g",
+                          options->budget, reference->step_count, 1 / (double)reference->step_count);
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status begin(search *s, ousac_error *error) {
+    const ousac_arch *arch = &s->session->model->arch;
+    ousac_search_result *result = s->result;
+    ousac_cost_total cost;
+    ousac_schedule full = {0};
+    ousac_search_ranges(s->options->effort, s->session->micro_batch, &result->fitting, &result->validation);
+    ousac_status status = ousac_schedule_copy(&full, s->options->reference, error);
+    if (!status) {
+        ousac_place_evenly(&full, 1);
+        status = ousac_cost_trajectory(arch, &full, NULL, &cost, error);
+    }
+    ousac_schedule_free(&full);
+    if (status)
+        return status;
+    s->reference_macs = cost.schedule_full;
+    result->macs = (uint64_t)(s->options->budget * (double)s->reference_macs);
+    return OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_search_targets(const ousac_session *session, const ousac_schedule *reference,
+                                  ousac_search_result *result, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    if (!result->fitted.state)
+        status = ousac_fit_target_create(&result->fitted, session, reference, &result->fitting, error);
+    if (!status && !result->validated.state)
+        status = ousac_fit_target_create(&result->validated, session, reference, &result->validation, error);
+    return status;
+}
+
+/* --- candidates --- */
+
+static ousac_search_candidate *add(search *s, ousac_search_candidate *made) {
+    ousac_search_result *result = s->result;
+    ousac_search_candidate *c = &result->candidate[result->count];
+    *c = *made;
+    memset(made, 0, sizeof *made);
+    if (c->error < result->candidate[result->best].error)
+        result->best = result->count;
+    result->count++;
+    ousac_session_note(
+        s->session, "%s, %zu steps: %.1f %% of the MACs, relative error %.4g, %.4g before the fit",
+        ousac_search_kind_name(c->kind), c->schedule.step_count, 100 * c->share, c->error, c->unfitted);
+    return c;
+}
+
+static ousac_status fit(search *s, const ousac_calibration *calibration, ousac_search_candidate *c,
+                        ousac_error *error) {
+    const ousac_fit_options options = {.numbers = OUSAC_FIT_NUMBERS,
+                                       .stepwise = 1,
+                                       .arm = {.calibration = calibration, .exact = calibration == NULL}};
+    ousac_fit_report report;
+    ousac_status status = ousac_search_targets(s->session, s->options->reference, s->result, error);
+    if (!status)
+        status = ousac_fit_schedule(s->session, &options, &s->result->fitted, &s->result->validated,
+                                    &c->schedule, &report, error);
+    if (status)
+        return status;
+    c->unfitted = report.before;
+    c->error = report.after;
+    s->result->evaluations += report.evaluations;
+    return OUSAC_STATUS_OK;
+}
+
+/* As many steps as the budget pays for, plain and fitted. */
+static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
+    const double since = ousac_clock_s();
+    ousac_search_candidate plain = {.kind = OUSAC_SEARCH_FEWER}, fitted = {.kind = OUSAC_SEARCH_FITTED};
+    ousac_status status = ousac_fit_fewer_steps(&plain.schedule, s->options->reference, steps, error);
+    if (!status) {
+        ousac_place_evenly(&plain.schedule, 1);
+        status = ousac_schedule_copy(&fitted.schedule, &plain.schedule, error);
+    }
+    if (!status)
+        status = fit(s, NULL, &fitted, error);
+    if (!status) {
+        const double share = (double)steps / (double)s->options->reference->step_count;
+        plain.error = plain.unfitted = fitted.unfitted;
+        plain.share = fitted.share = share;
+        fitted.seconds = ousac_clock_s() - since;
+        add(s, &plain);
+        add(s, &fitted);
+    }
+    ousac_schedule_free(&plain.schedule);
+    ousac_schedule_free(&fitted.schedule);
+    return status;
+}
+
+/* Evenly spaced refreshes to begin a placement from: as dense as leaves a cached evaluation CACHED_LEAST of a full
+ * one's MACs, about which the best placements lie; 0 where not even rank 1 is left. */
+static ousac_status even_period(const search *s, ousac_schedule *even, size_t *period, ousac_error *error) {
+    const ousac_arch *arch = &s->session->model->arch;
+    ousac_status status = OUSAC_STATUS_OK;
+    for (*period = 2; *period <= PERIOD_MOST && !status; ++*period) {
+        ousac_cost_total cost;
+        size_t rank = 0;
+        ousac_place_evenly(even, *period);
+        status = ousac_place_rank(arch, even, 1, s->result->macs, &rank, error);
+        if (!status)
+            status = ousac_cost_trajectory(arch, even, NULL, &cost, error);
+        if (status)
+            break;
+        const double full = (double)cost.schedule_full / (double)(cost.forwards_full + cost.forwards_cached);
+        const double left = (double)s->result->macs - full * (double)cost.forwards_full;
+        if (rank > 0 && left >= CACHED_LEAST * full * (double)cost.forwards_cached)
+            return OUSAC_STATUS_OK;
+    }
+    *period = 0;
+    return status;
+}
+
+/* `steps` of the reference's, cached; *made 0 where the budget holds none. */
+static ousac_status try_cached(search *s, size_t steps, int *made, ousac_error *error) {
+    const struct spending *spent = &spending[s->options->effort];
+    const double since = ousac_clock_s();
+    ousac_search_candidate c = {.kind = OUSAC_SEARCH_CACHED};
+    ousac_schedule even = {0};
+    ousac_place_result placed = {0};
+    size_t period = 0;
+    *made = 0;
+    ousac_status status = ousac_fit_fewer_steps(&even, s->options->reference, steps, error);
+    if (!status)
+        status = even_period(s, &even, &period, error);
+    if (status || period == 0)
+        goto done;
+    (void)snprintf(even.name, sizeof even.name, "%.60s in %zu steps at %.4g", s->options->reference->name,
+                   steps, s->options->budget);
+    const ousac_place_options options = {.even = &even,
+                                         .macs = s->result->macs,
+                                         .samples = spent->place_samples,
+                                         .probe_samples = OUSAC_PLACE_PROBE_SAMPLES / 2,
+                                         .horizon = OUSAC_PLACE_HORIZON / 2,
+                                         .stride = OUSAC_PLACE_STRIDE,
+                                         .evaluations = spent->evaluations};
+    status = ousac_place_search(s->session, &options, &placed, error);
+    if (!status)
+        status = ousac_schedule_copy(&c.schedule, &placed.schedule, error);
+    if (!status)
+        status = fit(s, placed.calibration, &c, error);
+    if (status)
+        goto done;
+    c.full = placed.cost.forwards_full;
+    c.rank = placed.rank;
+    c.share = (double)placed.cost.schedule_cached / (double)s->reference_macs;
+    c.seconds = ousac_clock_s() - since;
+    add(s, &c);
+    *made = 1;
+done:
+    ousac_place_result_free(&placed);
+    ousac_schedule_free(&even);
+    ousac_schedule_free(&c.schedule);
+    return status;
+}
+
+/* The candidate with as many steps, of an earlier run or of this one. */
+static const ousac_search_candidate *find(const search *s, ousac_search_kind kind, size_t steps) {
+    for (size_t i = 0; i < s->result->count; i++)
+        if (s->result->candidate[i].kind == kind && s->result->candidate[i].schedule.step_count == steps)
+            return &s->result->candidate[i];
+    return NULL;
+}
+
+/* Measures it unless it is known; *error_at INFINITY where the budget holds none. */
+static ousac_status cached_error(search *s, size_t steps, double *error_at, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    int made = 0;
+    if (!find(s, OUSAC_SEARCH_CACHED, steps)) {
+        status = try_cached(s, steps, &made, error);
+        if (!status && made && s->options->kept)
+            status = ousac_search_keep(s->options, s->session, s->result, error);
+    }
+    const ousac_search_candidate *c = find(s, OUSAC_SEARCH_CACHED, steps);
+    *error_at = c ? c->error : INFINITY;
+    return status;
+}
+
+/* Steps of the k-th cached candidate: k thirds of those that the budget pays for uncached. */
+static size_t thirds(const search *s, size_t fewer, size_t k) {
+    const size_t steps = (k * fewer + 1) / 3, most = s->options->reference->step_count;
+    return steps < most ? steps : most;
+}
+
+/* From five thirds on to more steps, then to fewer, as long as that helps. */
+static ousac_status walk(search *s, size_t fewer, ousac_error *error) {
+    const size_t most = spending[s->options->effort].cached;
+    size_t at = 5, tried = 1;
+    double least = INFINITY;
+    ousac_status status = cached_error(s, thirds(s, fewer, at), &least, error);
+    for (int up = 1; up >= 0 && !status; up--)
+        for (int better = 1; better && tried < most && !status; tried++) {
+            const size_t next = up ? at + 1 : at - 1;
+            double here = INFINITY;
+            if (next < 4 || thirds(s, fewer, next) == thirds(s, fewer, at))
+                break;
+            status = cached_error(s, thirds(s, fewer, next), &here, error);
+            better = here < least;
+            if (better) {
+                at = next;
+                least = here;
+            }
+        }
+    return status;
+}
+
+ousac_status ousac_search(const ousac_session *session, const ousac_search_options *options,
+                          ousac_search_result *result, ousac_error *error) {
+    const double since = ousac_clock_s();
+    search s = {.session = session, .options = options, .result = result};
+    memset(result, 0, sizeof *result);
+    ousac_status status = check(options, error);
+    if (!status)
+        status = begin(&s, error);
+    if (status)
+        return status;
+    const size_t fewer = (size_t)(options->budget * (double)options->reference->step_count);
+    if (options->kept && !options->restart)
+        ousac_search_take_up(options, session, result);
+    if (!find(&s, OUSAC_SEARCH_FITTED, fewer)) {
+        status = try_fewer(&s, fewer, error);
+        if (!status && options->kept)
+            status = ousac_search_keep(options, session, result, error);
+    }
+    if (!status)
+        status = walk(&s, fewer, error);
+    result->seconds = ousac_clock_s() - since;
+    if (status)
+        ousac_search_free(result);
+    return status;
+}

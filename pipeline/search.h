@@ -1,0 +1,78 @@
+/* From what is run today and a budget to a schedule: how many of the reference's steps, where each branch
+ * refreshes, which ranks, and the free numbers, against the reference's own samples.
+ *
+ * Candidates cost no more than a share of the reference's multiply-accumulates:
+ *
+ *     fewer   as many of the reference's steps as that pays for, uncached, as they are
+ *     fitted  the same, their numbers fitted (pipeline/fit.h)
+ *     cached  more steps than that, refreshes and ranks placed (pipeline/place.h), the numbers fitted on the
+ *             trajectory with cache and forecast at work
+ *
+ * Cached candidates have 4/3, 5/3, 2, ... times the steps of `fewer`; from 5/3 the search walks to where the
+ * error on the validation samples is least. The result is the best of all: never worse there than fewer steps.
+ */
+#ifndef OUSAC_SEARCH_H
+#define OUSAC_SEARCH_H
+
+#include "pipeline/fit.h"
+#include "pipeline/session.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum ousac_effort {
+    OUSAC_EFFORT_QUICK = 0, /* one number of steps, and few end-to-end runs */
+    OUSAC_EFFORT_FULL = 1
+} ousac_effort;
+
+typedef enum ousac_search_kind {
+    OUSAC_SEARCH_FEWER = 0,
+    OUSAC_SEARCH_FITTED = 1,
+    OUSAC_SEARCH_CACHED = 2
+} ousac_search_kind;
+const char *ousac_search_kind_name(ousac_search_kind kind); /* "fewer steps", "fitted steps", "cached" */
+
+typedef struct ousac_search_options {
+    const ousac_schedule *reference; /* uncached, both branches at every step or one branch at all of them */
+    double budget;                   /* of the reference's MACs, above 0, below 1 */
+    ousac_effort effort;
+    const char *kept; /* the file in which candidates are kept until the caller removes it; NULL: nowhere */
+    int restart;      /* 1: what is kept there is not looked at */
+} ousac_search_options;
+
+typedef struct ousac_search_candidate {
+    ousac_search_kind kind;
+    ousac_schedule schedule; /* gates closed; owned */
+    size_t full, rank;       /* of a cached one: full evaluations of a sample, uniform rank */
+    double share;            /* MACs over the reference's */
+    double unfitted, error;  /* relative error on the validation samples, before and after the fit */
+    double seconds;
+    int resumed; /* 1: found by an earlier run */
+} ousac_search_candidate;
+
+enum { OUSAC_SEARCH_CANDIDATES_MAX = 8 };
+typedef struct ousac_search_result {
+    ousac_search_candidate candidate[OUSAC_SEARCH_CANDIDATES_MAX];
+    size_t count, best;
+    uint64_t macs; /* of a sample's trajectory, at most */
+    ousac_sample_range fitting, validation;
+    ousac_fit_target fitted, validated; /* the reference on those; empty where every candidate was resumed */
+    uint64_t evaluations;               /* branch evaluations of the fits, summed over samples */
+    double seconds;
+} ousac_search_result;
+
+/* Free with ousac_search_free. USAGE where the reference is cached, has open gates, another conditioning at some
+ * steps than at others, or fitted numbers; where the budget is out of range or below what one step costs. */
+ousac_status ousac_search(const ousac_session *session, const ousac_search_options *options,
+                          ousac_search_result *result, ousac_error *error);
+void ousac_search_free(ousac_search_result *result);
+
+/* The reference on the search's samples, run where the search had no need to. */
+ousac_status ousac_search_targets(const ousac_session *session, const ousac_schedule *reference,
+                                  ousac_search_result *result, ousac_error *error);
+
+/* The ranges of samples that a search uses, from 0. */
+void ousac_search_ranges(ousac_effort effort, size_t micro_batch, ousac_sample_range *fitting,
+                         ousac_sample_range *validation);
+
+#endif

@@ -1,0 +1,113 @@
+#include "pipeline/search_kept.h"
+
+#include "formats/file.h"
+#include "formats/json.h"
+#include "formats/json_build.h"
+#include "formats/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { KEY_BYTES = 512, KEPT_BYTES_MAX = 64 << 20, VALUES_MAX = 1 << 20 };
+
+/* One line that says all that a candidate depends on. */
+static void write_key(const ousac_search_options *options, const ousac_session *session,
+                      char key[KEY_BYTES]) {
+    char digest[OUSAC_DIGEST_CHARS];
+    ousac_schedule_digest(options->reference, digest);
+    (void)snprintf(key, KEY_BYTES,
+                   "candidates for model %s against reference %s: budget %.17g, effort %d, seed %" PRIu64
+                   ", micro-batch %zu, backend %s",
+                   session->model->digest, digest, options->budget, (int)options->effort, session->seed,
+                   session->micro_batch, session->model->backend->name);
+}
+
+ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_session *session,
+                               const ousac_search_result *result, ousac_error *error) {
+    char key[KEY_BYTES];
+    ousac_json_doc doc;
+    ousac_status status = OUSAC_STATUS_OK;
+    write_key(options, session, key);
+    ousac_json_begin(&doc);
+    ousac_json_put_text(&doc, doc.root, "of", key);
+    cJSON *list = ousac_json_put_array(&doc, doc.root, "candidates");
+    for (size_t i = 0; i < result->count && !status; i++) {
+        const ousac_search_candidate *c = &result->candidate[i];
+        cJSON *item = ousac_json_put_object(&doc, list, NULL);
+        char *text = NULL;
+        status = ousac_schedule_print(&c->schedule, &text, error);
+        ousac_json_put_u64(&doc, item, "kind", (uint64_t)c->kind);
+        ousac_json_put_u64(&doc, item, "full", c->full);
+        ousac_json_put_u64(&doc, item, "rank", c->rank);
+        ousac_json_put_real(&doc, item, "share", c->share);
+        ousac_json_put_real(&doc, item, "unfitted", c->unfitted);
+        ousac_json_put_real(&doc, item, "error", c->error);
+        ousac_json_put_real(&doc, item, "seconds", c->seconds);
+        ousac_json_put_text(&doc, item, "schedule", text ? text : "");
+        ousac_free(text);
+    }
+    if (!status)
+        status = ousac_json_save(&doc, options->kept, error);
+    ousac_json_end(&doc);
+    return status;
+}
+
+static double real_of(const cJSON *item, const char *key) {
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(item, key);
+    return cJSON_IsNumber(value) ? value->valuedouble : NAN;
+}
+
+static size_t whole_of(const cJSON *item, const char *key) {
+    unsigned long long value = 0;
+    (void)ousac_json_whole(cJSON_GetObjectItemCaseSensitive(item, key), &value);
+    return (size_t)value;
+}
+
+/* 1 where it could be read whole. */
+static int read_candidate(const cJSON *item, const char *name, ousac_search_candidate *c) {
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(item, "schedule");
+    ousac_error ignored;
+    *c = (ousac_search_candidate){.kind = (ousac_search_kind)whole_of(item, "kind"),
+                                  .full = whole_of(item, "full"),
+                                  .rank = whole_of(item, "rank"),
+                                  .share = real_of(item, "share"),
+                                  .unfitted = real_of(item, "unfitted"),
+                                  .error = real_of(item, "error"),
+                                  .seconds = real_of(item, "seconds"),
+                                  .resumed = 1};
+    return c->kind <= OUSAC_SEARCH_CACHED && isfinite(c->share) && isfinite(c->unfitted) &&
+           isfinite(c->error) && cJSON_IsString(text) &&
+           ousac_schedule_parse(&c->schedule, text->valuestring, strlen(text->valuestring), name, &ignored) ==
+               OUSAC_STATUS_OK;
+}
+
+void ousac_search_take_up(const ousac_search_options *options, const ousac_session *session,
+                          ousac_search_result *result) {
+    char key[KEY_BYTES], *text = NULL;
+    size_t size = 0;
+    cJSON *root = NULL;
+    ousac_error ignored;
+    write_key(options, session, key);
+    if (ousac_file_read_text(&text, &size, options->kept, KEPT_BYTES_MAX, &ignored) == OUSAC_STATUS_OK &&
+        ousac_json_parse(&root, text, size, VALUES_MAX, OUSAC_JSON_NUMBERS_ANY, options->kept, &ignored) ==
+            OUSAC_STATUS_OK) {
+        const cJSON *of = cJSON_GetObjectItemCaseSensitive(root, "of"), *item;
+        const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "candidates");
+        if (cJSON_IsString(of) && strcmp(of->valuestring, key) == 0)
+            cJSON_ArrayForEach(item, list) {
+                ousac_search_candidate *c = &result->candidate[result->count];
+                if (result->count == OUSAC_SEARCH_CANDIDATES_MAX || !read_candidate(item, options->kept, c))
+                    break;
+                if (c->error < result->candidate[result->best].error)
+                    result->best = result->count;
+                result->count++;
+            }
+        if (result->count)
+            ousac_session_note(session, "%s: %zu candidates of an interrupted search", options->kept,
+                               result->count);
+    }
+    cJSON_Delete(root);
+    ousac_free(text);
+}

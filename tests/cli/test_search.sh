@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# `ousac fit`, and `ousac calibrate` from a reference and a budget: results, resumption, and what is refused.
+#
+#   OUSAC=build/ousac BUILD=build bash tests/cli/test_search.sh
+#
+# Works on a tiny model in a temporary directory and removes it.
+set -u
+ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
+OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
+. "$ROOT/tests/cli/pipeline.bash"
+cd "$WORK" || exit 2
+export OPENBLAS_NUM_THREADS=1
+
+# Plots are tested elsewhere: here there is no gnuplot that works.
+mkdir bin && printf '#!/bin/sh\nexit 1\n' >bin/gnuplot && chmod +x bin/gnuplot
+PATH=$WORK/bin:$PATH
+"$MAKE_DIT" dit >/dev/null || exit 1
+"$OUSAC" schedule --steps 24 --scale 3 --cfg all --period 1 -o reference.json -q || exit 1
+M=(-m dit/model.safetensors --micro-batch 2)
+
+# --- fit ---
+ousac "fit: fewer steps" 0 . fit "${M[@]}" --reference reference.json --steps 8 --samples 16 --validation 8 --test 8 \
+    --newton 1 --json -q -o fitted.json
+keep
+json "fit: nearer on samples that nothing saw" 'r["test"]["after"] < 0.6 * r["test"]["before"] and r["steps"] == 8'
+json "fit: by validation" 'r["validation"]["after"] <= r["validation"]["stepwise"] < r["validation"]["before"]'
+json "fit: what it cost" 'r["evaluations"] > 1000 and r["columns"] > 0 and not r["diverged"] and r["wall_s"] > 0'
+json "fit: how many samples are enough" '[p["samples"] for p in r["learning"]] == [2, 4, 8, 16] and r["samples_enough"] in (2, 4, 8, 16)'
+ousac "fit: inspect shows the numbers" 0 '"hold"|"m"' inspect fitted.json --json
+check "fit: version 2" grep -q '"version": 2' fitted.json
+ousac "fit: the fitted schedule runs" 0 . sample "${M[@]}" -s fitted.json --samples 0:2 -o s.png
+ousac "fit: numbers" 0 . fit "${M[@]}" --reference reference.json -s fitted.json --samples 4 --validation 4 --test 4 \
+    --numbers scale -q -o scales.json
+ousac "fit: unknown number" 2 'expected some of scale,hold,k,m,c,d' fit "${M[@]}" --reference reference.json --steps 8 --numbers scale,z -o x.json
+ousac "fit: nothing to fit" 2 'expected --steps' fit "${M[@]}" --reference reference.json -o x.json
+ousac "fit: more steps than there are" 2 '30 steps, expected 1 to the reference.s 24' fit "${M[@]}" --reference reference.json --steps 30 -o x.json
+sed 's/"c": [-0-9.e]*/"c": 1e999/' fitted.json >infinite.json
+ousac "fit: a coefficient that is not finite" 3 'step 0: "c" must be a finite number' fit "${M[@]}" --reference reference.json -s infinite.json -o x.json
+check "fit: nothing is left of what failed" test ! -e x.json
+
+# --- calibrate without a schedule ---
+search=(calibrate "${M[@]}" --reference reference.json --budget-total 0.4 --effort quick --samples 8 --validation 4 --test 8)
+ousac "calibrate: from a reference and a budget" 0 . "${search[@]}" --json -q -o found
+keep
+json "calibrate: fewer steps are among the candidates" '[c["kind"] for c in r["search"]["candidates"]][:2] == ["fewer steps", "fitted steps"]'
+json "calibrate: what is taken is the best of them" 'min(c["error"] for c in r["search"]["candidates"]) == [c["error"] for c in r["search"]["candidates"] if c["taken"]][0]'
+json "calibrate: within the budget" 'all(c["macs_share"] <= 0.4 for c in r["search"]["candidates"]) and (not "evaluation" in r or r["evaluation"]["shares"]["total"] <= 0.4)'
+json "calibrate: the headline has fewer steps beside it" 'not "evaluation" in r or [h["method"] for h in r["evaluation"]["headline"]] == ["calibrated", "fewer-steps", "fitted-steps"] and all(0 < h["median"] <= h["worst"] and h["low"] <= h["error"] <= h["high"] and h["macs_share"] <= 0.4 for h in r["evaluation"]["headline"])'
+check "calibrate: the schedule is fitted" grep -q '"version": 2' found/schedule.json
+check "calibrate: nothing is left of the search" test ! -e found/search.part
+if [ -e found/bundle.oca ]; then
+    ousac "calibrate: the bundle verifies" 0 . verify found/bundle.oca
+    ousac "calibrate: its schedule is the one written" 0 equal diff found/schedule.json found/schedule.json
+    ousac "calibrate: a bundle of another fit is told apart" 4 . sample "${M[@]}" -b found/bundle.oca -s fitted.json -o x.png
+fi
+
+# An interrupted search goes on, and ends where an undisturbed one does.
+"${OUSAC}" "${search[@]}" -q -o again >/dev/null 2>&1 &
+job=$!
+for _ in $(seq 600); do
+    if [ -e again/search.part ] || ! kill -0 $job 2>/dev/null; then break; fi
+    sleep 0.05
+done
+kill -INT $job 2>/dev/null
+wait $job
+ousac "calibrate: an interrupted search goes on" 0 . "${search[@]}" --json -q -o again
+check "calibrate: to the same schedule" cmp again/schedule.json found/schedule.json
+
+ousac "calibrate: neither a schedule nor a reference" 2 'expected --schedule, or --reference with --budget-total' calibrate "${M[@]}" -o x
+ousac "calibrate: a budget below one step" 2 'below what one of the reference.s 24 steps costs' calibrate "${M[@]}" --reference reference.json --budget-total 0.03 -o x
+ousac "calibrate: a budget above the whole" 2 'above 0 and below 1' calibrate "${M[@]}" --reference reference.json --budget-total 1.2 -o x
+"$OUSAC" schedule --steps 24 --scale 3 --cfg 0:24:2 --period 1 -o mixed.json -q
+ousac "calibrate: a reference whose conditioning varies" 2 'step 1: mode cond after cfg' calibrate "${M[@]}" --reference mixed.json --budget-total 0.4 -o x
+ousac "calibrate: a reference that is fitted" 2 'has fitted coefficients' calibrate "${M[@]}" --reference fitted.json --budget-total 0.4 -o x
+ousac "calibrate: a plan of memory wants a schedule" 2 'expected --schedule' calibrate "${M[@]}" --reference reference.json --budget-total 0.4 --dry-run -o x
+finish
