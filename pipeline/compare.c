@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHOICES = 6, VALIDATION_SAMPLES = 32 };
+enum { CHOICES = 6 };
 /* How the evaluations are split between the placement and the ranks; a descent takes one round of probes and
  * a few proposals, or is left out. */
 #define PLACE_PART 0.45
@@ -83,8 +83,10 @@ static ousac_compare_row *add_row(comparison *c, const char *method, const char 
 }
 
 static ousac_status fill_interval(comparison *c, ousac_compare_row *row, ousac_error *error) {
-    return ousac_stats_root_mean(c->test.squares, (size_t)c->test.range.count, c->session->seed, &row->error,
-                                 error);
+    const ousac_status status = ousac_stats_root_mean(c->test.squares, (size_t)c->test.range.count,
+                                                      c->session->seed, &row->error, error);
+    row->measured = !status;
+    return status;
 }
 
 /* Zero-cost rows: reuse and extrapolation under a schedule. */
@@ -282,7 +284,7 @@ static ousac_status prepare(comparison *c, ousac_error *error) {
     (void)snprintf(cell->solver, sizeof cell->solver, "%s", ousac_solver_name(o->schedule->solver));
     cell->period = o->period;
     cell->calibration = (ousac_sample_range){0, o->calibration};
-    cell->validation = (ousac_sample_range){(o->calibration + batch - 1) / batch * batch, VALIDATION_SAMPLES};
+    cell->validation = (ousac_sample_range){(o->calibration + batch - 1) / batch * batch, o->validation};
     cell->test = o->test;
     if (o->calibration < OUSAC_PLACE_SAMPLES + OUSAC_DEFAULT_SEARCH_SAMPLES)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
@@ -306,8 +308,17 @@ static ousac_status prepare(comparison *c, ousac_error *error) {
     if (!status) {
         ousac_compare_row *exact = add_row(c, "exact", "", 0, 0);
         exact->macs_total = (double)cost.schedule_full / (double)cost.constant_guidance;
+        exact->measured = 1;
     }
     return status;
+}
+
+static void keep_measured(ousac_compare_cell *cell) {
+    size_t kept = 0;
+    for (size_t i = 0; i < cell->row_count; i++)
+        if (cell->row[i].measured)
+            cell->row[kept++] = cell->row[i];
+    cell->row_count = kept;
 }
 
 ousac_status ousac_compare_run(const ousac_session *session, const ousac_compare_options *options,
@@ -336,7 +347,9 @@ ousac_status ousac_compare_run(const ousac_session *session, const ousac_compare
     ousac_gauge_free(&c.test);
     calibrated_free(&c.even);
     calibrated_free(&c.placed);
-    if (status)
+    if (status == OUSAC_STATUS_INTERRUPTED)
+        keep_measured(cell);
+    else if (status)
         ousac_compare_free(cell);
     return status;
 }

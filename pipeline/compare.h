@@ -18,6 +18,7 @@
 
 enum { OUSAC_COMPARE_ROWS_MAX = 16 };
 #define OUSAC_COMPARE_CALIBRATION 32
+#define OUSAC_COMPARE_VALIDATION 32
 #define OUSAC_COMPARE_TEST 64
 #define OUSAC_COMPARE_EVALUATIONS 40
 
@@ -27,7 +28,8 @@ typedef struct ousac_compare_options {
     double budget_step; /* MACs of a cached evaluation over a full one */
     size_t evaluations; /* end-to-end runs that a method may search with; at least 4. From 44 on ours descends
                            on the ranks as well */
-    uint64_t calibration; /* samples, from 0, searches included; validation runs on 32 behind them */
+    uint64_t calibration; /* samples, from 0, searches included */
+    uint64_t validation;  /* samples behind them, at least 1 */
     ousac_sample_range test;
 } ousac_compare_options;
 
@@ -38,6 +40,7 @@ typedef struct ousac_compare_row {
     int ours, placed;      /* placed: refreshes where our search put them, else at the period */
     int shipped;           /* 1: what our pipeline delivers */
     double macs_total;     /* of the trajectory over constant guidance uncached */
+    int measured;          /* 1 in every row of a whole cell */
     ousac_interval error;  /* relative, of the final sample; zero for the exact run */
     double validation;     /* the same on the validation samples; NAN where it was not measured */
     double seconds;        /* of calibrating and searching, what it stands on included */
@@ -55,7 +58,8 @@ typedef struct ousac_compare_cell {
     ousac_schedule placed; /* the schedule that our search wrote */
 } ousac_compare_cell;
 
-/* Free with ousac_compare_free. Errors: those of the steps; USAGE where the budget holds no rank. */
+/* Free with ousac_compare_free. Errors: those of the steps; USAGE where the budget holds no rank. After INTERRUPTED the
+ * cell holds the rows that were complete, and is to be freed as well. */
 ousac_status ousac_compare_run(const ousac_session *session, const ousac_compare_options *options,
                                ousac_compare_cell *cell, ousac_error *error);
 void ousac_compare_free(ousac_compare_cell *cell);

@@ -7,6 +7,7 @@
 #include "pipeline/shard.h"
 #include "pipeline/workers.h"
 #include "profile/files/arch_text.h"
+#include "profile/files/archive.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -35,8 +36,9 @@ static ousac_status take_run(ousac_partial *partial, const char *path, ousac_err
     cJSON *root = NULL;
     unsigned long long forwards = 0;
     ousac_status status = OUSAC_STATUS_OK;
-    if (oca_open_path(&file, path, NULL))
-        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: cannot be opened again", path);
+    status = ousac_archive_open_any(&file, path, error);
+    if (status)
+        return status;
     const char *run = oca_metadata(file, "run");
     if (!run)
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: expected metadata \"run\"", path);

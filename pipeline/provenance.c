@@ -4,6 +4,7 @@
 #include "formats/memory.h"
 #include "formats/oca.h"
 #include "pipeline/shard.h"
+#include "profile/files/archive.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -57,11 +58,11 @@ static ousac_status read_metadata(const char *path, const char *key, cJSON **roo
     oca_file *file = NULL;
     const char *text = NULL;
     ousac_status status = OUSAC_STATUS_OK;
-    const oca_status opened = oca_open_path(&file, path, NULL);
 
     *root = NULL;
-    if (opened)
-        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %s", path, oca_status_string(opened));
+    status = ousac_archive_open_any(&file, path, error);
+    if (status)
+        return status;
     text = oca_metadata(file, key);
     if (text)
         status = ousac_json_parse(root, text, strlen(text), VALUES_MAX, OUSAC_JSON_NUMBERS_ANY, path, error);

@@ -116,7 +116,7 @@ if [ "$(id -u)" = 0 ] && [ "$(nproc)" -gt 1 ] && unshare -m true 2>/dev/null; th
     # threads CPU.MAX: of a profile in a control group with this quota
     threads() {
         echo "$1" >"$WORK/group/cpu.max"
-        # shellcheck disable=SC2016 # the inner shell expands them
+        # shellcheck disable=SC2016 # the inner shell's arguments
         unshare -m sh -c 'mount --bind "$1" /sys/fs/cgroup && shift && exec "$@"' sh "$WORK/group" "$OUSAC" profile -m "$TINY" \
             -s "$WORK/s.json" --samples 0:4 --weights-plain -q -o "$WORK/quota.oca" "${@:2}" 2>&1 | grep -o "on [0-9]* thread"
     }
@@ -172,7 +172,7 @@ case $BUILD in
         (ulimit -v 200000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
             >"$WORK/out" 2>"$WORK/err"
         check "${command%% *} with too little: exit code" test $? = 1
-        # shellcheck disable=SC2086 # a command and its options
+        # shellcheck disable=SC2086
         (ulimit -v 1000000 && exec timeout -s KILL 20 "$OUSAC" $command --threads 2 -m "$TINY" -s "$WORK/s.json" -q -o "$WORK/small/x") \
             >"$WORK/out" 2>"$WORK/err"
         check "${command%% *} with enough" test $? = 0
@@ -246,6 +246,27 @@ fi
 # --- a proof speaks of the granularity that it was made at ---
 ousac "a knapsack" 0 "" allocate "${model[@]}" -p "$WORK/p.oca" --method knapsack --forecast off --budget-step 0.5 -q -o "$WORK/proved.oca"
 ousac "says what is proved" 0 "proved optimal at this granularity" inspect "$WORK/proved.oca"
+
+# --- a comparison that is interrupted prints the rows that it has ---
+check "a longer schedule" "$OUSAC" schedule --steps 40 --scale 3 --cfg 0:40:4 --period 3 -o "$WORK/forty.json"
+for json in "" --json; do
+    # shellcheck disable=SC2086 # no option or one
+    "$PYTHON" - "$OUSAC" compare "${model[@]}" -s "$WORK/forty.json" --calibration 24 --samples 56:120 --evaluations 10000 -q $json \
+        >"$WORK/stdout" 2>"$WORK/said" <<'PYTHON'
+import signal, subprocess, sys, time
+job = subprocess.Popen(sys.argv[1:])
+time.sleep(4)
+job.send_signal(signal.SIGTERM)
+sys.exit(job.wait() % 256)
+PYTHON
+    check "a comparison that is interrupted $json: exit code" test $? = 130
+    check "a comparison that is interrupted $json: says so" grep -q "interrupted.*; these rows were complete" "$WORK/said"
+    if [ -z "$json" ]; then
+        check "and prints its rows" grep -qE "^reuse +even +[0-9.]+ +[0-9.]+ +\[" "$WORK/stdout"
+    else
+        json "and prints its rows" 'r["interrupted"] and [q["method"] for q in r["rows"]][:2] == ["exact", "reuse"]'
+    fi
+done
 
 # --- the version, and values that look like options ---
 for word in --version -V version; do

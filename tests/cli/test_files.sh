@@ -100,4 +100,45 @@ ousac "a signature with a name too long" 1 "File name too long" sign --key k "${
 sums >.after
 check "nothing was left by any" cmp .before .after
 
+# --- standard output as an output, a pipe as an input ---
+check "a small bundle" "$OUSAC" pack -m dit/model.safetensors -p p.oca --plan plan.oca -q -o b.oca
+for name in - /dev/stdout; do
+    ousac "a schedule to $name" 0 "" schedule --steps 4 --scale 3 --period 2 -q -o $name
+    keep
+    json "is one" 'r["format"] == "ousac-schedule"'
+    ousac "a placement to $name" 0 "" place "${model[@]}" -s s.json --samples 4 --evaluations 2 -q -o $name
+    keep
+    json "is one" 'r["format"] == "ousac-schedule"'
+    ousac "an evaluation to $name" 0 "" eval "${model[@]}" -b b.oca --samples 16:20 -q -o $name
+    keep
+    json "is one" 'r["kind"] == "ousac evaluation"'
+    for arguments in "profile ${model[*]} -s s.json --samples 0:4" "allocate ${model[*]} -p p.oca" "export --safetensors b.oca" \
+        "sample ${model[*]} -s s.json --samples 0:1" "report b.oca" "merge p.oca q.oca"; do
+        # shellcheck disable=SC2086 # words without blanks
+        ousac "${arguments%% *} to $name" 2 "--output $name: this is not written to standard output; expected the name of a file" \
+            $arguments -o $name
+    done
+done
+check "no file of that name" test ! -e ./-
+ousac "an evaluation of a bundle from a pipe" 0 "calibrated against exact" eval "${model[@]}" -b <(cat b.oca) --samples 16:20 -q
+ousac "with its own digest" 0 "ok" verify <(cat b.oca) <(cat p.oca) <(cat s.json)
+ousac "a profile from pipes" 0 "" profile -m <(cat dit/model.safetensors) --config dit/config.json -s <(cat s.json) --samples 0:4 \
+    --weights-plain -q -o piped.oca
+ousac "is the same" 0 "equal" diff p.oca piped.oca
+ousac "a pipe in place of standard input" 0 "schedule" inspect /dev/stdin < <(cat s.json)
+
+# --- too few file handles are the system's refusal ---
+for handles in 3 4 5 6 7 8; do
+    for arguments in "inspect b.oca" "verify b.oca" "eval ${model[*]} -b b.oca --samples 16:20 -q" \
+        "pack ${model[*]} -p p.oca --plan plan.oca -q -o few.oca" "plot ranks b.oca --term"; do
+        # shellcheck disable=SC2086 # words without blanks
+        (ulimit -n $handles && exec "$OUSAC" $arguments) >out 2>err
+        code=$?
+        if [ $code = 0 ] || [ $code = 1 ] || [ $code = 127 ]; then pass "${arguments%% *} with $handles file handles"; else
+            echo "exit code $code" >>err
+            fail "${arguments%% *} with $handles file handles"
+        fi
+    done
+done
+
 finish

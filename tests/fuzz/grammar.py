@@ -33,6 +33,9 @@ class Raw(str):
     """A token that is written as it is."""
 
 
+UNJUDGED = object()
+
+
 class Refused(Exception):
     """By the format."""
 
@@ -298,6 +301,9 @@ def model_schedule(data):
 
 def judge_schedule(data):
     try:
+        root = read_json(data)
+        if isinstance(root, Pairs) and isinstance(root.get("version"), float) and root.get("version") == 2:
+            return None, UNJUDGED  # the model is of version 1
         return model_schedule(data), None
     except Refused:
         return None, None
@@ -508,6 +514,8 @@ def disagreement(kind, data, found):
         wanted, strict = KINDS[kind][1](data)
     except AssertionError as error:
         return "the references differ: %s" % error
+    if strict is UNJUDGED:
+        return None
     if strict is not None:
         return None if found["status"] != "ok" else "taken in spite of: " + strict
     if wanted is None:

@@ -3,6 +3,7 @@
 
 #include "tools/cli/cli.h"
 #include "tools/cli/print.h"
+#include "tools/cli/streams.h"
 
 #include "calib/backend/reserve.h"
 #include "formats/memory.h"
@@ -61,6 +62,8 @@ int cli_run(const cli_command *command, int argc, char **argv) {
         ousac_free(request);
         return EXIT_OK;
     }
+    if (!status)
+        status = cli_take_streams(&call, request, &error);
     if (!status)
         status = cli_files_check(&call, request, &error);
     if (!status)

@@ -61,7 +61,7 @@ typedef struct cli_option {
     const char *meta;   /* "X" in --help; of a choice its words, "off|on|auto"; NULL for a flag */
     const char *preset; /* the default as it would be typed; NULL for none; CLI_REQUIRED */
     const char *help;   /* one line; states the unit; the default is added */
-    double low, high;   /* bounds of numbers, both 0 for none */
+    double low, high;   /* bounds of numbers, both 0 for none; high of an output: tools/cli/streams.h */
 } cli_option;
 
 /* A numeric constant as the text of a default. */
@@ -74,7 +74,7 @@ typedef struct cli_common {
     int threads_chosen; /* 1: by --threads */
 } cli_common;
 
-enum { CLI_OPTIONS_MAX = 64 };
+enum { CLI_OPTIONS_MAX = 64, CLI_STREAMS_MAX = 8, CLI_STREAM_BYTES = 32 };
 
 /* One call of a command. */
 typedef struct cli_call {
@@ -82,7 +82,9 @@ typedef struct cli_call {
     cli_common common;
     char **files; /* the arguments that are no options; they point into argv */
     size_t file_count;
-    unsigned char given[CLI_OPTIONS_MAX]; /* by the place in the table */
+    unsigned char given[CLI_OPTIONS_MAX];           /* by the place in the table */
+    char stream[CLI_STREAMS_MAX][CLI_STREAM_BYTES]; /* names that stand for pipes (tools/cli/streams.h) */
+    size_t stream_count;
     int code; /* the exit code of a success; EXIT_OK unless the command says otherwise */
 } cli_call;
 

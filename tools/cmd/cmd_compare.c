@@ -1,7 +1,9 @@
 #include "pipeline/compare.h"
 #include "pipeline/shard.h"
 #include "tools/cli/options.h"
+#include "tools/cli/print.h"
 #include "tools/cli/session.h"
+#include "tools/cli/streams.h"
 #include "tools/cmd/commands.h"
 #include "tools/show/show.h"
 
@@ -32,7 +34,8 @@ static ousac_status save(const char *path, const ousac_compare_cell *cell, ousac
     return status;
 }
 
-static ousac_status execute(const cli_common *common, const compare_request *request, ousac_error *error) {
+static ousac_status execute(cli_call *call, const compare_request *request, ousac_error *error) {
+    const cli_common *common = &call->common;
     ousac_compare_options options = request->options;
     ousac_schedule schedule = {0};
     ousac_model *model = NULL;
@@ -47,14 +50,22 @@ static ousac_status execute(const cli_common *common, const compare_request *req
     options.schedule = &schedule;
     const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);
     status = ousac_compare_run(&session, &options, &cell, error);
-    if (!status && request->placed)
-        status = ousac_schedule_save(&cell.placed, request->placed, error);
-    if (!status && request->output)
-        status = save(request->output, &cell, error);
+    if (status == OUSAC_STATUS_INTERRUPTED && cell.row_count > 0) {
+        /* Hours of work may stand in the rows that there are. */
+        cli_fprintf(stderr, "ousac compare: %s; these rows were complete\n", error->message);
+        call->code = cli_exit_code(status);
+        status = OUSAC_STATUS_OK;
+    } else {
+        if (!status && request->placed)
+            status = ousac_schedule_save(&cell.placed, request->placed, error);
+        if (!status && request->output)
+            status = save(request->output, &cell, error);
+    }
     if (status)
         goto done;
     if (common->json) {
         compare_put(&doc, doc.root, &cell);
+        ousac_json_put_bool(&doc, doc.root, "interrupted", call->code != EXIT_OK);
         status = cli_json_print(&doc, error);
     } else {
         compare_print(&cell);
@@ -89,7 +100,9 @@ static const cli_option options[] = {
     {"evaluations", 0, CLI_SIZE, AT(options.evaluations), "N", CLI_TEXT_OF(OUSAC_COMPARE_EVALUATIONS),
      "end-to-end runs of 16 samples that a method may search with", 4, 10000},
     {"calibration", 0, CLI_U64, AT(options.calibration), "N", CLI_TEXT_OF(OUSAC_COMPARE_CALIBRATION),
-     "calibration samples, from 0; 32 behind them validate", 0, 0},
+     "calibration samples, from 0", 0, 0},
+    {"validation", 0, CLI_U64, AT(options.validation), "N", CLI_TEXT_OF(OUSAC_COMPARE_VALIDATION),
+     "samples behind those, which choose what ships", 1, OUSAC_SAMPLES_MAX},
     {"samples", 0, CLI_RANGE, AT(options.test), "FIRST:END", "64:128",
      "test samples, behind those", 0, 0},
     OPTIONS_SEED(AT(seed)),
@@ -97,14 +110,14 @@ static const cli_option options[] = {
     {"placed", 0, CLI_OUTPUT, AT(placed), "FILE", NULL,
      "also write the schedule that our search found", 0, 0},
     {"output", 'o', CLI_OUTPUT, AT(output), "FILE", NULL,
-     "also write the result as JSON", 0, 0},
+     "also write the result as JSON; - for standard output", 0, CLI_STDOUT_JSON},
     OPTIONS_END};
 /* clang-format on */
 #undef AT
 
 static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     const ousac_status status = check(values, error);
-    return status ? status : execute(&call->common, values, error);
+    return status ? status : execute(call, values, error);
 }
 
 const cli_command command_compare = {

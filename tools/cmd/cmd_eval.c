@@ -4,6 +4,7 @@
 #include "tools/cli/options.h"
 #include "tools/cli/print.h"
 #include "tools/cli/session.h"
+#include "tools/cli/streams.h"
 #include "tools/cmd/commands.h"
 #include "tools/show/show.h"
 
@@ -190,7 +191,7 @@ static const cli_option options[] = {
     {"force", 0, CLI_FLAG, AT(force), NULL, NULL,
      "go on with another model, or with samples that made the bundle", 0, 0},
     {"output", 'o', CLI_OUTPUT, AT(output), "FILE", NULL,
-     "also write the result as JSON", 0, 0},
+     "also write the result as JSON; - for standard output", 0, CLI_STDOUT_JSON},
     OPTIONS_END};
 /* clang-format on */
 #undef AT

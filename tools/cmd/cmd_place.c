@@ -2,7 +2,10 @@
 #include "tools/cli/options.h"
 #include "tools/cli/print.h"
 #include "tools/cli/session.h"
+#include "tools/cli/streams.h"
 #include "tools/cmd/commands.h"
+
+#include "formats/memory.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -118,6 +121,14 @@ static ousac_status execute(const cli_common *common, const place_request *reque
     options.even = &even;
     const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);
     status = ousac_place_search(&session, &options, &result, error);
+    if (!status && !request->output) {
+        char *text = NULL;
+        status = ousac_schedule_print(&result.schedule, &text, error);
+        if (!status)
+            (void)fputs(text, stdout);
+        ousac_free(text);
+        goto done;
+    }
     if (!status)
         status = ousac_schedule_save(&result.schedule, request->output, error);
     if (!status)
@@ -156,13 +167,16 @@ static const cli_option options[] = {
     {"name", 0, CLI_TEXT, AT(name), "NAME", NULL,
      "of the schedule (default: as it is)", 0, 0},
     {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
-     "schedule to write (.json)", 0, 0},
+     "schedule to write (.json); - for standard output", 0, CLI_STDOUT_TEXT},
     OPTIONS_END};
 /* clang-format on */
 #undef AT
 
 static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     const place_request *request = values;
+    if (call->common.json && !request->output)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--json needs --output FILE: without it the schedule goes to standard output");
     if (request->name && strlen(request->name) >= OUSAC_SCHEDULE_NAME_BYTES)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--name: expected at most %d bytes",
                           OUSAC_SCHEDULE_NAME_BYTES - 1);

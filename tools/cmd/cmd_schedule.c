@@ -1,4 +1,5 @@
 #include "tools/cli/options.h"
+#include "tools/cli/streams.h"
 #include "tools/cmd/commands.h"
 
 #include "formats/file.h"
@@ -402,7 +403,7 @@ static const cli_option options[] = {
     {"name", 0, CLI_TEXT, AT(name), "TEXT", NULL,
      "name kept in the file", 0, 0},
     {"output", 'o', CLI_OUTPUT, AT(output), "FILE", NULL,
-     "file to write (default: standard output; required with --json)", 0, 0},
+     "file to write (default: -, standard output; required with --json)", 0, CLI_STDOUT_TEXT},
     OPTIONS_END};
 /* clang-format on */
 #undef AT

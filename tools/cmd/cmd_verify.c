@@ -15,6 +15,7 @@
 #include "tools/cli/describe.h"
 #include "tools/report/samples.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -356,6 +357,13 @@ static ousac_status open_references(verification *v, ousac_error *error) {
     return status;
 }
 
+/* A failure of the machine, not of the file. */
+static int says_nothing(const ousac_error *failure) {
+    return failure->status == OUSAC_STATUS_INTERRUPTED || failure->status == OUSAC_STATUS_MEMORY ||
+           (failure->status == OUSAC_STATUS_IO && (strstr(failure->message, strerror(EMFILE)) != NULL ||
+                                                   strstr(failure->message, strerror(ENFILE)) != NULL));
+}
+
 static ousac_status verify_all(const verification *v, const cli_common *common, char **paths, size_t count,
                                size_t *failed, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
@@ -367,7 +375,7 @@ static ousac_status verify_all(const verification *v, const cli_common *common, 
         ousac_error failure = {0};
         finding found;
         status = verify_file(v, paths[i], &found, &failure);
-        if (status == OUSAC_STATUS_INTERRUPTED || status == OUSAC_STATUS_MEMORY) {
+        if (says_nothing(&failure)) {
             *error = failure; /* says nothing of the file */
             goto done;
         }
