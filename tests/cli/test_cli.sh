@@ -558,6 +558,7 @@ exits "verify a fitted schedule" 0 "$OUSAC" verify fitted.json
 
 # ---------------------------------------------------------------- shipped schedules
 
+exits "data/schedules/fitted15.json" 0 "$OUSAC" verify "$DATA/schedules/fitted15.json"
 for name in constant sparse none; do
     exits "data/schedules/$name.json" 0 "$OUSAC" verify "$DATA/schedules/$name.json"
     # The command that made it stands in the README beside it.
