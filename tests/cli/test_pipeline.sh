@@ -96,7 +96,7 @@ ousac "budget below the floor" 2 "--budget-step 0.0001: expected from" \
 ousac "total budget below the floor" 2 "--budget-total 0.1: .*expected from 0\.3[0-9]+ .* to 0\.6[0-9]+ " \
     "${allocate[@]}" --budget-total 0.1 -o "$WORK/never.oca"
 ousac "both budgets" 2 "not both" "${allocate[@]}" --budget-step 0.2 --budget-total 0.5 -o "$WORK/never.oca"
-ousac "unknown method" 2 "expected auto, or some of uniform,knapsack,regions,descent" "${allocate[@]}" --method best -o "$WORK/never.oca"
+ousac "unknown method" 2 "expects auto, or some of uniform, knapsack, regions and descent" "${allocate[@]}" --method best -o "$WORK/never.oca"
 ousac "validation on calibration samples" 2 "calibrated on samples 0:8" \
     "${allocate[@]}" --validate 4:12 -o "$WORK/never.oca"
 ousac "a pilot is no profile" 4 "moment" \
@@ -300,7 +300,7 @@ check "and its schedule has none left" sh -c "! grep -q auto '$WORK/decided/sche
 
 # --- outputs that cannot be, interruption ---
 ousac "no such directory" 1 "cannot write into" "${profile[@]}" --samples 0:4 -o "$WORK/none/p.oca"
-ousac "a directory as output" 1 "expected the name of a file" "${allocate[@]}" -o "$WORK"
+ousac "a directory as output" 1 "is a directory" "${allocate[@]}" -o "$WORK"
 ousac "an error as JSON" 2 '"status":[[:space:]]*"usage"' "${allocate[@]}" --budget-step 2 --json -o "$WORK/never.oca"
 check "nothing was written where a command failed" absent "$WORK/never.oca"
 

@@ -65,7 +65,8 @@ static ousac_status execute(cli_call *call, const compare_request *request, ousa
         goto done;
     if (common->json) {
         compare_put(&doc, doc.root, &cell);
-        ousac_json_put_bool(&doc, doc.root, "interrupted", call->code != EXIT_OK);
+        if (call->code != EXIT_OK)
+            ousac_json_put_bool(&doc, doc.root, "interrupted", 1);
         status = cli_json_print(&doc, error);
     } else {
         compare_print(&cell);

@@ -1,3 +1,4 @@
+#include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cli/print.h"
 #include "tools/cmd/commands.h"
@@ -129,7 +130,7 @@ static const cli_option options[] = {
      "all tensors and metadata of an .oca archive as a safetensors file", 0, 0},
     {"icc", 0, CLI_FLAG, AT(icc), NULL, NULL,
      "the factors of a bundle as the code of ICC loads them (.pt)", 0, 0},
-    {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
+    {"output", 'o', CLI_TEXT, AT(output), "FILE", CLI_REQUIRED,
      "file to write; with --icc also a directory", 0, 0},
     {"plan", 0, CLI_TEXT, AT(factors.plan), "NAME", NULL,
      "of --icc: whose ranks (default: the bundle's default plan)", 0, 0},
@@ -161,6 +162,17 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     return status;
 }
 
+/* The output is a file, or under --icc a directory for a file of a fixed name. */
+static void list_files(const cli_call *call, const void *values, cli_files *files) {
+    const export_request *request = values;
+    struct stat info;
+    (void)call;
+    if (request->icc && stat(request->output, &info) == 0 && S_ISDIR(info.st_mode))
+        cli_files_written_in(files, "--output", request->output, ICC_NAME);
+    else
+        cli_files_written(files, "--output", request->output);
+}
+
 const cli_command command_export = {
     .name = "export",
     .summary = "write an archive as safetensors, or a bundle's factors for ICC's code",
@@ -179,6 +191,7 @@ const cli_command command_export = {
                "build/ousac export --icc build/demo/bundle.oca --model data/shapes-dit/model.safetensors \\\n"
                "    -o build/demo/0000000.pt",
     .options = options,
+    .files = list_files,
     .request_size = sizeof(export_request),
     .arguments_least = 1,
     .arguments_most = 1,

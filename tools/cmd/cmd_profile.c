@@ -280,6 +280,7 @@ static const cli_option options[] = {
 
 static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     profile_request *request = values;
+    request->automatic.budget.total = NAN; /* by the step alone */
     const ousac_status status = check(request, error);
     return status ? status : execute(&call->common, request, error);
 }
