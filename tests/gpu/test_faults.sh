@@ -106,7 +106,7 @@ check "by how much" grep -qE '^bf16 against f32 on samples 0:4: delta energy [-+
 check "that is something" "${PYTHON:-python3}" -c 'import re, sys
 output = float(re.search(r"final samples ([0-9.e-]+)", open("effect").read()).group(1))
 sys.exit(not 1e-5 < output < 0.05)'
-refused "one precision a profile" 4 "float32 and the other in bfloat16" "$OUSAC" merge whole.oca b.oca -o m.oca
+refused "one precision a profile" 4 "f32 and the other in bf16+attention" "$OUSAC" merge whole.oca b.oca -o m.oca
 # Factors by the plain SVD depend on the weights alone, which must be the checkpoint's and not the rounded ones.
 for compute in f32 bf16; do
     check "a bundle made in $compute" "$OUSAC" "${calibrate[@]}" --compute $compute --factors svd --method uniform --forecast off -o $compute
