@@ -90,9 +90,8 @@ ousac_status describe_schedule(const ousac_schedule *schedule, schedule_counts *
         counts->refreshes += (size_t)refresh;
     }
     ousac_schedule_digest(schedule, counts->digest);
-    if (counts->undecided) {
+    if (counts->undecided)
         goto done;
-    }
     effective = ousac_calloc(entries, sizeof *effective);
     if (effective == NULL) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the gates of %zu steps",
@@ -100,9 +99,8 @@ ousac_status describe_schedule(const ousac_schedule *schedule, schedule_counts *
         goto done;
     }
     status = ousac_schedule_effective_gates(schedule, effective, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     for (size_t i = 0; i < entries; i++) {
         counts->forwards_full += effective[i] == (int)OUSAC_GATE_FULL;
         counts->forwards_cached += effective[i] == (int)OUSAC_GATE_CACHED;
@@ -130,12 +128,10 @@ void describe_schedule_line(char text[DESCRIBE_LINE_BYTES], const ousac_schedule
             used +=
                 snprintf(work + used, sizeof work - (size_t)used, ", %zu cached", counts->forwards_cached);
         }
-        if (counts->forwards_reuse > 0 && used > 0) {
+        if (counts->forwards_reuse > 0 && used > 0)
             used += snprintf(work + used, sizeof work - (size_t)used, ", %zu reused", counts->forwards_reuse);
-        }
-        if (used > 0) {
+        if (used > 0)
             snprintf(work + used, sizeof work - (size_t)used, " forwards a sample");
-        }
     }
     snprintf(text, DESCRIBE_LINE_BYTES, "%zu steps, %s, %s, %s", schedule->step_count,
              ousac_solver_name(schedule->solver), guided, work);
@@ -193,15 +189,12 @@ const char *file_kind_name(file_kind kind) {
 static file_kind archive_kind(const oca_file *file) {
     const char *format = oca_metadata(file, "format");
 
-    if (format != NULL && strcmp(format, OUSAC_FORMAT_PROFILE) == 0) {
+    if (format != NULL && strcmp(format, OUSAC_FORMAT_PROFILE) == 0)
         return FILE_KIND_PROFILE;
-    }
-    if (format != NULL && strcmp(format, OUSAC_FORMAT_PLAN) == 0) {
+    if (format != NULL && strcmp(format, OUSAC_FORMAT_PLAN) == 0)
         return FILE_KIND_PLAN;
-    }
-    if (format != NULL && strcmp(format, OUSAC_FORMAT_BUNDLE) == 0) {
+    if (format != NULL && strcmp(format, OUSAC_FORMAT_BUNDLE) == 0)
         return FILE_KIND_BUNDLE;
-    }
     return FILE_KIND_ARCHIVE;
 }
 
@@ -247,16 +240,13 @@ ousac_status file_kind_detect(file_kind *kind, uint64_t *size, const char *path,
 
     *kind = FILE_KIND_UNKNOWN;
     ousac_status status = ousac_file_map(&view, path, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
-    if (size != NULL) {
+    if (size != NULL)
         *size = view.size;
-    }
     size_t blanks = 0;
-    while (blanks < view.size && strchr(" \t\r\n", view.data[blanks]) != NULL && view.data[blanks] != '\0') {
+    while (blanks < view.size && strchr(" \t\r\n", view.data[blanks]) != NULL && view.data[blanks] != '\0')
         blanks++;
-    }
     if (view.size >= sizeof magic && memcmp(view.data, magic, sizeof magic) == 0) {
         status = ousac_archive_open_any(&file, path, error);
         *kind = status == OUSAC_STATUS_OK ? archive_kind(file) : FILE_KIND_UNKNOWN;

@@ -121,24 +121,19 @@ static void diff_schedules(comparison *c, const ousac_schedule *a, const ousac_s
     char text_a[VALUE_BYTES], text_b[VALUE_BYTES];
     size_t steps = a->step_count > b->step_count ? a->step_count : b->step_count;
 
-    if (strcmp(a->name, b->name) != 0) {
+    if (strcmp(a->name, b->name) != 0)
         add_field(c, "schedule name", a->name, b->name);
-    }
-    if (a->solver != b->solver) {
+    if (a->solver != b->solver)
         add_field(c, "solver", ousac_solver_name(a->solver), ousac_solver_name(b->solver));
-    }
     for (size_t i = 0; i < steps; i++) {
-        if (i < a->step_count && i < b->step_count && same_step(a, b, i)) {
+        if (i < a->step_count && i < b->step_count && same_step(a, b, i))
             continue;
-        }
         strcpy(text_a, "none");
         strcpy(text_b, "none");
-        if (i < a->step_count) {
+        if (i < a->step_count)
             step_text(a, i, text_a);
-        }
-        if (i < b->step_count) {
+        if (i < b->step_count)
             step_text(b, i, text_b);
-        }
         add_step(c, i, text_a, text_b);
     }
 }
@@ -147,12 +142,10 @@ static ousac_status diff_schedule_texts(comparison *c, const char *a, const char
     ousac_schedule first = {0}, second = {0};
     ousac_status status = ousac_schedule_parse(&first, a, strlen(a), c->path[0], error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_schedule_parse(&second, b, strlen(b), c->path[1], error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         diff_schedules(c, &first, &second);
-    }
     ousac_schedule_free(&first);
     ousac_schedule_free(&second);
     return status;
@@ -162,12 +155,10 @@ static ousac_status diff_schedule_files(comparison *c, ousac_error *error) {
     ousac_schedule first = {0}, second = {0};
     ousac_status status = ousac_schedule_load(&first, c->path[0], error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_schedule_load(&second, c->path[1], error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         diff_schedules(c, &first, &second);
-    }
     ousac_schedule_free(&first);
     ousac_schedule_free(&second);
     return status;
@@ -176,26 +167,21 @@ static ousac_status diff_schedule_files(comparison *c, ousac_error *error) {
 /* ---- metadata ---- */
 
 static int listed(const char *key, const char *const *keys, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(key, keys[i]) == 0) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(key, keys[i]) == 0)
             return 1;
-        }
-    }
     return 0;
 }
 
 static ousac_status diff_key(comparison *c, const char *key, const char *a, const char *b,
                              ousac_error *error) {
-    if (a != NULL && b != NULL && strcmp(a, b) == 0) {
+    if (a != NULL && b != NULL && strcmp(a, b) == 0)
         return OUSAC_STATUS_OK;
-    }
     if (listed(key, IGNORED_KEYS, sizeof IGNORED_KEYS / sizeof *IGNORED_KEYS) ||
-        (c->tolerance > 0 && listed(key, DERIVED_KEYS, sizeof DERIVED_KEYS / sizeof *DERIVED_KEYS))) {
+        (c->tolerance > 0 && listed(key, DERIVED_KEYS, sizeof DERIVED_KEYS / sizeof *DERIVED_KEYS)))
         return OUSAC_STATUS_OK;
-    }
-    if (strcmp(key, "schedule") == 0 && a != NULL && b != NULL) {
+    if (strcmp(key, "schedule") == 0 && a != NULL && b != NULL)
         return diff_schedule_texts(c, a, b, error);
-    }
     add_field(c, key, a != NULL ? a : "none", b != NULL ? b : "none");
     return OUSAC_STATUS_OK;
 }
@@ -205,12 +191,11 @@ static ousac_status diff_metadata(comparison *c, const oca_file *a, const oca_fi
     ousac_status status = OUSAC_STATUS_OK;
     size_t i = 0, j = 0, count_a = oca_metadata_count(a), count_b = oca_metadata_count(b);
 
-    while (status == OUSAC_STATUS_OK && (i < count_a || j < count_b)) {
+    while (!status && (i < count_a || j < count_b)) {
         const char *key_a = NULL, *key_b = NULL, *value_a = NULL, *value_b = NULL;
         if ((i < count_a && oca_metadata_at(a, i, &key_a, &value_a) != OCA_OK) ||
-            (j < count_b && oca_metadata_at(b, j, &key_b, &value_b) != OCA_OK)) {
+            (j < count_b && oca_metadata_at(b, j, &key_b, &value_b) != OCA_OK))
             return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%s: metadata cannot be read", c->path[0]);
-        }
         int order = key_a == NULL ? 1 : key_b == NULL ? -1 : strcmp(key_a, key_b);
         status = diff_key(c, order <= 0 ? key_a : key_b, order <= 0 ? value_a : NULL,
                           order >= 0 ? value_b : NULL, error);
@@ -249,9 +234,8 @@ static ousac_status read_tensor(const char *path, const oca_file *file, const oc
     size_t width = oca_dtype_bytes(*as);
 
     *data = tensor->count <= SIZE_MAX ? ousac_malloc((size_t)tensor->count, width) : NULL;
-    if (*data == NULL) {
+    if (*data == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for tensor %s", path, tensor->name);
-    }
     oca_status got =
         oca_read(file, tensor->index, 0, tensor->shape[0], *as, *data, (size_t)tensor->count * width);
     return got == OCA_OK ? OUSAC_STATUS_OK : ousac_archive_fail(path, tensor->name, got, error);
@@ -264,15 +248,12 @@ static ousac_status diff_values(comparison *c, const oca_file *const file[2], co
     double most = 0, apart2 = 0, size2 = 0;
     ousac_status status = OUSAC_STATUS_OK;
 
-    for (size_t k = 0; status == OUSAC_STATUS_OK && k < 2; k++) {
+    for (size_t k = 0; !status && k < 2; k++)
         status = read_tensor(c->path[k], file[k], &tensor[k], &as, &data[k], error);
-    }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
-    if (memcmp(data[0], data[1], (size_t)tensor[0].count * oca_dtype_bytes(as)) == 0) {
+    if (memcmp(data[0], data[1], (size_t)tensor[0].count * oca_dtype_bytes(as)) == 0)
         goto done; /* bit by bit, which also settles NaN */
-    }
     for (uint64_t i = 0; i < tensor[0].count; i++) {
         double a = integer_at(data[0], as, i), b = integer_at(data[1], as, i), apart = fabs(a - b);
         most = apart > most || isnan(apart) ? apart : most;
@@ -280,9 +261,8 @@ static ousac_status diff_values(comparison *c, const oca_file *const file[2], co
         size2 += a * a;
     }
     double relative = apart2 == 0 ? 0 : sqrt(apart2 / size2);
-    if (!(relative <= c->tolerance)) {
+    if (!(relative <= c->tolerance))
         add_tensor(c, tensor[0].name, NULL, most, relative);
-    }
 done:
     ousac_free(data[0]);
     ousac_free(data[1]);
@@ -293,9 +273,8 @@ static ousac_status diff_tensor(comparison *c, const oca_file *const file[2], co
                                 ousac_error *error) {
     char problem[2 * DESCRIBE_LINE_BYTES + 64], shape[2][DESCRIBE_LINE_BYTES];
 
-    for (size_t k = 0; k < 2; k++) {
+    for (size_t k = 0; k < 2; k++)
         describe_shape(shape[k], tensor[k].shape, tensor[k].dims);
-    }
     if (tensor[0].dtype != tensor[1].dtype || strcmp(shape[0], shape[1]) != 0) {
         snprintf(problem, sizeof problem, "%s %s | %s %s", ousac_dtype_name((ousac_dtype)tensor[0].dtype),
                  shape[0], ousac_dtype_name((ousac_dtype)tensor[1].dtype), shape[1]);
@@ -310,30 +289,27 @@ static ousac_status diff_tensors(comparison *c, const oca_file *const file[2], o
     ousac_status status = OUSAC_STATUS_OK;
     size_t at[2] = {0, 0}, count[2] = {oca_tensor_count(file[0]), oca_tensor_count(file[1])};
 
-    while (status == OUSAC_STATUS_OK && (at[0] < count[0] || at[1] < count[1])) {
+    while (!status && (at[0] < count[0] || at[1] < count[1])) {
         oca_tensor tensor[2];
         memset(tensor, 0, sizeof tensor);
         for (size_t k = 0; k < 2; k++) {
             oca_status got = at[k] < count[k] ? oca_tensor_at(file[k], at[k], &tensor[k]) : OCA_OK;
-            if (got != OCA_OK) {
+            if (got != OCA_OK)
                 return ousac_archive_fail(c->path[k], "?", got, error);
-            }
         }
         int order = tensor[0].name == NULL   ? 1
                     : tensor[1].name == NULL ? -1
                                              : strcmp(tensor[0].name, tensor[1].name);
-        if (order < 0) {
+        if (order < 0)
             add_tensor(c, tensor[0].name, "only in the first", 0, 0);
-        } else if (order > 0) {
+        else if (order > 0)
             add_tensor(c, tensor[1].name, "only in the second", 0, 0);
-        } else {
+        else
             status = diff_tensor(c, file, tensor, error);
-        }
         at[0] += order <= 0;
         at[1] += order >= 0;
-        if (status == OUSAC_STATUS_OK && ousac_stop_asked(&cli_stop)) {
+        if (!status && ousac_stop_asked(&cli_stop))
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted");
-        }
     }
     return status;
 }
@@ -342,13 +318,11 @@ static ousac_status diff_archives(comparison *c, ousac_error *error) {
     oca_file *file[2] = {NULL, NULL};
     ousac_status status = ousac_archive_open_any(&file[0], c->path[0], error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_archive_open_any(&file[1], c->path[1], error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = diff_metadata(c, file[0], file[1], error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status) {
         const oca_file *const both[2] = {file[0], file[1]};
         status = diff_tensors(c, both, error);
     }
@@ -365,9 +339,8 @@ static void diff_ranks(comparison *c, const ousac_plan *a, const ousac_plan *b) 
             /* Sites of the same model stand at the same place; of another model, anywhere. */
             size_t place = (i + j) % b->site_count;
             if (strcmp(a->site[i], b->site[place]) == 0) {
-                if (a->rank[i] != b->rank[place]) {
+                if (a->rank[i] != b->rank[place])
                     add_rank(c, a->name, a->site[i], a->rank[i], b->rank[place]);
-                }
                 break;
             }
         }
@@ -378,12 +351,10 @@ static ousac_status diff_plan_files(comparison *c, ousac_error *error) {
     ousac_plan *plan[2] = {NULL, NULL};
     ousac_status status = ousac_plan_load(&plan[0], c->path[0], error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_plan_load(&plan[1], c->path[1], error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         diff_ranks(c, plan[0], plan[1]);
-    }
     ousac_plan_free(plan[0]);
     ousac_plan_free(plan[1]);
     return status;
@@ -393,15 +364,13 @@ static ousac_status diff_bundle_plans(comparison *c, ousac_error *error) {
     ousac_bundle *bundle[2] = {NULL, NULL};
     ousac_status status = ousac_bundle_open(&bundle[0], c->path[0], error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_bundle_open(&bundle[1], c->path[1], error);
-    }
-    for (size_t i = 0; status == OUSAC_STATUS_OK && i < ousac_bundle_plan_count(bundle[0]); i++) {
+    for (size_t i = 0; !status && i < ousac_bundle_plan_count(bundle[0]); i++) {
         const ousac_plan *plan = ousac_bundle_plan(bundle[0], i);
         const ousac_plan *other = ousac_bundle_find_plan(bundle[1], plan->name);
-        if (other != NULL) { /* a plan that only one of them has is a tensor that only one of them has */
+        if (other != NULL) /* a plan that only one of them has is a tensor that only one of them has */
             diff_ranks(c, plan, other);
-        }
     }
     ousac_bundle_close(bundle[0]);
     ousac_bundle_close(bundle[1]);
@@ -414,23 +383,22 @@ static ousac_status diff(comparison *c, ousac_error *error) {
     file_kind kind[2] = {FILE_KIND_UNKNOWN, FILE_KIND_UNKNOWN};
     ousac_status status = OUSAC_STATUS_OK;
 
-    for (size_t k = 0; status == OUSAC_STATUS_OK && k < 2; k++) {
+    for (size_t k = 0; !status && k < 2; k++) {
         status = file_kind_detect(&kind[k], NULL, c->path[k], error);
-        if (status == OUSAC_STATUS_OK && (kind[k] == FILE_KIND_UNKNOWN || kind[k] == FILE_KIND_SAFETENSORS ||
-                                          kind[k] >= FILE_KIND_EVALUATION)) {
+        if (!status && (kind[k] == FILE_KIND_UNKNOWN || kind[k] == FILE_KIND_SAFETENSORS ||
+                        kind[k] >= FILE_KIND_EVALUATION)) {
             status =
                 OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                            "%s: neither a profile, nor a plan, nor a bundle, nor a schedule", c->path[k]);
         }
     }
-    if (status == OUSAC_STATUS_OK && kind[0] != kind[1]) {
+    if (!status && kind[0] != kind[1]) {
         status =
             OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s is a %s and %s a %s: only files of one kind compare",
                        c->path[0], file_kind_name(kind[0]), c->path[1], file_kind_name(kind[1]));
     }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
     if (c->common->json) {
         ousac_json_put_text(&c->doc, c->doc.root, "kind", file_kind_name(kind[0]));
         c->fields = ousac_json_put_array(&c->doc, c->doc.root, "identity");
@@ -438,15 +406,13 @@ static ousac_status diff(comparison *c, ousac_error *error) {
         c->ranks = ousac_json_put_array(&c->doc, c->doc.root, "ranks");
         c->tensors = ousac_json_put_array(&c->doc, c->doc.root, "tensors");
     }
-    if (kind[0] == FILE_KIND_SCHEDULE) {
+    if (kind[0] == FILE_KIND_SCHEDULE)
         return diff_schedule_files(c, error);
-    }
     status = diff_archives(c, error);
-    if (status == OUSAC_STATUS_OK && kind[0] == FILE_KIND_PLAN) {
+    if (!status && kind[0] == FILE_KIND_PLAN)
         status = diff_plan_files(c, error);
-    } else if (status == OUSAC_STATUS_OK && kind[0] == FILE_KIND_BUNDLE) {
+    else if (!status && kind[0] == FILE_KIND_BUNDLE)
         status = diff_bundle_plans(c, error);
-    }
     return status;
 }
 
@@ -455,12 +421,10 @@ static ousac_status report(comparison *c, ousac_error *error) {
         ousac_json_put_bool(&c->doc, c->doc.root, "equal", c->differences == 0);
         return cli_json_print(&c->doc, error);
     }
-    if (c->shown_steps > SHOWN_MAX) {
+    if (c->shown_steps > SHOWN_MAX)
         cli_printf("%-10s ... and %zu more\n", "step", c->shown_steps - SHOWN_MAX);
-    }
-    if (c->shown_ranks > SHOWN_MAX) {
+    if (c->shown_ranks > SHOWN_MAX)
         cli_printf("%-10s ... and %zu more\n", "rank", c->shown_ranks - SHOWN_MAX);
-    }
     puts(c->differences == 0 ? "equal" : "different");
     return OUSAC_STATUS_OK;
 }

@@ -13,9 +13,8 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
     char size[DESCRIBE_BYTES];
 
     status = file_kind_detect(&kind, &in->bytes, in->path, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
     if (in->common->json) {
         ousac_json_put_text(&in->doc, in->doc.root, "file", in->path);
         ousac_json_put_text(&in->doc, in->doc.root, "kind", file_kind_name(kind));

@@ -54,9 +54,8 @@ static ousac_status read_order(merge_work *work, char **argv, ousac_error *error
     for (size_t i = 0; i < work->count; i++) {
         input next = {argv[i], 0};
         ousac_status status = ousac_archive_open_any(&file, next.path, error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             return status;
-        }
         const char *ranges = oca_metadata(file, "ranges");
         next.first = ranges != NULL ? strtoull(ranges, NULL, 10) : 0;
         oca_close(file);
@@ -76,11 +75,10 @@ static ousac_status read_run(merge_work *work, cJSON *array, const char *path, o
     oca_file *file = NULL;
     ousac_status status = ousac_archive_open_any(&file, path, error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status) {
         const char *run = oca_metadata(file, "run");
-        if (run != NULL) {
+        if (run != NULL)
             add_runs(&work->runs, array, run);
-        }
     }
     oca_close(file);
     return status;
@@ -99,7 +97,7 @@ static ousac_status merge(merge_work *work, char **argv, const char *output, ous
         goto done;
     }
     status = read_order(work, argv, error);
-    for (size_t i = 0; status == OUSAC_STATUS_OK && i < work->count; i++) {
+    for (size_t i = 0; !status && i < work->count; i++) {
         const char *path = work->inputs[i].path;
         if (ousac_stop_asked(&cli_stop)) {
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted before %s was added", path);
@@ -108,24 +106,21 @@ static ousac_status merge(merge_work *work, char **argv, const char *output, ous
         /* Into the first, whose moments are in memory, those of the others are read one at a time. */
         status = work->sum == NULL ? ousac_profile_load(&part, path, error)
                                    : ousac_profile_open(&part, path, error);
-        if (status == OUSAC_STATUS_OK && work->sum == NULL) {
+        if (!status && work->sum == NULL) {
             work->sum = part;
             part = NULL;
-        } else if (status == OUSAC_STATUS_OK) {
+        } else if (!status) {
             status = ousac_profile_merge(work->sum, part, error);
-            if (status != OUSAC_STATUS_OK) {
+            if (status)
                 ousac_error_prefix(error, "%s (against %s)", path, work->inputs[0].path);
-            }
         }
         ousac_profile_free(part);
         part = NULL;
-        if (status == OUSAC_STATUS_OK) {
+        if (!status)
             status = read_run(work, array, path, error);
-        }
     }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     if (work->runs.failed || (run_text = cJSON_PrintUnformatted(array)) == NULL) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the costs of the runs");
         goto done;

@@ -59,29 +59,25 @@ static ousac_status parse_rows(const sample_request *request, sample_work *work,
     const char *text = request->rows;
     int seen[ROWS_MAX] = {0};
 
-    if (text == NULL) {
+    if (text == NULL)
         text = request->bundle != NULL ? "exact,calibrated,reuse" : "exact";
-    }
     while (1) {
         size_t length = strcspn(text, ","), kind = 0;
         while (kind < ROWS_MAX &&
-               (strlen(ROW_NAMES[kind]) != length || strncmp(text, ROW_NAMES[kind], length))) {
+               (strlen(ROW_NAMES[kind]) != length || strncmp(text, ROW_NAMES[kind], length)))
             kind++;
-        }
         if (kind == ROWS_MAX || seen[kind]) {
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                               "--rows expects some of exact,calibrated,reuse, each once, not '%s'",
                               request->rows);
         }
-        if (kind == ROW_CALIBRATED && request->bundle == NULL) {
+        if (kind == ROW_CALIBRATED && request->bundle == NULL)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--rows calibrated needs --bundle FILE");
-        }
         seen[kind] = 1;
         work->labels[work->row_count] = ROW_NAMES[kind];
         work->rows[work->row_count++].kind = (row_kind)kind;
-        if (text[length] == '\0') {
+        if (text[length] == '\0')
             return OUSAC_STATUS_OK;
-        }
         text += length + 1;
     }
 }
@@ -119,9 +115,8 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
                                 ousac_error *error) {
     char note[OUSAC_ERROR_MESSAGE_BYTES] = "";
     ousac_status status = ousac_bundle_open(&work->bundle, request->bundle, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
     work->plan = ousac_bundle_find_plan(work->bundle, request->plan);
     if (work->plan == NULL) {
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
@@ -129,20 +124,17 @@ static ousac_status open_bundle(const sample_request *request, const cli_common 
                           request->plan != NULL ? request->plan : "default");
     }
     status = judge(ousac_bundle_check_model(work->bundle, work->model, note, error), request, common, error);
-    if (*note != '\0') {
+    if (*note != '\0')
         cli_note(common, "note: %s", note);
-    }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
     if (request->schedule == NULL) {
         work->schedule = ousac_bundle_schedule(work->bundle);
     } else {
         status =
             judge(ousac_bundle_check_schedule(work->bundle, work->schedule, error), request, common, error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             return status;
-        }
     }
     return ousac_bundle_calibration(work->bundle, work->plan, &work->model->arch, work->model->backend,
                                     &work->calibration, error);
@@ -182,9 +174,8 @@ static ousac_status open_inputs(const sample_request *request, const cli_common 
     }
     if (!status)
         status = cli_load_model(&work->model, &request->model, error);
-    if (status == OUSAC_STATUS_OK && request->bundle != NULL) {
+    if (!status && request->bundle != NULL)
         status = open_bundle(request, common, work, error);
-    }
     if (!status)
         status = check_rows(request, work, error);
     if (!status)
@@ -221,27 +212,24 @@ static ousac_status run_row(const sample_request *request, const cli_common *com
                                    .counters = &r->counters,
                                    .seconds = &r->seconds};
     ousac_status status = ousac_session_run_samples(&session, &run, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         ousac_error_prefix(error, "row %s", name);
-    }
     return status;
 }
 
 static ousac_status compare_rows(const sample_request *request, sample_work *work, ousac_error *error) {
     const row *exact = NULL;
 
-    for (size_t i = 0; i < work->row_count; i++) {
+    for (size_t i = 0; i < work->row_count; i++)
         exact = work->rows[i].kind == ROW_EXACT ? &work->rows[i] : exact;
-    }
     for (size_t i = 0; exact != NULL && i < work->row_count; i++) {
         row *r = &work->rows[i];
         if (r->kind != ROW_EXACT) {
             ousac_status status =
                 ousac_evaluate_difference(r->samples, exact->samples, (size_t)request->samples.count,
                                           work->sample_size, request->seed, &r->difference, error);
-            if (status != OUSAC_STATUS_OK) {
+            if (status)
                 return status;
-            }
             r->compared = 1;
         }
     }
@@ -255,30 +243,25 @@ static ousac_status write_raw(const sample_request *request, const sample_work *
                                work->model->width};
 
     ousac_status status = ousac_archive_begin(&writer, "ousac-samples", error);
-    if (status == OUSAC_STATUS_OK) {
+    if (!status) {
         ousac_schedule_digest(work->schedule, digest);
         status = ousac_oca_writer_metadata(writer, "schedule_digest", digest, error);
     }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_oca_writer_metadata(writer, "model_digest", work->model->digest, error);
-    }
-    if (status == OUSAC_STATUS_OK && work->plan != NULL) {
+    if (!status && work->plan != NULL)
         status = ousac_oca_writer_metadata(writer, "plan", work->plan->name, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_archive_put_u64(writer, "seed", request->seed, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_archive_put_u64(writer, "first_sample", request->samples.first, error);
-    }
-    for (size_t i = 0; status == OUSAC_STATUS_OK && i < work->row_count; i++) {
+    for (size_t i = 0; !status && i < work->row_count; i++) {
         snprintf(name, sizeof name, "samples/%s", ROW_NAMES[work->rows[i].kind]);
         status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F32, 4, shape,
                                          OUSAC_OCA_CODEC_SHUFFLE_ZSTD, work->rows[i].samples, error);
     }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_oca_writer_save(writer, request->raw, error);
-    }
     ousac_oca_writer_free(writer);
     return status;
 }
@@ -289,14 +272,11 @@ static ousac_status write_png(const sample_request *request, const sample_work *
     png_grid grid = lay_out(request, work);
     const float **images = ousac_calloc(work->row_count * columns, sizeof *images);
 
-    if (images == NULL) {
+    if (images == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a grid of %zu columns", columns);
-    }
-    for (size_t i = 0; i < work->row_count; i++) {
-        for (size_t column = 0; column < columns; column++) {
+    for (size_t i = 0; i < work->row_count; i++)
+        for (size_t column = 0; column < columns; column++)
             images[i * columns + column] = work->rows[i].samples + column * work->sample_size;
-        }
-    }
     grid.images = images;
     status = png_grid_write(&grid, request->output, error);
     ousac_free(images);
@@ -310,9 +290,8 @@ static ousac_status report_json(const sample_request *request, const sample_work
 
     ousac_json_begin(&doc);
     ousac_json_put_text(&doc, doc.root, "file", request->output);
-    if (request->raw != NULL) {
+    if (request->raw != NULL)
         ousac_json_put_text(&doc, doc.root, "raw", request->raw);
-    }
     ousac_schedule_digest(work->schedule, digest);
     ousac_json_put_text(&doc, doc.root, "model_digest", work->model->digest);
     ousac_json_put_text(&doc, doc.root, "schedule_digest", digest);
@@ -378,29 +357,22 @@ static ousac_status sample(const sample_request *request, const cli_common *comm
                            ousac_error *error) {
     ousac_status status = check_request(request, error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = parse_rows(request, work, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = open_inputs(request, common, work, error);
-    }
-    for (size_t i = 0; status == OUSAC_STATUS_OK && i < work->row_count; i++) {
+    for (size_t i = 0; !status && i < work->row_count; i++)
         status = run_row(request, common, work, &work->rows[i], error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = compare_rows(request, work, error);
-    }
-    if (status == OUSAC_STATUS_OK && request->raw != NULL) {
+    if (!status && request->raw != NULL)
         status = write_raw(request, work, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = write_png(request, work, error);
-    }
-    if (status == OUSAC_STATUS_OK && common->json) {
+    if (!status && common->json)
         status = report_json(request, work, error);
-    } else if (status == OUSAC_STATUS_OK) {
+    else if (!status)
         report_text(request, work);
-    }
     return status;
 }
 

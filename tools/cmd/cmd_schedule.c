@@ -33,15 +33,13 @@ static int take_number(const char **text, size_t most, size_t *value) {
 
     while (*at >= '0' && *at <= '9') {
         size_t digit = (size_t)(*at - '0');
-        if (number > (most - (digit < most ? digit : most)) / 10 || digit > most) {
+        if (number > (most - (digit < most ? digit : most)) / 10 || digit > most)
             return -1;
-        }
         number = 10 * number + digit;
         at++;
     }
-    if (at == *text) {
+    if (at == *text)
         return -1;
-    }
     *text = at;
     *value = number;
     return 0;
@@ -76,9 +74,8 @@ static ousac_status take_steps(const char **text, size_t steps, const char *opti
 static ousac_status take_comma(const char **text, const char *option, ousac_error *error) {
     if (**text == ',') {
         *text += 1;
-        if (**text == '\0') {
+        if (**text == '\0')
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s ends with a comma", option);
-        }
     }
     return OUSAC_STATUS_OK;
 }
@@ -89,16 +86,13 @@ static ousac_status set_scale(const char *list, size_t steps, double scale, doub
     while (*list != '\0') {
         size_t first = 0, end = 0, stride = 1;
         ousac_status status = take_steps(&list, steps, "cfg", &first, &end, &stride, error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             return status;
-        }
-        for (size_t i = first; i < end; i += stride) {
+        for (size_t i = first; i < end; i += stride)
             scales[i] = scale;
-        }
         status = take_comma(&list, "cfg", error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             return status;
-        }
     }
     return OUSAC_STATUS_OK;
 }
@@ -127,16 +121,13 @@ static ousac_status set_scales(const char *text, size_t steps, double *scales, o
                               (int)item, text);
         }
         ousac_status status = take_steps(&text, steps, "scales", &first, &end, &stride, error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             return status;
-        }
-        for (size_t i = first; i < end; i += stride) {
+        for (size_t i = first; i < end; i += stride)
             scales[i] = scale;
-        }
         status = take_comma(&text, "scales", error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             return status;
-        }
     }
     return OUSAC_STATUS_OK;
 }
@@ -145,9 +136,8 @@ static ousac_status fill_scales(const schedule_request *request, double *scales,
     size_t steps = request->steps;
     int scaled = !isnan(request->scale);
 
-    for (size_t i = 0; i < steps; i++) {
+    for (size_t i = 0; i < steps; i++)
         scales[i] = NAN;
-    }
     if (request->scales != NULL) {
         if (scaled || request->cfg != NULL) {
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
@@ -170,9 +160,8 @@ static ousac_status fill_scales(const schedule_request *request, double *scales,
             "or --cfg none");
     }
     if (request->cfg == NULL || strcmp(request->cfg, "all") == 0) {
-        for (size_t i = 0; i < steps; i++) {
+        for (size_t i = 0; i < steps; i++)
             scales[i] = request->scale;
-        }
         return OUSAC_STATUS_OK;
     }
     return set_scale(request->cfg, steps, request->scale, scales, error);
@@ -188,9 +177,8 @@ static void place_refreshes(size_t steps, size_t n, double power, size_t *place,
         double u = n > 1 ? (double)k / (double)(n - 1) : 0;
         double at = floor((double)(steps - 1) * (1 - pow(1 - u, power)) + 0.5);
         place[k] = at < 0 ? 0 : (size_t)at;
-        if (k > 0 && place[k] <= place[k - 1]) {
+        if (k > 0 && place[k] <= place[k - 1])
             place[k] = place[k - 1] + 1;
-        }
     }
     for (size_t k = n; k-- > 0;) {
         size_t last = steps - (n - k); /* leaves room for those behind it */
@@ -203,16 +191,13 @@ static ousac_status set_full(const char *list, size_t steps, ousac_gate *gates, 
     while (*list != '\0') {
         size_t first = 0, end = 0, stride = 1;
         ousac_status status = take_steps(&list, steps, "full", &first, &end, &stride, error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             return status;
-        }
-        for (size_t i = first; i < end; i += stride) {
+        for (size_t i = first; i < end; i += stride)
             gates[i] = OUSAC_GATE_FULL;
-        }
         status = take_comma(&list, "full", error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             return status;
-        }
     }
     return OUSAC_STATUS_OK;
 }
@@ -229,12 +214,10 @@ static ousac_status fill_gates(const schedule_request *request, ousac_gate *gate
             "%s: give exactly one of --period, --refreshes, --full, --gates auto and --uncached",
             ways == 0 ? "nothing says where the cache is refreshed" : "conflicting gates");
     }
-    if (!isnan(request->power) && request->refreshes == 0) {
+    if (!isnan(request->power) && request->refreshes == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--power places --refreshes N, which is not given");
-    }
-    if (request->gates != NULL && strcmp(request->gates, "auto") != 0) {
+    if (request->gates != NULL && strcmp(request->gates, "auto") != 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--gates expects auto, not '%s'", request->gates);
-    }
     if (request->gate != NULL) {
         if (request->gates != NULL || request->uncached) {
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
@@ -247,26 +230,21 @@ static ousac_status fill_gates(const schedule_request *request, ousac_gate *gate
                               request->gate);
         }
     }
-    for (size_t i = 0; i < steps; i++) {
+    for (size_t i = 0; i < steps; i++)
         gates[i] = request->gates != NULL ? OUSAC_GATE_AUTO : request->uncached ? OUSAC_GATE_FULL : other;
-    }
-    if (request->full != NULL) {
+    if (request->full != NULL)
         return set_full(request->full, steps, gates, error);
-    }
-    if (request->period > 0) {
-        for (size_t i = 0; i < steps; i += request->period) {
+    if (request->period > 0)
+        for (size_t i = 0; i < steps; i += request->period)
             gates[i] = OUSAC_GATE_FULL;
-        }
-    }
     if (request->refreshes > 0) {
         if (request->refreshes > steps) {
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--refreshes %zu do not fit into %zu steps",
                               request->refreshes, steps);
         }
         size_t *place = ousac_calloc(request->refreshes, sizeof *place);
-        if (place == NULL) {
+        if (place == NULL)
             return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu refreshes", request->refreshes);
-        }
         place_refreshes(steps, request->refreshes, isnan(request->power) ? 1 : request->power, place, gates);
         ousac_free(place);
     }
@@ -314,12 +292,10 @@ static ousac_status build(const schedule_request *request, ousac_schedule *sched
         goto done;
     }
     status = fill_scales(request, scales, error);
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = fill_gates(request, gates, error);
-    }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     options.scales = scales;
     options.gates = gates;
     status = ousac_schedule_build(schedule, &options, error);
@@ -337,20 +313,17 @@ static ousac_status deliver(const schedule_request *request, const cli_common *c
     ousac_json_doc doc = {NULL, 0};
 
     status = describe_schedule(schedule, &counts, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     if (request->output != NULL) {
         status = ousac_schedule_save(schedule, request->output, error);
     } else {
         status = ousac_schedule_print(schedule, &text, error);
-        if (status == OUSAC_STATUS_OK) {
+        if (!status)
             fputs(text, stdout);
-        }
     }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     if (common->json) {
         ousac_json_begin(&doc);
         ousac_json_put_text(&doc, doc.root, "file", request->output);

@@ -53,17 +53,14 @@ static ousac_status verify_signature(const verification *v, const char *path, fi
     ousac_status status = OUSAC_STATUS_OK;
 
     name = v->signature != NULL ? ousac_strdup(v->signature) : ousac_malloc(bytes, 1);
-    if (name == NULL) {
+    if (name == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
-    }
-    if (v->signature == NULL) {
+    if (v->signature == NULL)
         (void)snprintf(name, bytes, "%s.minisig", path);
-    }
     status = ousac_file_map(&view, path, error);
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_file_read_text(&text, NULL, name, OUSAC_MINISIGN_FILE_BYTES, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status) {
         status =
             ousac_minisign_verify(&v->public_key, view.data, view.size, text, name, found->trusted, error);
     }
@@ -79,17 +76,15 @@ static ousac_status verify_archive(const char *path, finding *found, ousac_error
     ousac_status status = ousac_archive_open_any(&file, path, error);
 
     found->tensors = status == OUSAC_STATUS_OK ? oca_tensor_count(file) : 0;
-    for (size_t i = 0; status == OUSAC_STATUS_OK && i < found->tensors; i++) {
+    for (size_t i = 0; !status && i < found->tensors; i++) {
         oca_tensor tensor;
         oca_status got = oca_tensor_at(file, i, &tensor);
-        if (got == OCA_OK) {
+        if (got == OCA_OK)
             got = oca_verify_tensor(file, i);
-        }
-        if (got != OCA_OK) {
+        if (got != OCA_OK)
             status = ousac_archive_fail(path, tensor.name, got, error);
-        } else if (ousac_stop_asked(&cli_stop)) {
+        else if (ousac_stop_asked(&cli_stop))
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted");
-        }
     }
     oca_close(file);
     return status;
@@ -101,9 +96,8 @@ static ousac_status check_digests(const verification *v, const char *path, const
 
     if (v->model != NULL) {
         const ousac_identity here = ousac_model_identity(v->model);
-        if (ousac_identity_differs(of, &here, differs)) {
+        if (ousac_identity_differs(of, &here, differs))
             return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s: is of %s", path, differs);
-        }
     }
     if (v->schedule.step_count > 0 && schedule != NULL) {
         ousac_schedule_digest(&v->schedule, wanted);
@@ -121,11 +115,10 @@ static ousac_status verify_profile(const verification *v, const char *path, ousa
     ousac_profile *profile = NULL;
     ousac_used_ranges pilots;
     ousac_status status = ousac_profile_open(&profile, path, error);
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_provenance_read_pilots(path, &pilots, error);
-    }
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status) {
         const ousac_identity of = ousac_profile_model(profile);
         status = check_digests(v, path, &of, &profile->schedule, error);
     }
@@ -137,10 +130,9 @@ static ousac_status verify_plan(const verification *v, const char *path, ousac_e
     ousac_plan *plan = NULL;
     ousac_status status = ousac_plan_load(&plan, path, error);
 
-    if (status == OUSAC_STATUS_OK && v->model != NULL) {
+    if (!status && v->model != NULL)
         status = ousac_plan_check(plan, &v->model->arch, path, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status) {
         const ousac_identity of = ousac_plan_model(plan);
         status = check_digests(v, path, &of, NULL, error);
     }
@@ -154,18 +146,14 @@ static ousac_status verify_bundle(const verification *v, const char *path, findi
     ousac_provenance provenance;
     ousac_status status = ousac_bundle_open(&bundle, path, error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_bundle_verify(bundle, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_provenance_read(path, &provenance, error);
-    }
-    if (status == OUSAC_STATUS_OK && v->model != NULL) {
+    if (!status && v->model != NULL)
         status = ousac_bundle_check_model(bundle, v->model, found->note, error);
-    }
-    if (status == OUSAC_STATUS_OK && v->schedule.step_count > 0) {
+    if (!status && v->schedule.step_count > 0)
         status = ousac_bundle_check_schedule(bundle, &v->schedule, error);
-    }
     ousac_bundle_close(bundle);
     return status;
 }
@@ -176,20 +164,18 @@ static ousac_status verify_safetensors(const verification *v, const char *path, 
     ousac_status status = ousac_safetensors_open(&file, path, error);
 
     found->tensors = status == OUSAC_STATUS_OK ? ousac_safetensors_count(file) : 0;
-    for (size_t i = 0; status == OUSAC_STATUS_OK && i < found->tensors; i++) {
+    for (size_t i = 0; !status && i < found->tensors; i++) {
         const ousac_safetensors_tensor *tensor = ousac_safetensors_at(file, i);
         found->unchecked += !tensor->readable;
-        for (uint64_t first = 0; status == OUSAC_STATUS_OK && tensor->readable && first < tensor->count;) {
+        for (uint64_t first = 0; !status && tensor->readable && first < tensor->count;) {
             uint64_t count = tensor->count - first < BLOCK_VALUES ? tensor->count - first : BLOCK_VALUES;
             status = ousac_safetensors_read_f32(tensor, first, count, v->block, error);
             first += count;
-            if (status != OUSAC_STATUS_OK) {
+            if (status)
                 ousac_error_prefix(error, "%s", path);
-            }
         }
-        if (status == OUSAC_STATUS_OK && ousac_stop_asked(&cli_stop)) {
+        if (!status && ousac_stop_asked(&cli_stop))
             status = OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted");
-        }
     }
     ousac_safetensors_close(file);
     return status;
@@ -201,13 +187,11 @@ static ousac_status verify_schedule(const char *path, ousac_error *error) {
     char digest[OUSAC_DIGEST_CHARS], digest_again[OUSAC_DIGEST_CHARS], *text = NULL;
 
     ousac_status status = ousac_schedule_load(&schedule, path, error);
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_schedule_print(&schedule, &text, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_schedule_parse(&again, text, strlen(text), path, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status) {
         ousac_schedule_digest(&schedule, digest);
         ousac_schedule_digest(&again, digest_again);
         if (strcmp(digest, digest_again) != 0 || strcmp(schedule.name, again.name) != 0) {
@@ -237,31 +221,23 @@ static ousac_status verify_file(const verification *v, const char *path, finding
     ousac_status status = OUSAC_STATUS_OK;
 
     memset(found, 0, sizeof *found);
-    if (v->key != NULL) {
+    if (v->key != NULL)
         status = verify_signature(v, path, found, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = file_kind_detect(&found->kind, &found->bytes, path, error);
-    }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
-    if (found->kind == FILE_KIND_SAFETENSORS) {
+    if (found->kind == FILE_KIND_SAFETENSORS)
         return verify_safetensors(v, path, found, error);
-    }
-    if (found->kind == FILE_KIND_SCHEDULE) {
+    if (found->kind == FILE_KIND_SCHEDULE)
         return verify_schedule(path, error);
-    }
-    if (found->kind == FILE_KIND_UNKNOWN) {
+    if (found->kind == FILE_KIND_UNKNOWN)
         return file_kind_refuse(path, error);
-    }
-    if (found->kind >= FILE_KIND_EVALUATION) {
+    if (found->kind >= FILE_KIND_EVALUATION)
         return OUSAC_STATUS_OK; /* strict JSON, or its kind would not have been told */
-    }
     status = verify_archive(path, found, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
     switch (found->kind) {
     case FILE_KIND_PROFILE:
         return verify_profile(v, path, error);
@@ -283,9 +259,8 @@ static void print_finding(const char *path, const finding *found, const ousac_er
         /* Most messages name the file themselves. */
         size_t length = strlen(path);
         const char *message = failure->message;
-        if (strncmp(message, path, length) == 0 && (message[length] == ':' || message[length] == ' ')) {
+        if (strncmp(message, path, length) == 0 && (message[length] == ':' || message[length] == ' '))
             message += length + strspn(message + length, ": ");
-        }
         cli_printf("%s: FAILED: %s\n", path, message);
         return;
     }
@@ -309,9 +284,8 @@ static void print_finding(const char *path, const finding *found, const ousac_er
         }
         cli_printf("  signed; %s\n", line);
     }
-    if (found->note[0] != '\0') {
+    if (found->note[0] != '\0')
         cli_printf("  note: %s\n", found->note);
-    }
 }
 
 static void put_finding(ousac_json_doc *doc, cJSON *array, const char *path, const finding *found,
@@ -325,12 +299,10 @@ static void put_finding(ousac_json_doc *doc, cJSON *array, const char *path, con
     ousac_json_put_u64(doc, object, "tensors", found->tensors);
     ousac_json_put_u64(doc, object, "values_not_checked", found->unchecked);
     ousac_json_put_bool(doc, object, "signed", found->is_signed);
-    if (found->is_signed) {
+    if (found->is_signed)
         ousac_json_put_text(doc, object, "trusted_comment", found->trusted);
-    }
-    if (found->note[0] != '\0') {
+    if (found->note[0] != '\0')
         ousac_json_put_text(doc, object, "note", found->note);
-    }
     if (failure != NULL) {
         ousac_json_put_text(doc, object, "status", ousac_status_name(failure->status));
         ousac_json_put_text(doc, object, "message", failure->message);
@@ -342,18 +314,14 @@ static ousac_status open_references(verification *v, ousac_error *error) {
     ousac_model_options options = {.config_path = v->config, .heads = v->heads, .use = OUSAC_MODEL_FACTORS};
 
     v->block = ousac_malloc(BLOCK_VALUES, sizeof *v->block);
-    if (v->block == NULL) {
+    if (v->block == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a block of %d values", BLOCK_VALUES);
-    }
-    if (v->key != NULL) {
+    if (v->key != NULL)
         status = ousac_minisign_public_load(&v->public_key, v->key, error);
-    }
-    if (status == OUSAC_STATUS_OK && v->schedule_path != NULL) {
+    if (!status && v->schedule_path != NULL)
         status = ousac_schedule_load(&v->schedule, v->schedule_path, error);
-    }
-    if (status == OUSAC_STATUS_OK && v->model_path != NULL) {
+    if (!status && v->model_path != NULL)
         status = ousac_model_load(&v->model, v->model_path, &options, ousac_backend_cpu(), error);
-    }
     return status;
 }
 
@@ -381,11 +349,10 @@ static ousac_status verify_all(const verification *v, const cli_common *common, 
         }
         const ousac_error *shown = status != OUSAC_STATUS_OK ? &failure : NULL;
         *failed += shown != NULL;
-        if (common->json) {
+        if (common->json)
             put_finding(&doc, array, paths[i], &found, shown);
-        } else {
+        else
             print_finding(paths[i], &found, shown);
-        }
     }
     status = OUSAC_STATUS_OK;
     if (common->json) {

@@ -68,11 +68,9 @@ static const glyph FONT[] = {
 static const glyph BOX = {'\0', {0x1f, 0x11, 0x11, 0x11, 0x11, 0x11, 0x1f}};
 
 static const glyph *find_glyph(char character) {
-    for (size_t i = 0; i < sizeof FONT / sizeof *FONT; i++) {
-        if (FONT[i].character == character) {
+    for (size_t i = 0; i < sizeof FONT / sizeof *FONT; i++)
+        if (FONT[i].character == character)
             return &FONT[i];
-        }
-    }
     return &BOX;
 }
 
@@ -85,20 +83,17 @@ typedef struct canvas {
 } canvas;
 
 static void fill(canvas *c, size_t x, size_t y, size_t width, size_t height, unsigned char value) {
-    for (size_t row = y; row < y + height; row++) {
+    for (size_t row = y; row < y + height; row++)
         memset(c->pixels + (row * c->width + x) * c->planes, value, width * c->planes);
-    }
 }
 
 static void draw_text(canvas *c, const char *text, size_t x, size_t y, size_t scale) {
     for (; *text != '\0'; text++, x += GLYPH_ADVANCE * scale) {
         const glyph *g = find_glyph(*text);
         for (size_t row = 0; row < GLYPH_HEIGHT; row++) {
-            for (size_t column = 0; column < GLYPH_WIDTH; column++) {
-                if ((g->row[row] >> (GLYPH_WIDTH - 1 - column)) & 1) {
+            for (size_t column = 0; column < GLYPH_WIDTH; column++)
+                if ((g->row[row] >> (GLYPH_WIDTH - 1 - column)) & 1)
                     fill(c, x + column * scale, y + row * scale, scale, scale, INK);
-                }
-            }
         }
     }
 }
@@ -115,9 +110,8 @@ static void find_tone(const png_grid *grid, tone *t) {
         t->low[channel] = -1;
         t->gain[channel] = 127.5f;
     }
-    if (grid->channels == 1 || grid->channels == 3) {
+    if (grid->channels == 1 || grid->channels == 3)
         return;
-    }
     for (size_t channel = 0; channel < shown; channel++) {
         float low = 0, high = 0;
         int seen = 0;
@@ -125,9 +119,8 @@ static void find_tone(const png_grid *grid, tone *t) {
             const float *image = grid->images[cell];
             for (size_t i = 0; image != NULL && i < size; i++) {
                 float value = image[channel * size + i];
-                if (!isfinite(value)) {
+                if (!isfinite(value))
                     continue;
-                }
                 low = !seen || value < low ? value : low;
                 high = !seen || value > high ? value : high;
                 seen = 1;
@@ -140,9 +133,8 @@ static void find_tone(const png_grid *grid, tone *t) {
 
 static unsigned char to_byte(float value, float low, float gain) {
     float scaled = (value - low) * gain + 0.5f;
-    if (!(scaled > 0)) { /* NaN too */
+    if (!(scaled > 0)) /* NaN too */
         return 0;
-    }
     return scaled >= 255 ? 255 : (unsigned char)scaled;
 }
 
@@ -168,9 +160,8 @@ static ousac_status lay_out(const png_grid *grid, canvas *c, size_t *scale, ousa
     size_t longest = 0, side = SIDE_MAX;
 
     if (grid->rows == 0 || grid->columns == 0 || grid->channels == 0 || grid->width == 0 ||
-        grid->height == 0 || grid->zoom == 0) {
+        grid->height == 0 || grid->zoom == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "an image grid needs rows, columns, pixels and a zoom");
-    }
     for (size_t row = 0; grid->labels != NULL && row < grid->rows; row++) {
         size_t length = strlen(grid->labels[row]);
         longest = length > longest ? length : longest;
@@ -198,9 +189,8 @@ static ousac_status lay_out(const png_grid *grid, canvas *c, size_t *scale, ousa
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu x %zu images of %zu x %zu pixels pass %d MiB",
                           grid->columns, grid->rows, c->cell_width, c->cell_height, BYTES_MAX >> 20);
     }
-    if (c->cell_height < GLYPH_HEIGHT * *scale && longest > 0) {
+    if (c->cell_height < GLYPH_HEIGHT * *scale && longest > 0)
         c->height += GLYPH_HEIGHT * *scale; /* so that the last label fits */
-    }
     return OUSAC_STATUS_OK;
 }
 
@@ -248,7 +238,7 @@ ousac_status png_grid_write(const png_grid *grid, const char *path, ousac_error 
     size_t scale = 1;
 
     ousac_status status = lay_out(grid, &c, &scale, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status) {
         ousac_error_prefix(error, "%s", path);
         return status;
     }
@@ -271,11 +261,10 @@ ousac_status png_grid_write(const png_grid *grid, const char *path, ousac_error 
         for (size_t column = first; column < end; column++) {
             size_t x = c.margin + GAP + (column - first) * (c.cell_width + GAP);
             const float *image = grid->images[row * grid->columns + column];
-            if (image != NULL) {
+            if (image != NULL)
                 draw_image(&c, grid, image, &t, x, y);
-            } else {
+            else
                 fill(&c, x, y, c.cell_width, c.cell_height, BLANK);
-            }
         }
     }
     status = encode_png(&c, path, error);

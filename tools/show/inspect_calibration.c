@@ -25,9 +25,8 @@ static void split_site(const char *name, size_t *block, const char **column) {
     for (const char *dot = strchr(name, '.'); dot != NULL; dot = strchr(dot + 1, '.')) {
         size_t digits = strspn(dot + 1, "0123456789"), number = 0;
         if (digits > 0 && digits < 10 && dot[1 + digits] == '.') {
-            for (size_t i = 0; i < digits; i++) {
+            for (size_t i = 0; i < digits; i++)
                 number = 10 * number + (size_t)(dot[1 + i] - '0');
-            }
             *block = number;
             *column = dot + 2 + digits;
             return;
@@ -43,18 +42,15 @@ typedef struct site_table {
 } site_table;
 
 static void print_row(size_t block, const double *row, size_t columns, int decimals) {
-    if (block == SIZE_MAX) {
+    if (block == SIZE_MAX)
         cli_printf("%7s", "-");
-    } else {
+    else
         cli_printf("%7zu", block);
-    }
-    for (size_t i = 0; i < columns; i++) {
-        if (isnan(row[i])) {
+    for (size_t i = 0; i < columns; i++)
+        if (isnan(row[i]))
             cli_printf(" %10s", "-");
-        } else {
+        else
             cli_printf(" %10.*f", decimals, row[i]);
-        }
-    }
     putchar('\n');
 }
 
@@ -68,42 +64,34 @@ static void print_site_table(const site_table *table) {
         size_t block = 0, place = 0;
         const char *column = NULL;
         split_site(table->names[i], &block, &column);
-        while (place < count && strcmp(columns[place], column) != 0) {
+        while (place < count && strcmp(columns[place], column) != 0)
             place++;
-        }
-        if (place == count && count < COLUMNS_MAX) {
+        if (place == count && count < COLUMNS_MAX)
             columns[count++] = column;
-        }
     }
     cli_printf("%7s", "block");
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++)
         cli_printf(" %10s", columns[i]);
-    }
     putchar('\n');
     for (size_t i = 0; i < table->count; i++) {
         size_t block = 0, place = 0;
         const char *column = NULL;
         split_site(table->names[i], &block, &column);
         if (!started || block != current) {
-            if (started) {
+            if (started)
                 print_row(current, row, count, table->decimals);
-            }
-            for (size_t j = 0; j < count; j++) {
+            for (size_t j = 0; j < count; j++)
                 row[j] = NAN;
-            }
             current = block;
             started = 1;
         }
-        while (place < count && strcmp(columns[place], column) != 0) {
+        while (place < count && strcmp(columns[place], column) != 0)
             place++;
-        }
-        if (place < count) {
+        if (place < count)
             row[place] = table->values[i];
-        }
     }
-    if (started) {
+    if (started)
         print_row(current, row, count, table->decimals);
-    }
 }
 
 /* ---- parts that several kinds share ---- */
@@ -113,9 +101,8 @@ static ousac_status show_schedule(inspection *in, const ousac_schedule *schedule
     char line[DESCRIBE_LINE_BYTES];
 
     ousac_status status = describe_schedule(schedule, &counts, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
     if (in->common->json) {
         describe_schedule_json(&in->doc, ousac_json_put_object(&in->doc, in->doc.root, "schedule"), schedule,
                                &counts);
@@ -164,9 +151,8 @@ static void print_plan(const ousac_plan *plan, const ousac_cost_total *cost) {
                    plan->bound, plan->gap, plan->exact ? ", proved optimal at this granularity" : "",
                    plan->error_model);
     }
-    if (plan->note[0] != '\0') {
+    if (plan->note[0] != '\0')
         cli_printf("          %s\n", plan->note);
-    }
 }
 
 static ousac_status print_ranks(const ousac_plan *plan, ousac_error *error) {
@@ -210,9 +196,8 @@ static void put_plan(ousac_json_doc *doc, cJSON *object, const ousac_plan *plan,
     ousac_json_put_bool(doc, object, "exact", plan->exact);
     ousac_json_put_text(doc, object, "note", plan->note);
     cJSON *ranks = ousac_json_put_object(doc, object, "ranks");
-    for (size_t i = 0; i < plan->site_count; i++) {
+    for (size_t i = 0; i < plan->site_count; i++)
         ousac_json_put_u64(doc, ranks, plan->site[i], plan->rank[i]);
-    }
 }
 
 /* ---- profile ---- */
@@ -242,9 +227,8 @@ static ousac_status show_deltas(inspection *in, const ousac_profile *profile, ou
     }
     if (in->common->json) {
         cJSON *object = ousac_json_put_object(&in->doc, in->doc.root, "relative_delta");
-        for (size_t site = 0; site < arch->site_count; site++) {
+        for (size_t site = 0; site < arch->site_count; site++)
             ousac_json_put_real(&in->doc, object, names[site], values[site]);
-        }
     } else {
         site_table table = {arch->site_count, names, values, 4};
         puts("\nRelative delta of each site's output, ||y - y_c|| / ||y|| over cached steps:");
@@ -262,20 +246,17 @@ ousac_status inspect_profile(inspection *in, ousac_error *error) {
     char digest[OUSAC_DIGEST_CHARS], ranges[DESCRIBE_LINE_BYTES];
 
     ousac_status status = ousac_profile_open(&profile, in->path, error);
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_archive_open_any(&file, in->path, error);
-    }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     const ousac_profile_identity *identity = &profile->identity;
     const char *run = oca_metadata(file, "run");
     ousac_profile_digest(profile, digest);
     show_arch(in, &profile->arch, identity->model_digest);
     status = show_schedule(in, &profile->schedule, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     if (in->common->json) {
         ousac_json_put_text(&in->doc, in->doc.root, "digest", digest);
         ousac_json_put_text(&in->doc, in->doc.root, "weights_digest", identity->weights_digest);
@@ -291,9 +272,8 @@ ousac_status inspect_profile(inspection *in, ousac_error *error) {
             ousac_json_put_u64(&in->doc, pair, NULL, profile->ranges[i].first);
             ousac_json_put_u64(&in->doc, pair, NULL, profile->ranges[i].first + profile->ranges[i].count);
         }
-        if (run != NULL) {
+        if (run != NULL)
             ousac_json_put_parsed(&in->doc, in->doc.root, "run", run);
-        }
     } else {
         describe_ranges(ranges, profile->ranges, profile->range_count);
         cli_printf("samples   %" PRIu64 " (%s), seed %" PRIu64 ", micro-batch %zu\n",
@@ -306,14 +286,12 @@ ousac_status inspect_profile(inspection *in, ousac_error *error) {
             puts("moments   none: a pilot, recorded for step weights");
         }
         cli_printf("weights   %s\ndigest    %s\n", identity->weights_digest, digest);
-        if (run != NULL) {
+        if (run != NULL)
             cli_printf("run       %s\n", run);
-        }
     }
     status = show_deltas(in, profile, error);
-    if (status == OUSAC_STATUS_OK && in->tensors) {
+    if (!status && in->tensors)
         status = inspect_tensors(in, error);
-    }
 done:
     oca_close(file);
     ousac_profile_free(profile);
@@ -326,9 +304,8 @@ ousac_status inspect_plan(inspection *in, ousac_error *error) {
     ousac_plan *plan = NULL;
     ousac_status status = ousac_plan_load(&plan, in->path, error);
 
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
     if (in->common->json) {
         put_plan(&in->doc, ousac_json_put_object(&in->doc, in->doc.root, "plan"), plan, NULL);
     } else {
@@ -336,9 +313,8 @@ ousac_status inspect_plan(inspection *in, ousac_error *error) {
         cli_printf("model     %s\nprofile   %s\n", plan->model_digest, plan->profile_digest);
         status = print_ranks(plan, error);
     }
-    if (status == OUSAC_STATUS_OK && in->tensors) {
+    if (!status && in->tensors)
         status = inspect_tensors(in, error);
-    }
     ousac_plan_free(plan);
     return status;
 }
@@ -348,21 +324,18 @@ static ousac_status show_plans(inspection *in, const ousac_bundle *bundle, const
     ousac_status status = OUSAC_STATUS_OK;
     cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "plans") : NULL;
 
-    for (size_t i = 0; status == OUSAC_STATUS_OK && i < ousac_bundle_plan_count(bundle); i++) {
+    for (size_t i = 0; !status && i < ousac_bundle_plan_count(bundle); i++) {
         const ousac_plan *plan = ousac_bundle_plan(bundle, i);
         ousac_ranks ranks = ousac_plan_ranks(plan);
         ousac_cost_total cost;
         status = ousac_cost_trajectory(arch, ousac_bundle_schedule(bundle), &ranks, &cost, error);
-        if (status == OUSAC_STATUS_OK && in->common->json) {
+        if (!status && in->common->json)
             put_plan(&in->doc, ousac_json_put_object(&in->doc, array, NULL), plan, &cost);
-        } else if (status == OUSAC_STATUS_OK) {
+        else if (!status)
             print_plan(plan, &cost);
-        }
     }
-    for (size_t i = 0; status == OUSAC_STATUS_OK && !in->common->json && i < ousac_bundle_plan_count(bundle);
-         i++) {
+    for (size_t i = 0; !status && !in->common->json && i < ousac_bundle_plan_count(bundle); i++)
         status = print_ranks(ousac_bundle_plan(bundle, i), error);
-    }
     return status;
 }
 
@@ -371,32 +344,26 @@ ousac_status inspect_bundle(inspection *in, ousac_error *error) {
     oca_file *file = NULL;
 
     ousac_status status = ousac_bundle_open(&bundle, in->path, error);
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = ousac_archive_open_any(&file, in->path, error);
-    }
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     const char *provenance = oca_metadata(file, "provenance");
     const ousac_arch *arch = ousac_bundle_arch(bundle);
     show_arch(in, arch, ousac_bundle_model_digest(bundle));
     status = show_schedule(in, ousac_bundle_schedule(bundle), error);
-    if (status == OUSAC_STATUS_OK && provenance != NULL) {
-        if (in->common->json) {
+    if (!status && provenance != NULL) {
+        if (in->common->json)
             ousac_json_put_parsed(&in->doc, in->doc.root, "provenance", provenance);
-        } else {
+        else
             cli_printf("made      %s\n", provenance);
-        }
     }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = inspect_storage(in, file, arch, error);
-    }
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = show_plans(in, bundle, arch, error);
-    }
-    if (status == OUSAC_STATUS_OK && in->tensors) {
+    if (!status && in->tensors)
         status = inspect_tensors(in, error);
-    }
 done:
     oca_close(file);
     ousac_bundle_close(bundle);

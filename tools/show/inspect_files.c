@@ -18,12 +18,10 @@ static const char *gate_text(const int *effective, const ousac_schedule *schedul
     const ousac_step *s = &schedule->steps[step];
     const char *gate = ousac_gate_name(s->gate[branch]);
 
-    if (!ousac_mode_evaluates(s->mode, branch)) {
+    if (!ousac_mode_evaluates(s->mode, branch))
         return "-";
-    }
-    if (effective == NULL || effective[step * OUSAC_BRANCHES + (size_t)branch] == (int)s->gate[branch]) {
+    if (effective == NULL || effective[step * OUSAC_BRANCHES + (size_t)branch] == (int)s->gate[branch])
         return gate;
-    }
     ousac_gate runs = (ousac_gate)effective[step * OUSAC_BRANCHES + (size_t)branch];
     snprintf(text, 32, "%s (%s)", ousac_gate_name(runs), gate);
     return text;
@@ -38,16 +36,14 @@ static void put_steps(inspection *in, const ousac_schedule *schedule, const int 
         cJSON *object = ousac_json_put_object(&in->doc, steps, NULL);
         ousac_json_put_real(&in->doc, object, "timestep", s->timestep);
         ousac_json_put_text(&in->doc, object, "mode", ousac_mode_name(s->mode));
-        if (s->mode == OUSAC_MODE_CFG) {
+        if (s->mode == OUSAC_MODE_CFG)
             ousac_json_put_real(&in->doc, object, "scale", s->scale);
-        }
         for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
             ousac_json_put_real(&in->doc, object, ousac_coefficient_name((ousac_coefficient)k),
                                 schedule->fitted[i].value[k]);
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
-            if (!ousac_mode_evaluates(s->mode, branch)) {
+            if (!ousac_mode_evaluates(s->mode, branch))
                 continue;
-            }
             cJSON *gate = ousac_json_put_object(&in->doc, object, ousac_branch_name(branch));
             ousac_json_put_text(&in->doc, gate, "gate", ousac_gate_name(s->gate[branch]));
             if (effective != NULL) {
@@ -70,9 +66,8 @@ static void print_steps(const ousac_schedule *schedule, const int *effective) {
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *s = &schedule->steps[i];
         char scale[32] = "-";
-        if (s->mode == OUSAC_MODE_CFG) {
+        if (s->mode == OUSAC_MODE_CFG)
             snprintf(scale, sizeof scale, "%.6g", s->scale);
-        }
         cli_printf("%5zu %9.6g  %-6s %7s  %-16s %-*s", i, s->timestep, ousac_mode_name(s->mode), scale,
                    gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond), fitted ? 16 : 0,
                    gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
@@ -93,13 +88,11 @@ ousac_status inspect_schedule(inspection *in, ousac_error *error) {
     char line[DESCRIBE_LINE_BYTES];
 
     ousac_status status = ousac_schedule_load(&schedule, in->path, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     status = describe_schedule(&schedule, &counts, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     if (!counts.undecided) {
         effective = ousac_calloc(schedule.step_count, OUSAC_BRANCHES * sizeof *effective);
         if (effective == NULL) {
@@ -108,9 +101,8 @@ ousac_status inspect_schedule(inspection *in, ousac_error *error) {
             goto done;
         }
         status = ousac_schedule_effective_gates(&schedule, effective, error);
-        if (status != OUSAC_STATUS_OK) {
+        if (status)
             goto done;
-        }
     }
     if (in->common->json) {
         describe_schedule_json(&in->doc, in->doc.root, &schedule, &counts);
@@ -143,9 +135,8 @@ static const char *codec_name(oca_codec codec) {
 
 static void put_shape(ousac_json_doc *doc, cJSON *object, const uint64_t *shape, size_t dims) {
     cJSON *array = ousac_json_put_array(doc, object, "shape");
-    for (size_t i = 0; i < dims; i++) {
+    for (size_t i = 0; i < dims; i++)
         ousac_json_put_u64(doc, array, NULL, shape[i]);
-    }
 }
 
 static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_error *error) {
@@ -161,9 +152,8 @@ static ousac_status list_tensors(inspection *in, const oca_file *file, ousac_err
     for (size_t i = 0; i < count; i++) {
         oca_tensor tensor;
         oca_status got = oca_tensor_at(file, i, &tensor);
-        if (got != OCA_OK) {
+        if (got != OCA_OK)
             return ousac_archive_fail(in->path, "?", got, error);
-        }
         double ratio = tensor.stored_bytes > 0 ? (double)tensor.bytes / (double)tensor.stored_bytes : 1;
         const char *dtype = ousac_dtype_name((ousac_dtype)tensor.dtype);
         bytes += tensor.bytes;
@@ -196,9 +186,8 @@ ousac_status inspect_tensors(inspection *in, ousac_error *error) {
     oca_file *file = NULL;
     ousac_status status = ousac_archive_open_any(&file, in->path, error);
 
-    if (status == OUSAC_STATUS_OK) {
+    if (!status)
         status = list_tensors(in, file, error);
-    }
     oca_close(file);
     return status;
 }
@@ -217,9 +206,8 @@ ousac_status inspect_archive(inspection *in, ousac_error *error) {
     oca_file *file = NULL;
     ousac_status status = ousac_archive_open_any(&file, in->path, error);
 
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         goto done;
-    }
     cJSON *object = in->common->json ? ousac_json_put_object(&in->doc, in->doc.root, "metadata") : NULL;
     for (size_t i = 0; i < oca_metadata_count(file); i++) {
         const char *key = NULL, *value = NULL;
@@ -247,9 +235,8 @@ static void list_safetensors(inspection *in, const ousac_safetensors *file) {
     uint64_t bytes = 0;
     cJSON *array = in->common->json ? ousac_json_put_array(&in->doc, in->doc.root, "tensors") : NULL;
 
-    if (!in->common->json) {
+    if (!in->common->json)
         cli_printf("\n%-52s %-5s %-20s %10s\n", "tensor", "dtype", "shape", "size");
-    }
     for (size_t i = 0; i < ousac_safetensors_count(file); i++) {
         const ousac_safetensors_tensor *tensor = ousac_safetensors_at(file, i);
         bytes += tensor->bytes;
@@ -314,9 +301,8 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
     ousac_error refused = {0};
 
     ousac_status status = ousac_safetensors_open(&file, in->path, error);
-    if (status != OUSAC_STATUS_OK) {
+    if (status)
         return status;
-    }
     if (ousac_model_load(&model, in->path, &options, ousac_backend_cpu(), &refused) == OUSAC_STATUS_OK) {
         show_model(in, model);
     } else if (in->common->json) {
@@ -325,9 +311,8 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
     } else {
         cli_printf("model     cannot be run as it is: %s\n", refused.message);
     }
-    if (in->tensors || model == NULL) {
+    if (in->tensors || model == NULL)
         list_safetensors(in, file);
-    }
     ousac_model_free(model);
     ousac_safetensors_close(file);
     return OUSAC_STATUS_OK;
