@@ -14,6 +14,7 @@ build=$(realpath "${BUILD:-build}")
 data=$ROOT/data
 cd "$WORK" || exit 2
 
+read -ra cc <<<"${CC:-gcc}" # a compiler may be two words
 flags=${SANITIZE:+-fsanitize=$SANITIZE}
 make -s -C "$ROOT" install BUILD="$build" PREFIX="$WORK/prefix" ${SANITIZE:+SANITIZE="$SANITIZE"} >made 2>&1 || {
     cat made
@@ -22,7 +23,7 @@ make -s -C "$ROOT" install BUILD="$build" PREFIX="$WORK/prefix" ${SANITIZE:+SANI
 export PKG_CONFIG_PATH=$WORK/prefix/lib/pkgconfig LD_LIBRARY_PATH=$WORK/prefix/lib
 # shellcheck disable=SC2046,SC2086 # lists of words
 compile() { # compile OUTPUT SOURCE
-    "${CC:-gcc}" -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Werror $flags "$2" -o "$1" $(pkg-config --cflags --libs ousac)
+    "${cc[@]}" -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Werror $flags "$2" -o "$1" $(pkg-config --cflags --libs ousac)
 }
 check "the version of pkg-config" test "$(pkg-config --modversion ousac)" = "$("$WORK/prefix/bin/ousac" --version | cut -d' ' -f2)"
 cp "$ROOT/examples/library/calibrate.c" .
@@ -50,7 +51,7 @@ for name in ousac_context_open ousac_context_sample ousac_version ousac_status_n
     check "$name is visible" grep -qx "$name" "$WORK/visible"
 done
 for header in "$WORK"/prefix/include/ousac/*.h; do
-    check "$(basename "$header") alone in C" "${CC:-gcc}" -std=c11 -I"$WORK/prefix/include" -Wall -Werror -fsyntax-only -x c "$header"
+    check "$(basename "$header") alone in C" "${cc[@]}" -std=c11 -I"$WORK/prefix/include" -Wall -Werror -fsyntax-only -x c "$header"
     check "$(basename "$header") alone in C++" g++ -std=c++17 -I"$WORK/prefix/include" -Wall -Werror -fsyntax-only -x c++ "$header"
 done
 
