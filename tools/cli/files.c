@@ -5,6 +5,7 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
+#include "tools/cli/streams.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -200,6 +201,18 @@ static ousac_status compare(const cli_files *files, int replaces_arguments, ousa
     return OUSAC_STATUS_OK;
 }
 
+/* What standard output takes has become no file before this. */
+static ousac_status refuse_stdout(const cli_files *files, ousac_error *error) {
+    for (size_t i = 0; i < files->count; i++) {
+        const named *file = &files->list[i];
+        if (file->written && cli_is_stdout(file->path))
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "%s %s: this is not written to standard output; expected the name of a file",
+                              file->label, file->path);
+    }
+    return OUSAC_STATUS_OK;
+}
+
 ousac_status cli_files_check(const cli_call *call, const void *request, ousac_error *error) {
     const cli_command *command = call->command;
     cli_files files = {.list = NULL};
@@ -214,6 +227,8 @@ ousac_status cli_files_check(const cli_call *call, const void *request, ousac_er
         command->files(call, request, &files);
     if (files.failed)
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the names of files");
+    if (!status)
+        status = refuse_stdout(&files, error);
     if (!status)
         status = compare(&files, command->replaces_arguments, error);
     for (size_t i = 0; !status && i < files.count; i++)

@@ -22,7 +22,7 @@ void cli_files_read_in(cli_files *files, const char *label, const char *director
 void cli_files_written_in(cli_files *files, const char *label, const char *directory, const char *name);
 
 /* USAGE where two of them are one file, by device and inode behind links, one that is not there yet by its directory and
- * name; IO where an output cannot be written. */
+ * name, or where an output names standard output; IO where an output cannot be written. */
 ousac_status cli_files_check(const cli_call *call, const void *request, ousac_error *error);
 
 #endif

@@ -13,7 +13,7 @@
 
 enum { BLOCK_BYTES = 1 << 16 };
 
-static int is_stdout(const char *path) {
+int cli_is_stdout(const char *path) {
     static const char *const names[] = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(path, names[i]) == 0)
@@ -21,17 +21,11 @@ static int is_stdout(const char *path) {
     return 0;
 }
 
-static ousac_status take_output(cli_call *call, const cli_option *option, const char **path,
-                                ousac_error *error) {
-    if (!is_stdout(*path))
-        return OUSAC_STATUS_OK;
-    if (option->high == 0)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "--%s %s: this is not written to standard output; expected the name of a file",
-                          option->name, *path);
+static void take_output(cli_call *call, const cli_option *option, const char **path) {
+    if (!cli_is_stdout(*path) || option->high == 0)
+        return;
     call->common.json |= option->high == CLI_STDOUT_JSON;
     *path = NULL;
-    return OUSAC_STATUS_OK;
 }
 
 /* All of `from` into `to`; 0, or -1 with errno. */
@@ -84,7 +78,7 @@ ousac_status cli_take_streams(cli_call *call, void *request, ousac_error *error)
             continue;
         const char **path = (const char **)((char *)request + option->at);
         if (*path && option->kind == CLI_OUTPUT)
-            status = take_output(call, option, path, error);
+            take_output(call, option, path);
         else if (*path)
             status = take_input(call, path, error);
     }
