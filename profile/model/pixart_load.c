@@ -427,7 +427,7 @@ static ousac_status fill_model(loader *l) {
     model->channels = net->channels;
     model->height = model->width = net->side * net->patch;
     model->has_uncond = 1;
-    const ousac_status status = ousac_arch_create_pixart(&model->arch, net, l->common.error);
+    ousac_status status = ousac_arch_create_pixart(&model->arch, net, l->common.error);
     if (status)
         return ousac_error_prefix(l->common.error, "%s", model->path);
     model->weight = ousac_calloc(model->arch.site_count, sizeof *model->weight);
@@ -445,6 +445,8 @@ static ousac_status fill_model(loader *l) {
                    net->heads, (double)net->norm_eps, (double)net->final_norm_eps, net->side,
                    net->interpolation, net->caption_tokens, net->micro);
     ousac_loader_digest(&l->common);
+    if ((status = ousac_loader_range(&l->common)))
+        return status;
     return ousac_loader_noise(&l->common, DEFAULT_BETAS, OUSAC_PREDICTION_EPSILON);
 }
 
