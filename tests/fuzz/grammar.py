@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -371,6 +372,8 @@ def betas(config):
         raise Refused("both")
     if own is not None:
         words = own.split(" ")
+        if not all(re.fullmatch(r"[0-9.e-]+", w) for w in words[1:-1]) or not re.fullmatch(r"[0-9]+", words[-1]):
+            raise Refused("betas")
         if words[0] == "flow" and len(words) == 2:
             return flow(int(words[1]))
         if len(words) != 4 or words[0] not in ("linear", "scaled_linear"):
