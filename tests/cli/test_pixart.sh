@@ -45,4 +45,7 @@ ousac "a calibration" 0 "" calibrate "${model[@]}" -s s.json --samples 8 --valid
 ousac "its bundle" 0 "" verify cal/bundle.oca -m "m/$FILE"
 ousac "samples with it" 0 "calibrated" sample "${model[@]}" -b cal/bundle.oca --samples 0:4 -o y.png
 ousac "its evaluation" 0 "" eval "${model[@]}" -b cal/bundle.oca --samples 100:104
+ousac "captions for a model that takes none" 2 "inputs-output: a DiT-S/2 takes no captions" \
+    synth --preset DiT-S/2 --depth 1 -o synth.safetensors --inputs-output no.safetensors
+check "which wrote nothing" test ! -e synth.safetensors
 finish
