@@ -4,6 +4,7 @@
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "profile/model/dit.h"
+#include "profile/model/flux.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 enum { CONFIG_BYTES_MAX = 16 << 20 };
 
 /* A new family is one file and one line here. */
-static const ousac_family *const FAMILIES[] = {&ousac_family_dit};
+static const ousac_family *const FAMILIES[] = {&ousac_family_dit, &ousac_family_flux};
 
 /* config.json beside the checkpoint. */
 static char *default_config_path(const char *path) {
@@ -70,7 +71,8 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
             error, OUSAC_STATUS_UNSUPPORTED,
             "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
             "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
-            "...)",
+            "...), or a FLUX under its authors' (double_blocks.0.img_attn.qkv.weight, ...) or diffusers' "
+            "(transformer_blocks.0.attn.add_q_proj.weight, ...)",
             path, first ? first->name : "none");
         goto done;
     }
@@ -82,6 +84,8 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
         goto done;
     ousac_model_describe_process(loaded);
     if (options && options->inputs_path && (status = open_inputs(loaded, options->inputs_path, error)))
+        goto done;
+    if (loaded->family->settle && (status = loaded->family->settle(loaded, error)))
         goto done;
     loaded->file = file;
     file = NULL;
