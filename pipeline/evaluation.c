@@ -217,7 +217,8 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     result->held_out = options->held_out;
     memcpy(result->model_digest, session->model->digest, sizeof result->model_digest);
     ousac_schedule_digest(options->schedule, result->schedule_digest);
-    memcpy(result->schedule_name, options->schedule->name, sizeof result->schedule_name);
+    (void)snprintf(result->schedule_name, sizeof result->schedule_name, "%s",
+                   ousac_schedule_called(options->schedule));
     memcpy(result->plan_name, options->plan->name, sizeof result->plan_name);
     memcpy(result->plan_method, options->plan->method, sizeof result->plan_method);
     memcpy(result->note, options->plan->note, sizeof result->note);
@@ -232,7 +233,8 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     result->reference_same = same_trajectory(&reference, options->schedule);
     set_every_gate(&reference, OUSAC_GATE_FULL);
     ousac_schedule_digest(&reference, result->reference_digest);
-    memcpy(result->reference_name, reference.name, sizeof result->reference_name);
+    (void)snprintf(result->reference_name, sizeof result->reference_name, "%s",
+                   ousac_schedule_called(&reference));
     status = ousac_cost_trajectory(arch, options->schedule, &ranks, &result->cost, error);
     if (!status)
         status = ousac_cost_trajectory(arch, &reference, NULL, &cost, error);

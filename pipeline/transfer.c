@@ -129,7 +129,7 @@ ousac_status ousac_transfer_create(ousac_transfer *t, const ousac_session *sessi
     ousac_status status = OUSAC_STATUS_OK;
 
     memset(t, 0, sizeof *t);
-    memcpy(t->from_name, options->from->name, sizeof t->from_name);
+    (void)snprintf(t->from_name, sizeof t->from_name, "%s", ousac_schedule_called(options->from));
     ousac_schedule_digest(options->from, t->from_digest);
     t->forecast = options->plan->forecast != NULL;
     t->threshold = options->threshold;
