@@ -139,7 +139,7 @@ static ousac_status run_all(ousac_eval *result, const ousac_session *session,
     return status;
 }
 
-static ousac_status compare_all(ousac_eval *result, size_t size, ousac_error *error) {
+static ousac_status compare_all(ousac_eval *result, const ousac_model *model, ousac_error *error) {
     static const ousac_eval_arm pairs[OUSAC_EVAL_PAIRS][2] = {
         {OUSAC_EVAL_CALIBRATED, OUSAC_EVAL_EXACT},     {OUSAC_EVAL_REUSE, OUSAC_EVAL_EXACT},
         {OUSAC_EVAL_CALIBRATED, OUSAC_EVAL_REFERENCE}, {OUSAC_EVAL_EXACT, OUSAC_EVAL_REFERENCE},
@@ -154,7 +154,8 @@ static ousac_status compare_all(ousac_eval *result, size_t size, ousac_error *er
                                            ? OUSAC_EVAL_EXACT
                                            : pair->against;
         status = ousac_evaluate_difference(result->run[pair->arm].samples, result->run[against].samples,
-                                           result->range.count, size, result->seed, &pair->difference, error);
+                                           result->range.count, ousac_model_sample_size(model),
+                                           ousac_model_range(model), result->seed, &pair->difference, error);
     }
     return status;
 }
@@ -243,7 +244,7 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     result->reference_macs = cost.schedule_full;
     status = run_all(result, session, options, &reference, error);
     if (!status)
-        status = compare_all(result, ousac_model_sample_size(session->model), error);
+        status = compare_all(result, session->model, error);
     if (!status)
         status = make_headline(result, session, options, &reference, error);
 done:

@@ -108,7 +108,7 @@ def train(make, render, classes, betas, data, args):
     bound = VarianceBound(levels)
     snr = alpha_bar / (1 - alpha_bar)
     weight = snr.clamp(max=args.min_snr) / snr if args.min_snr > 0 else torch.ones(len(levels))
-    config = dict(average.config, betas=betas, prediction="epsilon", classes=classes)
+    config = dict(average.config, betas=betas, prediction="epsilon", data_range=[-1, 1], classes=classes)
     with open(f"{args.out}/config.json", "w") as file:
         json.dump(config, file, indent=1)
         file.write("\n")

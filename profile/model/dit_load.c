@@ -609,7 +609,8 @@ static ousac_status fill_model(loader *l) {
                    dit->frequency_denominator, (double)dit->attn_norm_eps, (double)dit->mlp_norm_eps,
                    (double)dit->final_norm_eps, dit->classes);
     ousac_loader_digest(&l->common);
-    return ousac_loader_noise(&l->common, DEFAULT_BETAS, OUSAC_PREDICTION_EPSILON);
+    const ousac_status ranged = ousac_loader_range(&l->common);
+    return ranged ? ranged : ousac_loader_noise(&l->common, DEFAULT_BETAS, OUSAC_PREDICTION_EPSILON);
 }
 
 int ousac_dit_recognises(const ousac_safetensors *file) {

@@ -231,6 +231,22 @@ ousac_status ousac_loader_noise(const ousac_loader *l, const char *levels, ousac
     return status;
 }
 
+ousac_status ousac_loader_range(const ousac_loader *l) {
+    static const char key[] = "data_range";
+    double *range = l->model->data_range;
+    const cJSON *pair = item_of(l, key);
+    for (int i = 0; pair && i < 2; i++) {
+        const cJSON *end =
+            cJSON_IsArray(pair) && cJSON_GetArraySize(pair) == 2 ? cJSON_GetArrayItem(pair, i) : NULL;
+        range[i] = cJSON_IsNumber(end) ? end->valuedouble : NAN;
+    }
+    if (pair && !(isfinite(range[0]) && isfinite(range[1]) && range[0] < range[1])) {
+        (void)wrong_kind(l, key, "two finite numbers, the least and the largest value of a sample");
+        return OUSAC_STATUS_FORMAT;
+    }
+    return OUSAC_STATUS_OK;
+}
+
 /* --- tensors --- */
 
 const ousac_safetensors_tensor *ousac_loader_find(const ousac_loader *l, const char *name) {

@@ -70,6 +70,9 @@ ousac_status ousac_loader_lacks(const ousac_loader *loader, const char *key);
  * know to change the levels is refused by name. */
 ousac_status ousac_loader_noise(const ousac_loader *loader, const char *levels, ousac_prediction prediction);
 
+/* Fills the model's data_range from "data_range", [LOW, HIGH]; not known where it is absent. */
+ousac_status ousac_loader_range(const ousac_loader *loader);
+
 /* --- tensors --- */
 
 const ousac_safetensors_tensor *ousac_loader_find(const ousac_loader *loader, const char *name);

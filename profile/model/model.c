@@ -129,6 +129,10 @@ ousac_identity ousac_model_identity(const ousac_model *model) {
     return (ousac_identity){model->digest, model->constants, model->process};
 }
 
+const double *ousac_model_range(const ousac_model *model) {
+    return model->data_range[0] < model->data_range[1] ? model->data_range : NULL;
+}
+
 size_t ousac_model_sample_size(const ousac_model *model) {
     return model->channels * model->height * model->width;
 }

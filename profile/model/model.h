@@ -129,9 +129,10 @@ struct ousac_model {
     ousac_arch arch;
     char *path; /* as given */
     size_t channels, height, width;
-    size_t guided_channels;          /* guidance acts on the first of the channels; 1 to channels */
-    ousac_noise noise;               /* levels, and what is predicted */
-    int has_uncond;                  /* 1: the unconditional branch can be run */
+    size_t guided_channels; /* guidance acts on the first of the channels; 1 to channels */
+    ousac_noise noise;      /* levels, and what is predicted */
+    double data_range[2];   /* least and largest value of a sample; both 0: not known, as of latents */
+    int has_uncond;         /* 1: the unconditional branch can be run */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used,
                                         and of the constants */
     char constants[OUSAC_CONSTANTS_BYTES]; /* what else decides a forward: the family's, in its words */
@@ -171,6 +172,9 @@ ousac_status ousac_model_site_rows(const ousac_model *model, size_t site, size_t
                                    ousac_error *error);
 /* All of them: w (m, n). */
 ousac_status ousac_model_site_weight(const ousac_model *model, size_t site, float *w, ousac_error *error);
+
+/* The model's data_range; NULL where it is not known. */
+const double *ousac_model_range(const ousac_model *model);
 
 /* channels * height * width */
 size_t ousac_model_sample_size(const ousac_model *model);

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -371,6 +372,8 @@ def betas(config):
         raise Refused("both")
     if own is not None:
         words = own.split(" ")
+        if not all(re.fullmatch(r"[0-9.e-]+", w) for w in words[1:-1]) or not re.fullmatch(r"[0-9]+", words[-1]):
+            raise Refused("betas")
         if words[0] == "flow" and len(words) == 2:
             return flow(int(words[1]))
         if len(words) != 4 or words[0] not in ("linear", "scaled_linear"):
@@ -458,6 +461,12 @@ def model_config(data):
     levels = betas(config)
     if (prediction == "v" and levels.startswith("flow")) or (prediction == "flow" and not levels.startswith("flow")):
         raise Refused("prediction and levels")
+    span = config.item("data_range")
+    if span is not None:
+        if not isinstance(span, list) or isinstance(span, Pairs) or len(span) != 2:
+            raise Refused("data_range")
+        if not number(span[0]) < number(span[1]):
+            raise Refused("data_range")
     guided = config.size("guided_channels")
     if guided is not None and not 1 <= guided <= CHANNELS:
         raise Refused("guided")
@@ -659,7 +668,8 @@ class Maker:
                  "learn_sigma": ["false", "true", "null", "0"], "beta_start": ["1e-4", "0", "0.00085"], "beta_end": ["0.02", "0.012", "1"],
                  "num_train_timesteps": ["1000", "1", "17", "1000001"], "guided_channels": ["1", "3", "4", "0"],
                  "rescale_betas_zero_snr": ["false", "true"], "trained_betas": ["null", "[]"], "norm_elementwise_affine": ["false", "true", "null"],
-                 "cross_attention_dim": ["null", "1024"], "caption_channels": ["null"], "num_vector_embeds": ["null", "1"], "dropout": ["0.1"]}
+                 "cross_attention_dim": ["null", "1024"], "caption_channels": ["null"], "num_vector_embeds": ["null", "1"], "dropout": ["0.1"],
+                 "data_range": ["[-1,1]", "[1,-1]", "null", "[0,1,2]", "{\"a\":0,\"b\":1}", "[-1e400,1]"]}
         texts = {"betas": ["linear 1e-4 0.02 1000", "scaled_linear 0.00085 0.012 50", "flow 1000", "flow 0", "linear 0 0.02 10", "cosine", ""],
                  "beta_schedule": ["linear", "scaled_linear", "squaredcos_cap_v2"], "_class_name": ["DiTTransformer2DModel"],
                  "prediction": ["epsilon", "v", "flow", "sample", "x0"], "prediction_type": ["epsilon", "v_prediction", "flow_prediction", "sample_prediction"],
