@@ -143,6 +143,7 @@ static void fill_table(State *state) {
     t->gelu_tanh_rows = Recorded<gelu_tanh_rows>::call;
     t->rotate_heads = Recorded<rotate_heads>::call;
     t->attention = Recorded<attention>::call;
+    t->cross_attention = Recorded<cross_attention>::call;
     t->subtract = Recorded<subtract>::call;
     t->subtract_rows = Recorded<subtract_rows>::call;
     t->extrapolate = Recorded<extrapolate>::call;

@@ -385,6 +385,27 @@ ousac_status ousac_loader_tensor(ousac_loader *l, const char *name, const char *
     return ousac_loader_stream(l, t, slot);
 }
 
+ousac_status ousac_loader_tensors(ousac_loader *l, size_t count, const char *const *names,
+                                  const char *canonical, int sealed, const float **target, size_t dims,
+                                  const size_t *shape) {
+    size_t size = 1, joined[OUSAC_SAFETENSORS_DIMS];
+    float *slot = NULL;
+    for (size_t i = 0; i < dims; i++) {
+        joined[i] = shape[i] * (i ? 1 : count);
+        size *= shape[i];
+    }
+    ousac_status status = ousac_loader_reserve(l, canonical, sealed, count * size, &slot);
+    ousac_loader_hash_shape(l, canonical, dims, joined);
+    *target = slot;
+    for (size_t i = 0; i < count && !status; i++) {
+        const ousac_safetensors_tensor *t = NULL;
+        status = ousac_loader_take(l, names[i], dims, shape, &t);
+        if (!status && l->model->use != OUSAC_MODEL_SHAPES)
+            status = ousac_loader_stream(l, t, slot ? slot + i * size : NULL);
+    }
+    return status;
+}
+
 ousac_status ousac_loader_close_weights(ousac_loader *l) {
     const ousac_backend *be = l->model->backend;
     for (size_t i = 0; i < ousac_safetensors_count(l->file); i++)

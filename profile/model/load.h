@@ -103,6 +103,11 @@ ousac_status ousac_loader_stream_part(ousac_loader *loader, const ousac_safetens
  * over tokens. */
 ousac_status ousac_loader_tensor(ousac_loader *loader, const char *name, const char *canonical, int sealed,
                                  const float **target, size_t dims, const size_t *shape);
+/* The same of `count` tensors of one shape that are to lie one after another, as one of count * shape[0] rows, in
+ * memory (counted among what is copied even in place) and in the digest. */
+ousac_status ousac_loader_tensors(ousac_loader *loader, size_t count, const char *const *names,
+                                  const char *canonical, int sealed, const float **target, size_t dims,
+                                  const size_t *shape);
 /* UNSUPPORTED where a tensor of the file has not been used; then lets the backend prepare the weights. */
 ousac_status ousac_loader_close_weights(ousac_loader *loader);
 

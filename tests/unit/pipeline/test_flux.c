@@ -238,7 +238,7 @@ static void the_second_branch_is_the_inputs(void **state) {
     assert_true(net->family->workspace_bytes(net, 2) < model->family->workspace_bytes(model, 2));
     ousac_run run = run_of(samples, NULL);
     run.model = net;
-    must_fail(ousac_run_samples(&run, &error), OUSAC_STATUS_USAGE, &error, "has no unconditional branch");
+    must_fail(ousac_run_samples(&run, &error), OUSAC_STATUS_USAGE, &error, "has no negative_prompt_embeds");
     ousac_model_free(net);
 }
 
