@@ -24,7 +24,7 @@ enum {
 #define OUSAC_SYNTH_GELU_RMS 0.6521
 
 typedef enum ousac_synth_recipe {
-    OUSAC_SYNTH_NORMAL, /* independent normals of `deviation`, times that of the row in `rows` where given, about `mean` */
+    OUSAC_SYNTH_NORMAL, /* independent normals about `mean` of `deviation`, times that of the row in `rows` */
     OUSAC_SYNTH_POSITIONS, /* 2-D sines and cosines */
     OUSAC_SYNTH_LAYERS,    /* layers of prescribed spectra, one below the other */
     OUSAC_SYNTH_MASK       /* 1 of the first so many columns of each row: `deviation` 0 one, else at random */
