@@ -3,8 +3,8 @@
     pixart_torch.py --ousac build/ousac --forward build/tests/interop/inputs_forward --shipped data/shapes-pixart
 
 Compares, in float32, what diffusers' PixArtTransformer2DModel predicts with what ousac does, for both branches, and of
-the random models the final states of whole trajectories under classifier-free guidance with the steps of diffusers' DDIM
-and DPM-Solver++ schedulers. Exit status 77: skipped, PyTorch or diffusers is not installed.
+the random models the final states of whole trajectories under classifier-free guidance, of PixArtAlphaPipeline where it
+can run them, with diffusers' DDIM and DPM-Solver++ schedulers. Exit status 77: skipped, PyTorch or diffusers is not installed.
 """
 import argparse
 import json
@@ -17,7 +17,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 
 try:
     import torch
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PixArtTransformer2DModel
+    from diffusers import (DDIMScheduler, DPMSolverMultistepScheduler, PixArtAlphaPipeline,
+                           PixArtTransformer2DModel)
     from safetensors.torch import load_file, save_file
 except ImportError as missing:
     print(f"pixart_torch.py: skipped: {missing}")
@@ -25,7 +26,7 @@ except ImportError as missing:
 import oca
 
 LIMIT = 1e-4
-SCALE = 4.5
+SCALE, STEPS = 4.5, 8
 SMALL = dict(num_attention_heads=4, attention_head_dim=12, num_layers=3, cross_attention_dim=48, caption_channels=20)
 # name, sizes, rows of the inputs, tokens of a caption, ousac's "caption_tokens" or None for its default, trajectories
 MODELS = [
@@ -109,12 +110,34 @@ def check_forward(work, model, net, inputs, program):
     return max(relative(ours[branch], theirs[branch]) for branch in (0, 1))
 
 
+def run_pipeline(net, scheduler, inputs, steps):
+    """diffusers' own pipeline on embeddings and noise."""
+    pipeline = PixArtAlphaPipeline(tokenizer=None, text_encoder=None, vae=None, transformer=net, scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    edge = 8 * net.config.sample_size
+    return pipeline(prompt=None, negative_prompt=None, prompt_embeds=inputs["prompt_embeds"],
+                    prompt_attention_mask=inputs["prompt_mask"],
+                    negative_prompt_embeds=inputs["negative_prompt_embeds"],
+                    negative_prompt_attention_mask=inputs["negative_prompt_mask"], latents=inputs["noise"],
+                    num_inference_steps=steps, guidance_scale=SCALE, height=edge, width=edge,
+                    use_resolution_binning=False, output_type="latent").images
+
+
+def run_loop(net, scheduler, inputs):
+    """The same of a small model that is told sizes, which the pipeline tells those of 1024 pixels alone."""
+    x = inputs["noise"] * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        cond, uncond = (predict(net, inputs, x, t.expand(len(x)), branch) for branch in (0, 1))
+        x = scheduler.step(uncond + SCALE * (cond - uncond), t, x, return_dict=False)[0]
+    return x
+
+
 def check_trajectory(work, model, net, inputs, solver, program):
     if solver == "ddim":
         scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="leading")
     else:
         scheduler = DPMSolverMultistepScheduler()
-    scheduler.set_timesteps(8)
+    scheduler.set_timesteps(STEPS)
     steps = [{"timestep": int(t), "mode": "cfg", "scale": SCALE, "gate": "full"} for t in scheduler.timesteps]
     with open(f"{work}/schedule.json", "w") as file:
         json.dump({"format": "ousac-schedule", "version": 1, "name": solver, "solver": solver,
@@ -126,10 +149,8 @@ def check_trajectory(work, model, net, inputs, solver, program):
                    stdout=subprocess.DEVNULL)
     with oca.File(f"{work}/out.oca") as file:
         ours = torch.tensor(file["samples/exact"].read("f32"))
-    x = inputs["noise"] * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        cond, uncond = (predict(net, inputs, x, t.expand(rows), branch) for branch in (0, 1))
-        x = scheduler.step(uncond + SCALE * (cond - uncond), t, x, return_dict=False)[0]
+    x = (run_loop(net, scheduler, inputs) if net.use_additional_conditions
+         else run_pipeline(net, scheduler, inputs, STEPS))
     return relative(ours.reshape(x.shape), x)
 
 
