@@ -195,7 +195,7 @@ class Host:
         try:
             shape = (e.count,) + self.shape
             x = torch.from_numpy(numpy.ctypeslib.as_array(e.x, shape).copy())
-            self._call, self._groups, self._begun, self._count = call, {}, {}, e.count
+            self._call, self._groups, self._seen, self._begun, self._count = call, {}, set(), {}, e.count
             with torch.no_grad():
                 out = self.call(x, e.timestep, e.guidance, ("cond", "uncond")[e.branch], list(range(e.first, e.first + e.count)))
             numpy.ctypeslib.as_array(e.out, shape)[...] = out.detach().to("cpu", torch.float32).numpy()
@@ -252,6 +252,9 @@ class Host:
 
     def _linear(self, site, x):
         group, at = site.group, sum(s.m for s in site.group.sites if s.index < site.index)
+        if site.index in self._seen:
+            raise Error("%s: ran twice in one evaluation" % site.path)
+        self._seen.add(site.index)
         self._begin(site.module)
         if group.index not in self._groups:
             rows = x.to("cpu", torch.float32).contiguous()
