@@ -411,6 +411,18 @@ bench-gpu: $(PROGRAM) $(BUILD)/tests/bench/bench_gpu $(if $(CUDA_PLUGIN),$(BUILD
 	@mkdir -p $(BUILD)/bench
 	OUSAC_CUDA_PLUGIN=$(BUILD)/libousac_cuda.so $(TORCH_PYTHON) tests/bench/bench_gpu.py --build $(BUILD) -o $(BUILD)/bench/gpu.json
 
+$(BUILD)/tests/gpu/hog: $(BUILD)/obj/tests/gpu/kit/hog.o $(LIBRARY)
+	$(call link,)
+
+tests: $(BUILD)/tests/gpu/hog
+
+# One architecture and its PTX, in a folder of its own: the plug-in of `make` stays what it is.
+KIT_PLUGIN := $(if $(CUDA_PLUGIN),$(BUILD)/kit-cuda/libousac_cuda.so)
+.PHONY: gpu-kit
+gpu-kit: tests $(if $(CUDA_PLUGIN),$(BUILD)/tests/bench/bench_eigen) ## what a machine with a GPU needs where nothing may be installed: build/gpu-kit
+	$(if $(KIT_PLUGIN),+$(MAKE) --no-print-directory BUILD=$(BUILD)/kit-cuda CUDA_ARCHS=90 cuda)
+	BUILD=$(BUILD) DATA=data PLUGIN=$(KIT_PLUGIN) bash tests/gpu/kit/pack.sh $(BUILD)/gpu-kit
+
 # --- what the tests run ---
 # The first Python that has torch, for the comparison with PyTorch; without one that comparison is skipped and counted.
 TORCH_PYTHON = $(firstword $(foreach p,$(PYTHON) /usr/bin/python3,$(shell $(p) -c 'import torch' 2>/dev/null && echo $(p))) $(PYTHON))

@@ -87,6 +87,8 @@ int ousac_solver_parse(ousac_solver *solver, const char *name);
 /* Whether a step of this mode evaluates the branch. */
 int ousac_mode_evaluates(ousac_mode mode, int branch);
 
+/* Sets `file`, of a schedule that came from the file `path` or stands in it. */
+void ousac_schedule_set_file(ousac_schedule *schedule, const char *path);
 /* What messages call it: its name, else its file, else "without a name". */
 const char *ousac_schedule_called(const ousac_schedule *schedule);
 

@@ -256,6 +256,12 @@ done:
     return status;
 }
 
+void ousac_schedule_set_file(ousac_schedule *schedule, const char *path) {
+    const size_t length = strlen(path), room = sizeof schedule->file;
+    (void)ousac_utf8_show(path + (length < room ? 0 : length - room + 1), length < room ? length : room - 1,
+                          schedule->file, room);
+}
+
 ousac_status ousac_schedule_load(ousac_schedule *schedule, const char *path, ousac_error *error) {
     char *text = NULL;
     size_t size;
@@ -266,11 +272,8 @@ ousac_status ousac_schedule_load(ousac_schedule *schedule, const char *path, ous
     if (!status)
         status = ousac_schedule_parse(schedule, text, size, path, error);
     ousac_free(text);
-    if (!status) {
-        const size_t length = strlen(path), room = sizeof schedule->file;
-        (void)ousac_utf8_show(path + (length < room ? 0 : length - room + 1),
-                              length < room ? length : room - 1, schedule->file, room);
-    }
+    if (!status)
+        ousac_schedule_set_file(schedule, path);
     return ousac_known_explain_file(status, path, OUSAC_KNOWN_JSON, "a schedule", error);
 }
 

@@ -89,7 +89,9 @@ static ousac_status search(workshop *shop, ousac_allocator method, uint64_t macs
                            const ousac_candidate *start, const char *name, ousac_candidate *candidate,
                            ousac_error *error) {
     const ousac_arch *arch = &shop->session->model->arch;
-    const ousac_sample_range range = calibration_head(shop->profile, OUSAC_DEFAULT_SEARCH_SAMPLES);
+    const ousac_sample_range range =
+        calibration_head(shop->profile, shop->options->search_samples ? shop->options->search_samples
+                                                                      : OUSAC_DEFAULT_SEARCH_SAMPLES);
     char label[64];
     contest c = {.shop = shop, .label = label, .forecast = start->forecast};
     ousac_status status = OUSAC_STATUS_OK;

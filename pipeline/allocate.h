@@ -46,9 +46,9 @@ typedef struct ousac_choice_options {
     ousac_forecast_use forecast;
     ousac_budget budget;
     size_t granularity, rank_min; /* of the knapsack */
-    size_t
-        evaluations; /* of a search on the end-to-end error, which runs on the first OUSAC_DEFAULT_SEARCH_SAMPLES
-                           calibration samples; 0 for OUSAC_REGIONS_EVALUATIONS */
+    size_t evaluations;           /* of a search on the end-to-end error; 0 for OUSAC_REGIONS_EVALUATIONS */
+    size_t search_samples;        /* the first so many calibration samples, which it runs on; 0:
+                                     OUSAC_DEFAULT_SEARCH_SAMPLES */
     ousac_sample_range
         validation; /* count 0: none; where plans are compared, the samples after the calibration's */
 } ousac_choice_options;

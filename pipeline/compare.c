@@ -40,6 +40,20 @@ typedef struct comparison {
     ousac_gauge test;
 } comparison;
 
+/* Of few calibration samples the searches take what there is: half for the factors of a placement, a whole micro-batch
+ * at least, and what is behind them to measure on. */
+static size_t place_samples(const comparison *c) {
+    const size_t half = (size_t)(c->options->calibration / 2);
+    return half < OUSAC_PLACE_SAMPLES ? half : OUSAC_PLACE_SAMPLES;
+}
+
+static size_t search_samples(const comparison *c) {
+    const size_t batch = c->session->micro_batch;
+    const uint64_t behind = (place_samples(c) + batch - 1) / batch * batch;
+    const uint64_t left = c->options->calibration - behind;
+    return left < OUSAC_DEFAULT_SEARCH_SAMPLES ? (size_t)left : OUSAC_DEFAULT_SEARCH_SAMPLES;
+}
+
 static void calibrated_free(calibrated *c) {
     for (int m = 0; m < OUSAC_METHOD_COUNT; m++)
         ousac_factor_set_free(c->set[m]);
@@ -56,9 +70,12 @@ void ousac_compare_free(ousac_compare_cell *cell) {
 /* Profile and the factors asked for (bits, 1 << ousac_method). */
 static ousac_status calibrate(comparison *c, calibrated *on, unsigned methods, ousac_error *error) {
     const double since = ousac_clock_s();
+    const uint64_t pilot = c->options->calibration < OUSAC_DEFAULT_PILOT_SAMPLES
+                               ? c->options->calibration
+                               : OUSAC_DEFAULT_PILOT_SAMPLES;
     ousac_record_cost cost = {0};
-    ousac_status status = ousac_record_pilot(c->session, &on->schedule, OUSAC_DEFAULT_PILOT_SAMPLES, NULL,
-                                             &on->pilot, &cost, error);
+    ousac_status status =
+        ousac_record_pilot(c->session, &on->schedule, pilot, NULL, &on->pilot, &cost, error);
     const ousac_record_options options = {
         .range = c->cell->calibration, .magnitudes = 1, .segments = 1, .weights = on->pilot};
     if (!status)
@@ -150,6 +167,7 @@ static ousac_status allocate(comparison *c, const calibrated *on, ousac_method m
         .granularity = OUSAC_DEFAULT_GRANULARITY,
         .rank_min = OUSAC_DEFAULT_RANK_MIN,
         .evaluations = evaluations,
+        .search_samples = search_samples(c),
         .validation = c->cell->validation};
     *choice = &c->choice[c->choice_count++];
     return ousac_choice_create(c->session, on->profile, on->set[method], &options, *choice, error);
@@ -221,8 +239,9 @@ static ousac_status ours_placed(comparison *c, ousac_error *error) {
     const size_t place_most = (size_t)(PLACE_PART * (double)c->options->evaluations);
     const ousac_place_options options = {.even = &c->even.schedule,
                                          .macs = c->macs,
-                                         .samples = OUSAC_PLACE_SAMPLES,
-                                         .probe_samples = OUSAC_PLACE_PROBE_SAMPLES,
+                                         .samples = place_samples(c),
+                                         .search_samples = search_samples(c),
+                                         .probe_samples = place_samples(c),
                                          .horizon = OUSAC_PLACE_HORIZON,
                                          .stride = OUSAC_PLACE_STRIDE,
                                          .evaluations = place_most > 2 ? place_most : 2};
@@ -286,10 +305,12 @@ static ousac_status prepare(comparison *c, ousac_error *error) {
     cell->calibration = (ousac_sample_range){0, o->calibration};
     cell->validation = (ousac_sample_range){(o->calibration + batch - 1) / batch * batch, o->validation};
     cell->test = o->test;
-    if (o->calibration < OUSAC_PLACE_SAMPLES + OUSAC_DEFAULT_SEARCH_SAMPLES)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "`calibration` %" PRIu64 ": expected at least %d samples, which a search takes",
-                          o->calibration, OUSAC_PLACE_SAMPLES + OUSAC_DEFAULT_SEARCH_SAMPLES);
+    if (o->calibration < 2 * batch)
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "`calibration` %" PRIu64
+            ": expected at least %zu samples, a micro-batch to calibrate on and one to search on",
+            o->calibration, 2 * batch);
     if (ousac_range_overlaps(&o->test, 0, cell->validation.first + cell->validation.count))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "`samples` %" PRIu64 ":%" PRIu64 ": expected test samples from %" PRIu64
@@ -308,6 +329,7 @@ static ousac_status prepare(comparison *c, ousac_error *error) {
     if (!status) {
         ousac_compare_row *exact = add_row(c, "exact", "", 0, 0);
         exact->macs_total = (double)cost.schedule_full / (double)cost.constant_guidance;
+        exact->error = (ousac_interval){0, NAN, NAN};
         exact->measured = 1;
     }
     return status;

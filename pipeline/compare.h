@@ -28,8 +28,10 @@ typedef struct ousac_compare_options {
     double budget_step; /* MACs of a cached evaluation over a full one */
     size_t evaluations; /* end-to-end runs that a method may search with; at least 4. From 44 on ours descends
                            on the ranks as well */
-    uint64_t calibration; /* samples, from 0, searches included */
-    uint64_t validation;  /* samples behind them, at least 1 */
+    uint64_t
+        calibration; /* samples, from 0, searches included; at least two micro-batches, for searches as large
+                             as elsewhere at least 24 */
+    uint64_t validation; /* samples behind them, at least 1 */
     ousac_sample_range test;
 } ousac_compare_options;
 
@@ -41,7 +43,7 @@ typedef struct ousac_compare_row {
     int shipped;           /* 1: what our pipeline delivers */
     double macs_total;     /* of the trajectory over constant guidance uncached */
     int measured;          /* 1 in every row of a whole cell */
-    ousac_interval error;  /* relative, of the final sample; zero for the exact run */
+    ousac_interval error;  /* relative, of the final sample; zero, without an interval, for the exact run */
     double validation;     /* the same on the validation samples; NAN where it was not measured */
     double seconds;        /* of calibrating and searching, what it stands on included */
     size_t evaluations;    /* end-to-end runs that it searched with */

@@ -139,7 +139,7 @@ static ousac_status run_all(ousac_eval *result, const ousac_session *session,
     return status;
 }
 
-static ousac_status compare_all(ousac_eval *result, size_t size, ousac_error *error) {
+static ousac_status compare_all(ousac_eval *result, const ousac_model *model, ousac_error *error) {
     static const ousac_eval_arm pairs[OUSAC_EVAL_PAIRS][2] = {
         {OUSAC_EVAL_CALIBRATED, OUSAC_EVAL_EXACT},     {OUSAC_EVAL_REUSE, OUSAC_EVAL_EXACT},
         {OUSAC_EVAL_CALIBRATED, OUSAC_EVAL_REFERENCE}, {OUSAC_EVAL_EXACT, OUSAC_EVAL_REFERENCE},
@@ -154,7 +154,8 @@ static ousac_status compare_all(ousac_eval *result, size_t size, ousac_error *er
                                            ? OUSAC_EVAL_EXACT
                                            : pair->against;
         status = ousac_evaluate_difference(result->run[pair->arm].samples, result->run[against].samples,
-                                           result->range.count, size, result->seed, &pair->difference, error);
+                                           result->range.count, ousac_model_sample_size(model),
+                                           ousac_model_range(model), result->seed, &pair->difference, error);
     }
     return status;
 }
@@ -217,7 +218,8 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     result->held_out = options->held_out;
     memcpy(result->model_digest, session->model->digest, sizeof result->model_digest);
     ousac_schedule_digest(options->schedule, result->schedule_digest);
-    memcpy(result->schedule_name, options->schedule->name, sizeof result->schedule_name);
+    (void)snprintf(result->schedule_name, sizeof result->schedule_name, "%s",
+                   ousac_schedule_called(options->schedule));
     memcpy(result->plan_name, options->plan->name, sizeof result->plan_name);
     memcpy(result->plan_method, options->plan->method, sizeof result->plan_method);
     memcpy(result->note, options->plan->note, sizeof result->note);
@@ -232,7 +234,8 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     result->reference_same = same_trajectory(&reference, options->schedule);
     set_every_gate(&reference, OUSAC_GATE_FULL);
     ousac_schedule_digest(&reference, result->reference_digest);
-    memcpy(result->reference_name, reference.name, sizeof result->reference_name);
+    (void)snprintf(result->reference_name, sizeof result->reference_name, "%s",
+                   ousac_schedule_called(&reference));
     status = ousac_cost_trajectory(arch, options->schedule, &ranks, &result->cost, error);
     if (!status)
         status = ousac_cost_trajectory(arch, &reference, NULL, &cost, error);
@@ -241,7 +244,7 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     result->reference_macs = cost.schedule_full;
     status = run_all(result, session, options, &reference, error);
     if (!status)
-        status = compare_all(result, ousac_model_sample_size(session->model), error);
+        status = compare_all(result, session->model, error);
     if (!status)
         status = make_headline(result, session, options, &reference, error);
 done:

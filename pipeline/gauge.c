@@ -54,8 +54,9 @@ ousac_status ousac_gauge_measure(ousac_gauge *g, const ousac_gauge_arm *arm, ous
                                    .seconds = &seconds};
     ousac_status status = ousac_session_run_samples(g->session, &run, error);
     if (!status)
-        status = ousac_evaluate_samples(g->samples, g->exact, (size_t)g->range.count,
-                                        ousac_model_sample_size(g->session->model), g->squares, NULL, error);
+        status =
+            ousac_evaluate_samples(g->samples, g->exact, (size_t)g->range.count,
+                                   ousac_model_sample_size(g->session->model), NULL, g->squares, NULL, error);
     if (status)
         return status;
     for (uint64_t i = 0; i < g->range.count; i++)

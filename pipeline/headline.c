@@ -20,7 +20,7 @@ ousac_status ousac_headline_add(ousac_headline *headline, const ousac_headline_r
     double *squares = ousac_malloc(count, sizeof *squares);
     if (!squares)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu samples", count);
-    ousac_status status = ousac_evaluate_samples(samples, reference, count, size, squares, NULL, error);
+    ousac_status status = ousac_evaluate_samples(samples, reference, count, size, NULL, squares, NULL, error);
     if (!status)
         status = ousac_stats_root_mean(squares, count, seed, &made.error, error);
     if (!status && headline->count == OUSAC_HEADLINE_ROWS)

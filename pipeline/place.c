@@ -552,7 +552,8 @@ static ousac_status begin(search *s, ousac_error *error) {
     const ousac_arch *arch = &s->session->model->arch;
     const ousac_place_options *o = s->options;
     const size_t batch = s->session->micro_batch;
-    const ousac_sample_range range = {(o->samples + batch - 1) / batch * batch, OUSAC_DEFAULT_SEARCH_SAMPLES};
+    const ousac_sample_range range = {(o->samples + batch - 1) / batch * batch,
+                                      o->search_samples ? o->search_samples : OUSAC_DEFAULT_SEARCH_SAMPLES};
     size_t rank = 0;
     ousac_status status = ousac_place_rank(arch, o->even, 1, o->macs, &rank, error);
     s->forecast = rank > 0;

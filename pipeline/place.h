@@ -29,8 +29,8 @@ typedef struct ousac_place_options {
     const ousac_schedule *even; /* the evenly spaced schedule to begin from; all its gates are decided */
     uint64_t macs;              /* of one sample's whole trajectory, at most */
     size_t full;                /* full evaluations over both branches; 0: searched */
-    size_t
-        samples; /* calibration samples, from 0; OUSAC_DEFAULT_SEARCH_SAMPLES behind them are searched on */
+    size_t samples;             /* calibration samples, from 0 */
+    size_t search_samples;      /* behind them, searched on; 0: OUSAC_DEFAULT_SEARCH_SAMPLES */
     size_t probe_samples, horizon, stride; /* of the probe; see profile/run/probe.h */
     size_t evaluations;                    /* end-to-end runs, at most; at least 2 */
 } ousac_place_options;

@@ -97,19 +97,20 @@ static ousac_status recalibrate(ousac_transfer *t, const ousac_session *session,
 
 /* --- comparing --- */
 
-static ousac_status compare(ousac_transfer *t, const ousac_eval *result, size_t size, ousac_error *error) {
-    const size_t count = (size_t)result->range.count;
+static ousac_status compare(ousac_transfer *t, const ousac_eval *result, const ousac_model *model,
+                            ousac_error *error) {
+    const size_t count = (size_t)result->range.count, size = ousac_model_sample_size(model);
     const float *exact = result->run[OUSAC_EVAL_EXACT].samples;
-    ousac_status status =
-        ousac_evaluate_difference(t->run.samples, exact, count, size, result->seed, &t->difference, error);
+    ousac_status status = ousac_evaluate_difference(
+        t->run.samples, exact, count, size, ousac_model_range(model), result->seed, &t->difference, error);
     double *moved = ousac_malloc(count, sizeof *moved), *made = ousac_malloc(count, sizeof *made);
     if (!status && (!moved || !made))
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory to compare %zu samples", count);
     if (!status)
-        status = ousac_evaluate_samples(result->run[OUSAC_EVAL_CALIBRATED].samples, exact, count, size, moved,
-                                        NULL, error);
+        status = ousac_evaluate_samples(result->run[OUSAC_EVAL_CALIBRATED].samples, exact, count, size, NULL,
+                                        moved, NULL, error);
     if (!status)
-        status = ousac_evaluate_samples(t->run.samples, exact, count, size, made, NULL, error);
+        status = ousac_evaluate_samples(t->run.samples, exact, count, size, NULL, made, NULL, error);
     if (!status)
         status = ousac_paired_ratio(moved, made, count, result->seed, &t->ratio, error);
     ousac_free(moved);
@@ -129,7 +130,7 @@ ousac_status ousac_transfer_create(ousac_transfer *t, const ousac_session *sessi
     ousac_status status = OUSAC_STATUS_OK;
 
     memset(t, 0, sizeof *t);
-    memcpy(t->from_name, options->from->name, sizeof t->from_name);
+    (void)snprintf(t->from_name, sizeof t->from_name, "%s", ousac_schedule_called(options->from));
     ousac_schedule_digest(options->from, t->from_digest);
     t->forecast = options->plan->forecast != NULL;
     t->threshold = options->threshold;
@@ -159,7 +160,7 @@ ousac_status ousac_transfer_create(ousac_transfer *t, const ousac_session *sessi
                                    .seconds = &t->run.seconds};
     status = ousac_session_run_samples(session, &run, error);
     if (!status)
-        status = compare(t, result, size, error);
+        status = compare(t, result, session->model, error);
 done:
     free_recalibration(&made);
     if (status)

@@ -100,6 +100,15 @@ struct ousac_backend {
     ousac_status (*attention)(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                               size_t head_dim, const float *q, const float *k, const float *v, size_t ld_qkv,
                               float *out, size_t ld_out, float *work, ousac_error *error);
+    /* The same of `queries` rows of a sequence on `keys` other rows, in float32 everywhere: q (batch * queries,
+     * heads * head_dim) with leading dimension ld_q, k and v (batch * keys, heads * head_dim) with ld_kv, out as
+     * q with ld_out. bias (batch, keys), contiguous, or NULL: added to every score on that key, after the scale:
+     * 0 for a key that is there and -10000, whose exponential is 0 beside any other, for one that is not; where
+     * none is, the weights are those of the scores alone. `work`: at least queries * keys floats. */
+    ousac_status (*cross_attention)(const ousac_backend *backend, size_t batch, size_t queries, size_t keys,
+                                    size_t heads, size_t head_dim, const float *q, size_t ld_q,
+                                    const float *k, const float *v, size_t ld_kv, const float *bias,
+                                    float *out, size_t ld_out, float *work, ousac_error *error);
     /* y (rows, cols) = a - b. */
     ousac_status (*subtract)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
                              size_t lda, const float *b, size_t ldb, float *y, size_t ldy,

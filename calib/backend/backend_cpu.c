@@ -451,6 +451,64 @@ static ousac_status cpu_silu(const ousac_backend *backend, size_t count, const f
     return OUSAC_STATUS_OK;
 }
 
+/* Rows of q (batch * queries) on those of k and v (batch * keys); sizes checked, none 0. */
+typedef struct attention_job {
+    size_t batch, queries, keys, heads, head_dim;
+    const float *q, *k, *v, *bias; /* bias (batch, keys), or NULL */
+    size_t ld_q, ld_kv, ld_out;
+    float *out, *work;
+} attention_job;
+
+/* The queries [first, first + rows) of one head of one sequence. */
+static void attend(const ousac_kernels *kernels, const attention_job *a, size_t sequence, size_t head,
+                   size_t first, size_t rows) {
+    const size_t column = head * a->head_dim, row = sequence * a->queries + first;
+    const ousac_product scores = {.rows = rows,
+                                  .cols = a->keys,
+                                  .inner = a->head_dim,
+                                  .x = a->q + row * a->ld_q + column,
+                                  .ldx = a->ld_q,
+                                  .p = a->k + sequence * a->keys * a->ld_kv + column,
+                                  .ldp = a->ld_kv,
+                                  .transposed = 1,
+                                  .alpha = (float)(1.0 / sqrt((double)a->head_dim)),
+                                  .y = a->work,
+                                  .ldy = a->keys};
+    const ousac_product values = {.rows = rows,
+                                  .cols = a->head_dim,
+                                  .inner = a->keys,
+                                  .x = a->work,
+                                  .ldx = a->keys,
+                                  .p = a->v + sequence * a->keys * a->ld_kv + column,
+                                  .ldp = a->ld_kv,
+                                  .alpha = 1,
+                                  .y = a->out + row * a->ld_out + column,
+                                  .ldy = a->ld_out};
+    kernels->products->product(&scores);
+    for (size_t i = 0; a->bias != NULL && i < rows; i++)
+        kernels->axpy(a->keys, 1, a->bias + sequence * a->keys, a->work + i * a->keys);
+    kernels->softmax(rows, a->keys, a->work, a->keys);
+    kernels->products->product(&values);
+}
+
+static ousac_status attend_all(const ousac_backend *backend, const char *operation, const attention_job *a,
+                               ousac_error *error) {
+    const size_t share = ATTENTION_BLOCK_FLOATS / a->keys;
+    /* Never more rows than queries: a share below 32 means thousands of keys. */
+    const size_t least = share < 32 ? 32 : share, block = least < a->queries ? least : a->queries;
+    const size_t ld = a->ld_q > a->ld_kv ? a->ld_q : a->ld_kv;
+    /* Our own products take any size; the bound is that of every other operation. */
+    product sizes;
+    if (narrow_product(&sizes, block, a->keys, a->head_dim, ld, a->ld_out, a->keys) != 0)
+        return bad_size(operation, a->keys, ld, a->ld_out, error);
+    for (size_t b = 0; b < a->batch; b++)
+        for (size_t h = 0; h < a->heads; h++)
+            for (size_t first = 0; first < a->queries; first += block)
+                attend(kernels_of(backend), a, b, h, first,
+                       a->queries - first < block ? a->queries - first : block);
+    return OUSAC_STATUS_OK;
+}
+
 static ousac_status cpu_attention(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                                   size_t head_dim, const float *q, const float *k, const float *v,
                                   size_t ld_qkv, float *out, size_t ld_out, float *work, ousac_error *error) {
@@ -461,46 +519,30 @@ static ousac_status cpu_attention(const ousac_backend *backend, size_t batch, si
     CHECK_VIEW("attention", "work", tokens, tokens, tokens, float);
     if (batch == 0 || tokens == 0 || heads == 0 || head_dim == 0)
         return OUSAC_STATUS_OK;
-    const size_t share = ATTENTION_BLOCK_FLOATS / tokens;
-    /* Never more rows than tokens: a share below 32 means thousands of tokens. */
-    const size_t block = share >= tokens ? tokens : share < 32 ? 32 : share;
-    /* Our own products take any size; the bound is that of every other operation. */
-    product sizes;
-    if (narrow_product(&sizes, block, tokens, head_dim, ld_qkv, ld_out, tokens) != 0)
-        return bad_size("attention", tokens, ld_qkv, ld_out, error);
-    const ousac_kernels *kernels = kernels_of(backend);
-    const float scale = (float)(1.0 / sqrt((double)head_dim));
-    for (size_t b = 0; b < batch; b++)
-        for (size_t h = 0; h < heads; h++)
-            for (size_t first = 0; first < tokens; first += block) {
-                const size_t rows = tokens - first < block ? tokens - first : block;
-                const size_t column = h * head_dim, origin = b * tokens;
-                const ousac_product scores = {.rows = rows,
-                                              .cols = tokens,
-                                              .inner = head_dim,
-                                              .x = q + (origin + first) * ld_qkv + column,
-                                              .ldx = ld_qkv,
-                                              .p = k + origin * ld_qkv + column,
-                                              .ldp = ld_qkv,
-                                              .transposed = 1,
-                                              .alpha = scale,
-                                              .y = work,
-                                              .ldy = tokens};
-                const ousac_product values = {.rows = rows,
-                                              .cols = head_dim,
-                                              .inner = tokens,
-                                              .x = work,
-                                              .ldx = tokens,
-                                              .p = v + origin * ld_qkv + column,
-                                              .ldp = ld_qkv,
-                                              .alpha = 1,
-                                              .y = out + (origin + first) * ld_out + column,
-                                              .ldy = ld_out};
-                kernels->products->product(&scores);
-                kernels->softmax(rows, tokens, work, tokens);
-                kernels->products->product(&values);
-            }
-    return OUSAC_STATUS_OK;
+    const attention_job job = {batch, tokens, tokens, heads,  head_dim, q,   k,
+                               v,     NULL,   ld_qkv, ld_qkv, ld_out,   out, work};
+    return attend_all(backend, "attention", &job, error);
+}
+
+static ousac_status cpu_cross_attention(const ousac_backend *backend, size_t batch, size_t queries,
+                                        size_t keys, size_t heads, size_t head_dim, const float *q,
+                                        size_t ld_q, const float *k, const float *v, size_t ld_kv,
+                                        const float *bias, float *out, size_t ld_out, float *work,
+                                        ousac_error *error) {
+    const size_t most = queries > keys ? queries : keys;
+    if ((head_dim > 0 && heads > SIZE_MAX / head_dim) || (most > 0 && batch > SIZE_MAX / most))
+        return bad_size("cross_attention", most, heads, head_dim, error);
+    CHECK_VIEW("cross_attention", "q", batch * queries, heads * head_dim, ld_q, float);
+    CHECK_VIEW("cross_attention", "k", batch * keys, heads * head_dim, ld_kv, float);
+    CHECK_VIEW("cross_attention", "out", batch * queries, heads * head_dim, ld_out, float);
+    CHECK_VIEW("cross_attention", "work", queries, keys, keys, float);
+    if (batch == 0 || queries == 0 || heads == 0 || head_dim == 0)
+        return OUSAC_STATUS_OK;
+    if (keys == 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "cross_attention: 0 keys: expected at least 1");
+    const attention_job job = {batch, queries, keys, heads, head_dim, q,   k,
+                               v,     bias,    ld_q, ld_kv, ld_out,   out, work};
+    return attend_all(backend, "cross_attention", &job, error);
 }
 
 static ousac_status cpu_subtract(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
@@ -704,6 +746,7 @@ static ousac_backend cpu_backend = {
     .gelu_tanh = cpu_gelu_tanh,
     .silu = cpu_silu,
     .attention = cpu_attention,
+    .cross_attention = cpu_cross_attention,
     .subtract = cpu_subtract,
     .subtract_rows = cpu_subtract_rows,
     .extrapolate = cpu_extrapolate,

@@ -50,11 +50,12 @@ __device__ inline void load_tile(float *tile, int ld, int count, const float *so
     }
 }
 
-template <int DIM, int KEYS>
+/* BIASED: bias (sequences, key_count) is added to the scores; else it is not read. */
+template <int DIM, int KEYS, bool BIASED>
 __global__ void __launch_bounds__(THREADS)
-    attention_kernel(size_t tokens, size_t heads, int head_dim, float scale, size_t query_tiles,
-                     const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
-                     size_t ld_out) {
+    attention_kernel(size_t query_count, size_t key_count, size_t heads, int head_dim, float scale,
+                     size_t query_tiles, const float *q, size_t ld_q, const float *k, const float *v,
+                     size_t ld_kv, const float *bias, float *out, size_t ld_out) {
     constexpr int LD = DIM + 4, LD_P = KEYS + 4, KEYS_EACH = KEYS / SIDE, COLS_EACH = DIM / SIDE;
     extern __shared__ float4 shared_memory[]; /* float4: 16-byte alignment */
     float *const Q = reinterpret_cast<float *>(shared_memory);
@@ -64,11 +65,12 @@ __global__ void __launch_bounds__(THREADS)
 
     const int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
     const size_t tile = blockIdx.x % query_tiles, head = blockIdx.x / query_tiles % heads;
-    const size_t origin = blockIdx.x / query_tiles / heads * tokens; /* first row of the sequence */
+    const size_t sequence = blockIdx.x / query_tiles / heads;
+    const size_t origin = sequence * query_count, key_origin = sequence * key_count; /* its first rows */
     const size_t first = tile * QUERIES, column = head * static_cast<size_t>(head_dim);
-    const size_t queries = tokens - first; /* valid ones, perhaps more than QUERIES */
+    const size_t queries = query_count - first; /* valid ones, perhaps more than QUERIES */
 
-    load_tile<DIM>(Q, LD, QUERIES, q + (origin + first) * ld_qkv + column, ld_qkv, queries, head_dim, scale);
+    load_tile<DIM>(Q, LD, QUERIES, q + (origin + first) * ld_q + column, ld_q, queries, head_dim, scale);
 
     float most[ROWS], sum[ROWS], output[ROWS][COLS_EACH];
 #pragma unroll
@@ -80,11 +82,12 @@ __global__ void __launch_bounds__(THREADS)
             output[i][c] = 0;
     }
 
-    for (size_t start = 0; start < tokens; start += KEYS) {
-        const size_t keys = tokens - start; /* valid ones, perhaps more than KEYS */
-        __syncthreads();                    /* the previous tile's K, V and P have been read */
-        load_tile<DIM>(K, LD, KEYS, k + (origin + start) * ld_qkv + column, ld_qkv, keys, head_dim, 1.0F);
-        load_tile<DIM>(V, DIM, KEYS, v + (origin + start) * ld_qkv + column, ld_qkv, keys, head_dim, 1.0F);
+    for (size_t start = 0; start < key_count; start += KEYS) {
+        const size_t keys = key_count - start; /* valid ones, perhaps more than KEYS */
+        const size_t key_row = key_origin + start;
+        __syncthreads(); /* the previous tile's K, V and P have been read */
+        load_tile<DIM>(K, LD, KEYS, k + key_row * ld_kv + column, ld_kv, keys, head_dim, 1.0F);
+        load_tile<DIM>(V, DIM, KEYS, v + key_row * ld_kv + column, ld_kv, keys, head_dim, 1.0F);
         __syncthreads();
 
         float score[ROWS][KEYS_EACH];
@@ -116,6 +119,8 @@ __global__ void __launch_bounds__(THREADS)
             for (int j = 0; j < KEYS_EACH; j++) {
                 if (static_cast<size_t>(tx + SIDE * j) >= keys)
                     score[i][j] = -INFINITY; /* no such key */
+                else if (BIASED)
+                    score[i][j] += bias[key_row + tx + SIDE * j];
                 peak = fmaxf(peak, score[i][j]);
             }
             const float highest = fmaxf(most[i], half_max(peak));
@@ -167,16 +172,21 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* One warp per row: x = exp(x - max) / sum. NaN and +inf spread over the row through the exponential. */
-__global__ void __launch_bounds__(THREADS) softmax_kernel(size_t rows, size_t cols, float *x) {
+/* One warp per row: x = exp(x - max) / sum, after bias (cols), or null, was added. NaN and +inf spread over the row
+ * through the exponential. */
+__global__ void __launch_bounds__(THREADS)
+    softmax_kernel(size_t rows, size_t cols, const float *bias, float *x) {
     const unsigned lane = threadIdx.x % WARP;
     const size_t warps = static_cast<size_t>(gridDim.x) * (THREADS / WARP);
     for (size_t i = blockIdx.x * static_cast<size_t>(THREADS / WARP) + threadIdx.x / WARP; i < rows;
          i += warps) {
         float *row = x + i * cols;
         float peak = -INFINITY, sum = 0;
-        for (size_t j = lane; j < cols; j += WARP)
+        for (size_t j = lane; j < cols; j += WARP) {
+            if (bias != nullptr)
+                row[j] += bias[j];
             peak = fmaxf(peak, row[j]);
+        }
         for (int offset = WARP / 2; offset > 0; offset /= 2)
             peak = fmaxf(peak, __shfl_xor_sync(0xffffffffU, peak, offset));
         for (size_t j = lane; j < cols; j += WARP) {
@@ -193,28 +203,32 @@ __global__ void __launch_bounds__(THREADS) softmax_kernel(size_t rows, size_t co
 }
 
 template <int DIM, int KEYS> ousac_status prepare(ousac_error *error) {
-    return check(cudaFuncSetAttribute(attention_kernel<DIM, KEYS>,
-                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(shared_floats<DIM, KEYS>() * sizeof(float))),
-                 "attention", error);
+    const int bytes = static_cast<int>(shared_floats<DIM, KEYS>() * sizeof(float));
+    ousac_status status = check(cudaFuncSetAttribute(attention_kernel<DIM, KEYS, false>,
+                                                     cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                                "attention", error);
+    if (!status)
+        status = check(cudaFuncSetAttribute(attention_kernel<DIM, KEYS, true>,
+                                            cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                       "cross_attention", error);
+    return status;
 }
 
-/* What every launch is given. */
-struct Job {
-    unsigned blocks;
-    size_t tokens, heads, query_tiles;
-    int head_dim;
-    const float *q, *k, *v;
-    size_t ld_qkv;
-    float *out;
-    size_t ld_out;
-};
-
-template <int DIM, int KEYS> void launch(const Job &job, cudaStream_t stream) {
+template <int DIM, int KEYS, bool BIASED>
+void launch_kernel(const AttentionJob &job, size_t query_tiles, unsigned blocks, cudaStream_t stream) {
     const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(job.head_dim)));
-    attention_kernel<DIM, KEYS><<<job.blocks, THREADS, shared_floats<DIM, KEYS>() * sizeof(float), stream>>>(
-        job.tokens, job.heads, job.head_dim, scale, job.query_tiles, job.q, job.k, job.v, job.ld_qkv, job.out,
-        job.ld_out);
+    attention_kernel<DIM, KEYS, BIASED>
+        <<<blocks, THREADS, shared_floats<DIM, KEYS>() * sizeof(float), stream>>>(
+            job.queries, job.keys, job.heads, static_cast<int>(job.head_dim), scale, query_tiles, job.q,
+            job.ld_q, job.k, job.v, job.ld_kv, job.bias, job.out, job.ld_out);
+}
+
+template <int DIM, int KEYS>
+void launch(const AttentionJob &job, size_t query_tiles, unsigned blocks, cudaStream_t stream) {
+    if (job.bias != nullptr)
+        launch_kernel<DIM, KEYS, true>(job, query_tiles, blocks, stream);
+    else
+        launch_kernel<DIM, KEYS, false>(job, query_tiles, blocks, stream);
 }
 
 } // namespace
@@ -244,32 +258,29 @@ ousac_status attention_grid(size_t batch, size_t tokens, size_t heads, size_t qu
     return OUSAC_STATUS_OK;
 }
 
-ousac_status attention_tiled(Context *c, size_t batch, size_t tokens, size_t heads, size_t head_dim,
-                             const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
-                             size_t ld_out, ousac_error *error) {
-    size_t query_tiles = 0;
+ousac_status attention_tiled(Context *c, const char *operation, const AttentionJob &job, ousac_error *error) {
+    size_t tiles = 0;
     unsigned blocks = 0;
-    const ousac_status status = attention_grid(batch, tokens, heads, QUERIES, &query_tiles, &blocks, error);
+    const ousac_status status =
+        attention_grid(job.batch, job.queries, job.heads, QUERIES, &tiles, &blocks, error);
     if (status)
         return status;
-    const Job job = {blocks, tokens, heads, query_tiles, static_cast<int>(head_dim), q, k,
-                     v,      ld_qkv, out,   ld_out};
-    if (head_dim <= 32)
-        launch<32, 64>(job, c->stream);
-    else if (head_dim <= 64)
-        launch<64, 64>(job, c->stream);
-    else if (head_dim <= 80)
-        launch<80, 64>(job, c->stream);
+    if (job.head_dim <= 32)
+        launch<32, 64>(job, tiles, blocks, c->stream);
+    else if (job.head_dim <= 64)
+        launch<64, 64>(job, tiles, blocks, c->stream);
+    else if (job.head_dim <= 80)
+        launch<80, 64>(job, tiles, blocks, c->stream);
     else
-        launch<128, 32>(job, c->stream);
-    return launched("attention", error);
+        launch<128, 32>(job, tiles, blocks, c->stream);
+    return launched(operation, error);
 }
 
-ousac_status softmax_rows(Context *c, const char *operation, size_t rows, size_t cols, float *x,
-                          ousac_error *error) {
+ousac_status softmax_rows(Context *c, const char *operation, size_t rows, size_t cols, const float *bias,
+                          float *x, ousac_error *error) {
     const size_t blocks = (rows - 1) / (THREADS / WARP) + 1;
     softmax_kernel<<<static_cast<unsigned>(blocks < 65536 ? blocks : 65536), THREADS, 0, c->stream>>>(
-        rows, cols, x);
+        rows, cols, bias, x);
     return launched(operation, error);
 }
 

@@ -141,6 +141,7 @@ static void fill_table(State *state) {
     t->gelu_tanh = Recorded<gelu_tanh>::call;
     t->silu = Recorded<silu>::call;
     t->attention = Recorded<attention>::call;
+    t->cross_attention = Recorded<cross_attention>::call;
     t->subtract = Recorded<subtract>::call;
     t->subtract_rows = Recorded<subtract_rows>::call;
     t->extrapolate = Recorded<extrapolate>::call;

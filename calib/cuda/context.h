@@ -124,6 +124,10 @@ ousac_status gemm64(const ousac_backend *, int transpose_a, int transpose_b, siz
 ousac_status attention(const ousac_backend *, size_t batch, size_t tokens, size_t heads, size_t head_dim,
                        const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
                        size_t ld_out, float *work, ousac_error *error);
+ousac_status cross_attention(const ousac_backend *, size_t batch, size_t queries, size_t keys, size_t heads,
+                             size_t head_dim, const float *q, size_t ld_q, const float *k, const float *v,
+                             size_t ld_kv, const float *bias, float *out, size_t ld_out, float *work,
+                             ousac_error *error);
 
 /* --- sequence.cpp --- */
 
@@ -215,19 +219,25 @@ ousac_status scale_rows(Context *context, const char *operation, size_t rows, si
 /* Zeroes the lower triangle of g (n, n). elementwise.cu */
 ousac_status clear_lower(Context *context, const char *operation, size_t n, float *g, size_t ldg,
                          ousac_error *error);
-/* Rows of x (rows, cols), contiguous, become their softmax. attention.cu */
-ousac_status softmax_rows(Context *context, const char *operation, size_t rows, size_t cols, float *x,
-                          ousac_error *error);
+/* Rows of x (rows, cols), contiguous, become their softmax, after bias (cols), or NULL, was added. attention.cu */
+ousac_status softmax_rows(Context *context, const char *operation, size_t rows, size_t cols,
+                          const float *bias, float *x, ousac_error *error);
 /* One block for every `queries` of every head: tiles of a sequence, and blocks in all. USAGE where these are
  * too many for one launch. attention.cu */
 ousac_status attention_grid(size_t batch, size_t tokens, size_t heads, size_t queries, size_t *query_tiles,
                             unsigned *blocks, ousac_error *error);
+/* What attention and cross attention share: as in ousac_backend. */
+struct AttentionJob {
+    size_t batch, queries, keys, heads, head_dim;
+    const float *q, *k, *v, *bias;
+    size_t ld_q, ld_kv, ld_out;
+    float *out;
+};
 /* Attention for head_dim <= ATTENTION_HEAD_DIM_MAX without a matrix of scores. attention.cu */
 enum { ATTENTION_HEAD_DIM_MAX = 128 };
 ousac_status attention_prepare(ousac_error *error); /* once per device, before the first call */
-ousac_status attention_tiled(Context *context, size_t batch, size_t tokens, size_t heads, size_t head_dim,
-                             const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
-                             size_t ld_out, ousac_error *error);
+ousac_status attention_tiled(Context *context, const char *operation, const AttentionJob &job,
+                             ousac_error *error);
 /* The same with Q, K, V and the weights rounded to bfloat16; compute capability 8.0. attention_bf16.cu */
 ousac_status attention_bf16_prepare(ousac_error *error);
 ousac_status attention_bf16(Context *context, size_t batch, size_t tokens, size_t heads, size_t head_dim,

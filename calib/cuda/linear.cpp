@@ -172,29 +172,30 @@ ousac_status gemm64(const ousac_backend *backend, int transpose_a, int transpose
 }
 
 /* Head by head through the matrix of scores: for heads too wide for the tiled kernel. */
-static ousac_status attention_by_scores(Context *c, size_t batch, size_t tokens, size_t heads,
-                                        size_t head_dim, const float *q, const float *k, const float *v,
-                                        size_t ld_qkv, float *out, size_t ld_out, float *work,
-                                        ousac_error *error) {
-    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)));
+static ousac_status attention_by_scores(Context *c, const char *operation, const AttentionJob &job,
+                                        float *work, ousac_error *error) {
+    const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(job.head_dim)));
     const float one = 1.0F, zero = 0.0F;
     Product p;
-    ousac_status status = narrow("attention", &p, tokens, tokens, head_dim, ld_qkv, ld_out, tokens, error);
-    for (size_t b = 0; b < batch; b++)
-        for (size_t h = 0; h < heads && !status; h++) {
-            const size_t at = b * tokens * ld_qkv + h * head_dim;
-            /* scores (tokens, tokens) = scale Q K^T; work is contiguous */
-            status = check(cublasSgemm(c->blas, CUBLAS_OP_T, CUBLAS_OP_N, p.rows, p.rows, p.inner, &scale,
-                                       k + at, p.lda, q + at, p.lda, &zero, work, p.rows),
-                           "attention", error);
+    ousac_status status =
+        narrow(operation, &p, job.queries, job.keys, job.head_dim, job.ld_q, job.ld_kv, job.ld_out, error);
+    for (size_t b = 0; b < job.batch; b++)
+        for (size_t h = 0; h < job.heads && !status; h++) {
+            const size_t query = b * job.queries, key = b * job.keys, column = h * job.head_dim;
+            /* scores (queries, keys) = scale Q K^T; work is contiguous */
+            status = check(cublasSgemm(c->blas, CUBLAS_OP_T, CUBLAS_OP_N, p.cols, p.rows, p.inner, &scale,
+                                       job.k + key * job.ld_kv + column, p.ldb,
+                                       job.q + query * job.ld_q + column, p.lda, &zero, work, p.cols),
+                           operation, error);
             if (!status)
-                status = softmax_rows(c, "attention", tokens, tokens, work, error);
-            /* out (tokens, head_dim) = scores V */
+                status = softmax_rows(c, operation, job.queries, job.keys,
+                                      job.bias == nullptr ? nullptr : job.bias + key, work, error);
+            /* out (queries, head_dim) = scores V */
             if (!status)
-                status = check(cublasSgemm(c->blas, CUBLAS_OP_N, CUBLAS_OP_N, p.inner, p.rows, p.rows, &one,
-                                           v + at, p.lda, work, p.rows, &zero,
-                                           out + b * tokens * ld_out + h * head_dim, p.ldb),
-                               "attention", error);
+                status = check(cublasSgemm(c->blas, CUBLAS_OP_N, CUBLAS_OP_N, p.inner, p.rows, p.cols, &one,
+                                           job.v + key * job.ld_kv + column, p.ldb, work, p.cols, &zero,
+                                           job.out + query * job.ld_out + column, p.ldc),
+                               operation, error);
         }
     return status;
 }
@@ -218,11 +219,44 @@ ousac_status attention(const ousac_backend *backend, size_t batch, size_t tokens
         return status;
     if ((status = enter(backend, "attention", &c, error)))
         return status;
+    const AttentionJob job = {batch, tokens,  tokens, heads,  head_dim, q,  k,
+                              v,     nullptr, ld_qkv, ld_qkv, ld_out,   out};
     if (head_dim > ATTENTION_HEAD_DIM_MAX)
-        return attention_by_scores(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, work,
-                                   error);
-    return (backend->bf16 ? attention_bf16 : attention_tiled)(c, batch, tokens, heads, head_dim, q, k, v,
-                                                              ld_qkv, out, ld_out, error);
+        return attention_by_scores(c, "attention", job, work, error);
+    if (backend->bf16)
+        return attention_bf16(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, error);
+    return attention_tiled(c, "attention", job, error);
+}
+
+ousac_status cross_attention(const ousac_backend *backend, size_t batch, size_t queries, size_t keys,
+                             size_t heads, size_t head_dim, const float *q, size_t ld_q, const float *k,
+                             const float *v, size_t ld_kv, const float *bias, float *out, size_t ld_out,
+                             float *work, ousac_error *error) {
+    const char *const operation = "cross_attention";
+    const size_t most = queries > keys ? queries : keys;
+    Context *c = nullptr;
+    Product p;
+    ousac_status status;
+    if ((head_dim > 0 && heads > SIZE_MAX / head_dim) || (most > 0 && batch > SIZE_MAX / most))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "%s: sizes %zu, %zu, %zu, %zu, %zu: expected products that fit in memory",
+                          operation, batch, queries, keys, heads, head_dim);
+    if ((status = check_view(operation, "q", batch * queries, heads * head_dim, ld_q, sizeof *q, error)) ||
+        (status = check_view(operation, "k", batch * keys, heads * head_dim, ld_kv, sizeof *k, error)) ||
+        (status =
+             check_view(operation, "out", batch * queries, heads * head_dim, ld_out, sizeof *out, error)) ||
+        (status = check_view(operation, "work", queries, keys, keys, sizeof *work, error)) ||
+        (status = narrow(operation, &p, most, heads, head_dim, ld_q > ld_kv ? ld_q : ld_kv, ld_out, keys,
+                         error)) ||
+        batch == 0 || queries == 0 || heads == 0 || head_dim == 0)
+        return status;
+    if (keys == 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: 0 keys: expected at least 1", operation);
+    if ((status = enter(backend, operation, &c, error)))
+        return status;
+    const AttentionJob job = {batch, queries, keys, heads, head_dim, q, k, v, bias, ld_q, ld_kv, ld_out, out};
+    return head_dim > ATTENTION_HEAD_DIM_MAX ? attention_by_scores(c, operation, job, work, error)
+                                             : attention_tiled(c, operation, job, error);
 }
 
 } // namespace ousac_cuda

@@ -80,6 +80,7 @@ def parser(**defaults):
     result.add_argument("--rate", type=float, default=6e-4)
     result.add_argument("--warm-up", type=int, default=300, help="steps until the full rate")
     result.add_argument("--min-snr", type=float, default=5.0, help="0 for uniform weights")
+    result.add_argument("--float32", action="store_true", help="no bfloat16: processors without it emulate it slowly")
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--start", help="model.safetensors to go on from")
     result.add_argument("--out", default=".")
@@ -90,8 +91,9 @@ def parser(**defaults):
 def train(make, render, classes, betas, data, args):
     """Writes model.safetensors and config.json into args.out.
 
-    make() -> model, render(labels) -> images (B, C, H, W) in [-1, 1], classes: names, betas: as noise_levels() reads
-    them, data: what the images are called in the file's metadata.
+    make() -> model, render(labels) -> images (B, C, H, W) in [-1, 1], classes: their names, or how many there are,
+    betas: as noise_levels() reads them, data: what the images are called in the file's metadata. Where the model gives
+    more channels than the images have, the others are variances.
     """
     if not args.steps and not args.minutes:
         raise SystemExit("training.py: give --steps or --minutes")
@@ -108,7 +110,10 @@ def train(make, render, classes, betas, data, args):
     bound = VarianceBound(levels)
     snr = alpha_bar / (1 - alpha_bar)
     weight = snr.clamp(max=args.min_snr) / snr if args.min_snr > 0 else torch.ones(len(levels))
-    config = dict(average.config, betas=betas, prediction="epsilon", classes=classes)
+    named = not isinstance(classes, int)
+    count = len(classes) if named else classes
+    config = dict(average.config, betas=betas, prediction="epsilon", data_range=[-1, 1],
+                  **({"classes": classes} if named else {}))
     with open(f"{args.out}/config.json", "w") as file:
         json.dump(config, file, indent=1)
         file.write("\n")
@@ -126,19 +131,19 @@ def train(make, render, classes, betas, data, args):
         rate = args.rate * min(1, (step + 1) / args.warm_up) * (0.485 * (1 + math.cos(math.pi * done)) + 0.03)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        labels = torch.randint(0, len(classes), (args.batch,))
+        labels = torch.randint(0, count, (args.batch,))
         clean = render(labels)
-        labels = torch.where(torch.rand(args.batch) < 0.1, torch.full_like(labels, len(classes)), labels)
+        labels = torch.where(torch.rand(args.batch) < 0.1, torch.full_like(labels, count), labels)
         t = torch.randint(0, len(levels), (args.batch,))
         noise = torch.randn_like(clean)
         signal = alpha_bar[t][:, None, None, None]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not args.float32):
             predicted = net(signal.sqrt() * clean + (1 - signal).sqrt() * noise, t, labels)
         predicted = predicted.float()
         error = predicted[:, :clean.shape[1]] - noise
         loss = ((error ** 2).mean((1, 2, 3)) * weight[t]).mean()
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        if config["learn_sigma"]:
+        if predicted.shape[1] > clean.shape[1]:
             loss = loss + bound(error, predicted[:, clean.shape[1]:], t).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

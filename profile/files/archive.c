@@ -266,6 +266,8 @@ ousac_status ousac_archive_subject(const ousac_archive *archive, ousac_arch *arc
     (void)snprintf(name, sizeof name, "%.400s: metadata \"schedule\"", archive->path);
     status = ousac_schedule_parse(schedule, text, strlen(text), name, error);
     if (!status)
+        ousac_schedule_set_file(schedule, archive->path);
+    if (!status)
         status = ousac_archive_digest(archive, "schedule_digest", 0, recorded, error);
     if (status)
         goto done;

@@ -111,6 +111,8 @@ static size_t label_of(const ousac_model *model, uint64_t seed, uint64_t sample)
 
 static ousac_status check_inputs(const ousac_model *model, const ousac_inputs *inputs, ousac_error *error) {
     const ousac_dit *dit = model->state;
+    if (!inputs)
+        return OUSAC_STATUS_OK;
     const ousac_status status =
         ousac_inputs_refuse_others(inputs, 1U << OUSAC_INPUT_LABEL | 1U << OUSAC_INPUT_NOISE, "dit", error);
     for (size_t i = 0;

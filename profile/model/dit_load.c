@@ -1,6 +1,7 @@
 #include "formats/memory.h"
 #include "profile/model/dit.h"
 #include "profile/model/load.h"
+#include "profile/model/patches.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -325,23 +326,14 @@ static ousac_status load_outer_linear(loader *l, const char *stem, const float *
     return load_outer(l, name, bias, 1, (size_t[]){m});
 }
 
-/* q, k and v of a block from three tensors, one after another in memory and in the digest. */
+/* q, k and v of a block from three tensors. */
 static ousac_status load_apart(loader *l, size_t block, const char *what, const char *canonical, size_t dims,
                                const float **target) {
-    const size_t d = l->dit->d, size = dims == 1 ? d : d * d;
-    char name[OUSAC_NAME_BYTES];
-    float *slot = NULL;
-    ousac_status status = ousac_loader_reserve(&l->common, canonical, dims == 2, 3 * size, &slot);
-    ousac_loader_hash_shape(&l->common, canonical, dims, (size_t[]){3 * d, d});
-    *target = slot;
-    for (size_t i = 0; i < 3 && !status; i++) {
-        const ousac_safetensors_tensor *t = NULL;
-        block_name(name, l, block, DIFFUSERS_QKV[i], what);
-        status = ousac_loader_take(&l->common, name, dims, (size_t[]){d, d}, &t);
-        if (!status && l->common.model->use != OUSAC_MODEL_SHAPES)
-            status = ousac_loader_stream(&l->common, t, slot ? slot + i * size : NULL);
-    }
-    return status;
+    char name[3][OUSAC_NAME_BYTES];
+    for (size_t i = 0; i < 3; i++)
+        block_name(name[i], l, block, DIFFUSERS_QKV[i], what);
+    return ousac_loader_tensors(&l->common, 3, (const char *[]){name[0], name[1], name[2]}, canonical,
+                                dims == 2, target, dims, (size_t[]){l->dit->d, l->dit->d});
 }
 
 /* q, k and v of a block, fused in the public layout and apart in the other; biases may be absent together. */
@@ -416,22 +408,6 @@ static ousac_status check_copies(loader *l) {
     return OUSAC_STATUS_OK;
 }
 
-/* 2-D sine-cosine embedding (the DiT code's, after MAE): first half of the channels from the column, second
- * from the row, each half sines then cosines of position / 10000^(i / (d / 4)). */
-static void sincos(const ousac_dit *dit, float *out) {
-    size_t quarter = dit->d / 4;
-    for (size_t token = 0; token < dit->N; token++)
-        for (size_t half = 0; half < 2; half++) {
-            double position = (double)(half == 0 ? token % dit->side : token / dit->side);
-            for (size_t i = 0; i < quarter; i++) {
-                double phase = position * pow(10000.0, -(double)i / (double)quarter);
-                float *row = out + token * dit->d + half * 2 * quarter;
-                row[i] = (float)sin(phase);
-                row[quarter + i] = (float)cos(phase);
-            }
-        }
-}
-
 /* The embedding that a file lacks. */
 static ousac_status make_pos_embed(loader *l) {
     ousac_dit *dit = l->dit;
@@ -442,7 +418,7 @@ static ousac_status make_pos_embed(loader *l) {
         return OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY,
                           "%s: no memory for the positions of %zu tokens", l->common.model->path, dit->N);
     if (l->common.model->use != OUSAC_MODEL_SHAPES)
-        sincos(dit, made);
+        ousac_patches_sincos(dit->side, dit->d, 1, made);
     ousac_loader_hash_shape(&l->common, "pos_embed", 3, (size_t[]){1, dit->N, dit->d});
     if (l->common.model->use != OUSAC_MODEL_SHAPES)
         ousac_sha256_add(&l->common.hash, made, count * sizeof *made);
@@ -530,33 +506,11 @@ static ousac_status load_weights(loader *l) {
 
 static ousac_status build_indices(loader *l) {
     ousac_dit *dit = l->dit;
-    const ousac_backend *be = l->common.model->backend;
-    size_t p = dit->patch, C = dit->channels, edge = dit->side * p, count = C * edge * edge;
-    uint32_t *host = NULL;
-    ousac_status status = OUSAC_STATUS_OK;
-    if (dit->N * p * p * dit->out_channels > UINT32_MAX)
-        return OUSAC_FAIL(l->common.error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: samples of %zu values are too large", l->common.model->path, count);
-    host = ousac_malloc(2 * count, sizeof *host);
-    dit->indices = be->alloc(be, 2 * count, sizeof *host);
-    if (!host || !dit->indices) {
-        status = OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY, "%s: no memory for patch indices",
-                            l->common.model->path);
-        goto done;
-    }
-    for (size_t c = 0; c < C; c++)
-        for (size_t y = 0; y < edge; y++)
-            for (size_t x = 0; x < edge; x++) {
-                size_t token = y / p * dit->side + x / p, row = y % p, column = x % p,
-                       pixel = (c * edge + y) * edge + x;
-                host[((token * C + c) * p + row) * p + column] = (uint32_t)pixel;
-                host[count + pixel] = (uint32_t)(((token * p + row) * p + column) * dit->out_channels + c);
-            }
+    const ousac_patches patches = {dit->side, dit->patch, dit->channels, dit->out_channels};
+    const ousac_status status = ousac_patches_index(&patches, l->common.model->backend, l->common.model->path,
+                                                    &dit->indices, l->common.error);
     dit->patch_index = dit->indices;
-    dit->unpatch_index = dit->indices + count;
-    status = be->upload(be, dit->indices, host, 2 * count * sizeof *host, l->common.error);
-done:
-    ousac_free(host);
+    dit->unpatch_index = dit->indices + ousac_patches_count(&patches);
     return status;
 }
 
@@ -609,7 +563,8 @@ static ousac_status fill_model(loader *l) {
                    dit->frequency_denominator, (double)dit->attn_norm_eps, (double)dit->mlp_norm_eps,
                    (double)dit->final_norm_eps, dit->classes);
     ousac_loader_digest(&l->common);
-    return ousac_loader_noise(&l->common, DEFAULT_BETAS, OUSAC_PREDICTION_EPSILON);
+    const ousac_status ranged = ousac_loader_range(&l->common);
+    return ranged ? ranged : ousac_loader_noise(&l->common, DEFAULT_BETAS, OUSAC_PREDICTION_EPSILON);
 }
 
 int ousac_dit_recognises(const ousac_safetensors *file) {

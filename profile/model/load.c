@@ -231,6 +231,22 @@ ousac_status ousac_loader_noise(const ousac_loader *l, const char *levels, ousac
     return status;
 }
 
+ousac_status ousac_loader_range(const ousac_loader *l) {
+    static const char key[] = "data_range";
+    double *range = l->model->data_range;
+    const cJSON *pair = item_of(l, key);
+    for (int i = 0; pair && i < 2; i++) {
+        const cJSON *end =
+            cJSON_IsArray(pair) && cJSON_GetArraySize(pair) == 2 ? cJSON_GetArrayItem(pair, i) : NULL;
+        range[i] = cJSON_IsNumber(end) ? end->valuedouble : NAN;
+    }
+    if (pair && !(isfinite(range[0]) && isfinite(range[1]) && range[0] < range[1])) {
+        (void)wrong_kind(l, key, "two finite numbers, the least and the largest value of a sample");
+        return OUSAC_STATUS_FORMAT;
+    }
+    return OUSAC_STATUS_OK;
+}
+
 /* --- tensors --- */
 
 const ousac_safetensors_tensor *ousac_loader_find(const ousac_loader *l, const char *name) {
@@ -362,6 +378,27 @@ ousac_status ousac_loader_tensor(ousac_loader *l, const char *name, const char *
     ousac_loader_hash_shape(l, canonical, dims, shape);
     *target = l->in_place ? t->data : slot;
     return ousac_loader_stream(l, t, slot);
+}
+
+ousac_status ousac_loader_tensors(ousac_loader *l, size_t count, const char *const *names,
+                                  const char *canonical, int sealed, const float **target, size_t dims,
+                                  const size_t *shape) {
+    size_t size = 1, joined[OUSAC_SAFETENSORS_DIMS];
+    float *slot = NULL;
+    for (size_t i = 0; i < dims; i++) {
+        joined[i] = shape[i] * (i ? 1 : count);
+        size *= shape[i];
+    }
+    ousac_status status = ousac_loader_reserve(l, canonical, sealed, count * size, &slot);
+    ousac_loader_hash_shape(l, canonical, dims, joined);
+    *target = slot;
+    for (size_t i = 0; i < count && !status; i++) {
+        const ousac_safetensors_tensor *t = NULL;
+        status = ousac_loader_take(l, names[i], dims, shape, &t);
+        if (!status && l->model->use != OUSAC_MODEL_SHAPES)
+            status = ousac_loader_stream(l, t, slot ? slot + i * size : NULL);
+    }
+    return status;
 }
 
 ousac_status ousac_loader_close_weights(ousac_loader *l) {

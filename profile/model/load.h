@@ -70,6 +70,9 @@ ousac_status ousac_loader_lacks(const ousac_loader *loader, const char *key);
  * know to change the levels is refused by name. */
 ousac_status ousac_loader_noise(const ousac_loader *loader, const char *levels, ousac_prediction prediction);
 
+/* Fills the model's data_range from "data_range", [LOW, HIGH]; not known where it is absent. */
+ousac_status ousac_loader_range(const ousac_loader *loader);
+
 /* --- tensors --- */
 
 const ousac_safetensors_tensor *ousac_loader_find(const ousac_loader *loader, const char *name);
@@ -97,6 +100,11 @@ ousac_status ousac_loader_stream(ousac_loader *loader, const ousac_safetensors_t
  * over tokens. */
 ousac_status ousac_loader_tensor(ousac_loader *loader, const char *name, const char *canonical, int sealed,
                                  const float **target, size_t dims, const size_t *shape);
+/* The same of `count` tensors of one shape that are to lie one after another, as one of count * shape[0] rows, in
+ * memory (counted among what is copied even in place) and in the digest. */
+ousac_status ousac_loader_tensors(ousac_loader *loader, size_t count, const char *const *names,
+                                  const char *canonical, int sealed, const float **target, size_t dims,
+                                  const size_t *shape);
 /* UNSUPPORTED where a tensor of the file has not been used; then lets the backend prepare the weights. */
 ousac_status ousac_loader_close_weights(ousac_loader *loader);
 

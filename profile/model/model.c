@@ -4,6 +4,7 @@
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "profile/model/dit.h"
+#include "profile/model/pixart.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 enum { CONFIG_BYTES_MAX = 16 << 20 };
 
 /* A new family is one file and one line here. */
-static const ousac_family *const FAMILIES[] = {&ousac_family_dit};
+static const ousac_family *const FAMILIES[] = {&ousac_family_dit, &ousac_family_pixart};
 
 /* config.json beside the checkpoint. */
 static char *default_config_path(const char *path) {
@@ -33,7 +34,12 @@ static ousac_status open_inputs(ousac_model *model, const char *path, ousac_erro
     ousac_status status = ousac_inputs_open(&model->inputs, path, error);
     if (!status)
         status = ousac_inputs_expect(model->inputs, OUSAC_INPUT_NOISE, 0, 3, shape, error);
-    return status ? status : model->family->check_inputs(model, model->inputs, error);
+    if (!status)
+        status = model->family->check_inputs(model, model->inputs, error);
+    if (model->family->uncond_from_inputs &&
+        !ousac_inputs_has(model->inputs, OUSAC_INPUT_NEGATIVE_PROMPT_EMBEDS))
+        model->has_uncond = 0;
+    return status;
 }
 
 ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
@@ -70,7 +76,7 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
             error, OUSAC_STATUS_UNSUPPORTED,
             "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
             "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
-            "...)",
+            "...), or a PixArt under diffusers' (adaln_single.linear.weight, ...)",
             path, first ? first->name : "none");
         goto done;
     }
@@ -81,7 +87,11 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
     if ((status = loaded->family->load(loaded, file, config, config_path, options, error)))
         goto done;
     ousac_model_describe_process(loaded);
-    if (options && options->inputs_path && (status = open_inputs(loaded, options->inputs_path, error)))
+    if (options && options->inputs_path)
+        status = open_inputs(loaded, options->inputs_path, error);
+    else if (loaded->use == OUSAC_MODEL_RUN)
+        status = loaded->family->check_inputs(loaded, NULL, error);
+    if (status)
         goto done;
     loaded->file = file;
     file = NULL;
@@ -123,6 +133,10 @@ void ousac_model_describe_process(ousac_model *model) {
 
 ousac_identity ousac_model_identity(const ousac_model *model) {
     return (ousac_identity){model->digest, model->constants, model->process};
+}
+
+const double *ousac_model_range(const ousac_model *model) {
+    return model->data_range[0] < model->data_range[1] ? model->data_range : NULL;
 }
 
 size_t ousac_model_sample_size(const ousac_model *model) {

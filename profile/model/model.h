@@ -84,6 +84,8 @@ typedef struct ousac_model_options {
 
 typedef struct ousac_family {
     const char *name;
+    int uncond_from_inputs; /* 1: the unconditional branch is that of an inputs file's negative_prompt_embeds, and
+                               cannot be run without them */
     /* 1 where the tensor names are of this family. */
     int (*recognises)(const ousac_safetensors *file);
     /* Fills arch, sample shape, noise, guided channels, weights, digest, constants. `config` is the text of config.json or NULL;
@@ -97,7 +99,7 @@ typedef struct ousac_family {
     void (*workspace_free)(const ousac_model *model, void *workspace);
     /* Bytes of such a scratch; also of a model that is not for running. */
     uint64_t (*workspace_bytes)(const ousac_model *model, size_t batch);
-    /* Whether the inputs file is one that the model can take. */
+    /* Whether the inputs file is one that the model can take; NULL: none was given, to a model for running. */
     ousac_status (*check_inputs)(const ousac_model *model, const ousac_inputs *inputs, ousac_error *error);
     /* Puts the conditioning of samples [first, first + count) into the workspace, from ousac_model.inputs, or
      * drawn as a function of seed and sample index alone. The first evaluation of each branch after it computes
@@ -126,9 +128,10 @@ struct ousac_model {
     ousac_arch arch;
     char *path; /* as given */
     size_t channels, height, width;
-    size_t guided_channels;          /* guidance acts on the first of the channels; 1 to channels */
-    ousac_noise noise;               /* levels, and what is predicted */
-    int has_uncond;                  /* 1: the unconditional branch can be run */
+    size_t guided_channels; /* guidance acts on the first of the channels; 1 to channels */
+    ousac_noise noise;      /* levels, and what is predicted */
+    double data_range[2];   /* least and largest value of a sample; both 0: not known, as of latents */
+    int has_uncond;         /* 1: the unconditional branch can be run, as far as is known */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used,
                                         and of the constants */
     char constants[OUSAC_CONSTANTS_BYTES]; /* what else decides a forward: the family's, in its words */
@@ -168,6 +171,9 @@ ousac_status ousac_model_site_rows(const ousac_model *model, size_t site, size_t
                                    ousac_error *error);
 /* All of them: w (m, n). */
 ousac_status ousac_model_site_weight(const ousac_model *model, size_t site, float *w, ousac_error *error);
+
+/* The model's data_range; NULL where it is not known. */
+const double *ousac_model_range(const ousac_model *model);
 
 /* channels * height * width */
 size_t ousac_model_sample_size(const ousac_model *model);

@@ -54,6 +54,12 @@ ousac_status ousac_run_check_schedule(const ousac_model *model, const ousac_sche
                               "schedule %s, step %zu: timestep %g, but the model has timesteps 0 to %g",
                               ousac_schedule_called(schedule), i, step->timestep,
                               ousac_noise_last(&model->noise));
+        if (ousac_mode_evaluates(step->mode, OUSAC_BRANCH_UNCOND) && !model->has_uncond &&
+            model->family->uncond_from_inputs)
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "schedule %s, step %zu: mode %s, but the inputs file for %s has no "
+                              "negative_prompt_embeds",
+                              ousac_schedule_called(schedule), i, ousac_mode_name(step->mode), model->path);
         if (ousac_mode_evaluates(step->mode, OUSAC_BRANCH_UNCOND) && !model->has_uncond)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                               "schedule %s, step %zu: mode %s, but %s has no unconditional label",

@@ -1,10 +1,8 @@
-#include "profile/synth/synth.h"
+#include "profile/synth/synth_family.h"
 
 #include "calib/stats/philox.h"
 #include "formats/memory.h"
 #include "formats/safetensors_write.h"
-#include "profile/files/text.h"
-#include "profile/synth/synth_law.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -12,43 +10,38 @@
 #include <stdio.h>
 #include <string.h>
 
-enum {
-    FREQUENCIES = 256, /* of the timestep's features, as in every public DiT */
-    OUTER_TENSORS = 12,
-    BLOCK_TENSORS = 10,
-    NAME_BYTES = 64,
-    PARTS_MAX = 6,
-    /* Each tensor has its own range of Philox samples: two for each part. */
-    SAMPLES_PER_TENSOR = 16,
-    FIRST_BLOCK_SAMPLE = 64
-};
-/* Root mean square of silu(z), z standard normal: what the modulation's layers see. */
-#define SILU_RMS 0.5963
+/* Each tensor has its own range of Philox samples: two for each part. */
+enum { SAMPLES_PER_TENSOR = 16 };
 
-static const ousac_synth_shape PRESETS[] = {
-    {"DiT-XL/2", 28, 1152, 4608, 16, 2, 4, 32, 1000, 1},
-    {"DiT-L/2", 24, 1024, 4096, 16, 2, 4, 32, 1000, 1},
-    {"DiT-B/2", 12, 768, 3072, 12, 2, 4, 32, 1000, 1},
-    {"DiT-S/2", 12, 384, 1536, 6, 2, 4, 32, 1000, 1},
-    {"FLUX-shape", 57, 3072, 12288, 24, 2, 16, 128, 1000, 0},
-};
-enum { PRESET_COUNT = sizeof PRESETS / sizeof *PRESETS };
+/* A new family is one file and one line here. */
+static const ousac_synth_family *const FAMILIES[] = {&ousac_synth_family_dit, &ousac_synth_family_pixart};
 
 /* --- shapes --- */
 
+static const ousac_synth_shape *preset_at(size_t index) {
+    for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++) {
+        if (index < FAMILIES[i]->preset_count)
+            return &FAMILIES[i]->presets[index];
+        index -= FAMILIES[i]->preset_count;
+    }
+    return NULL;
+}
+
 const char *ousac_synth_preset_name(size_t index) {
-    return index < PRESET_COUNT ? PRESETS[index].preset : NULL;
+    const ousac_synth_shape *preset = preset_at(index);
+    return preset ? preset->preset : NULL;
 }
 
 ousac_status ousac_synth_preset(ousac_synth_shape *shape, const char *name, ousac_error *error) {
     char known[256] = "";
-    for (size_t i = 0; i < PRESET_COUNT; i++) {
-        if (strcmp(PRESETS[i].preset, name) == 0) {
-            *shape = PRESETS[i];
+    const ousac_synth_shape *preset = NULL;
+    for (size_t i = 0; (preset = preset_at(i)); i++) {
+        if (strcmp(preset->preset, name) == 0) {
+            *shape = *preset;
             return OUSAC_STATUS_OK;
         }
         const size_t at = strlen(known);
-        (void)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", PRESETS[i].preset);
+        (void)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", preset->preset);
     }
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "unknown preset '%.40s'; expected one of %s", name, known);
 }
@@ -74,144 +67,144 @@ size_t ousac_synth_tokens(const ousac_synth_shape *shape) {
     return side * side;
 }
 
+int ousac_synth_needs_inputs(const ousac_synth_shape *shape) {
+    return shape->family->list_inputs != NULL;
+}
+
+uint64_t ousac_synth_parameters(const ousac_synth_shape *shape) {
+    ousac_synth_list list = {.shape = shape};
+    shape->family->list(&list);
+    return list.values;
+}
+
 /* --- what each tensor is made of --- */
 
-typedef enum recipe { RECIPE_NORMAL, RECIPE_POSITIONS, RECIPE_LAYERS } recipe;
-
-/* One layer W (m, n) of a tensor; its parts stand one below the other. */
-typedef struct part {
-    ousac_synth_kind kind;
-    double gain;
-} part;
-
-typedef struct tensor {
-    char name[NAME_BYTES];
-    size_t dims;
-    size_t shape[4];
-    recipe recipe;
-    double deviation; /* of NORMAL */
-    size_t part_count;
-    part parts[PARTS_MAX];
-    uint64_t sample; /* of Philox */
-} tensor;
-
-typedef struct synth {
-    const ousac_synth_options *options;
-    tensor *tensors; /* in the order of the model's digest */
-    size_t count;
-    float *values; /* room for the largest */
-    void *bytes;   /* the same in the file's dtype, where that is not f32 */
-    uint64_t done, total;
-} synth;
-
-static size_t elements(const tensor *t) {
+static size_t elements(const ousac_synth_tensor *t) {
     size_t count = 1;
     for (size_t i = 0; i < t->dims; i++)
         count *= t->shape[i];
     return count;
 }
 
-static tensor *add(synth *s, const char *name, recipe how, uint64_t sample, size_t dims,
-                   const size_t *shape) {
-    tensor *t = &s->tensors[s->count++];
+static ousac_synth_tensor *add(ousac_synth_list *list, const char *name, ousac_synth_recipe how,
+                               uint64_t sample, size_t dims, const size_t *shape) {
+    ousac_synth_tensor *t = list->tensors ? &list->tensors[list->count] : &list->scratch;
+    list->count++;
+    memset(t, 0, sizeof *t);
     (void)snprintf(t->name, sizeof t->name, "%s", name);
+    (void)snprintf(t->digest_name, sizeof t->digest_name, "%s", name);
+    t->joined = 1;
     t->recipe = how;
     t->sample = sample * SAMPLES_PER_TENSOR;
     t->dims = dims;
     memcpy(t->shape, shape, dims * sizeof *shape);
+    list->values += elements(t);
     return t;
 }
 
-/* A vector or matrix of independent normals. */
-static void add_normal(synth *s, const char *name, uint64_t sample, double deviation, size_t dims,
-                       const size_t *shape) {
-    add(s, name, RECIPE_NORMAL, sample, dims, shape)->deviation = deviation;
+void ousac_synth_add_normal(ousac_synth_list *list, const char *name, uint64_t sample, double deviation,
+                            size_t dims, const size_t *shape) {
+    add(list, name, OUSAC_SYNTH_NORMAL, sample, dims, shape)->deviation = deviation;
 }
 
-/* STEM.weight of parts (m, n) with a prescribed spectrum and STEM.bias; `gains` NULL for those fitted. */
-static void add_layers(synth *s, const char *stem, uint64_t sample, size_t count, ousac_synth_kind first,
-                       const double *gains, size_t m, size_t n, double bias) {
-    char name[NAME_BYTES];
+void ousac_synth_add_rows(ousac_synth_list *list, const char *name, uint64_t sample, const double *rows,
+                          size_t m, size_t n) {
+    ousac_synth_tensor *t = add(list, name, OUSAC_SYNTH_NORMAL, sample, 2, (size_t[]){m, n});
+    t->deviation = 1;
+    t->rows = rows;
+}
+
+void ousac_synth_add_positions(ousac_synth_list *list, const char *name, uint64_t sample) {
+    (void)add(list, name, OUSAC_SYNTH_POSITIONS, sample, 3,
+              (size_t[]){1, ousac_synth_tokens(list->shape), list->shape->width});
+}
+
+void ousac_synth_add_mask(ousac_synth_list *list, const char *name, uint64_t sample, int random, size_t rows,
+                          size_t tokens) {
+    add(list, name, OUSAC_SYNTH_MASK, sample, 2, (size_t[]){rows, tokens})->deviation = random;
+}
+
+static void add_bias(ousac_synth_list *list, const char *stem, uint64_t sample, size_t m, double bias) {
+    char name[OUSAC_SYNTH_NAME_BYTES];
+    (void)snprintf(name, sizeof name, "%s.bias", stem);
+    ousac_synth_add_normal(list, name, sample, bias, 1, (size_t[]){m});
+}
+
+void ousac_synth_add_layers(ousac_synth_list *list, const char *stem, uint64_t sample, size_t count,
+                            ousac_synth_kind first, const double *gains, size_t m, size_t n, double bias) {
+    char name[OUSAC_SYNTH_NAME_BYTES];
     (void)snprintf(name, sizeof name, "%s.weight", stem);
-    tensor *t = add(s, name, RECIPE_LAYERS, sample, 2, (size_t[]){count * m, n});
+    ousac_synth_tensor *t = add(list, name, OUSAC_SYNTH_LAYERS, sample, 2, (size_t[]){count * m, n});
     t->part_count = count;
     for (size_t i = 0; i < count; i++) {
         t->parts[i].kind = gains ? first : (ousac_synth_kind)(first + i);
-        t->parts[i].gain = gains ? gains[i] / SILU_RMS : ousac_synth_weight_laws[first + i].gain;
+        t->parts[i].gain = gains ? gains[i] / OUSAC_SYNTH_SILU_RMS : ousac_synth_weight_laws[first + i].gain;
     }
-    (void)snprintf(name, sizeof name, "%s.bias", stem);
-    add_normal(s, name, sample + 1, bias, 1, (size_t[]){count * m});
+    add_bias(list, stem, sample + 1, count * m, bias);
 }
 
-/* Biases are about as large as the shipped model's. Embeddings: of unit noise, patches become rows of
- * variance 1, beside positions of variance 1/2; timestep and label together a condition of variance 1. */
-static void add_outer(synth *s) {
-    const ousac_synth_shape *shape = &s->options->shape;
-    const size_t d = shape->width, p = shape->patch, c = shape->channels;
-    add_normal(s, "x_embedder.proj.weight", 0, 1 / sqrt((double)(c * p * p)), 4, (size_t[]){d, c, p, p});
-    add_normal(s, "x_embedder.proj.bias", 1, 0.03, 1, (size_t[]){d});
-    (void)add(s, "pos_embed", RECIPE_POSITIONS, 2, 3, (size_t[]){1, ousac_synth_tokens(shape), d});
-    add_normal(s, "t_embedder.mlp.0.weight", 3, sqrt(2.0 / FREQUENCIES), 2, (size_t[]){d, FREQUENCIES});
-    add_normal(s, "t_embedder.mlp.0.bias", 4, 0.02, 1, (size_t[]){d});
-    add_normal(s, "t_embedder.mlp.2.weight", 5, 0.8 / (SILU_RMS * sqrt((double)d)), 2, (size_t[]){d, d});
-    add_normal(s, "t_embedder.mlp.2.bias", 6, 0.05, 1, (size_t[]){d});
-    add_normal(s, "y_embedder.embedding_table.weight", 7, 0.6, 2, (size_t[]){shape->classes + 1, d});
+void ousac_synth_add_linear(ousac_synth_list *list, const char *stem, uint64_t sample, double deviation,
+                            size_t m, size_t n, double bias) {
+    char name[OUSAC_SYNTH_NAME_BYTES];
+    (void)snprintf(name, sizeof name, "%s.weight", stem);
+    ousac_synth_add_normal(list, name, sample, deviation, 2, (size_t[]){m, n});
+    add_bias(list, stem, sample + 1, m, bias);
 }
 
-static void add_block(synth *s, size_t block) {
-    const ousac_synth_shape *shape = &s->options->shape;
-    const size_t d = shape->width, h = shape->hidden;
-    const uint64_t sample = FIRST_BLOCK_SAMPLE + block * BLOCK_TENSORS;
-    char stem[NAME_BYTES];
-    (void)snprintf(stem, sizeof stem, "blocks.%zu.attn.qkv", block);
-    add_layers(s, stem, sample, 3, OUSAC_SYNTH_Q, NULL, d, d, 0.03);
-    (void)snprintf(stem, sizeof stem, "blocks.%zu.attn.proj", block);
-    add_layers(s, stem, sample + 2, 1, OUSAC_SYNTH_PROJ, NULL, d, d, 0.01);
-    (void)snprintf(stem, sizeof stem, "blocks.%zu.mlp.fc1", block);
-    add_layers(s, stem, sample + 4, 1, OUSAC_SYNTH_FC1, NULL, h, d, 0.02);
-    (void)snprintf(stem, sizeof stem, "blocks.%zu.mlp.fc2", block);
-    add_layers(s, stem, sample + 6, 1, OUSAC_SYNTH_FC2, NULL, d, h, 0.01);
-    (void)snprintf(stem, sizeof stem, "blocks.%zu.adaLN_modulation.1", block);
-    add_layers(s, stem, sample + 8, 6, OUSAC_SYNTH_MODULATION, ousac_synth_modulations, d, d, 0.02);
+void ousac_synth_join(ousac_synth_list *list, size_t first, size_t count, size_t stride,
+                      const char *digest_name) {
+    for (size_t i = 0; i < count && list->tensors; i++) {
+        ousac_synth_tensor *t = &list->tensors[first + i * stride];
+        t->joined = i ? 0 : count;
+        t->stride = stride;
+        (void)snprintf(t->digest_name, sizeof t->digest_name, "%s", digest_name);
+    }
 }
 
-static void add_final(synth *s) {
-    const ousac_synth_shape *shape = &s->options->shape;
-    const size_t d = shape->width,
-                 out = shape->patch * shape->patch * shape->channels * (shape->learn_sigma ? 2 : 1);
-    add_layers(s, "final_layer.adaLN_modulation.1", 8, 2, OUSAC_SYNTH_MODULATION, ousac_synth_modulations + 6,
-               d, d, 0.02);
-    add_normal(s, "final_layer.linear.weight", 10, 0.7 / sqrt((double)d), 2, (size_t[]){out, d});
-    add_normal(s, "final_layer.linear.bias", 11, 0.01, 1, (size_t[]){out});
-}
+/* --- a model's tensors, and room for one --- */
+
+typedef struct synth {
+    const ousac_synth_options *options;
+    ousac_synth_list list;
+    float *values; /* room for the largest */
+    void *bytes;   /* the same in the file's dtype, where that is not f32 */
+    uint64_t done, total;
+} synth;
 
 static void finish(synth *s) {
-    ousac_free(s->tensors);
+    ousac_free(s->list.tensors);
     ousac_free(s->values);
     ousac_free(s->bytes);
     memset(s, 0, sizeof *s);
 }
 
-static ousac_status begin(synth *s, const ousac_synth_options *options, ousac_error *error) {
+static void fill(ousac_synth_list *list, size_t inputs) {
+    if (inputs)
+        list->shape->family->list_inputs(list, inputs);
+    else
+        list->shape->family->list(list);
+}
+
+/* The model's tensors, or those of an inputs file of `inputs` rows. */
+static ousac_status begin(synth *s, const ousac_synth_options *options, size_t inputs, ousac_error *error) {
+    ousac_synth_list counted = {.shape = &options->shape};
     size_t largest = 0;
-    *s = (synth){.options = options};
+    *s = (synth){.options = options, .list = {.shape = &options->shape}};
     if (options->dtype != OUSAC_DTYPE_F32 && options->dtype != OUSAC_DTYPE_BF16)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "synthetic weights are f32 or bf16, not %s",
                           ousac_dtype_name(options->dtype));
-    s->tensors = ousac_calloc(OUTER_TENSORS + options->shape.depth * BLOCK_TENSORS, sizeof *s->tensors);
-    if (s->tensors) {
-        add_outer(s);
-        for (size_t b = 0; b < options->shape.depth; b++)
-            add_block(s, b);
-        add_final(s);
-        for (size_t i = 0; i < s->count; i++)
-            largest = elements(&s->tensors[i]) > largest ? elements(&s->tensors[i]) : largest;
-        s->total = s->count;
+    fill(&counted, inputs);
+    s->list.tensors = ousac_calloc(counted.count, sizeof *s->list.tensors);
+    if (s->list.tensors) {
+        fill(&s->list, inputs);
+        for (size_t i = 0; i < s->list.count; i++)
+            largest = elements(&s->list.tensors[i]) > largest ? elements(&s->list.tensors[i]) : largest;
+        s->total = s->list.count;
         s->values = ousac_malloc(largest, sizeof *s->values);
         s->bytes =
             ousac_malloc(options->dtype == OUSAC_DTYPE_F32 ? 0 : largest, ousac_dtype_bytes(options->dtype));
     }
-    if (!s->tensors || !s->values || !s->bytes) {
+    if (!s->list.tensors || !s->values || !s->bytes) {
         finish(s);
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for synthetic tensors of up to %zu values",
                           largest);
@@ -221,11 +214,23 @@ static ousac_status begin(synth *s, const ousac_synth_options *options, ousac_er
 
 /* --- making one --- */
 
-static void make_normal(const synth *s, const tensor *t) {
-    const size_t count = elements(t);
+static void make_normal(const synth *s, const ousac_synth_tensor *t) {
+    const size_t count = elements(t), row = count / t->shape[0];
     ousac_philox_normals(s->options->seed, OUSAC_STREAM_MATRIX, t->sample, count, s->values);
     for (size_t i = 0; i < count; i++)
-        s->values[i] *= (float)t->deviation;
+        s->values[i] *= (float)(t->rows ? t->deviation * t->rows[i / row] : t->deviation);
+}
+
+/* 1 of the first tokens of each row. */
+static void make_mask(const synth *s, const ousac_synth_tensor *t) {
+    for (size_t i = 0; i < t->shape[0]; i++) {
+        const size_t live = t->deviation > 0
+                                ? 1 + ousac_philox_below(s->options->seed, OUSAC_STREAM_MATRIX, t->sample + 1,
+                                                         (uint32_t)i * 64, (uint32_t)t->shape[1])
+                                : 1;
+        for (size_t j = 0; j < t->shape[1]; j++)
+            s->values[i * t->shape[1] + j] = j < live ? 1 : 0;
+    }
 }
 
 /* 2-D sines and cosines (as the public DiT has them, after MAE): the first half of the channels from the
@@ -242,7 +247,7 @@ static void make_positions(const synth *s) {
     }
 }
 
-static ousac_status make_layers(const synth *s, const tensor *t, ousac_error *error) {
+static ousac_status make_layers(const synth *s, const ousac_synth_tensor *t, ousac_error *error) {
     const size_t m = t->shape[0] / t->part_count, n = t->shape[1], order = m < n ? m : n;
     double *sigma = ousac_malloc(order, sizeof *sigma);
     ousac_status status = OUSAC_STATUS_OK;
@@ -264,16 +269,24 @@ static ousac_status make_layers(const synth *s, const tensor *t, ousac_error *er
 /* Lends tensor `index` in the file's dtype; s->values hold the same in f32, rounded to that dtype. */
 static ousac_status lend(void *self, size_t index, const void **data, ousac_error *error) {
     synth *s = self;
-    const tensor *t = &s->tensors[index];
+    const ousac_synth_tensor *t = &s->list.tensors[index];
     ousac_status status = OUSAC_STATUS_OK;
     if (ousac_stop_asked(s->options->stop))
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted before tensor %s", t->name);
-    if (t->recipe == RECIPE_NORMAL)
+    switch (t->recipe) {
+    case OUSAC_SYNTH_NORMAL:
         make_normal(s, t);
-    else if (t->recipe == RECIPE_POSITIONS)
+        break;
+    case OUSAC_SYNTH_POSITIONS:
         make_positions(s);
-    else
+        break;
+    case OUSAC_SYNTH_MASK:
+        make_mask(s, t);
+        break;
+    case OUSAC_SYNTH_LAYERS:
         status = make_layers(s, t, error);
+        break;
+    }
     *data = s->values;
     if (!status && s->options->dtype != OUSAC_DTYPE_F32) {
         (void)ousac_dtype_from_f32(s->options->dtype, s->values, elements(t), s->bytes);
@@ -288,44 +301,40 @@ static ousac_status lend(void *self, size_t index, const void **data, ousac_erro
 /* --- the files --- */
 
 ousac_status ousac_synth_config(const ousac_synth_options *options, char **text, ousac_error *error) {
-    const ousac_synth_shape *shape = &options->shape;
     ousac_text t = {0};
-    ousac_text_add(&t,
-                   "{\n \"synthetic\": \"%s\",\n \"input_size\": %zu,\n \"patch_size\": %zu,\n"
-                   " \"in_channels\": %zu,\n \"hidden_size\": %zu,\n \"depth\": %zu,\n \"num_heads\": %zu,\n"
-                   " \"num_classes\": %zu,\n \"learn_sigma\": %s,\n"
-                   " \"betas\": \"linear 1e-4 0.02 1000\",\n \"prediction\": \"epsilon\"\n}\n",
-                   shape->preset, shape->input_size, shape->patch, shape->channels, shape->width,
-                   shape->depth, shape->heads, shape->classes, shape->learn_sigma ? "true" : "false");
+    options->shape.family->config(&options->shape, &t);
     if (t.failed) {
         ousac_free(t.data);
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the config of %s", shape->preset);
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the config of %s",
+                          options->shape.preset);
     }
     *text = t.data;
     return OUSAC_STATUS_OK;
 }
 
-ousac_status ousac_synth_save_model(const ousac_synth_options *options, const char *path,
-                                    ousac_error *error) {
+/* The tensors of a model, or of an inputs file of `inputs` rows. */
+static ousac_status save(const ousac_synth_options *options, size_t inputs, const char *path,
+                         ousac_error *error) {
     const ousac_synth_shape *shape = &options->shape;
     ousac_safetensors_entry *entries = NULL;
     char seed[24], depth[24], tokens[24];
     synth s;
-    ousac_status status = begin(&s, options, error);
+    ousac_status status = begin(&s, options, inputs, error);
     if (status)
         return status;
-    entries = ousac_calloc(s.count, sizeof *entries);
+    entries = ousac_calloc(s.list.count, sizeof *entries);
     if (!entries) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for the list of %zu tensors", path,
-                            s.count);
+                            s.list.count);
         goto done;
     }
-    for (size_t i = 0; i < s.count; i++) {
-        entries[i].name = s.tensors[i].name;
+    for (size_t i = 0; i < s.list.count; i++) {
+        const ousac_synth_tensor *t = &s.list.tensors[i];
+        entries[i].name = t->name;
         entries[i].dtype = options->dtype;
-        entries[i].dims = s.tensors[i].dims;
-        for (size_t k = 0; k < s.tensors[i].dims; k++)
-            entries[i].shape[k] = s.tensors[i].shape[k];
+        entries[i].dims = t->dims;
+        for (size_t k = 0; k < t->dims; k++)
+            entries[i].shape[k] = t->shape[k];
     }
     (void)snprintf(seed, sizeof seed, "%" PRIu64, options->seed);
     (void)snprintf(depth, sizeof depth, "%zu", shape->depth);
@@ -333,7 +342,7 @@ ousac_status ousac_synth_save_model(const ousac_synth_options *options, const ch
     const ousac_safetensors_pair metadata[] = {{"synthetic", "true"}, {"preset", shape->preset},
                                                {"seed", seed},        {"depth", depth},
                                                {"tokens", tokens},    {"ousac_version", OUSAC_VERSION}};
-    status = ousac_safetensors_save(path, metadata, sizeof metadata / sizeof *metadata, entries, s.count,
+    status = ousac_safetensors_save(path, metadata, sizeof metadata / sizeof *metadata, entries, s.list.count,
                                     lend, &s, error);
 done:
     ousac_free(entries);
@@ -341,39 +350,52 @@ done:
     return status;
 }
 
-uint64_t ousac_synth_parameters(const ousac_synth_shape *shape) {
-    const uint64_t d = shape->width, h = shape->hidden, p2 = shape->patch * shape->patch,
-                   out = p2 * shape->channels * (shape->learn_sigma ? 2 : 1);
-    const uint64_t block = 3 * d * d + 3 * d + d * d + d + 2 * h * d + h + d + 6 * d * d + 6 * d;
-    return shape->depth * block + d * p2 * shape->channels + d + ousac_synth_tokens(shape) * d +
-           d * FREQUENCIES + d * d + 2 * d + (shape->classes + 1) * d + 2 * d * d + 2 * d + out * d + out;
+ousac_status ousac_synth_save_model(const ousac_synth_options *options, const char *path,
+                                    ousac_error *error) {
+    return save(options, 0, path, error);
 }
 
-/* The digest of profile/model/dit_load.c: names, shapes and values in order, then the constants. */
+ousac_status ousac_synth_save_inputs(const ousac_synth_options *options, size_t rows, const char *path,
+                                     ousac_error *error) {
+    if (!ousac_synth_needs_inputs(&options->shape))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a %s takes no captions: there are no inputs to write",
+                          options->shape.preset);
+    if (!rows)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "inputs of 0 rows: expected at least 1");
+    return save(options, rows, path, error);
+}
+
+/* Adds a tensor's values to the digest. */
+static ousac_status hash_values(synth *s, size_t index, ousac_sha256 *hash, ousac_error *error) {
+    const void *data = NULL;
+    const ousac_status status = lend(s, index, &data, error);
+    if (!status)
+        ousac_sha256_add(hash, s->values, elements(&s->list.tensors[index]) * sizeof *s->values);
+    return status;
+}
+
+/* As profile/model/load.h has it: names, shapes and values in order, then the constants. */
 ousac_status ousac_synth_model_digest(const ousac_synth_options *options, char digest[OUSAC_DIGEST_CHARS],
                                       ousac_error *error) {
-    const ousac_synth_shape *shape = &options->shape;
-    const double eps = (double)1e-6f;
-    char constants[160];
+    char constants[OUSAC_CONSTANTS_BYTES];
     ousac_sha256 hash;
     synth s;
-    ousac_status status = begin(&s, options, error);
+    ousac_status status = begin(&s, options, 0, error);
     if (status)
         return status;
     ousac_sha256_begin(&hash);
-    for (size_t i = 0; i < s.count && !status; i++) {
-        const tensor *t = &s.tensors[i];
-        const void *data = NULL;
-        status = lend(&s, i, &data, error);
-        ousac_sha256_add_text(&hash, t->name);
+    for (size_t i = 0; i < s.list.count && !status; i++) {
+        const ousac_synth_tensor *t = &s.list.tensors[i];
+        if (!t->joined)
+            continue;
+        ousac_sha256_add_text(&hash, t->digest_name);
         ousac_sha256_add_u64(&hash, t->dims);
         for (size_t k = 0; k < t->dims; k++)
-            ousac_sha256_add_u64(&hash, t->shape[k]);
-        ousac_sha256_add(&hash, s.values, elements(t) * sizeof *s.values);
+            ousac_sha256_add_u64(&hash, t->shape[k] * (k ? 1 : t->joined));
+        for (size_t j = 0; j < t->joined && !status; j++)
+            status = hash_values(&s, i + j * t->stride, &hash, error);
     }
-    (void)snprintf(constants, sizeof constants,
-                   "dit heads=%zu denominator=%.17g eps=%.9g,%.9g,%.9g classes=%zu", shape->heads,
-                   (double)FREQUENCIES / 2, eps, eps, eps, shape->classes);
+    options->shape.family->constants(&options->shape, constants);
     ousac_sha256_add_text(&hash, constants);
     ousac_sha256_end(&hash, digest);
     finish(&s);

@@ -1,4 +1,4 @@
-/* Synthetic DiT checkpoints and profiles of published shapes: for measuring at full size what needs no
+/* Synthetic checkpoints and profiles of published shapes: for measuring at full size what needs no
  * trained weights. Nothing is learned, so samples of such a model mean nothing; but shapes, names and the
  * decay of every spectrum (profile/synth/synth_law.h) are those of real ones, modulation and gates are alive, and
  * activations stay of order 1. Everything is a function of shape and seed alone, whatever the threads, and is
@@ -20,17 +20,23 @@
 extern "C" {
 #endif
 
+/* A family's part in it: profile/synth/synth_family.h, which says how another one is added. */
+typedef struct ousac_synth_family ousac_synth_family;
+
 typedef struct ousac_synth_shape {
+    const ousac_synth_family *family;
     const char *preset; /* its name, static */
     size_t depth, width, hidden, heads;
     size_t patch, channels, input_size; /* tokens = (input_size / patch)^2 */
-    size_t classes;                     /* the label table has one row more */
+    size_t classes;                     /* the label table has one row more; 0: none */
     int learn_sigma;
+    size_t caption_tokens, caption_channels; /* of a model that is told captions, else 0 */
+    int micro;                               /* 1: it is told sizes too */
 } ousac_synth_shape;
 
-/* The shapes of the public models (arXiv 2212.09748, table 1, patch 2, latents of 256 x 256 images), and
- * "FLUX-shape": the DiT family with the width, blocks, heads and image tokens of a FLUX.1 at 1024 x 1024. An
- * unknown name is USAGE and lists the known ones. */
+/* The shapes of the public models: DiT (arXiv 2212.09748, table 1, patch 2, latents of 256 x 256 images), "FLUX-shape",
+ * which is the DiT family with the width, blocks, heads and image tokens of a FLUX.1 at 1024 x 1024, and PixArt-alpha at
+ * 256, 512 and 1024 pixels. An unknown name is USAGE and lists the known ones. */
 ousac_status ousac_synth_preset(ousac_synth_shape *shape, const char *name, ousac_error *error);
 /* The name of preset `index`, NULL past the last. */
 const char *ousac_synth_preset_name(size_t index);
@@ -52,6 +58,13 @@ typedef struct ousac_synth_options {
     void *progress_self;
     const ousac_stop *stop; /* asked: stop at the next tensor with INTERRUPTED; may be NULL */
 } ousac_synth_options;
+
+/* 1 where the model runs on an inputs file, which ousac_synth_save_inputs makes. */
+int ousac_synth_needs_inputs(const ousac_synth_shape *shape);
+/* Writes one of `rows` random captions, 1 to all of their tokens there, of the unconditional branch one. USAGE where the
+ * model takes none. On any failure, nothing appears under `path`. */
+ousac_status ousac_synth_save_inputs(const ousac_synth_options *options, size_t rows, const char *path,
+                                     ousac_error *error);
 
 /* The text of the model's config.json; ousac_free. */
 ousac_status ousac_synth_config(const ousac_synth_options *options, char **text, ousac_error *error);

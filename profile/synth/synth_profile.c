@@ -1,12 +1,10 @@
 /* The profile of a synthetic model. Its basis vectors have nothing to do with the model's: what it exercises
  * is sizes, spectra and files.
  */
-#include "profile/synth/synth.h"
+#include "profile/synth/synth_family.h"
 
 #include "formats/memory.h"
-#include "profile/files/text.h"
 #include "profile/record/profile.h"
-#include "profile/synth/synth_law.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -23,52 +21,47 @@ typedef struct source {
     uint64_t done;
 } source;
 
-/* Which levels a scalar has, and how many repeat from block to block. */
-static const ousac_synth_level *levels_of(ousac_scalar scalar, size_t *count) {
+/* The level of a group, site or module, and rows and channels of what it measures. */
+static const ousac_synth_level *level_of(const ousac_synth_map *map, const ousac_arch *arch,
+                                         ousac_scalar scalar, size_t index, double *values) {
+    size_t rows = 0, channels = 0, level = 0;
     switch (scalar) {
     case OUSAC_SCALAR_X2:
     case OUSAC_SCALAR_DX2:
-        *count = OUSAC_SYNTH_GROUPS;
-        return ousac_synth_levels;
+        rows = ousac_arch_group_tokens(arch, index);
+        channels = arch->sites[arch->groups[index].first_site].n;
+        level = map->group[index % map->groups];
+        break;
     case OUSAC_SCALAR_Y2:
     case OUSAC_SCALAR_DY2:
-        *count = OUSAC_SYNTH_SITES;
-        return ousac_synth_levels + OUSAC_SYNTH_GROUPS;
+        rows = ousac_arch_site_tokens(arch, index);
+        channels = arch->sites[index].m;
+        level = OUSAC_SYNTH_GROUPS + map->site[index % map->sites];
+        break;
     default:
-        *count = OUSAC_SYNTH_MODULES;
-        return ousac_synth_levels + OUSAC_SYNTH_GROUPS + OUSAC_SYNTH_SITES;
+        rows = ousac_arch_output_tokens(arch, index, 0);
+        channels = arch->modules[index].output[0].width;
+        level = OUSAC_SYNTH_GROUPS + OUSAC_SYNTH_SITES + map->module[index % map->modules];
+        break;
     }
-}
-
-static size_t channels_of(const ousac_arch *arch, ousac_scalar scalar, size_t index) {
-    switch (scalar) {
-    case OUSAC_SCALAR_X2:
-    case OUSAC_SCALAR_DX2:
-        return arch->sites[arch->groups[index].first_site].n;
-    case OUSAC_SCALAR_Y2:
-    case OUSAC_SCALAR_DY2:
-        return arch->sites[index].m;
-    default:
-        return arch->modules[index].output[0].width;
-    }
+    *values = (double)rows * (double)channels;
+    return &ousac_synth_levels[level];
 }
 
 /* Sums of squares of every evaluation by the fitted levels. */
-static void fill_scalars(ousac_profile *profile, uint64_t samples) {
+static void fill_scalars(ousac_profile *profile, const ousac_synth_map *map, uint64_t samples) {
     const ousac_arch *arch = &profile->arch;
     for (int k = 0; k < OUSAC_SCALAR_COUNT; k++) {
         const ousac_scalar scalar = (ousac_scalar)k;
         const int delta =
             scalar == OUSAC_SCALAR_DX2 || scalar == OUSAC_SCALAR_DY2 || scalar == OUSAC_SCALAR_DMODULE2;
         const size_t width = ousac_profile_scalar_width(arch, scalar);
-        size_t repeat = 1;
-        const ousac_synth_level *levels = levels_of(scalar, &repeat);
         for (size_t at = 0; at < profile->schedule.step_count * OUSAC_BRANCHES; at++)
             for (size_t i = 0; i < width; i++) {
-                const ousac_synth_level *level = &levels[i % repeat];
+                double values = 0;
+                const ousac_synth_level *level = level_of(map, arch, scalar, i, &values);
                 const double age = profile->age[at],
-                             energy = (double)samples * (double)arch->stream[0].tokens *
-                                      (double)channels_of(arch, scalar, i) * level->rms * level->rms;
+                             energy = (double)samples * values * level->rms * level->rms;
                 double value = profile->gate[at] < 0 ? 0 : energy;
                 if (delta)
                     value *= age < 1 ? 0 : fmin(level->share * pow(age, level->growth), 2);
@@ -99,7 +92,8 @@ static ousac_status lend(void *self, size_t index, const void **data, ousac_erro
     if (ousac_stop_asked(options->stop))
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted before the moment of %s",
                           group->name);
-    ousac_decay_fill(&ousac_synth_moment_laws[index % OUSAC_SYNTH_GROUPS], group->dim, 1, s->lambda);
+    const ousac_synth_map *map = &options->shape.family->map;
+    ousac_decay_fill(&ousac_synth_moment_laws[map->group[index % map->groups]], group->dim, 1, s->lambda);
     for (size_t i = 0; i < group->dim; i++)
         s->lambda[i] *= mean;
     const ousac_status status =
@@ -120,8 +114,7 @@ static ousac_status create(ousac_profile **profile, const ousac_synth_options *o
     ousac_profile *pilot = NULL;
     double *weight = NULL;
     size_t cached = 0;
-    ousac_status status = ousac_arch_create_dit(&arch, shape->depth, ousac_synth_tokens(shape), shape->width,
-                                                shape->hidden, error);
+    ousac_status status = shape->family->arch(shape, &arch, error);
     if (!status)
         status = ousac_synth_model_digest(options, identity.model_digest, error);
     identity.seed = options->seed;
@@ -144,13 +137,13 @@ static ousac_status create(ousac_profile **profile, const ousac_synth_options *o
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for step weights");
         goto done;
     }
-    fill_scalars(pilot, samples);
+    fill_scalars(pilot, &shape->family->map, samples);
     ousac_profile_step_weights(pilot, weight);
     status = ousac_profile_create(profile, &arch, schedule, &identity, weight, 0, error);
     if (!status)
         status = ousac_profile_add_range(*profile, 0, samples, error);
     if (!status)
-        fill_scalars(*profile, samples);
+        fill_scalars(*profile, &shape->family->map, samples);
 done:
     ousac_free(weight);
     ousac_profile_free(pilot);
@@ -168,12 +161,15 @@ ousac_status ousac_synth_save_profile(const ousac_synth_options *options, const 
         goto done;
     ousac_text_add(&run, "{\"synthetic\":\"%s\",\"seed\":\"%" PRIu64 "\"}", options->shape.preset,
                    options->seed);
+    size_t largest = 0;
+    for (size_t g = 0; g < profile->arch.group_count; g++)
+        largest = profile->arch.groups[g].dim > largest ? profile->arch.groups[g].dim : largest;
     s.profile = profile;
-    s.lambda = ousac_malloc(options->shape.width, sizeof *s.lambda);
-    s.packed = ousac_malloc(ousac_profile_moment_size(&profile->arch.groups[0]), sizeof *s.packed);
+    s.lambda = ousac_malloc(largest, sizeof *s.lambda);
+    s.packed = ousac_malloc(largest * (largest + 1) / 2, sizeof *s.packed);
     if (!s.lambda || !s.packed || run.failed) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for a moment of order %zu", path,
-                            options->shape.width);
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for a moment of order %zu", path, largest);
         goto done;
     }
     status = ousac_profile_save_streamed(profile, lend, &s, path, run.data, error);

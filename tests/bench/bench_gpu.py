@@ -9,7 +9,9 @@ of what it has (eager, torch.compile; fused attention); plain and recorded runs,
 end; eigenproblems one after another and batched; factors of all sites of DiT-XL/2 and of a model of FLUX.1's size,
 beside torch.linalg.svd and torch.svd_lowrank, with the error of each. Results are checked before anything is timed:
 operations and short trajectories against the CPU, forwards against PyTorch, factors by the energy they leave. What
-cannot be done is skipped with its reason. --toy runs the same on sizes for which a device is not needed
+cannot be done is skipped with its reason. The file is written anew after every part, so that one that takes too long
+costs no other. --brief leaves out what takes minutes: PyTorch's slowest ways to compile, most sizes of attention and
+eigenproblems. --toy runs the same on sizes for which a device is not needed
 (tests/gpu/test_bench.sh). Exit code 77: no such device.
 """
 import argparse
@@ -201,22 +203,35 @@ def measure_attention(args, servers, library, why, result):
         result["attention"].append(found)
 
 
-def roofline(result, compute, facts, macs, seconds):
-    """Share of the time that the products alone would take at the rate measured, and where memory would bound them."""
+def least_bytes(facts, config, compute, kind):
+    """What a forward of a DiT moves at least, every input of a linear or of attention read once, every output written
+    once, activations in float32: of a corrected one also the last inputs and outputs, and factors in place of weights."""
+    d, hidden, rows = facts["width"], int(config.get("mlp_ratio", 4) * facts["width"]), facts["batch"] * facts["tokens"]
+    inputs, outputs, attention = 3 * d + hidden, 5 * d + hidden, 4 * d  # of qkv, proj, fc1, fc2
+    if kind == "full":
+        return facts["blocks"] * (4 * rows * (inputs + outputs + attention) + (2 if compute == "bf16" else 4) * (4 * d * d + 2 * d * hidden))
+    factors = RANK * (4 * 2 * d + 2 * (d + hidden))
+    return facts["blocks"] * 4 * (rows * (2 * inputs + 2 * outputs + attention) + factors)
+
+
+def roofline(result, compute, facts, macs, bytes_, seconds):
+    """The least time that products and memory would let it take at the rates measured, and the share of it."""
     rates = result["rates"].get(compute)
     if not rates:
         return {}
-    least = 2 * macs * facts["batch"] / rates["flops_per_s"]
-    return {"flops_per_s": 2 * macs * facts["batch"] / seconds, "least_seconds": least, "share": least / seconds,
+    products, memory = 2 * macs * facts["batch"] / rates["flops_per_s"], bytes_ / rates["bytes_per_s"]
+    floor = max(products, memory)
+    return {"flops_per_s": 2 * macs * facts["batch"] / seconds, "products_seconds": products, "memory_seconds": memory,
+            "floor_seconds": floor, "times_floor": seconds / floor,
             "flops_per_byte_to_be_bound_by_products": rates["flops_per_s"] / rates["bytes_per_s"]}
 
 
-def torch_contenders(net, library):
+def torch_contenders(net, library, modes):
     """Name and forward of every way in which PyTorch can run the network."""
     yield "eager", net
     if not hasattr(torch, "compile") or library.device != "cuda":
         return
-    for mode in ("default", "max-autotune"):
+    for mode in modes:
         yield f"compile, {mode}", torch.compile(net, mode=None if mode == "default" else mode)
 
 
@@ -242,7 +257,7 @@ def torch_forward(args, library, directory, config, work, compute, result):
                 net, x = net.bfloat16(), x.bfloat16()
                 net.t_embedder.forward = lambda t: embed_bf16(net.t_embedder, t)
             times = {}
-            for name, run in torch_contenders(net, library):
+            for name, run in torch_contenders(net, library, args.modes):
                 try:
                     times[name] = library.time(lambda: run(x, t, labels), args.repeats, args.inner)
                 except Exception as failure:  # a compiler that this machine lacks, say
@@ -292,8 +307,12 @@ def measure_forwards(args, servers, library, why, result):
                 skipped(result, "PyTorch's forward", why)
             for kind, macs in (("full", facts["macs"]), ("cached", facts["macs_cached"])):
                 seconds = server.ask(kind)["seconds"]
-                found[kind] = {"seconds": seconds, **roofline(result, compute, facts, macs, seconds)}
-                more = [f"{100 * found[kind]['share']:.1f} % of the products' rate"] if "share" in found[kind] else []
+                found[kind] = {"seconds": seconds,
+                               **roofline(result, compute, facts, macs, least_bytes(facts, config, compute, kind), seconds)}
+                more = []
+                if "times_floor" in found[kind]:
+                    bound = "memory" if found[kind]["memory_seconds"] > found[kind]["products_seconds"] else "products"
+                    more.append(f"{found[kind]['times_floor']:.2f} of its floor {scaled(found[kind]['floor_seconds'])} ({bound})")
                 if kind == "cached":
                     more.append(f"{100 * seconds / found['full']['seconds']:.1f} % of a full one")
                 row(f"forward, {kind}", seconds, *more)
@@ -412,6 +431,12 @@ def measure_factors(args, server, library, why, result):
         result["factors"].append(found)
 
 
+def save(result, path):
+    with open(path + ".part", "w") as file:
+        json.dump(result, file, indent=1)
+    os.replace(path + ".part", path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build")
@@ -419,6 +444,7 @@ def main():
     parser.add_argument("--parts", default="rates,attention,forward,profile,eigen,factors")
     parser.add_argument("--compute", default="f32,bf16")
     parser.add_argument("--eigen", help="the program bench_eigen, if not the build's")
+    parser.add_argument("--brief", action="store_true")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("-o", "--output", required=True)
     args = parser.parse_args()
@@ -437,6 +463,11 @@ def main():
         args.orders, args.batches = (32, 64, 96, 128, 192, 256, 336, 384, 512, 768, 1024), (3, 6, 24)
         args.tokens, args.overhead, args.profile = [(256, 16), (1024, 8)], (16, 10), (64, 50)
         args.models = [("DiT-XL/2", 1152, 4608, 28, 256), ("FLUX.1's size", 3072, 12288, 57, 256)]
+    args.modes = ("default", "max-autotune")
+    if args.brief:
+        args.modes = ("default",)
+        args.attention = args.attention[:3]
+        args.orders, args.batches = args.orders[4:7], args.batches[:1]
     parts = args.parts.split(",")
     library, why = find_torch(args)
     result = {"rates": {}, "attention": [], "forward": [], "profile": [], "eigen": [], "factors": [], "skipped": []}
@@ -448,22 +479,20 @@ def main():
     if library:
         result["torch"] = {"version": torch.__version__, "device": library.device}
         print(f"PyTorch {torch.__version__} on {library.device}")
-    if "rates" in parts:
-        measure_rates(args, servers, result)
-    if "attention" in parts:
-        measure_attention(args, servers, library, why, result)
-    if "forward" in parts:
-        measure_forwards(args, servers, library, why, result)
-    if "profile" in parts:
-        measure_profiles(args, servers, result)
-    if "eigen" in parts:
-        measure_eigen(args, next(iter(servers.values())), result)
-    if "factors" in parts:
-        measure_factors(args, next(iter(servers.values())), library, why, result)
+    first = next(iter(servers.values()))
+    measures = {"rates": lambda: measure_rates(args, servers, result),
+                "attention": lambda: measure_attention(args, servers, library, why, result),
+                "forward": lambda: measure_forwards(args, servers, library, why, result),
+                "profile": lambda: measure_profiles(args, servers, result),
+                "eigen": lambda: measure_eigen(args, first, result),
+                "factors": lambda: measure_factors(args, first, library, why, result)}
+    for part, measure in measures.items():
+        if part in parts:
+            measure()
+            save(result, args.output)
     for server in servers.values():
         server.close()
-    with open(args.output, "w") as file:
-        json.dump(result, file, indent=1)
+    save(result, args.output)
     print(f"\n{len(result['skipped'])} skipped; {args.output}")
 
 

@@ -68,7 +68,7 @@ json "and to the budget" 'all(c["cached_step"] <= 0.3 for c in r["candidates"])'
 
 # --- what is refused ---
 ousac "test samples that calibrated" 2 "expected test samples from 56 on" "${cell[@]}" --samples 52:60
-ousac "too few calibration samples" 2 "expected at least 24 samples" "${compare[@]}" --schedule "$WORK/s.json" --calibration 8 --samples 56:64
+ousac "too few calibration samples" 2 "expected at least 8 samples" "${compare[@]}" --schedule "$WORK/s.json" --calibration 4 --samples 56:64
 ousac "a budget without a rank" 2 "budget-step" compare --model "$MODEL" --schedule "$WORK/s.json" --budget-step 0.001
 ousac "no such schedule" 1 "missing.json" "${compare[@]}" --schedule "$WORK/missing.json" --samples 56:64
 ousac "help" 0 "equal cost" compare --help

@@ -232,6 +232,9 @@ EOF
 # --- a schedule without a name is called by its file ---
 ousac "a nameless schedule that another model cannot run" 2 "schedule .*late.json, step 0" profile "${model[@]}" -s "$WORK/late.json" --samples 0:4 -o "$WORK/early"
 check "a nameless one" "$OUSAC" profile "${model[@]}" -s "$WORK/nameless.json" --samples 0:4 --weights-plain -q -o "$WORK/nameless.oca"
+check "its plan" "$OUSAC" allocate "${model[@]}" -p "$WORK/nameless.oca" --method uniform --forecast off --budget-step 0.5 -q -o "$WORK/nameless-plan.oca"
+check "its bundle" "$OUSAC" pack "${model[@]}" -p "$WORK/nameless.oca" --plan "$WORK/nameless-plan.oca" -q -o "$WORK/nameless-b.oca"
+ousac "its evaluation" 0 "steps of \".*nameless-b.oca\"" eval "${model[@]}" -b "$WORK/nameless-b.oca" --samples 16:20 -q
 
 # --- a short schedule as text: nothing is drawn over what the plot says of itself ---
 if command -v gnuplot >/dev/null; then

@@ -20,8 +20,12 @@ int emulated_choose(void) {
     const char *given = getenv("OUSAC_CUDA_PLUGIN"), *required = getenv("OUSAC_GPU_REQUIRED");
     ousac_device *device = NULL;
     ousac_error error = {0};
-    (void)snprintf(path, sizeof path, "%s/tests/plugins/emulated_cuda.so", build ? build : "build");
-    real = named && *named && given && !strstr(given, "emulated_cuda.so");
+    const int emulated = given && strstr(given, "emulated_cuda.so");
+    real = named && *named && given && !emulated;
+    if (emulated)
+        (void)snprintf(path, sizeof path, "%s", given);
+    else
+        (void)snprintf(path, sizeof path, "%s/tests/plugins/emulated_cuda.so", build ? build : "build");
     if (!real && setenv("OUSAC_CUDA_PLUGIN", path, 1))
         return 1;
     const ousac_status status = ousac_device_open(&device, "cuda", 0, &error);

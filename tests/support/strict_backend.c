@@ -135,6 +135,15 @@ static ousac_status strict_attention(const ousac_backend *b, size_t batch, size_
                             ld_out, OUT(work), error);
 }
 
+static ousac_status strict_cross_attention(const ousac_backend *b, size_t batch, size_t queries, size_t keys,
+                                           size_t heads, size_t head_dim, const float *q, size_t ld_q,
+                                           const float *k, const float *v, size_t ld_kv, const float *bias,
+                                           float *out, size_t ld_out, float *work, ousac_error *error) {
+    (void)b;
+    return cpu()->cross_attention(cpu(), batch, queries, keys, heads, head_dim, IN(q), ld_q, IN(k), IN(v),
+                                  ld_kv, IN(bias), OUT(out), ld_out, OUT(work), error);
+}
+
 static ousac_status strict_subtract(const ousac_backend *b, size_t rows, size_t cols, const float *a,
                                     size_t lda, const float *c, size_t ldc, float *y, size_t ldy,
                                     ousac_error *error) {
@@ -267,6 +276,7 @@ static const ousac_backend table = {
     .gelu_tanh = strict_gelu_tanh,
     .silu = strict_silu,
     .attention = strict_attention,
+    .cross_attention = strict_cross_attention,
     .subtract = strict_subtract,
     .subtract_rows = strict_subtract_rows,
     .extrapolate = strict_extrapolate,

@@ -524,6 +524,7 @@ static ousac_status draw(const calibration_work *work, ousac_error *error) {
         shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
         shown.run[SAMPLES_REUSE] = run[OUSAC_EVAL_REUSE].samples;
     }
+    memcpy(shown.data_range, work->model->data_range, sizeof shown.data_range);
     memcpy(shown.model_digest, work->model->digest, sizeof shown.model_digest);
     ousac_schedule_digest(&work->schedule, shown.schedule_digest);
     const ousac_status status = samples_save(&shown, work->path[RAW_SAMPLES], error);

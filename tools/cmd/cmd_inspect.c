@@ -80,7 +80,8 @@ const cli_command command_inspect = {
         "Shows what a file holds. The kind is told from the content, not from the name: an .oca archive (a "
         "profile with the deltas it saw, a plan with its ranks, a bundle with its plans, or any other with "
         "its "
-        "metadata and tensors), a safetensors checkpoint with the model that ousac makes of it, or a "
+        "metadata and tensors), a safetensors checkpoint with the model that ousac makes of it, an inputs "
+        "file, or a "
         "schedule "
         "with the gates that really run.",
     .example = "build/ousac inspect data/schedules/sparse.json\n"

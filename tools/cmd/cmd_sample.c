@@ -13,6 +13,7 @@
 #include "profile/run/evaluate.h"
 #include "profile/run/runner.h"
 #include "tools/report/png_grid.h"
+#include "tools/report/samples.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -225,9 +226,9 @@ static ousac_status compare_rows(const sample_request *request, sample_work *wor
     for (size_t i = 0; exact != NULL && i < work->row_count; i++) {
         row *r = &work->rows[i];
         if (r->kind != ROW_EXACT) {
-            ousac_status status =
-                ousac_evaluate_difference(r->samples, exact->samples, (size_t)request->samples.count,
-                                          work->sample_size, request->seed, &r->difference, error);
+            ousac_status status = ousac_evaluate_difference(
+                r->samples, exact->samples, (size_t)request->samples.count, work->sample_size,
+                ousac_model_range(work->model), request->seed, &r->difference, error);
             if (status)
                 return status;
             r->compared = 1;
@@ -255,6 +256,8 @@ static ousac_status write_raw(const sample_request *request, const sample_work *
         status = ousac_archive_put_u64(writer, "seed", request->seed, error);
     if (!status)
         status = ousac_archive_put_u64(writer, "first_sample", request->samples.first, error);
+    if (!status)
+        status = samples_put_range(writer, ousac_model_range(work->model), error);
     for (size_t i = 0; !status && i < work->row_count; i++) {
         snprintf(name, sizeof name, "samples/%s", ROW_NAMES[work->rows[i].kind]);
         status = ousac_oca_writer_tensor(writer, name, OUSAC_DTYPE_F32, 4, shape,

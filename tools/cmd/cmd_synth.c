@@ -19,8 +19,8 @@ enum { SAMPLES_DEFAULT = 48, CONFIG_BYTES_MAX = 1 << 20, DEPTH_MAX = 4096 };
 
 typedef struct synth_request {
     int dtype; /* 0 bf16, 1 f32 */
-    const char *preset, *output, *config_output, *profile, *schedule;
-    size_t tokens, input_size, depth, samples;
+    const char *preset, *output, *config_output, *inputs_output, *profile, *schedule;
+    size_t tokens, input_size, depth, samples, prompts;
     uint64_t seed;
 } synth_request;
 
@@ -86,6 +86,9 @@ static ousac_status report(const cli_common *common, const synth_request *reques
         cli_printf("%s: synthetic %s, %zu blocks, %zu tokens, %.1f M parameters in %s, %.1f MB\n",
                    request->output, shape->preset, shape->depth, ousac_synth_tokens(shape),
                    1e-6 * (double)parameters, ousac_dtype_name(options->dtype), 1e-6 * (double)bytes);
+        if (request->inputs_output)
+            cli_printf("%s: %zu random captions for it, %.1f MB\n", request->inputs_output, request->prompts,
+                       1e-6 * (double)bytes_of(request->inputs_output));
         if (request->profile)
             cli_printf("%s: a profile of %zu samples to go with it, %.1f MB\n", request->profile,
                        request->samples, 1e-6 * (double)profile);
@@ -101,6 +104,10 @@ static ousac_status report(const cli_common *common, const synth_request *reques
     ousac_json_put_u64(&doc, doc.root, "tokens", ousac_synth_tokens(shape));
     ousac_json_put_u64(&doc, doc.root, "parameters", parameters);
     ousac_json_put_u64(&doc, doc.root, "bytes", bytes);
+    if (request->inputs_output) {
+        ousac_json_put_text(&doc, doc.root, "inputs", request->inputs_output);
+        ousac_json_put_u64(&doc, doc.root, "prompts", request->prompts);
+    }
     if (request->profile) {
         ousac_json_put_text(&doc, doc.root, "profile", request->profile);
         ousac_json_put_u64(&doc, doc.root, "profile_bytes", profile);
@@ -139,6 +146,11 @@ static ousac_status execute(const cli_common *common, const synth_request *reque
                        request->profile ? "--schedule" : "--profile");
         goto done;
     }
+    if (request->inputs_output && !ousac_synth_needs_inputs(&options.shape)) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--inputs-output: a %s takes no captions",
+                            options.shape.preset);
+        goto done;
+    }
     config = request->config_output ? ousac_strdup(request->config_output) : default_config(request->output);
     if (!config) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the name of the config");
@@ -158,7 +170,10 @@ static ousac_status execute(const cli_common *common, const synth_request *reque
         (void)unlink(request->output); /* a model that cannot be loaded is half a result */
         goto done;
     }
-    if (request->profile)
+    options.progress = NULL;
+    if (request->inputs_output)
+        status = ousac_synth_save_inputs(&options, request->prompts, request->inputs_output, error);
+    if (!status && request->profile)
         status = save(common, &options, request->profile, &schedule, request->samples, error);
     if (!status)
         status = report(common, request, &options, config, ousac_clock_s() - start, error);
@@ -173,11 +188,11 @@ done:
 /* clang-format off */
 static const cli_option options[] = {
     {"preset", 0, CLI_TEXT, AT(preset), "NAME", CLI_REQUIRED,
-     "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2 or FLUX-shape", 0, 0},
+     "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2, FLUX-shape, PixArt-XL/2-256, PixArt-XL/2-512 or PixArt-XL/2-1024", 0, 0},
     {"tokens", 0, CLI_SIZE, AT(tokens), "N", NULL,
-     "tokens of a sample, a square (default 256; FLUX-shape 4096)", 1, 1 << 24},
+     "tokens of a sample, a square (default 256; FLUX-shape 4096; PixArt 256, 1024 or 4096)", 1, 1 << 24},
     {"input-size", 0, CLI_SIZE, AT(input_size), "N", NULL,
-     "instead: height and width of the latents (default 32; FLUX-shape 128)", 1, 1 << 13},
+     "instead: height and width of the latents (default 32; FLUX-shape 128; PixArt 32, 64 or 128)", 1, 1 << 13},
     {"depth", 0, CLI_SIZE, AT(depth), "N", NULL,
      "blocks (default: the preset's)", 1, DEPTH_MAX},
     {"dtype", 0, CLI_CHOICE, AT(dtype), "bf16|f32", "bf16", "of the weights", 0, 0},
@@ -186,6 +201,10 @@ static const cli_option options[] = {
      "checkpoint to write (.safetensors)", 0, 0},
     {"config-output", 0, CLI_OUTPUT, AT(config_output), "FILE", NULL,
      "its config (default: config.json beside it, unless that is of another model)", 0, 0},
+    {"inputs-output", 0, CLI_OUTPUT, AT(inputs_output), "FILE", NULL,
+     "of a PixArt: random captions to run it on (.safetensors)", 0, 0},
+    {"prompts", 0, CLI_SIZE, AT(prompts), "N", "8",
+     "how many", 1, 1 << 20},
     {"profile", 0, CLI_OUTPUT, AT(profile), "FILE", NULL,
      "profile to write as well (.oca); needs --schedule", 0, 0},
     {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
@@ -212,7 +231,8 @@ const cli_command command_synth = {
     .summary = "write a synthetic model of a published shape, and a profile",
     .arguments = "",
     .details =
-        "Writes a checkpoint with the names and shapes of a public DiT, or of a DiT as large as a FLUX.1, "
+        "Writes a checkpoint with the names and shapes of a public DiT or PixArt, or of a DiT as large as a "
+        "FLUX.1, "
         "without any training: seeded weights whose singular values decay like those of the shipped model, "
         "layer by layer, with modulation and gates alive. Such a model runs and calibrates like a real one "
         "but draws nothing. It serves measurements of time and memory at full size.\n"

@@ -80,6 +80,33 @@ static ousac_status take_run(samples *s, const ousac_archive *archive, int run, 
     return status;
 }
 
+/* Metadata: the ends of data_range. */
+static const char *const range_keys[] = {"data_low", "data_high"};
+
+const double *samples_range(const samples *s) {
+    return s->data_range[0] < s->data_range[1] ? s->data_range : NULL;
+}
+
+static ousac_status take_range(samples *s, const ousac_archive *archive, ousac_error *error) {
+    double *range = s->data_range;
+    ousac_status status = OUSAC_STATUS_OK;
+    if (!oca_metadata(archive->file, range_keys[0]))
+        return OUSAC_STATUS_OK;
+    for (int i = 0; i < 2 && !status; i++)
+        status = ousac_archive_f64(archive, range_keys[i], &range[i], error);
+    if (!status && !samples_range(s))
+        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: metadata \"%s\" is %g, not below \"%s\"",
+                            archive->path, range_keys[0], range[0], range_keys[1]);
+    return status;
+}
+
+ousac_status samples_put_range(ousac_oca_writer *writer, const double *range, ousac_error *error) {
+    ousac_status status = OUSAC_STATUS_OK;
+    for (int i = 0; range && i < 2 && !status; i++)
+        status = ousac_archive_put_f64(writer, range_keys[i], range[i], error);
+    return status;
+}
+
 ousac_status samples_load(samples *s, const char *path, ousac_error *error) {
     ousac_archive archive = {0};
     memset(s, 0, sizeof *s);
@@ -92,6 +119,8 @@ ousac_status samples_load(samples *s, const char *path, ousac_error *error) {
         status = ousac_archive_u64(&archive, "seed", 0, UINT64_MAX, &s->seed, error);
     if (!status)
         status = ousac_archive_u64(&archive, "first_sample", 0, UINT64_MAX, &s->first, error);
+    if (!status)
+        status = take_range(s, &archive, error);
     if (!status)
         status = ousac_archive_digest(&archive, "model_digest", 0, s->model_digest, error);
     if (!status)
@@ -118,6 +147,8 @@ ousac_status samples_save(const samples *s, const char *path, ousac_error *error
         status = ousac_archive_put_u64(writer, "seed", s->seed, error);
     if (!status)
         status = ousac_archive_put_u64(writer, "first_sample", s->first, error);
+    if (!status)
+        status = samples_put_range(writer, samples_range(s), error);
     for (int run = 0; !status && run < SAMPLES_RUNS; run++) {
         (void)snprintf(name, sizeof name, "samples/%s", samples_run_name(run));
         if (s->run[run] != NULL)

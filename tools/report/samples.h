@@ -5,6 +5,7 @@
 #ifndef OUSAC_SAMPLES_H
 #define OUSAC_SAMPLES_H
 
+#include "formats/oca_write.h"
 #include "formats/sha256.h"
 #include "formats/status.h"
 
@@ -23,13 +24,19 @@ enum {
 typedef struct samples {
     size_t count, channels, height, width;
     uint64_t first, seed; /* of the first sample */
+    double data_range[2]; /* least and largest value of a sample; both 0: not known */
     char model_digest[OUSAC_DIGEST_CHARS], schedule_digest[OUSAC_DIGEST_CHARS];
-    float *run[SAMPLES_RUNS]; /* (count, channels, height, width) in [-1, 1]; NULL where it was not made */
+    float *run[SAMPLES_RUNS]; /* (count, channels, height, width); NULL where it was not made */
 } samples;
 
 const char *samples_run_name(int run); /* "exact", "calibrated", "reuse", "today", "fewer-steps" */
 /* The run that the others are compared with: SAMPLES_TODAY, where there is one, else SAMPLES_EXACT; -1 for neither. */
 int samples_base(const samples *s);
+
+/* data_range; NULL where it is not known. */
+const double *samples_range(const samples *s);
+/* Puts a range into an archive of samples; NULL is none. */
+ousac_status samples_put_range(ousac_oca_writer *writer, const double *range, ousac_error *error);
 
 /* Whether the archive says that it holds samples. */
 ousac_status samples_recognise(const char *path, int *are_samples, ousac_error *error);

@@ -224,8 +224,9 @@ ousac_status tables_samples(table *t, const samples *s, ousac_error *error) {
     for (int run = 0; !status && run < SAMPLES_RUNS; run++) {
         if (s->run[run] == NULL || run == base)
             continue;
-        status = ousac_evaluate_samples(s->run[run], s->run[base], s->count,
-                                        s->channels * s->height * s->width, relative2, psnr, error);
+        status =
+            ousac_evaluate_samples(s->run[run], s->run[base], s->count, s->channels * s->height * s->width,
+                                   samples_range(s), relative2, psnr, error);
         for (size_t i = 0; !status && i < s->count; i++) {
             table_size(t, (size_t)s->first + i);
             table_text(t, samples_run_name(run));

@@ -94,10 +94,6 @@ static void print_times(const ousac_eval *result) {
     cli_printf("(one run each, %zu thread%s)\n", result->threads, result->threads == 1 ? "" : "s");
 }
 
-static const char *name_of(const char *name) {
-    return *name ? name : "unnamed";
-}
-
 /* What a user asks first. */
 static void print_headline(const ousac_eval *result) {
     cli_printf("\n%-14s %6s %9s %9s   %-31s %10s %10s\n", "against it", "steps", "MACs, %", "time, %",
@@ -114,8 +110,8 @@ void evaluation_print(const ousac_eval *result) {
     cli_printf("samples %" PRIu64 ":%" PRIu64 ", seed %" PRIu64 "%s; %zu steps of \"%s\"; plan \"%s\" (%s)\n",
                result->range.first, result->range.first + result->range.count, result->seed,
                result->held_out ? ", held out" : ", NOT known to be held out", result->steps,
-               name_of(result->schedule_name), result->plan_name, result->plan_method);
-    cli_printf("reference: %s%s\n", name_of(result->reference_name),
+               result->schedule_name, result->plan_name, result->plan_method);
+    cli_printf("reference: %s%s\n", result->reference_name,
                result->reference_same ? " (the schedule itself, uncached: the exact run)" : ", uncached");
     print_headline(result);
     print_errors(result);

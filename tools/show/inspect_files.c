@@ -258,6 +258,28 @@ static void list_safetensors(inspection *in, const ousac_safetensors *file) {
     }
 }
 
+/* What a model takes beside its own tokens: streams and constant groups. */
+static void show_conditioning(inspection *in, const ousac_arch *arch, cJSON *object) {
+    const uint64_t constant = ousac_cost_constant(arch);
+    char macs[DESCRIBE_BYTES];
+    if (in->common->json) {
+        cJSON *array = ousac_json_put_array(&in->doc, object, "streams");
+        for (size_t i = 0; i < arch->stream_count; i++) {
+            cJSON *stream = ousac_json_put_object(&in->doc, array, NULL);
+            ousac_json_put_text(&in->doc, stream, "name", arch->stream[i].name);
+            ousac_json_put_u64(&in->doc, stream, "tokens", arch->stream[i].tokens);
+        }
+        ousac_json_put_u64(&in->doc, object, "constant_macs", constant);
+        return;
+    }
+    for (size_t i = 1; i < arch->stream_count; i++)
+        cli_printf("stream    %s: %zu tokens\n", arch->stream[i].name, arch->stream[i].tokens);
+    if (arch->constant_count) {
+        describe_macs(macs, (double)constant);
+        cli_printf("constant  %zu linears, %s once a sample and branch\n", arch->constant_count, macs);
+    }
+}
+
 static void show_model(inspection *in, const ousac_model *model) {
     const ousac_arch *arch = &model->arch;
     uint64_t full = ousac_cost_full(arch), reuse = ousac_cost_reuse(arch);
@@ -273,6 +295,7 @@ static void show_model(inspection *in, const ousac_model *model) {
                    model->has_uncond ? "with" : "no");
         cli_printf("forward   %s in full, %s at plain reuse (blocks only, one branch, one sample)\n", macs,
                    floor_macs);
+        show_conditioning(in, arch, NULL);
         cli_printf("process   %s\ndigest    %s\n", model->process, model->digest);
         return;
     }
@@ -292,6 +315,68 @@ static void show_model(inspection *in, const ousac_model *model) {
     ousac_json_put_bool(&in->doc, object, "unconditional_branch", model->has_uncond);
     ousac_json_put_u64(&in->doc, object, "forward_macs", full);
     ousac_json_put_u64(&in->doc, object, "reuse_macs", reuse);
+    show_conditioning(in, arch, object);
+}
+
+/* 1 where every tensor has the name of an input. */
+static int holds_inputs(const ousac_safetensors *file) {
+    size_t named = 0;
+    for (size_t i = 0; i < ousac_safetensors_count(file); i++)
+        for (int input = 0; input < OUSAC_INPUT_COUNT; input++)
+            named += strcmp(ousac_safetensors_at(file, i)->name, ousac_input_name((ousac_input)input)) == 0;
+    return named > 0 && named == ousac_safetensors_count(file);
+}
+
+/* The least and the most tokens that a mask says are there. */
+static ousac_status count_tokens(const ousac_inputs *inputs, ousac_input mask, size_t length, size_t *least,
+                                 size_t *most, ousac_error *error) {
+    float *row = ousac_malloc(length, sizeof *row);
+    if (!row)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a mask of %zu tokens", length);
+    *least = SIZE_MAX, *most = 0;
+    for (size_t i = 0; i < ousac_inputs_rows(inputs); i++) {
+        size_t tokens = 0;
+        ousac_inputs_read(inputs, mask, i, row);
+        for (size_t j = 0; j < length; j++)
+            tokens += row[j] != 0;
+        *least = tokens < *least ? tokens : *least;
+        *most = tokens > *most ? tokens : *most;
+    }
+    ousac_free(row);
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status show_inputs(inspection *in, const ousac_safetensors *file, ousac_error *error) {
+    static const ousac_input masks[] = {OUSAC_INPUT_PROMPT_MASK, OUSAC_INPUT_NEGATIVE_PROMPT_MASK};
+    ousac_inputs *inputs = NULL;
+    ousac_status status = ousac_inputs_open(&inputs, in->path, error);
+    if (status)
+        return status;
+    cJSON *object = in->common->json ? ousac_json_put_object(&in->doc, in->doc.root, "inputs") : NULL;
+    if (object) {
+        ousac_json_put_u64(&in->doc, object, "rows", ousac_inputs_rows(inputs));
+        ousac_json_put_text(&in->doc, object, "digest", ousac_inputs_digest(inputs));
+    } else {
+        cli_printf("inputs    of %zu samples; sample j takes row j mod %zu\ndigest    %s\n",
+                   ousac_inputs_rows(inputs), ousac_inputs_rows(inputs), ousac_inputs_digest(inputs));
+    }
+    for (size_t i = 0; i < sizeof masks / sizeof *masks && !status; i++) {
+        const ousac_safetensors_tensor *t = ousac_safetensors_find(file, ousac_input_name(masks[i]));
+        size_t least = 0, most = 0;
+        if (!t)
+            continue;
+        status = count_tokens(inputs, masks[i], (size_t)(t->count / t->shape[0]), &least, &most, error);
+        if (object) {
+            cJSON *mask = ousac_json_put_object(&in->doc, object, t->name);
+            ousac_json_put_u64(&in->doc, mask, "tokens_least", least);
+            ousac_json_put_u64(&in->doc, mask, "tokens_most", most);
+        } else if (!status) {
+            cli_printf("%s: %zu to %zu of %llu tokens\n", t->name, least, most,
+                       (unsigned long long)(t->count / t->shape[0]));
+        }
+    }
+    ousac_inputs_close(inputs);
+    return status;
 }
 
 ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
@@ -303,7 +388,10 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
     ousac_status status = ousac_safetensors_open(&file, in->path, error);
     if (status)
         return status;
-    if (ousac_model_load(&model, in->path, &options, ousac_backend_cpu(), &refused) == OUSAC_STATUS_OK) {
+    if (holds_inputs(file)) {
+        status = show_inputs(in, file, error);
+    } else if (ousac_model_load(&model, in->path, &options, ousac_backend_cpu(), &refused) ==
+               OUSAC_STATUS_OK) {
         show_model(in, model);
     } else if (in->common->json) {
         ousac_json_put_null(&in->doc, in->doc.root, "model");
@@ -311,9 +399,9 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
     } else {
         cli_printf("model     cannot be run as it is: %s\n", refused.message);
     }
-    if (in->tensors || model == NULL)
+    if (!status && (in->tensors || model == NULL))
         list_safetensors(in, file);
     ousac_model_free(model);
     ousac_safetensors_close(file);
-    return OUSAC_STATUS_OK;
+    return status;
 }

@@ -31,8 +31,7 @@ static const ousac_difference *against_exact(const ousac_eval *result, ousac_eva
 
 void transfer_print(const ousac_transfer *t, const ousac_eval *result) {
     cli_printf("\ntransfer: the bundle was made for schedule \"%s\"; its factors are used as they are%s\n",
-               *t->from_name ? t->from_name : "unnamed",
-               t->forecast ? ", its forecast is mapped by timestep" : "");
+               t->from_name, t->forecast ? ", its forecast is mapped by timestep" : "");
     if (!t->corrects) {
         cli_printf("under this schedule nothing is corrected, so recalibration is not needed\n");
         return;

@@ -75,6 +75,9 @@ static ousac_status chain_run(const chain *c, const float *input, float s, ousac
     THEN(k->linear(k, ROWS, 3 * D, D, c->y, D, c->w, D, c->bias, 0, c->wide, 3 * D, error));
     THEN(k->attention(k, 2, ROWS / 2, HEADS, D / HEADS, c->wide, c->wide + D, c->wide + 2 * D, 3 * D,
                       c->mixed, D, c->scores, error));
+    THEN(k->cross_attention(k, 2, ROWS / 2, 3, HEADS, D / HEADS, c->mixed, D, c->wide, c->wide + D, 3 * D,
+                            c->bias, c->y, D, c->scores, error));
+    THEN(k->add_gated(k, ROWS, D, c->mixed, c->y, c->bias, ROWS / 2, D, error));
     THEN(k->project_change(k, ROWS, R, D, s, c->mixed, D, c->past, c->older, D, c->w, D, c->z, R, c->work,
                            error));
     THEN(k->expand_onto(k, ROWS, D, R, c->z, R, c->w, D, s, c->past, c->older, D, c->y, D, error));

@@ -113,6 +113,12 @@ static void misuse_is_reported(void **unused) {
         REFUSED(k->attention(k, 1, 2, 2, 2, x, x, x, 3, y, 4, y, &error));
         REFUSED(k->attention(k, 1, 2, SIZE_MAX / 2, 3, x, x, x, 3, y, 4, y, &error));
         REFUSED(k->attention(k, 1, 1, 1, huge, x, x, x, huge, y, huge, y, &error));
+        REFUSED(k->cross_attention(k, 1, 2, 2, 2, 2, x, 3, x, x, 4, NULL, y, 4, y, &error));
+        REFUSED(k->cross_attention(k, 1, 2, 2, 2, 2, x, 4, x, x, 3, NULL, y, 4, y, &error));
+        REFUSED(k->cross_attention(k, 1, 2, 2, 2, 2, x, 4, x, x, 4, NULL, y, 3, y, &error));
+        REFUSED(k->cross_attention(k, 1, 2, 0, 2, 2, x, 4, x, x, 4, NULL, y, 4, y, &error));
+        REFUSED(k->cross_attention(k, SIZE_MAX, 1, 2, 1, 1, x, 1, x, x, 1, NULL, y, 1, y, &error));
+        REFUSED(k->cross_attention(k, 1, 1, 1, 1, huge, x, huge, x, x, huge, NULL, y, huge, y, &error));
         REFUSED(k->subtract(k, 2, 3, x, 2, x, 3, y, 3, &error));
         REFUSED(k->subtract_rows(k, 2, 3, NULL, 1, x, 2, x, 3, y, 3, &error));
         REFUSED(k->extrapolate(k, 2, 3, 1, x, 3, x, 3, y, 2, &error));

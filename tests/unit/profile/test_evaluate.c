@@ -11,20 +11,22 @@
 #include "profile/run/evaluate.h"
 #include "tests/support/profile_support.h"
 
+static const double IMAGES[] = {-1, 1};
+
 static void errors_and_psnr_are_those_worked_out_by_hand(void **state) {
     static const float reference[3][4] = {{1, -1, 1, -1}, {0.5F, 0, 0, 0}, {3, 0, 0, 4}};
     static const float x[3][4] = {{1, -1, 1, 1}, {0.5F, 0.25F, 0, 0}, {3, 0, 0, 2}};
     double relative2[3], psnr[3];
     ousac_error error = {0};
     (void)state;
-    must_succeed(ousac_evaluate_samples(x[0], reference[0], 3, 4, relative2, psnr, &error), &error);
+    must_succeed(ousac_evaluate_samples(x[0], reference[0], 3, 4, IMAGES, relative2, psnr, &error), &error);
     assert_true(relative2[0] == 4.0 / 4);
     assert_true(relative2[1] == 0.0625 / 0.25);
     assert_true(relative2[2] == 4.0 / 25);
     assert_true(fabs(psnr[0] - 10 * log10(4.0 / (4.0 / 4))) < 1e-12);
     assert_true(fabs(psnr[1] - 10 * log10(4.0 / (0.0625 / 4))) < 1e-12);
     assert_true(psnr[2] == 120); /* equal once clamped */
-    must_succeed(ousac_evaluate_samples(x[0], reference[0], 3, 4, NULL, NULL, &error), &error);
+    must_succeed(ousac_evaluate_samples(x[0], reference[0], 3, 4, NULL, NULL, NULL, &error), &error);
 }
 
 static void psnr_never_exceeds_120_db(void **state) {
@@ -34,8 +36,19 @@ static void psnr_never_exceeds_120_db(void **state) {
     ousac_error error = {0};
     (void)state;
     /* 10 log10(4 / 2^-48) is about 150 */
-    must_succeed(ousac_evaluate_samples(x, reference, 1, 1, NULL, psnr, &error), &error);
+    must_succeed(ousac_evaluate_samples(x, reference, 1, 1, IMAGES, NULL, psnr, &error), &error);
     assert_true(psnr[0] == 120);
+}
+
+static void psnr_of_latents_takes_the_peak_of_the_reference(void **state) {
+    static const float reference[2][4] = {{3, -5, 0, 1}, {2, 2, 2, 2}};
+    static const float x[2][4] = {{3, -5, 0, 5}, {2, 2, 2, 3}};
+    double psnr[2];
+    ousac_error error = {0};
+    (void)state;
+    must_succeed(ousac_evaluate_samples(x[0], reference[0], 2, 4, NULL, NULL, psnr, &error), &error);
+    assert_true(fabs(psnr[0] - 10 * log10(64.0 / 4)) < 1e-12);
+    assert_true(psnr[1] == -120); /* without a peak */
 }
 
 static void sums_are_taken_in_double(void **state) {
@@ -49,7 +62,7 @@ static void sums_are_taken_in_double(void **state) {
         reference[i] = i ? 0.25F : 16384;
         x[i] = i ? 0.5F : 16384;
     }
-    must_succeed(ousac_evaluate_samples(x, reference, 1, SIZE, relative2, NULL, &error), &error);
+    must_succeed(ousac_evaluate_samples(x, reference, 1, SIZE, NULL, relative2, NULL, &error), &error);
     /* in float32 the small squares would vanish beside 2^28 */
     const double expected = (SIZE - 1) * 0.0625 / (268435456.0 + (SIZE - 1) * 0.0625);
     assert_true(fabs(relative2[0] - expected) < 1e-12 * expected);
@@ -63,13 +76,13 @@ static void what_has_no_distance_is_refused(void **state) {
     double relative2[2], psnr[2];
     ousac_error error = {0};
     (void)state;
-    must_fail(ousac_evaluate_samples(one, zero, 1, 4, relative2, psnr, &error), OUSAC_STATUS_NUMBER, &error,
+    must_fail(ousac_evaluate_samples(one, zero, 1, 4, IMAGES, relative2, psnr, &error), OUSAC_STATUS_NUMBER,
+              &error, "all zero");
+    must_fail(ousac_evaluate_samples(one, zero, 1, 4, NULL, NULL, psnr, &error), OUSAC_STATUS_NUMBER, &error,
               "all zero");
-    must_fail(ousac_evaluate_samples(one, zero, 1, 4, NULL, psnr, &error), OUSAC_STATUS_NUMBER, &error,
-              "all zero");
-    must_fail(ousac_evaluate_samples(bad, one, 1, 4, NULL, psnr, &error), OUSAC_STATUS_NUMBER, &error,
+    must_fail(ousac_evaluate_samples(bad, one, 1, 4, NULL, NULL, psnr, &error), OUSAC_STATUS_NUMBER, &error,
               "sample 0: element 2 of the result");
-    must_fail(ousac_evaluate_samples(one, nan, 1, 4, NULL, psnr, &error), OUSAC_STATUS_NUMBER, &error,
+    must_fail(ousac_evaluate_samples(one, nan, 1, 4, NULL, NULL, psnr, &error), OUSAC_STATUS_NUMBER, &error,
               "sample 0: element 1 of the reference");
 }
 
@@ -79,7 +92,7 @@ static void a_difference_is_the_root_mean_over_samples(void **state) {
     ousac_difference difference, again;
     ousac_error error = {0};
     (void)state;
-    must_succeed(ousac_evaluate_difference(x[0], reference[0], 2, 2, 7, &difference, &error), &error);
+    must_succeed(ousac_evaluate_difference(x[0], reference[0], 2, 2, IMAGES, 7, &difference, &error), &error);
     const double a = (double)0.6F * (double)0.6F, b = (double)0.8F * (double)0.8F;
     assert_true(fabs(difference.relative_error.mean - sqrt((a + b) / 2)) < 1e-12);
     assert_true(fabs(difference.psnr_db.mean - (10 * log10(8 / a) + 10 * log10(8 / b)) / 2) < 1e-12);
@@ -87,10 +100,10 @@ static void a_difference_is_the_root_mean_over_samples(void **state) {
     assert_true(fabs(difference.relative_error.low - sqrt(a)) < 1e-12);
     assert_true(fabs(difference.relative_error.high - sqrt(b)) < 1e-12);
     assert_true(fabs(difference.psnr_db.low - 10 * log10(8 / b)) < 1e-12);
-    must_succeed(ousac_evaluate_difference(x[0], reference[0], 2, 2, 7, &again, &error), &error);
+    must_succeed(ousac_evaluate_difference(x[0], reference[0], 2, 2, IMAGES, 7, &again, &error), &error);
     assert_memory_equal(&difference, &again, sizeof again);
-    must_fail(ousac_evaluate_difference(x[0], reference[0], 0, 2, 7, &difference, &error), OUSAC_STATUS_USAGE,
-              &error, "");
+    must_fail(ousac_evaluate_difference(x[0], reference[0], 0, 2, IMAGES, 7, &difference, &error),
+              OUSAC_STATUS_USAGE, &error, "");
 }
 
 static void short_memory_is_an_error(void **state) {
@@ -102,7 +115,7 @@ static void short_memory_is_an_error(void **state) {
     (void)state;
     for (allowed = 0; status; allowed++) {
         (void)ousac_memory_fail_after(allowed);
-        status = ousac_evaluate_difference(x[0], reference[0], 2, 2, 7, &difference, &error);
+        status = ousac_evaluate_difference(x[0], reference[0], 2, 2, IMAGES, 7, &difference, &error);
         (void)ousac_memory_fail_after(-1);
         if (status)
             must_fail(status, OUSAC_STATUS_MEMORY, &error, "");
@@ -114,6 +127,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_and_psnr_are_those_worked_out_by_hand),
         cmocka_unit_test(psnr_never_exceeds_120_db),
+        cmocka_unit_test(psnr_of_latents_takes_the_peak_of_the_reference),
         cmocka_unit_test(sums_are_taken_in_double),
         cmocka_unit_test(what_has_no_distance_is_refused),
         cmocka_unit_test(a_difference_is_the_root_mean_over_samples),

@@ -11,11 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/cost.h"
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "profile/model/dit.h"
 #include "profile/run/executor.h"
-#include "profile/synth/synth.h"
+#include "profile/synth/synth_family.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/scratch.h"
 #include "tests/support/synth_fit.h"
@@ -60,13 +61,17 @@ static const char *save(const ousac_synth_options *options, const char *name, ch
 }
 
 static ousac_model *load(const ousac_synth_options *options, const char *name) {
-    char path[SCRATCH_PATH_BYTES], config[SCRATCH_PATH_BYTES], *text = NULL;
+    char path[SCRATCH_PATH_BYTES], config[SCRATCH_PATH_BYTES], inputs[SCRATCH_PATH_BYTES], *text = NULL;
     ousac_model *model = NULL;
     ousac_error error = {0};
     must_succeed(ousac_synth_config(options, &text, &error), &error);
     scratch_put(&directory, "config.json", text, strlen(text));
     ousac_free(text);
-    const ousac_model_options from = {.config_path = scratch_path(&directory, "config.json", config)};
+    ousac_model_options from = {.config_path = scratch_path(&directory, "config.json", config)};
+    if (ousac_synth_needs_inputs(&options->shape)) {
+        from.inputs_path = scratch_path(&directory, "inputs.safetensors", inputs);
+        must_succeed(ousac_synth_save_inputs(options, 2, inputs, &error), &error);
+    }
     must_succeed(ousac_model_load(&model, save(options, name, path), &from, ousac_backend_cpu(), &error),
                  &error);
     return model;
@@ -236,6 +241,8 @@ static void models_run(void **state) {
     forwards_are_finite_and_well_scaled("DiT-S/2", 12);
     forwards_are_finite_and_well_scaled("DiT-B/2", 2);
     forwards_are_finite_and_well_scaled("DiT-XL/2", 1);
+    forwards_are_finite_and_well_scaled("PixArt-XL/2-256", 1);
+    forwards_are_finite_and_well_scaled("PixArt-XL/2-1024", 1);
 }
 
 static void the_digest_is_the_loaders(void **state) {
@@ -248,6 +255,26 @@ static void the_digest_is_the_loaders(void **state) {
         ousac_model *model = load(&options, "digest.safetensors");
         must_succeed(ousac_synth_model_digest(&options, digest, &error), &error);
         assert_string_equal(digest, model->digest);
+        ousac_model_free(model);
+    }
+}
+
+static void so_it_is_where_tensors_are_joined(void **state) {
+    static const char *const presets[] = {"PixArt-XL/2-256", "PixArt-XL/2-1024"};
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        ousac_synth_options options = {.dtype = OUSAC_DTYPE_BF16, .seed = 7, .threads = 2};
+        char digest[OUSAC_DIGEST_CHARS];
+        ousac_error error = {0};
+        must_succeed(ousac_synth_preset(&options.shape, presets[k], &error), &error);
+        options.shape.depth = 2;
+        options.shape.width = 96; /* the laws hold at any; small, to be quick */
+        options.shape.hidden = 384;
+        options.shape.heads = 4;
+        ousac_model *model = load(&options, "digest.safetensors");
+        must_succeed(ousac_synth_model_digest(&options, digest, &error), &error);
+        assert_string_equal(digest, model->digest);
+        assert_int_equal(model->height, k ? 128 : 32);
         ousac_model_free(model);
     }
 }
@@ -304,6 +331,30 @@ static void parameters_are_the_published_ones(void **state) {
     }
 }
 
+/* The files on the Hugging Face Hub hold 611 M float32 values, 2.45 GB; multiply-accumulates of a forward with the keys
+ * and values of 120 tokens of caption, as papers count them. */
+static void pixarts_are_the_published_ones(void **state) {
+    static const struct {
+        const char *name;
+        double giga;
+    } known[] = {{"PixArt-XL/2-256", 148.3}, {"PixArt-XL/2-512", 617.2}, {"PixArt-XL/2-1024", 3253.8}};
+    (void)state;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        ousac_synth_shape shape;
+        ousac_arch arch;
+        ousac_error error = {0};
+        must_succeed(ousac_synth_preset(&shape, known[i].name, &error), &error);
+        near(1e-6 * (double)ousac_synth_parameters(&shape), 611, 1, known[i].name, i);
+        must_succeed(shape.family->arch(&shape, &arch, &error), &error);
+        double macs = (double)ousac_cost_full(&arch);
+        for (size_t c = 0; c < arch.constant_count; c++)
+            if (strstr(arch.constants[c].name, "cross.kv"))
+                macs += 120 * (double)arch.constants[c].m * (double)arch.constants[c].n;
+        near(1e-9 * macs, known[i].giga, 0.05, known[i].name, i);
+        ousac_arch_free(&arch);
+    }
+}
+
 static void wrong_shapes_are_refused(void **state) {
     ousac_synth_shape shape;
     ousac_error error = {0};
@@ -312,6 +363,10 @@ static void wrong_shapes_are_refused(void **state) {
     must_succeed(ousac_synth_preset(&shape, "DiT-S/2", &error), &error);
     must_fail(ousac_synth_set_tokens(&shape, 15, &error), OUSAC_STATUS_USAGE, &error, "square");
     must_fail(ousac_synth_set_input_size(&shape, 31, &error), OUSAC_STATUS_USAGE, &error, "multiple");
+    const ousac_synth_options dit = small(1, OUSAC_DTYPE_F32);
+    char inputs[SCRATCH_PATH_BYTES];
+    must_fail(ousac_synth_save_inputs(&dit, 3, scratch_path(&directory, "none", inputs), &error),
+              OUSAC_STATUS_USAGE, &error, "takes no captions");
     ousac_synth_options options = small(1, OUSAC_DTYPE_F16);
     char path[SCRATCH_PATH_BYTES];
     must_fail(ousac_synth_save_model(&options, scratch_path(&directory, "f16", path), &error),
@@ -458,6 +513,8 @@ int main(void) {
         cmocka_unit_test(bytes_depend_on_the_seed_alone),
         cmocka_unit_test(a_shorter_model_is_a_beginning_of_the_longer),
         cmocka_unit_test(parameters_are_the_published_ones),
+        cmocka_unit_test(so_it_is_where_tensors_are_joined),
+        cmocka_unit_test(pixarts_are_the_published_ones),
         cmocka_unit_test(wrong_shapes_are_refused),
         cmocka_unit_test(profiles_follow_the_laws),
         cmocka_unit_test(profiles_have_the_fitted_levels),
