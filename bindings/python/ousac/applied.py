@@ -201,7 +201,8 @@ class Applied:
         modules the last must go first."""
         if not self._undo:
             return
-        for module, name, _, _, made in self._undo:
+        last = {(id(module), name): (module, made) for module, name, _, _, made in self._undo}
+        for (_, name), (module, made) in last.items():
             if module.__dict__.get(name) is not made:
                 raise Error("%s: something else was attached to %s since; remove that first" % (self.where, type(module).__name__),
                             "USAGE")

@@ -72,8 +72,8 @@ class Host:
             hooks.append(site.linear.register_forward_hook(site_hook(site)))
         for module in self.sites.modules:
             hooks.append(module.module.register_forward_hook(module_hook(module)))
-        for _, stream, linear in self.sites.constants:
-            hooks.append(linear.register_forward_hook(constant_hook(stream, linear.in_features)))
+        for _, stream, linears in self.sites.constants:
+            hooks.append(linears[0].register_forward_hook(constant_hook(stream, linears[0].in_features)))
         try:
             with torch.no_grad():
                 x = torch.zeros((1,) + self.shape)
@@ -112,8 +112,8 @@ class Host:
             modules.append({"name": m.name, "block": m.block, "stages": m.stages, "first_site": m.sites[0].index,
                             "sites": len(m.sites), "fixed_macs": str(macs),
                             "outputs": [{"stream": streams[o], "width": self._output_width(m, o)} for o in m.outputs]})
-        constants = [{"name": name, "stream": streams[stream], "m": linear.out_features, "n": linear.in_features}
-                     for name, stream, linear in self.sites.constants]
+        constants = [{"name": name, "stream": streams[stream], "m": sum(linear.out_features for linear in linears),
+                      "n": linears[0].in_features} for name, stream, linears in self.sites.constants]
         other = sum(linear.in_features * linear.out_features for linear in self.sites.other)
         return {"family": self.sites.family, "width": self._output_width(self.sites.modules[0], self.sites.modules[0].outputs[0]),
                 "blocks": self.sites.blocks, "other_macs": str(other),

@@ -29,7 +29,7 @@ class Module:
 
 
 class Sites:
-    """A map applied to a transformer: `sites`, `groups`, `modules`, `constants` (name, stream, linear), `streams`
+    """A map applied to a transformer: `sites`, `groups`, `modules`, `constants` (name, stream, linears), `streams`
     (names; `joined` says of which others one is made), `other` (linears of one row a sample, computed at every gate)."""
 
     def __init__(self, transformer, spec):
@@ -42,6 +42,7 @@ class Sites:
                 self.joined[name] = parts.split("+")
         self.sites, self.groups, self.modules, self.constants, self.other = [], [], [], [], []
         self.blocks = 0
+        self._add_outer(spec, "", "")
         for block in spec["blocks"]:
             i = 0
             while _find(transformer, block["path"].format(i=i)) is not None:
@@ -51,14 +52,21 @@ class Sites:
             raise Error("%s: nothing at the paths of its site map (%s)" % (
                 type(transformer).__name__, ", ".join(b["path"] for b in spec["blocks"])), "UNSUPPORTED")
 
-    def _add_block(self, block, path, name):
-        for item in block.get("other", ()):
+    def _add_outer(self, spec, path, name):
+        """Linears that are no sites: of one row a sample, and constant ones, which are one group under a name."""
+        for item in spec.get("other", ()):
             if _find(self.transformer, path + item) is not None:
                 self.other.append(_linear(self.transformer, path + item)[1])
-        for constant in block.get("constants", ()):
-            for key, item in _pairs(constant["sites"]):
-                if _find(self.transformer, path + item) is not None:
-                    self.constants.append((name + "." + key, constant["stream"], _linear(self.transformer, path + item)[1]))
+        for constant in spec.get("constants", ()):
+            there = [(key, _linear(self.transformer, path + item)[1]) for key, item in _pairs(constant["sites"])
+                     if _find(self.transformer, path + item) is not None]
+            if "name" in constant and there:
+                self.constants.append((name + constant["name"], constant["stream"], [linear for _, linear in there]))
+            else:
+                self.constants += [(name + key, constant["stream"], [linear]) for key, linear in there]
+
+    def _add_block(self, block, path, name):
+        self._add_outer(block, path, name + ".")
         for spec in block["modules"]:
             if _find(self.transformer, path + spec["path"]) is None:
                 if spec.get("optional"):

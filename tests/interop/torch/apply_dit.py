@@ -1,13 +1,16 @@
 """ousac.apply in an unmodified DiTPipeline, against the program: see tests/interop/test_torch_apply.sh."""
 import json
+import os
 import unittest
 
 import numpy
 import torch
 from diffusers import DDIMScheduler
+from safetensors.torch import load_file
 from support import MODEL, calibrate, error_over, evaluation, given_noise, native, path, pipeline, relative, run, sample, write_inputs
 
 import ousac
+from ousac.convert import convert
 
 LABELS, NOISE = write_inputs()
 STEPS = 12
@@ -273,6 +276,28 @@ class Apply(unittest.TestCase):
             got = pipe([int(v) for v in LABELS[16:18]], guidance_scale=3.0, num_inference_steps=STEPS, output_type="pt").images
         self.assertLess(relative(got.float().numpy(), numpy.clip(wanted / 2 + 0.5, 0, 1)).max(), 0.05)
         self.assertEqual(ousac.summary(pipe).evaluations["cond"]["cached"], 8)
+
+    def test_checkpoints_of_torch_are_converted(self):
+        state = {name: value.to(torch.bfloat16) if "proj_out" in name else value
+                 for name, value in self.pipe.transformer.state_dict().items()}
+        torch.save({"model": state, "step": 3}, path("model.bin"))
+        with self.assertRaisesRegex(ousac.Error, "model"):
+            convert(path("model.bin"), path("converted.safetensors"))
+        self.assertEqual(convert(path("model.bin"), path("converted.safetensors"), "model"), len(state))
+        found = load_file(path("converted.safetensors"))
+        self.assertEqual(set(found), set(state))
+        for name, value in state.items():
+            self.assertEqual(found[name].dtype, value.dtype)
+            self.assertTrue(torch.equal(found[name], value))
+
+        class Trap:
+            def __reduce__(self):
+                return os.mkdir, (path("trapped"),)
+
+        torch.save({"model": Trap()}, path("trap.bin"))
+        with self.assertRaises(Exception):
+            convert(path("trap.bin"), path("trap.safetensors"))
+        self.assertFalse(os.path.exists(path("trapped")) or os.path.exists(path("trap.safetensors")))
 
     def test_schedules_read_alike(self):
         for name in ("plain", "sparse", "fitted"):
