@@ -1,4 +1,5 @@
-/* Calibration as a library: what `ousac profile`, `allocate`, `pack`, `eval` and `sample` do, without a terminal.
+/* Calibration as a library: what `ousac profile`, `allocate`, `pack`, `eval`, `sample` and `calibrate` do, without a
+ * terminal, on a checkpoint or on a model that the caller runs.
  *
  *     #include <ousac/ousac.h>          cc program.c $(pkg-config --cflags --libs ousac)
  *
