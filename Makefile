@@ -175,6 +175,17 @@ uninstall: ## remove what `make install` put there
 	  $(DESTDIR)$(DATADIR)/zsh/vendor-completions/_ousac $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/ousac.fish
 	rm -rf $(DESTDIR)$(INCLUDEDIR)/ousac $(DESTDIR)$(DOCDIR)
 
+# The package for Python with the library in it, built from a staged copy.
+WHEEL := $(BUILD)/wheel
+.PHONY: wheel
+wheel: $(SHARED) ## build the Python package with libousac.so in it into build/wheel
+	rm -rf $(WHEEL) && mkdir -p $(WHEEL)/source/ousac/maps
+	cp bindings/python/pyproject.toml bindings/python/setup.py $(WHEEL)/source/
+	cp bindings/python/ousac/*.py $(WHEEL)/source/ousac/
+	cp bindings/python/ousac/maps/*.json $(WHEEL)/source/ousac/maps/
+	cp $(SHARED) $(WHEEL)/source/ousac/$(SONAME)
+	cd $(WHEEL)/source && OUSAC_VERSION=$(VERSION) $(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation -w .. .
+
 .PHONY: deb
 deb: ## build the Debian packages ousac, libousac0 and libousac-dev into build/deb
 	sh install-deps.sh deb
@@ -432,6 +443,16 @@ test: ## install what the tests need, build, and run them all
 .PHONY: run-tests
 run-tests: tests cuda
 	$(TEST_ENV) bash tests/run.sh $(filter-out $(SKIP),$(UNIT_TESTS) tests/fuzz/replay_all.sh tests/fuzz/grammar.py $(INTEROP_TESTS) $(CLI_TESTS) $(GPU_TESTS))
+
+# The tests with PyTorch and diffusers, which `make test` skips where they are missing: here they come from pip into a venv of
+# their own, TORCH_VENV.
+TORCH_VENV ?= $(BUILD)/torch-venv
+.PHONY: test-torch
+test-torch: tests library ## the tests of the Python package with PyTorch and diffusers, installed into build/torch-venv
+	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -c 'import torch, diffusers, transformers, setuptools' 2>/dev/null || \
+	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate numpy setuptools wheel --extra-index-url https://download.pytorch.org/whl/cpu
+	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
 # plug-in to test.

@@ -3,6 +3,7 @@
 #include "formats/memory.h"
 #include "formats/stop.h"
 #include "pipeline/allocate.h"
+#include "pipeline/context_parts.h"
 #include "pipeline/cost.h"
 #include "pipeline/evaluation.h"
 #include "pipeline/factors.h"
@@ -16,28 +17,6 @@
 
 #include <math.h>
 #include <string.h>
-
-struct ousac_context {
-    ousac_model *model;
-    ousac_stop stop;
-    ousac_session_hooks hooks;
-    ousac_session session;
-    void *self;
-    void (*progress)(void *self, const char *label, uint64_t done, uint64_t total);
-    void (*note)(void *self, const char *line);
-};
-
-/* Copies a caller's structure, which may be shorter than ours: what it lacks keeps its default. */
-#define TAKE_OPTIONS(type, mine, theirs, error)                                                              \
-    do {                                                                                                     \
-        type##_init(&(mine));                                                                                \
-        if ((theirs) && ((theirs)->size < sizeof(size_t) || (theirs)->size > sizeof(mine)))                  \
-            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,                                                     \
-                              #type ": `size` is %zu; expected at most %zu, as " #type "_init sets it",      \
-                              (theirs)->size, sizeof(mine));                                                 \
-        if (theirs)                                                                                          \
-            memcpy(&(mine), (theirs), (theirs)->size);                                                       \
-    } while (0)
 
 /* --- the context --- */
 
@@ -72,38 +51,59 @@ void ousac_context_options_init(ousac_context_options *options) {
     *options = (ousac_context_options){.size = sizeof *options, .micro_batch = OUSAC_DEFAULT_MICRO_BATCH};
 }
 
+ousac_status ousac_context_begin(ousac_context **context, const ousac_context_options *o,
+                                 ousac_error *error) {
+    *context = NULL;
+    if (o->micro_batch == 0 || o->micro_batch > OUSAC_MICRO_BATCH_MAX)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`micro_batch` is %zu; expected 1 to %d", o->micro_batch,
+                          OUSAC_MICRO_BATCH_MAX);
+    ousac_context *made = ousac_calloc(1, sizeof *made);
+    if (!made)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a context");
+    made->self = o->self;
+    made->progress = o->progress;
+    made->note = o->note;
+    made->hooks = (ousac_session_hooks){
+        .self = made, .start = start, .update = update, .end = ousac_free, .note = note};
+    made->session = (ousac_session){.seed = o->seed,
+                                    .micro_batch = o->micro_batch,
+                                    .threads = o->threads ? o->threads : ousac_processors(),
+                                    .threads_chosen = o->threads != 0,
+                                    .stop = &made->stop,
+                                    .hooks = &made->hooks};
+    *context = made;
+    return OUSAC_STATUS_OK;
+}
+
+void ousac_context_take_model(ousac_context *context, ousac_model *model) {
+    context->model = model;
+    context->session.model = model;
+}
+
 ousac_status ousac_context_open(ousac_context **context, const ousac_context_options *options,
                                 ousac_error *error) {
     ousac_context_options o;
+    ousac_context *made = NULL;
+    ousac_model *model = NULL;
     *context = NULL;
     TAKE_OPTIONS(ousac_context_options, o, options, error);
     if (!o.model)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`model`: expected the path of a checkpoint");
-    if (o.micro_batch == 0 || o.micro_batch > OUSAC_MICRO_BATCH_MAX)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`micro_batch` is %zu; expected 1 to %d", o.micro_batch,
-                          OUSAC_MICRO_BATCH_MAX);
-    ousac_context *made = ousac_calloc(1, sizeof *made);
-    if (!made)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", o.model);
-    const ousac_session_model load = {
-        .path = o.model, .config = o.config, .heads = o.heads, .bf16 = o.bf16 != 0, .device = o.device};
-    const ousac_status status = ousac_session_load_model(&made->model, &load, NULL, error);
+    ousac_status status = ousac_context_begin(&made, &o, error);
+    if (status)
+        return status;
+    const ousac_session_model load = {.path = o.model,
+                                      .config = o.config,
+                                      .inputs = o.inputs,
+                                      .heads = o.heads,
+                                      .bf16 = o.bf16 != 0,
+                                      .device = o.device};
+    status = ousac_session_load_model(&model, &load, NULL, error);
     if (status) {
         ousac_free(made);
         return status;
     }
-    made->self = o.self;
-    made->progress = o.progress;
-    made->note = o.note;
-    made->hooks = (ousac_session_hooks){
-        .self = made, .start = start, .update = update, .end = ousac_free, .note = note};
-    made->session = (ousac_session){.model = made->model,
-                                    .seed = o.seed,
-                                    .micro_batch = o.micro_batch,
-                                    .threads = o.threads ? o.threads : ousac_processors(),
-                                    .threads_chosen = o.threads != 0,
-                                    .stop = &made->stop,
-                                    .hooks = &made->hooks};
+    ousac_context_take_model(made, model);
     *context = made;
     return OUSAC_STATUS_OK;
 }
@@ -112,6 +112,7 @@ void ousac_context_close(ousac_context *context) {
     if (!context)
         return;
     ousac_model_free(context->model);
+    ousac_free(context->bridge);
     ousac_free(context);
 }
 
@@ -382,4 +383,14 @@ ousac_status ousac_context_sample(ousac_context *context, const char *schedule, 
     ousac_schedule_free(&loaded);
     close_bundle(&b);
     return status;
+}
+
+/* --- which weights a bundle was made for --- */
+
+void ousac_site_projections(size_t site, size_t m, size_t n, const float *w, double projections[4]) {
+    memset(projections, 0, OUSAC_PROBE_COUNT * sizeof *projections);
+    for (size_t i = 0; i < m; i++)
+        ousac_model_project_row(site, n, i, w + i * n, projections);
+    for (size_t p = 0; p < OUSAC_PROBE_COUNT; p++)
+        projections[p] /= sqrt((double)m * (double)n);
 }

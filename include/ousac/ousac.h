@@ -1,4 +1,5 @@
-/* Calibration as a library: what `ousac profile`, `allocate`, `pack`, `eval` and `sample` do, without a terminal.
+/* Calibration as a library: what `ousac profile`, `allocate`, `pack`, `eval`, `sample` and `calibrate` do, without a
+ * terminal, on a checkpoint or on a model that the caller runs.
  *
  *     #include <ousac/ousac.h>          cc program.c $(pkg-config --cflags --libs ousac)
  *
@@ -46,6 +47,7 @@ typedef struct ousac_context_options {
     void *self;
     void (*progress)(void *self, const char *label, uint64_t done, uint64_t total);
     void (*note)(void *self, const char *line);
+    const char *inputs; /* inputs file (docs/MODELS.md); NULL: conditioning and noise are drawn by the seed */
 } ousac_context_options;
 
 void ousac_context_options_init(ousac_context_options *options);
@@ -62,6 +64,61 @@ void ousac_context_interrupt(ousac_context *context);
 
 /* Numbers of one sample: channels, height and width. */
 void ousac_context_sample_shape(const ousac_context *context, size_t shape[3]);
+
+/* --- a model that is the caller's --- */
+
+/* The evaluation under way of a model that the caller runs. */
+typedef struct ousac_host_call ousac_host_call;
+
+typedef struct ousac_host_evaluation {
+    int branch;                /* 0: conditional, 1: unconditional */
+    uint64_t first, count;     /* samples, whose conditioning the caller knows */
+    double timestep, guidance; /* guidance: the step's scale, 1 without: for models that are told it */
+    const float *x;            /* (count, channels, height, width) */
+    float *out;                /* what the model predicts, likewise */
+} ousac_host_evaluation;
+
+typedef struct ousac_host_model {
+    size_t size;      /* of this structure: by ousac_host_model_init */
+    const char *name; /* in messages */
+    const char *
+        arch; /* sites, groups, modules and streams: JSON as the metadata `arch` of a profile (formats/PROFILE.md) */
+    const char
+        *levels; /* noise levels as the key `betas` in docs/MODELS.md: "linear 1e-4 0.02 1000", "flow 1000" */
+    const char *prediction; /* "epsilon", "v", "flow" or "sample" */
+    const char *constants;  /* what else decides a forward, in any words; NULL: nothing */
+    const char *rest;       /* a digest of the weights that are no site's; NULL: none */
+    size_t channels, height, width;
+    size_t guided_channels;     /* guidance acts on the first of the channels; 0: all */
+    int has_uncond;             /* 1: the unconditional branch can be run */
+    const float *const *weight; /* per site (m, n), row-major; they stay the caller's, and as they are */
+    const float *const *bias;   /* per site (m), or NULL; the array may be NULL */
+    void *self;
+    /* Runs the model, and in it every linear by ousac_host_linear. Called on any thread, one call at a time. 0, or
+     * anything else where it failed, which ends the work; it may then put one line of at most `bytes` into `message`. */
+    int (*forward)(void *self, const ousac_host_evaluation *evaluation, ousac_host_call *call, char *message,
+                   size_t bytes);
+} ousac_host_model;
+
+void ousac_host_model_init(ousac_host_model *model);
+
+/* As ousac_context_open, for a model that the caller runs: `model`, `config`, `device`, `heads` and `bf16` of the options
+ * are not looked at. Texts of `model` are not kept. Errors: USAGE naming the field; FORMAT for `arch`; NUMBER for a weight
+ * that is not finite. */
+ousac_status ousac_context_open_host(ousac_context **context, const ousac_context_options *options,
+                                     const ousac_host_model *model, ousac_error *error);
+
+/* Within ousac_host_model.forward. Matrices are contiguous, (count times the tokens of their stream, columns). After a
+ * failure these do nothing but return it, and the evaluation fails by it, whatever the forward returns.
+ *
+ * Before a module: `out` has a matrix for each of its outputs. *live = 0: they have been written, and the module is to be
+ * skipped: neither its linears nor ousac_host_module_end are called. */
+ousac_status ousac_host_module_begin(ousac_host_call *call, size_t module, float *const *out, int *live);
+/* All sites of a group on their shared input: x (rows, n) -> y (rows, sum of m), sites side by side. Every group of a live
+ * module once an evaluation, in the module; USAGE naming one that came twice or not at all. */
+ousac_status ousac_host_linear(ousac_host_call *call, size_t group, const float *x, float *y);
+/* After a live module, with its outputs before the gate of the residual sum. */
+ousac_status ousac_host_module_end(ousac_host_call *call, size_t module, const float *const *out);
 
 /* --- profile: the deltas that a schedule's cache makes --- */
 
@@ -139,6 +196,42 @@ ousac_status ousac_context_evaluate(ousac_context *context, const char *bundle,
  * (`schedule` NULL). */
 ousac_status ousac_context_sample(ousac_context *context, const char *schedule, const char *bundle,
                                   uint64_t first, uint64_t count, float *samples, ousac_error *error);
+
+/* --- calibrate: from what is run today and a budget to a bundle --- */
+
+typedef struct ousac_context_calibrate_options {
+    size_t size;
+    const char
+        *reference; /* schedule (a file) of what is run today, uncached; required where `schedule` is NULL */
+    const char *schedule; /* with gates decided; NULL: searched for */
+    double
+        budget_total; /* MACs: of the reference where the schedule is searched for, else of constant guidance */
+    int effort;       /* of a search: 0 quick, 1 full */
+    uint64_t samples, validation; /* calibration samples, from 0, and those that accept the plan */
+    size_t tokens;                /* of a sample that are recorded; 0: at most 64 */
+} ousac_context_calibrate_options;
+void ousac_context_calibrate_options_init(ousac_context_calibrate_options *options);
+
+typedef struct ousac_context_calibration {
+    size_t size;
+    int cached;              /* 0: no cache pays at this budget; schedule.json is all, to be run uncached */
+    size_t steps;            /* of the schedule */
+    double validation_error; /* of the search's best against the reference; NAN where none was made */
+    uint64_t next_sample;    /* the first sample that nothing has used: where an evaluation may begin */
+} ousac_context_calibration;
+void ousac_context_calibration_init(ousac_context_calibration *result);
+
+/* As `ousac calibrate` does, into the folder `directory`, which must exist: schedule.json, profile.oca, plan.oca,
+ * bundle.oca. The search's candidates are kept in search.part until the schedule is found, and taken up from there. */
+ousac_status ousac_context_calibrate(ousac_context *context, const ousac_context_calibrate_options *options,
+                                     const char *directory, ousac_context_calibration *result,
+                                     ousac_error *error);
+
+/* --- which weights a bundle was made for --- */
+
+/* The projections by which a bundle knows the weights of its site number `site` (formats/BUNDLE.md, "Identity of the
+ * model"): w (m, n), row-major. */
+void ousac_site_projections(size_t site, size_t m, size_t n, const float *w, double projections[4]);
 
 #ifdef __cplusplus
 }

@@ -181,6 +181,11 @@ static double signed_sum(const float *row, size_t n, uint64_t seed, uint64_t sam
     return sum;
 }
 
+void ousac_model_project_row(size_t site, size_t n, size_t row, const float *w, double *probe) {
+    for (size_t p = 0; p < OUSAC_PROBE_COUNT; p++)
+        probe[p] += signed_sum(w, n, (uint64_t)site * OUSAC_PROBE_COUNT + p, row);
+}
+
 /* Rows of a site that are taken at a time where the whole weight is not needed. */
 enum { ROWS_AT_ONCE = 64 };
 
@@ -201,8 +206,8 @@ ousac_status ousac_model_probes(const ousac_model *model, double *probes, ousac_
             if (i % ROWS_AT_ONCE == 0)
                 status = ousac_model_site_rows(
                     model, s, i, site->m - i < ROWS_AT_ONCE ? site->m - i : ROWS_AT_ONCE, block, error);
-            for (size_t p = 0; p < OUSAC_PROBE_COUNT && !status; p++)
-                probe[p] += signed_sum(row, site->n, (uint64_t)s * OUSAC_PROBE_COUNT + p, i);
+            if (!status)
+                ousac_model_project_row(s, site->n, i, row, probe);
         }
         for (size_t p = 0; p < OUSAC_PROBE_COUNT; p++)
             probe[p] /= sqrt((double)site->m * (double)site->n);

@@ -181,6 +181,8 @@ size_t ousac_model_sample_size(const ousac_model *model);
 /* Per site, OUSAC_PROBE_COUNT inner products of W with seeded random signs over sqrt(m n): recognises a model
  * that was loaded in another dtype. probes (site_count, OUSAC_PROBE_COUNT). */
 enum { OUSAC_PROBE_COUNT = 4 };
+/* Adds what row `row` of W contributes to the sums of a site: w (n), probe (OUSAC_PROBE_COUNT), before the division. */
+void ousac_model_project_row(size_t site, size_t n, size_t row, const float *w, double *probe);
 ousac_status ousac_model_probes(const ousac_model *model, double *probes, ousac_error *error);
 
 /* x (count, channels, height, width), host memory: the initial noise of samples [first, first + count), from the

@@ -89,15 +89,30 @@ static ousac_status module_end(void *self, size_t module, const ousac_rows *out,
     return status;
 }
 
+/* Whether W and bias of a site lie behind those of the site before. */
+static int follows(const ousac_model *model, size_t site) {
+    const ousac_site *before = &model->arch.sites[site - 1];
+    const float *bias = model->bias[site - 1];
+    return model->weight[site] == model->weight[site - 1] + before->m * before->n &&
+           (bias ? model->bias[site] == bias + before->m : !model->bias[site]);
+}
+
 static ousac_status linear_full(ousac_executor *ex, size_t group, size_t rows, const float *x, size_t ldx,
                                 float *y, size_t ldy, ousac_error *error) {
     const ousac_arch *arch = &ex->model->arch;
     const ousac_backend *be = ex->model->backend;
     const ousac_group *g = &arch->groups[group];
-    size_t s = g->first_site, n = arch->sites[s].n, m = ex->group_m[group];
-    /* W and bias of a group's sites lie one after another: one product for all. */
-    ousac_status status =
-        be->linear(be, rows, m, n, x, ldx, ex->model->weight[s], n, ex->model->bias[s], 0, y, ldy, error);
+    size_t n = arch->sites[g->first_site].n, m = ex->group_m[group];
+    ousac_status status = OUSAC_STATUS_OK;
+    /* Where W and bias of sites lie one after another, one product does for them. */
+    for (size_t s = g->first_site, end, column = 0; s < g->first_site + g->site_count && !status; s = end) {
+        size_t width = arch->sites[s].m;
+        for (end = s + 1; end < g->first_site + g->site_count && follows(ex->model, end); end++)
+            width += arch->sites[end].m;
+        status = be->linear(be, rows, width, n, x, ldx, ex->model->weight[s], n, ex->model->bias[s], 0,
+                            y + column, ldy, error);
+        column += width;
+    }
     ex->counters.site_full += g->site_count * ex->count;
     ex->counters.macs += (uint64_t)rows * m * n;
     if (!status && ex->keep)

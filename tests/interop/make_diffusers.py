@@ -1,11 +1,13 @@
 """Rewrite a checkpoint in the format of data/shapes-dit in the layout of diffusers' DiTTransformer2DModel.
 
-    make_diffusers.py SOURCE TARGET [--norm-eps 1e-5]
+    make_diffusers.py SOURCE TARGET [--norm-eps 1e-5] [--null-label 1000]
 
 SOURCE holds model.safetensors and config.json; TARGET gets diffusion_pytorch_model.safetensors and config.json. The
 values are copied byte for byte: only names change, and attn.qkv is cut into its three parts. Positions are left out, as
 diffusers computes them. The two conventions differ in the timestep frequencies (half - 1 in place of half) and in the
-epsilon of the norm before the MLP, so equal weights give slightly different models. Needs nothing but Python.
+epsilon of the norm before the MLP, so equal weights give slightly different models. --null-label moves the last row of
+the embedding table, the unconditional label's, to that row, where DiTPipeline expects it; rows between are zero. Needs
+nothing but Python.
 """
 import argparse
 import json
@@ -74,15 +76,27 @@ def renamed(source, depth):
     return target
 
 
+def move_null_label(source, label):
+    name = "y_embedder.embedding_table.weight"
+    dtype, (rows, width), data = source[name]
+    row = len(data) // rows
+    source[name] = (dtype, [label + 1, width], data[:-row] + bytes((label - rows + 1) * row) + data[-row:])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source")
     parser.add_argument("target")
     parser.add_argument("--norm-eps", type=float, default=1e-5)
+    parser.add_argument("--null-label", type=int)
     args = parser.parse_args()
     with open(os.path.join(args.source, "config.json")) as file:
         old = json.load(file)
     source = read_safetensors(os.path.join(args.source, "model.safetensors"))
+    classes = old["num_classes"]
+    if args.null_label is not None:
+        move_null_label(source, args.null_label)
+        classes = args.null_label
     os.makedirs(args.target, exist_ok=True)
     write_safetensors(os.path.join(args.target, "diffusion_pytorch_model.safetensors"), renamed(source, old["depth"]))
     new = {
@@ -95,7 +109,7 @@ def main():
         "norm_eps": args.norm_eps,
         "norm_type": "ada_norm_zero",
         "num_attention_heads": old["num_heads"],
-        "num_embeds_ada_norm": old["num_classes"],
+        "num_embeds_ada_norm": classes,
         "num_layers": old["depth"],
         "out_channels": old["in_channels"] * (2 if old["learn_sigma"] else 1),
         "patch_size": old["patch_size"],

@@ -3,7 +3,7 @@
 
     BUILD=build python3 tests/interop/test_bindings.py     from the repository root
 
-C++: bindings_cpp.cpp, compiled here with CXX (g++, and clang++ where it is installed). Python: bindings/python/oca.py
+C++: bindings_cpp.cpp, compiled here with CXX (g++, and clang++ where it is installed). Python: bindings/python/ousac/oca.py
 over BUILD's liboca.so, with NumPy where it is installed. C99: examples/read_bundle.c on a bundle of a tiny model.
 """
 import gc
@@ -19,7 +19,7 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-sys.path[:0] = [HERE, os.path.join(ROOT, "bindings", "python")]
+sys.path[:0] = [HERE, os.path.join(ROOT, "bindings", "python", "ousac")]
 import oca_decode  # noqa: E402
 
 BUILD = os.path.abspath(os.environ.get("BUILD", "build"))

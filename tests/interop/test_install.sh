@@ -22,8 +22,8 @@ make -s -C "$ROOT" install BUILD="$build" PREFIX="$WORK/prefix" ${SANITIZE:+SANI
 }
 export PKG_CONFIG_PATH=$WORK/prefix/lib/pkgconfig LD_LIBRARY_PATH=$WORK/prefix/lib
 # shellcheck disable=SC2046,SC2086 # lists of words
-compile() { # compile OUTPUT SOURCE
-    "${cc[@]}" -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Werror $flags "$2" -o "$1" $(pkg-config --cflags --libs ousac)
+compile() { # compile OUTPUT SOURCE [FLAG...]
+    "${cc[@]}" -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Werror $flags "$2" -o "$1" $(pkg-config --cflags --libs ousac) "${@:3}"
 }
 check "the version of pkg-config" test "$(pkg-config --modversion ousac)" = "$("$WORK/prefix/bin/ousac" --version | cut -d' ' -f2)"
 cp "$ROOT/examples/library/calibrate.c" .
@@ -40,6 +40,11 @@ said = float(re.search(r"relative error ([0-9.]+)", open(sys.argv[1]).read()).gr
 pairs = json.load(open(sys.argv[2]))["errors"]
 measured = next(p["relative_error"]["mean"] for p in pairs if p["run"] == "calibrated" and p["against"] == "exact")
 sys.exit(abs(said - measured) > 1e-4)' said "$WORK/eval.json"
+cp "$ROOT/examples/library/host.c" .
+check "a program that hosts a model compiles" compile "$WORK/host" "$WORK/host.c" -lm
+mkdir "$WORK/hosted.d"
+check "and calibrates it" "$WORK/host" "$data/schedules/sparse.json" "$WORK/hosted.d"
+check "into a bundle" "$WORK/prefix/bin/ousac" verify "$WORK/hosted.d/bundle.oca"
 check "what is missing is said" bash -c "! '$WORK/calibrate' no.safetensors '$data/schedules/sparse.json' '$WORK/out.d' 2>'$WORK/why'"
 check "by name" grep -q 'no.safetensors' "$WORK/why"
 
@@ -47,7 +52,7 @@ check "by name" grep -q 'no.safetensors' "$WORK/why"
 nm -D --defined-only "$WORK/prefix/lib/libousac.so" | awk '{print $3}' | sort >"$WORK/visible"
 grep -ohE '\b(ousac|oca)_[a-z0-9_]+\(' "$WORK"/prefix/include/ousac/*.h | tr -d '(' | sort -u >"$WORK/named"
 check "only what the headers declare is visible" test -z "$(comm -23 "$WORK/visible" "$WORK/named")"
-for name in ousac_context_open ousac_context_sample ousac_version ousac_status_name oca_open_path oca_read; do
+for name in ousac_context_open ousac_context_open_host ousac_context_calibrate ousac_host_linear ousac_context_sample ousac_version ousac_status_name oca_open_path oca_read; do
     check "$name is visible" grep -qx "$name" "$WORK/visible"
 done
 for header in "$WORK"/prefix/include/ousac/*.h; do

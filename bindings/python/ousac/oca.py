@@ -5,8 +5,9 @@
         a = file["factor/blocks.0.attn.q/A"].read("f32", rows=16)     # decoded, verified, converted
         w = file["plan/default/rank"].borrow()                        # in place, no copy, read-only
 
-The library is `make reader`'s build/lib/liboca.so, found by OCA_LIBRARY, beside this file, or under build/lib of the
-working directory. NumPy is needed for arrays only: read_bytes() and everything about an archive work without.
+The file stands alone: copy it where you like, or import it as ousac.oca. The library is `make reader`'s
+build/lib/liboca.so, or libousac.so, which holds the reader too: found by OCA_LIBRARY, beside this file, or under
+build/lib of the working directory. NumPy is needed for arrays only: read_bytes() and everything about an archive work without.
 An array that borrow() lends, and a tensor, keep their archive open for as long as they live. What the system refuses
 is an OSError (FileNotFoundError, ...), what the reader refuses an oca.Error, and a closed file a ValueError.
 """
@@ -63,7 +64,9 @@ def _library():
     global _loaded
     if _loaded is None:
         here = os.path.dirname(os.path.abspath(__file__))
-        places = [os.environ.get("OCA_LIBRARY"), os.path.join(here, "liboca.so"), os.path.join("build", "lib", "liboca.so")]
+        places = [os.environ.get("OCA_LIBRARY")] + [
+            os.path.join(folder, name)
+            for folder in (here, os.path.join("build", "lib")) for name in ("liboca.so", "libousac.so.0")]
         path = next((p for p in places if p and os.path.exists(p)), None)
         if path is None:
             raise OSError("no liboca.so: `make reader` builds it; OCA_LIBRARY may name it")

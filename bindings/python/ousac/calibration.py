@@ -1,0 +1,75 @@
+"""ousac.calibrate: from a pipeline and a budget to a bundle."""
+import copy
+import json
+import os
+
+from .host import Host
+from .library import Error
+from .pipelines import adapter_for
+from .rules import SOLVERS
+from .schedule import Schedule
+
+
+class Result:
+    """Paths of what was made (bundle None where no cache pays), what was found, and the held-out evaluation."""
+
+    def __init__(self, directory, found, evaluation):
+        self.directory, self.found, self.evaluation = directory, found, evaluation
+        self.schedule = os.path.join(directory, "schedule.json")
+        self.bundle = os.path.join(directory, "bundle.oca") if found["cached"] else None
+
+    def __repr__(self):
+        if self.bundle is None:
+            return "<ousac.Result: no cache pays at this budget; %s: %d steps, uncached>" % (self.schedule, self.found["steps"])
+        e = self.evaluation
+        return "<ousac.Result %s: %d steps at %.1f %% of the reference's MACs, relative error %.4f against it>" % (
+            self.bundle, self.found["steps"], 100 * e["macs_share"], e["against_reference"]["mean"])
+
+
+def reference_schedule(pipe, steps, guidance_scale):
+    """What a pipeline's scheduler does today in so many steps, as a schedule file's object."""
+    scheduler = copy.deepcopy(pipe.scheduler)
+    solver = SOLVERS.get(type(scheduler).__name__)
+    if solver is None:
+        raise Error("%s: which solver that is is not known; known: %s. Give a schedule file as reference" % (
+            type(scheduler).__name__, ", ".join(sorted(SOLVERS))), "UNSUPPORTED")
+    if scheduler.config.get("use_dynamic_shifting"):
+        raise Error("%s: timesteps depend on the resolution; give a schedule file as reference" % type(scheduler).__name__, "UNSUPPORTED")
+    scheduler.set_timesteps(steps)
+    gate = {"mode": "cfg", "scale": float(guidance_scale), "gate": "full"} if guidance_scale > 1 else {"mode": "cond", "gate": "full"}
+    data = {"format": "ousac-schedule", "version": 1, "name": "reference", "solver": solver, "step_count": steps,
+            "steps": [{"timestep": float(t), **gate} for t in scheduler.timesteps]}
+    Schedule(data)
+    return data
+
+
+def calibrate(pipe, inputs=None, reference=None, budget_total=None, out="calibration", schedule=None, effort="full", samples=None,
+              validation=None, test=8, seed=0, micro_batch=4, threads=0, sites=None, progress=None, note=None):
+    """Searches for a schedule within `budget_total` of the reference's MACs, calibrates it, and evaluates the bundle on
+    `test` samples that nothing else has used. The same steps and files as `ousac calibrate`.
+
+    `pipe`: a pipeline of diffusers, or an ousac.Host. `inputs`: what samples are conditioned on, for a DiTPipeline class
+    labels; for a Host the path of an inputs file, or None. `reference`: {"steps": N, "guidance_scale": W} or a schedule
+    file. With `schedule`, a file, nothing is searched for, and `budget_total` is of constant guidance. Returns an
+    ousac.Result."""
+    if not reference or budget_total is None:
+        raise ValueError("expected `reference` and `budget_total`")
+    os.makedirs(out, exist_ok=True)
+    if isinstance(pipe, Host):
+        host, file = pipe, inputs
+    else:
+        adapter = adapter_for(pipe, inputs)
+        host, file = adapter.host(sites), os.path.join(out, "inputs.safetensors")
+        adapter.save(file)
+    if isinstance(reference, dict):
+        data = reference_schedule(pipe, int(reference["steps"]), float(reference.get("guidance_scale", 1.0)))
+        reference = os.path.join(out, "reference.json")
+        with open(reference, "w", encoding="utf-8") as target:
+            json.dump(data, target, indent=1)
+    with host.open(inputs=file, seed=seed, micro_batch=micro_batch, threads=threads, progress=progress, note=note) as context:
+        found = context.calibrate(out, reference=None if schedule else reference, schedule=schedule, budget_total=budget_total,
+                                  effort=effort, samples=samples, validation=validation)
+        evaluation = None
+        if found["cached"] and test:
+            evaluation = context.evaluate(os.path.join(out, "bundle.oca"), found["next_sample"], test, reference)
+    return Result(out, found, evaluation)
