@@ -211,7 +211,7 @@ static void states_between_timesteps_are_ddims(void **state) {
     ousac_schedule reference = {0}, part = {0};
     ousac_fit_target target;
     ousac_error error = {0};
-    double alpha = 0, spread = 0;
+    double alpha = 0, sigma = 0;
     ousac_walk *walk = NULL;
     (void)state;
     make_schedule(&reference, STEPS, 3, 1);
@@ -222,8 +222,8 @@ static void states_between_timesteps_are_ddims(void **state) {
     must(ousac_fit_walk(&session, &exact, &fitting_range, &part, &walk, &error), &error);
     must(ousac_walk_evaluate(walk, &error), &error);
     must(ousac_walk_advance(walk, &part.steps[0], NULL, &error), &error);
-    must(ousac_fit_level(model, part.steps[1].timestep, &alpha, &spread, &error), &error);
-    ousac_fit_state_at(&target, part.steps[1].timestep, alpha, spread, between);
+    must(ousac_fit_level(model, part.steps[1].timestep, &alpha, &sigma, &error), &error);
+    ousac_fit_state_at(&target, part.steps[1].timestep, alpha, sigma, between);
     for (size_t i = 0; i < sizeof between / sizeof *between; i++)
         assert_true(fabs((double)between[i] - (double)ousac_walk_state(walk)[i]) < 1e-4);
     ousac_walk_free(walk);
