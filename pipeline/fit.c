@@ -10,14 +10,13 @@
 
 /* --- the reference --- */
 
-ousac_status ousac_fit_level(const ousac_model *model, double timestep, double *alpha, double *spread,
+ousac_status ousac_fit_level(const ousac_model *model, double timestep, double *alpha, double *sigma,
                              ousac_error *error) {
     ousac_noise_level level;
-    if (ousac_noise_at(&model->noise, timestep, &level) || !(level.alpha2 > 0))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "timestep %g: expected one of the model's with some data in its states", timestep);
+    if (ousac_noise_at(&model->noise, timestep, &level))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "timestep %g: expected one of the model's", timestep);
     *alpha = sqrt(level.alpha2);
-    *spread = sqrt(level.sigma2 / level.alpha2);
+    *sigma = sqrt(level.sigma2);
     return OUSAC_STATUS_OK;
 }
 
@@ -30,18 +29,18 @@ static ousac_status target_allocate(ousac_fit_target *target, const ousac_sessio
     target->size = ousac_model_sample_size(session->model);
     target->step_count = steps;
     target->timestep = ousac_malloc(steps, sizeof *target->timestep);
-    target->spread = ousac_malloc(steps, sizeof *target->spread);
+    target->sigma = ousac_malloc(steps, sizeof *target->sigma);
     target->alpha = ousac_malloc(steps, sizeof *target->alpha);
     target->norm2 = ousac_malloc(count, sizeof *target->norm2);
     if (count <= SIZE_MAX / target->size / (steps + 1))
         target->state = ousac_malloc((steps + 1) * count * target->size, sizeof *target->state);
-    if (!target->timestep || !target->spread || !target->alpha || !target->norm2 || !target->state)
+    if (!target->timestep || !target->sigma || !target->alpha || !target->norm2 || !target->state)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the states of %zu samples", count);
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t i = 0; i < steps && !status; i++) {
         target->timestep[i] = reference->steps[i].timestep;
-        status = ousac_fit_level(session->model, target->timestep[i], &target->alpha[i], &target->spread[i],
-                                 error);
+        status =
+            ousac_fit_level(session->model, target->timestep[i], &target->alpha[i], &target->sigma[i], error);
     }
     return status;
 }
@@ -85,7 +84,7 @@ ousac_status ousac_fit_target_create(ousac_fit_target *target, const ousac_sessi
 
 void ousac_fit_target_free(ousac_fit_target *target) {
     ousac_free(target->timestep);
-    ousac_free(target->spread);
+    ousac_free(target->sigma);
     ousac_free(target->alpha);
     ousac_free(target->norm2);
     ousac_free(target->state);
@@ -104,16 +103,16 @@ ousac_status ousac_fit_target_part(ousac_fit_target *part, const ousac_fit_targe
     part->size = target->size;
     part->step_count = steps;
     part->timestep = ousac_malloc(steps, sizeof *part->timestep);
-    part->spread = ousac_malloc(steps, sizeof *part->spread);
+    part->sigma = ousac_malloc(steps, sizeof *part->sigma);
     part->alpha = ousac_malloc(steps, sizeof *part->alpha);
     part->norm2 = ousac_malloc(count, sizeof *part->norm2);
     part->state = ousac_malloc((steps + 1) * values, sizeof *part->state);
-    if (!part->timestep || !part->spread || !part->alpha || !part->norm2 || !part->state) {
+    if (!part->timestep || !part->sigma || !part->alpha || !part->norm2 || !part->state) {
         ousac_fit_target_free(part);
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the states of %zu samples", count);
     }
     memcpy(part->timestep, target->timestep, steps * sizeof *part->timestep);
-    memcpy(part->spread, target->spread, steps * sizeof *part->spread);
+    memcpy(part->sigma, target->sigma, steps * sizeof *part->sigma);
     memcpy(part->alpha, target->alpha, steps * sizeof *part->alpha);
     memcpy(part->norm2, target->norm2, count * sizeof *part->norm2);
     for (size_t i = 0; i <= steps; i++)
@@ -121,9 +120,9 @@ ousac_status ousac_fit_target_part(ousac_fit_target *part, const ousac_fit_targe
     return OUSAC_STATUS_OK;
 }
 
-/* x / alpha is linear in sigma / alpha where the prediction stands still: what the reference's solver does
- * between two of its timesteps. */
-void ousac_fit_state_at(const ousac_fit_target *target, double timestep, double alpha, double spread,
+/* Where the prediction stands still, which is what the reference's solver does between two of its timesteps, states are
+ * alpha D + sigma E of one D and one E: those of the two that they lie between. A flow begins at alpha 0. */
+void ousac_fit_state_at(const ousac_fit_target *target, double timestep, double alpha, double sigma,
                         float *state) {
     const size_t values = (size_t)target->range.count * target->size;
     size_t after = 0;
@@ -136,11 +135,13 @@ void ousac_fit_state_at(const ousac_fit_target *target, double timestep, double 
     }
     const float *a = b - values;
     const int last = after == target->step_count;
-    const double alpha_b = last ? 1 : target->alpha[after], spread_b = last ? 0 : target->spread[after];
-    const double alpha_a = target->alpha[after - 1], spread_a = target->spread[after - 1];
-    const double t = (spread - spread_a) / (spread_b - spread_a);
+    const double alpha_b = last ? 1 : target->alpha[after], sigma_b = last ? 0 : target->sigma[after];
+    const double alpha_a = target->alpha[after - 1], sigma_a = target->sigma[after - 1];
+    const double whole = alpha_a * sigma_b - alpha_b * sigma_a; /* below 0: sigma / alpha falls */
+    const double of_a = (alpha * sigma_b - alpha_b * sigma) / whole,
+                 of_b = (alpha_a * sigma - alpha * sigma_a) / whole;
     for (size_t i = 0; i < values; i++)
-        state[i] = (float)(alpha * ((1 - t) * (double)a[i] / alpha_a + t * (double)b[i] / alpha_b));
+        state[i] = (float)(of_a * (double)a[i] + of_b * (double)b[i]);
 }
 
 /* --- running --- */

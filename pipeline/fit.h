@@ -35,10 +35,9 @@ typedef struct ousac_fit_target {
     ousac_sample_range range;
     size_t size, step_count; /* values of a sample; steps of the reference */
     double *timestep;        /* (step_count) */
-    double *spread; /* (step_count): sigma / alpha; between steps states are linear in it, over alpha */
-    double *alpha;  /* (step_count) */
-    float *state;   /* (step_count + 1, count, size): before every step, and the samples */
-    double *norm2;  /* (count): of the samples */
+    double *alpha, *sigma;   /* (step_count): the levels of the states */
+    float *state;            /* (step_count + 1, count, size): before every step, and the samples */
+    double *norm2;           /* (count): of the samples */
 } ousac_fit_target;
 
 /* Runs the reference; its gates are not looked at. Free with ousac_fit_target_free. NUMBER where a sample is all

@@ -17,11 +17,11 @@ ousac_status ousac_fit_error(const ousac_fit_target *target, const float *sample
                              ousac_error *error);
 
 /* The reference's state at a timestep, (count, size); its samples where `timestep` is negative. */
-void ousac_fit_state_at(const ousac_fit_target *target, double timestep, double alpha, double spread,
+void ousac_fit_state_at(const ousac_fit_target *target, double timestep, double alpha, double sigma,
                         float *state);
 
-/* alpha and sigma / alpha at a timestep. */
-ousac_status ousac_fit_level(const ousac_model *model, double timestep, double *alpha, double *spread,
+/* alpha and sigma at a timestep. */
+ousac_status ousac_fit_level(const ousac_model *model, double timestep, double *alpha, double *sigma,
                              ousac_error *error);
 
 /* One pass over the schedule's steps; `schedule` has coefficients. */

@@ -119,14 +119,14 @@ ousac_status ousac_fit_stepwise(ousac_walk *walk, const ousac_model *model, cons
     for (size_t i = 0; i < schedule->step_count && !status; i++) {
         const int last = i + 1 == schedule->step_count;
         const double timestep = last ? -1 : schedule->steps[i + 1].timestep;
-        double t[OUSAC_FIT_KINDS], alpha = 1, spread = 0;
+        double t[OUSAC_FIT_KINDS], alpha = 1, sigma = 0;
         if (!last)
-            status = ousac_fit_level(model, timestep, &alpha, &spread, error);
+            status = ousac_fit_level(model, timestep, &alpha, &sigma, error);
         if (!status)
             status = ousac_walk_evaluate(walk, error);
         if (status)
             break;
-        ousac_fit_state_at(target, timestep, alpha, spread, wanted);
+        ousac_fit_state_at(target, timestep, alpha, sigma, wanted);
         const view v = {.cond = ousac_walk_predicted(walk, OUSAC_BRANCH_COND),
                         .uncond = ousac_walk_predicted(walk, OUSAC_BRANCH_UNCOND),
                         .x = ousac_walk_state(walk),

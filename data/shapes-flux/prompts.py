@@ -1,5 +1,5 @@
-"""What stands for text: for each of the ten shapes a fixed caption of four random tokens and a pooled vector, and one for
-no caption. A function of the seed alone.
+"""What stands for text: for each of the ten shapes a fixed caption of four random tokens and a pooled vector, and one
+for no caption. A function of the seed alone.
 
     python3 prompts.py prompts.safetensors      writes the inputs file of ousac: 40 rows, four of each shape
 """

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The engine against PyTorch running the shipped model.py, on the weights of every shipped model: relative error of the
+# The engine against PyTorch running the shipped model.py, on the weights of every shipped DiT: relative error of the
 # predicted noise at most 1e-4. Skipped (77) where no Python with torch is found. BUILD, TORCH_PYTHON as `make test`
 # sets them.
 set -u
@@ -52,7 +52,7 @@ sys.exit(not worst <= 1e-4)
 EOF
 }
 
-for model in data/*/model.safetensors; do
+for model in data/*-dit/model.safetensors; do
     model=${model%/*}
     if inputs "$model" &&
         "$python" tests/interop/dit_torch.py "$model" --x "$scratch/x.f32" --t "$scratch/t.f32" \

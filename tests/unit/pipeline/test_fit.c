@@ -211,7 +211,7 @@ static void states_between_timesteps_are_ddims(void **state) {
     ousac_schedule reference = {0}, part = {0};
     ousac_fit_target target;
     ousac_error error = {0};
-    double alpha = 0, spread = 0;
+    double alpha = 0, sigma = 0;
     ousac_walk *walk = NULL;
     (void)state;
     make_schedule(&reference, STEPS, 3, 1);
@@ -222,8 +222,8 @@ static void states_between_timesteps_are_ddims(void **state) {
     must(ousac_fit_walk(&session, &exact, &fitting_range, &part, &walk, &error), &error);
     must(ousac_walk_evaluate(walk, &error), &error);
     must(ousac_walk_advance(walk, &part.steps[0], NULL, &error), &error);
-    must(ousac_fit_level(model, part.steps[1].timestep, &alpha, &spread, &error), &error);
-    ousac_fit_state_at(&target, part.steps[1].timestep, alpha, spread, between);
+    must(ousac_fit_level(model, part.steps[1].timestep, &alpha, &sigma, &error), &error);
+    ousac_fit_state_at(&target, part.steps[1].timestep, alpha, sigma, between);
     for (size_t i = 0; i < sizeof between / sizeof *between; i++)
         assert_true(fabs((double)between[i] - (double)ousac_walk_state(walk)[i]) < 1e-4);
     ousac_walk_free(walk);
@@ -236,6 +236,30 @@ static void states_between_timesteps_are_ddims(void **state) {
     ousac_fit_target_free(&target);
     ousac_schedule_free(&reference);
     ousac_schedule_free(&part);
+}
+
+/* States of one D and one E lie on their lines, also those after a flow's first, which is noise alone. */
+static void states_of_a_flow_begin_at_noise(void **state) {
+    double timestep[] = {1000, 400}, alpha[] = {0, 0.6}, sigma[] = {1, 0.4};
+    float states[3], between;
+    const double D = 0.75, E = -1.5;
+    const ousac_fit_target target = {.range = {0, 1},
+                                     .size = 1,
+                                     .step_count = 2,
+                                     .timestep = timestep,
+                                     .alpha = alpha,
+                                     .sigma = sigma,
+                                     .state = states};
+    (void)state;
+    for (size_t i = 0; i < 3; i++)
+        states[i] = (float)(i == 2 ? D : alpha[i] * D + sigma[i] * E);
+    for (double t = 1000; t >= 0; t -= 50) {
+        ousac_fit_state_at(&target, t, 1 - t / 1000, t / 1000, &between);
+        if (t > 0)
+            assert_true(fabs((double)between - ((1 - t / 1000) * D + t / 1000 * E)) < 1e-6);
+    }
+    ousac_fit_state_at(&target, -1, 1, 0, &between);
+    assert_true(between == states[2]);
 }
 
 static void more_samples_are_told_apart(void **state) {
@@ -318,6 +342,7 @@ int main(void) {
         cmocka_unit_test(fewer_steps_come_nearer),
         cmocka_unit_test(validation_decides),
         cmocka_unit_test(states_between_timesteps_are_ddims),
+        cmocka_unit_test(states_of_a_flow_begin_at_noise),
         cmocka_unit_test(more_samples_are_told_apart),
         cmocka_unit_test(what_diverges_is_left_out),
         cmocka_unit_test(references_and_budgets_that_cannot_be_are_refused),
