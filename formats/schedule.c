@@ -258,24 +258,29 @@ ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int 
 
 /* ---- building ---- */
 
-/* p / q rounded to nearest, ties to even; q > 0. */
-static uint64_t divide_rounding(uint64_t p, uint64_t q) {
-    uint64_t quotient = p / q, rest = p % q;
-    return quotient + (rest > q - rest || (rest == q - rest && (quotient & 1)));
+static double to_even(double value) {
+    const double down = floor(value), rest = value - down;
+    return rest < 0.5 || (rest == 0.5 && fmod(down, 2) == 0) ? down : down + 1;
 }
 
-/* Whole numbers throughout: steps <= train_steps <= OUSAC_SCHEDULE_TRAIN_STEPS_MAX, so no product overflows.
- */
-static uint64_t spaced_timestep(ousac_spacing spacing, uint64_t steps, uint64_t train_steps, uint64_t index) {
-    switch (spacing) {
-    case OUSAC_SPACING_LEADING:
-        return (steps - 1 - index) * (train_steps / steps);
-    case OUSAC_SPACING_TRAILING:
-        return divide_rounding((steps - index) * train_steps, steps) - 1;
-    case OUSAC_SPACING_LINSPACE:
-        break;
+/* In the order of NumPy's operations, which decide where a point lies between two whole ones. */
+double ousac_spaced_timestep(ousac_spacing spacing, size_t points, size_t train_steps, size_t index,
+                             int whole) {
+    const double T = (double)train_steps, back = (double)(points - 1 - index);
+    if (spacing == OUSAC_SPACING_LEADING)
+        return back * (double)(train_steps / points);
+    if (spacing == OUSAC_SPACING_TRAILING) { /* arange(T, 0, -T / points) */
+        const double step = (T - T / (double)points) - T;
+        return to_even(T + (double)index * step) - 1;
     }
-    return steps == 1 ? train_steps - 1 : divide_rounding((train_steps - 1) * (steps - 1 - index), steps - 1);
+    /* linspace(0, T - 1, points) */
+    const double at = points == 1 ? 0 : index == 0 ? T - 1 : back * ((T - 1) / (double)(points - 1));
+    return whole ? to_even(at) : at;
+}
+
+/* DPM-Solver's timesteps are the first of one more: the last is where its last step leads. */
+static int is_one_longer(const ousac_schedule_options *options) {
+    return options->solver == OUSAC_SOLVER_DPMPP_2M && options->spacing != OUSAC_SPACING_TRAILING;
 }
 
 static ousac_status check_options(const ousac_schedule_options *options, ousac_error *error) {
@@ -300,6 +305,11 @@ static ousac_status check_options(const ousac_schedule_options *options, ousac_e
                           "mode of the unguided steps must be \"cond\" or \"uncond\"");
     if ((unsigned)options->solver >= SOLVERS)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "solver %d is none", (int)options->solver);
+    if (options->solver == OUSAC_SOLVER_FLOW_EULER && options->spacing != OUSAC_SPACING_LINSPACE)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "solver flow-euler knows the spacing linspace alone");
+    if (options->steps == options->train_steps && is_one_longer(options))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "%zu steps of dpmpp-2m, expected fewer than training steps", options->steps);
     if (!options->scales || !options->gates)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a schedule needs a scale and a gate for every step");
     for (size_t i = 0; i < options->steps; i++) {
@@ -331,7 +341,15 @@ ousac_status ousac_schedule_build(ousac_schedule *schedule, const ousac_schedule
     for (size_t i = 0; i < options->steps; i++) {
         ousac_step *step = &schedule->steps[i];
         int guided = !isnan(options->scales[i]);
-        step->timestep = (double)spaced_timestep(options->spacing, options->steps, options->train_steps, i);
+        if (options->solver == OUSAC_SOLVER_FLOW_EULER)
+            step->timestep = (double)options->train_steps * (1 - (double)i / (double)options->steps);
+        else
+            step->timestep =
+                ousac_spaced_timestep(options->spacing, options->steps + (size_t)is_one_longer(options),
+                                      options->train_steps, i, 1);
+        if (options->steps == 1 && options->solver == OUSAC_SOLVER_DDIM &&
+            options->spacing == OUSAC_SPACING_LINSPACE)
+            step->timestep = (double)(options->train_steps - 1);
         step->mode = guided ? OUSAC_MODE_CFG : options->other_mode;
         step->scale = guided ? options->scales[i] : 1;
         for (int b = 0; b < OUSAC_BRANCHES; b++)

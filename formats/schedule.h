@@ -125,13 +125,19 @@ void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIG
 ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int *effective,
                                             ousac_error *error);
 
-/* How to lay out a schedule from a few numbers. Rounding is to nearest, ties to even; one LINSPACE step is
- * the first point. */
+/* How to lay out a schedule from a few numbers, as diffusers' scheduler of the solver does. Rounding is to nearest,
+ * ties to even; one step of LINSPACE is at train_steps - 1. `points` is steps; of dpmpp-2m it is one more, whose last is
+ * left out, but for TRAILING. flow-euler has LINSPACE alone, and that is train_steps (1 - i / steps), unrounded. */
 typedef enum ousac_spacing {
-    OUSAC_SPACING_LINSPACE = 0, /* round(i-th of `steps` points even in [train_steps - 1, 0]) */
-    OUSAC_SPACING_LEADING = 1,  /* (steps - 1 - i) * floor(train_steps / steps) */
+    OUSAC_SPACING_LINSPACE = 0, /* round(i-th of `points` even in [train_steps - 1, 0]) */
+    OUSAC_SPACING_LEADING = 1,  /* (points - 1 - i) * floor(train_steps / points) */
     OUSAC_SPACING_TRAILING = 2  /* round((steps - i) * train_steps / steps) - 1 */
 } ousac_spacing;
+
+/* Timestep `index` of `points`, the largest first, as NumPy makes them, to the last bit; `whole` 0: LINSPACE unrounded.
+ * One point of LINSPACE is 0, as linspace(0, train_steps - 1, 1) has it. */
+double ousac_spaced_timestep(ousac_spacing spacing, size_t points, size_t train_steps, size_t index,
+                             int whole);
 
 typedef struct ousac_schedule_options {
     const char *name;   /* NULL for none */

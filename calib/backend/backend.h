@@ -88,6 +88,19 @@ struct ousac_backend {
     /* y = x / (1 + exp(-x)); y may be x. */
     ousac_status (*silu)(const ousac_backend *backend, size_t count, const float *x, float *y,
                          ousac_error *error);
+    /* gelu_tanh of a part of a matrix's columns, (rows, cols); y may be x with the same leading dimension. */
+    ousac_status (*gelu_tanh_rows)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                                   size_t ldx, float *y, size_t ldy, ousac_error *error);
+    /* Queries or keys as rotary attention takes them (arXiv 2104.09864), every head by itself: x and y
+     * (rows, heads * head_dim). A head u becomes u / sqrt(mean u^2 + eps) * weight, weight (head_dim), or stays
+     * where `weight` is NULL; then each pair is turned, y_2p = u_2p cos - u_2p+1 sin, y_2p+1 = u_2p+1 cos +
+     * u_2p sin, by the angle of its row: cos and sin of pair p in turns at table + (row % positions) * head_dim +
+     * 2 p, or not at all where `table` is NULL. head_dim is even where there is a table (USAGE). y may be x with
+     * the same leading dimension. */
+    ousac_status (*rotate_heads)(const ousac_backend *backend, size_t rows, size_t heads, size_t head_dim,
+                                 const float *x, size_t ldx, float eps, const float *weight,
+                                 const float *table, size_t positions, float *y, size_t ldy,
+                                 ousac_error *error);
     /* Softmax attention, `batch` sequences of `tokens` rows, `heads` heads of width `head_dim`, scale
      * 1/sqrt(head_dim): q, k, v (batch * tokens, heads * head_dim) with leading dimension ld_qkv, out with
      * ld_out. `work`: at least tokens * tokens floats.

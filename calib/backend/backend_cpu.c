@@ -509,6 +509,35 @@ static ousac_status attend_all(const ousac_backend *backend, const char *operati
     return OUSAC_STATUS_OK;
 }
 
+static ousac_status cpu_gelu_tanh_rows(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                                       size_t ldx, float *y, size_t ldy, ousac_error *error) {
+    CHECK_VIEW("gelu_tanh_rows", "x", rows, cols, ldx, float);
+    CHECK_VIEW("gelu_tanh_rows", "y", rows, cols, ldy, float);
+    for (size_t i = 0; i < rows; i++)
+        kernels_of(backend)->gelu_tanh(cols, x + i * ldx, y + i * ldy);
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status cpu_rotate_heads(const ousac_backend *backend, size_t rows, size_t heads, size_t head_dim,
+                                     const float *x, size_t ldx, float eps, const float *weight,
+                                     const float *table, size_t positions, float *y, size_t ldy,
+                                     ousac_error *error) {
+    if (head_dim > 0 && heads > SIZE_MAX / head_dim)
+        return bad_size("rotate_heads", rows, heads, head_dim, error);
+    CHECK_VIEW("rotate_heads", "x", rows, heads * head_dim, ldx, float);
+    CHECK_VIEW("rotate_heads", "y", rows, heads * head_dim, ldy, float);
+    if (table != NULL && (head_dim % 2 != 0 || positions == 0))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "rotate_heads: heads of %zu and %zu positions: expected pairs, and at least 1",
+                          head_dim, positions);
+    if (table != NULL)
+        CHECK_VIEW("rotate_heads", "table", positions, head_dim, head_dim, float);
+    if (head_dim > 0)
+        kernels_of(backend)->rotate_heads(rows, heads, head_dim, x, ldx, eps, weight, table, positions, y,
+                                          ldy);
+    return OUSAC_STATUS_OK;
+}
+
 static ousac_status cpu_attention(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                                   size_t head_dim, const float *q, const float *k, const float *v,
                                   size_t ld_qkv, float *out, size_t ld_out, float *work, ousac_error *error) {
@@ -745,6 +774,8 @@ static ousac_backend cpu_backend = {
     .add_gated = cpu_add_gated,
     .gelu_tanh = cpu_gelu_tanh,
     .silu = cpu_silu,
+    .gelu_tanh_rows = cpu_gelu_tanh_rows,
+    .rotate_heads = cpu_rotate_heads,
     .attention = cpu_attention,
     .cross_attention = cpu_cross_attention,
     .subtract = cpu_subtract,

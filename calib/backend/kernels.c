@@ -198,6 +198,67 @@ static inline void row_moments(size_t d, const float *x, float *mean, float *cor
     *variance = (add_lanes(squares) + square) / (float)d - *correction * *correction;
 }
 
+static inline float row_squares(size_t count, const float *x) {
+    float lanes[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (size_t l = 0; l < LANES; l++)
+            lanes[l] += x[i + l] * x[i + l];
+    float rest = 0;
+    for (; i < count; i++)
+        rest += x[i] * x[i];
+    return add_lanes(lanes) + rest;
+}
+
+/* One head, scaled into y. Two loops each, as above. */
+static inline void scale_head(size_t d, const float *x, float inverse, const float *weight, float *y) {
+    if (x == y) {
+        for (size_t j = 0; j < d; j++)
+            y[j] = y[j] * inverse * weight[j];
+        return;
+    }
+    const float *restrict source = x;
+    float *restrict target = y;
+    for (size_t j = 0; j < d; j++)
+        target[j] = source[j] * inverse * weight[j];
+}
+
+static inline void turn_head(size_t d, const float *x, const float *restrict turn, float *y) {
+    if (x == y) {
+        for (size_t j = 0; j < d; j += 2) {
+            const float even = y[j], odd = y[j + 1];
+            y[j] = even * turn[j] - odd * turn[j + 1];
+            y[j + 1] = odd * turn[j] + even * turn[j + 1];
+        }
+        return;
+    }
+    const float *restrict source = x;
+    float *restrict target = y;
+    for (size_t j = 0; j < d; j += 2) {
+        const float even = source[j], odd = source[j + 1];
+        target[j] = even * turn[j] - odd * turn[j + 1];
+        target[j + 1] = odd * turn[j] + even * turn[j + 1];
+    }
+}
+
+static void rotate_heads(size_t rows, size_t heads, size_t head_dim, const float *x, size_t ldx, float eps,
+                         const float *weight, const float *table, size_t positions, float *y, size_t ldy) {
+    for (size_t i = 0; i < rows; i++)
+        for (size_t h = 0; h < heads; h++) {
+            const float *source = x + i * ldx + h * head_dim;
+            float *target = y + i * ldy + h * head_dim;
+            if (weight != NULL) {
+                const float mean = row_squares(head_dim, source) / (float)head_dim;
+                scale_head(head_dim, source, 1.0F / sqrtf(mean + eps), weight, target);
+                source = target;
+            } else if (table == NULL && source != target) {
+                memcpy(target, source, head_dim * sizeof *target);
+            }
+            if (table != NULL)
+                turn_head(head_dim, source, table + i % positions * head_dim, target);
+        }
+}
+
 static void norm_modulate(size_t rows, size_t d, const float *x, float eps, const float *shift,
                           const float *scale, size_t rows_per_group, size_t ld_mod, float *y) {
     for (size_t i = 0; i < rows; i++) {
@@ -399,6 +460,7 @@ const ousac_kernels JOIN(ousac_kernels_, OUSAC_ISA) = {
     .exponential = exponential,
     .gelu_tanh = gelu_tanh,
     .silu = silu,
+    .rotate_heads = rotate_heads,
     .softmax = softmax,
     .norm_modulate = norm_modulate,
     .add_gated = add_gated,

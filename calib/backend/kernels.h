@@ -30,6 +30,9 @@ typedef struct ousac_kernels {
     void (*gelu_tanh)(size_t count, const float *x, float *y);
     /* y = x / (1 + exp(-x)); y may be x. -inf gives NaN, as the formula does. */
     void (*silu)(size_t count, const float *x, float *y);
+    /* As ousac_backend.rotate_heads, sums in the order of norm_modulate's. */
+    void (*rotate_heads)(size_t rows, size_t heads, size_t head_dim, const float *x, size_t ldx, float eps,
+                         const float *weight, const float *table, size_t positions, float *y, size_t ldy);
     /* Each row of x (rows, cols) becomes exp(x - max) / sum, in place. A row with NaN or +inf becomes NaN. */
     void (*softmax)(size_t rows, size_t cols, float *x, size_t ldx);
 

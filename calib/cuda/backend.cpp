@@ -140,6 +140,8 @@ static void fill_table(State *state) {
     t->add_gated = Recorded<add_gated>::call;
     t->gelu_tanh = Recorded<gelu_tanh>::call;
     t->silu = Recorded<silu>::call;
+    t->gelu_tanh_rows = Recorded<gelu_tanh_rows>::call;
+    t->rotate_heads = Recorded<rotate_heads>::call;
     t->attention = Recorded<attention>::call;
     t->cross_attention = Recorded<cross_attention>::call;
     t->subtract = Recorded<subtract>::call;

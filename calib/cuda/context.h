@@ -170,6 +170,11 @@ ousac_status add_gated(const ousac_backend *, size_t rows, size_t d, float *x, c
                        const float *gate, size_t rows_per_group, size_t ld_mod, ousac_error *error);
 ousac_status gelu_tanh(const ousac_backend *, size_t count, const float *x, float *y, ousac_error *error);
 ousac_status silu(const ousac_backend *, size_t count, const float *x, float *y, ousac_error *error);
+ousac_status gelu_tanh_rows(const ousac_backend *, size_t rows, size_t cols, const float *x, size_t ldx,
+                            float *y, size_t ldy, ousac_error *error);
+ousac_status rotate_heads(const ousac_backend *, size_t rows, size_t heads, size_t head_dim, const float *x,
+                          size_t ldx, float eps, const float *weight, const float *table, size_t positions,
+                          float *y, size_t ldy, ousac_error *error);
 ousac_status subtract(const ousac_backend *, size_t rows, size_t cols, const float *a, size_t lda,
                       const float *b, size_t ldb, float *y, size_t ldy, ousac_error *error);
 ousac_status subtract_rows(const ousac_backend *, size_t rows, size_t cols, const uint32_t *index,

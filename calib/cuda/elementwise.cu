@@ -295,6 +295,43 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
+/* One warp per head, a pair a lane and turn. The inverse root of the mean square is the warp's before any lane
+ * writes, so that y may be x. */
+__global__ void __launch_bounds__(THREADS)
+    rotate_heads_kernel(size_t units, size_t heads, size_t head_dim, const float *x, size_t ldx, float eps,
+                        const float *weight, const float *table, size_t positions, float *y, size_t ldy) {
+    const unsigned lane = threadIdx.x % WARP;
+    const size_t warps = static_cast<size_t>(gridDim.x) * (THREADS / WARP);
+    for (size_t u = blockIdx.x * static_cast<size_t>(THREADS / WARP) + threadIdx.x / WARP; u < units;
+         u += warps) {
+        const size_t i = u / heads, h = u % heads;
+        const float *source = x + i * ldx + h * head_dim;
+        float *target = y + i * ldy + h * head_dim;
+        float inverse = 1;
+        if (weight != nullptr) {
+            float squares = 0;
+            for (size_t j = lane; j < head_dim; j += WARP)
+                squares += source[j] * source[j];
+            inverse = 1.0F / sqrtf(warp_sum(squares) / static_cast<float>(head_dim) + eps);
+        }
+        if (table == nullptr) {
+            for (size_t j = lane; j < head_dim; j += WARP)
+                target[j] = weight != nullptr ? source[j] * inverse * weight[j] : source[j];
+            continue;
+        }
+        const float *turn = table + i % positions * head_dim;
+        for (size_t j = 2 * static_cast<size_t>(lane); j < head_dim; j += 2 * WARP) {
+            float even = source[j], odd = source[j + 1];
+            if (weight != nullptr) {
+                even = even * inverse * weight[j];
+                odd = odd * inverse * weight[j + 1];
+            }
+            target[j] = even * turn[j] - odd * turn[j + 1];
+            target[j + 1] = odd * turn[j] + even * turn[j + 1];
+        }
+    }
+}
+
 } // namespace
 
 /* --- operations --- */
@@ -349,6 +386,45 @@ ousac_status gelu_tanh(const ousac_backend *backend, size_t count, const float *
 ousac_status silu(const ousac_backend *backend, size_t count, const float *x, float *y, ousac_error *error) {
     return map(backend, "silu", 1, count, Silu{}, Operand<float>{y, count}, error,
                Operand<const float>{x, count});
+}
+
+ousac_status gelu_tanh_rows(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                            size_t ldx, float *y, size_t ldy, ousac_error *error) {
+    ousac_status status;
+    if ((status = check_view("gelu_tanh_rows", "x", rows, cols, ldx, sizeof *x, error)) ||
+        (status = check_view("gelu_tanh_rows", "y", rows, cols, ldy, sizeof *y, error)))
+        return status;
+    return map(backend, "gelu_tanh_rows", rows, cols, Gelu{}, Operand<float>{y, ldy}, error,
+               Operand<const float>{x, ldx});
+}
+
+ousac_status rotate_heads(const ousac_backend *backend, size_t rows, size_t heads, size_t head_dim,
+                          const float *x, size_t ldx, float eps, const float *weight, const float *table,
+                          size_t positions, float *y, size_t ldy, ousac_error *error) {
+    Context *c = nullptr;
+    ousac_status status;
+    if (head_dim > 0 && heads > SIZE_MAX / head_dim)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "rotate_heads: sizes %zu, %zu, %zu: expected each to be at most %d", rows, heads,
+                          head_dim, INT_MAX);
+    if ((status = check_view("rotate_heads", "x", rows, heads * head_dim, ldx, sizeof *x, error)) ||
+        (status = check_view("rotate_heads", "y", rows, heads * head_dim, ldy, sizeof *y, error)))
+        return status;
+    if (table != nullptr && (head_dim % 2 != 0 || positions == 0))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "rotate_heads: heads of %zu and %zu positions: expected pairs, and at least 1",
+                          head_dim, positions);
+    if (table != nullptr &&
+        (status = check_view("rotate_heads", "table", positions, head_dim, head_dim, sizeof *table, error)))
+        return status;
+    if (rows == 0 || heads == 0 || head_dim == 0)
+        return OUSAC_STATUS_OK;
+    if ((status = enter(backend, "rotate_heads", &c, error)))
+        return status;
+    const size_t units = rows * heads, blocks = (units - 1) / (THREADS / WARP) + 1;
+    rotate_heads_kernel<<<static_cast<unsigned>(blocks < GRID_X_MAX ? blocks : GRID_X_MAX), THREADS, 0,
+                          c->stream>>>(units, heads, head_dim, x, ldx, eps, weight, table, positions, y, ldy);
+    return launched("rotate_heads", error);
 }
 
 ousac_status subtract(const ousac_backend *backend, size_t rows, size_t cols, const float *a, size_t lda,

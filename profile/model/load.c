@@ -347,11 +347,16 @@ ousac_status ousac_loader_reserve(ousac_loader *l, const char *canonical, int se
 }
 
 ousac_status ousac_loader_stream(ousac_loader *l, const ousac_safetensors_tensor *t, float *slot) {
+    return ousac_loader_stream_part(l, t, 0, t->count, slot);
+}
+
+ousac_status ousac_loader_stream_part(ousac_loader *l, const ousac_safetensors_tensor *t, uint64_t first,
+                                      uint64_t total, float *slot) {
     const ousac_backend *be = l->model->backend;
     ousac_status status = OUSAC_STATUS_OK;
-    for (uint64_t at = 0; at < t->count && !status; at += PART_FLOATS) {
-        const uint64_t count = t->count - at < PART_FLOATS ? t->count - at : PART_FLOATS;
-        status = ousac_safetensors_read_f32(t, at, count, l->host, l->error);
+    for (uint64_t at = 0; at < total && !status; at += PART_FLOATS) {
+        const uint64_t count = total - at < PART_FLOATS ? total - at : PART_FLOATS;
+        status = ousac_safetensors_read_f32(t, first + at, count, l->host, l->error);
         if (status) {
             if (l->error && !strstr(l->error->message, l->model->path))
                 ousac_error_prefix(l->error, "%s", l->model->path);
@@ -361,7 +366,7 @@ ousac_status ousac_loader_stream(ousac_loader *l, const ousac_safetensors_tensor
         if (slot)
             status = be->upload(be, slot + at, l->host, (size_t)count * sizeof(float), l->error);
         if (slot || l->model->use != OUSAC_MODEL_RUN)
-            ousac_safetensors_drop(l->file, t, at, count);
+            ousac_safetensors_drop(l->file, t, first + at, count);
     }
     return status;
 }

@@ -96,6 +96,9 @@ ousac_status ousac_loader_reserve(ousac_loader *loader, const char *canonical, i
 /* Checks and hashes a tensor in parts, and uploads it to `slot`, NULL for nowhere. No part of the file stays in
  * memory that is not to stand for memory of the backend. */
 ousac_status ousac_loader_stream(ousac_loader *loader, const ousac_safetensors_tensor *tensor, float *slot);
+/* The same of the elements [first, first + count). */
+ousac_status ousac_loader_stream_part(ousac_loader *loader, const ousac_safetensors_tensor *tensor,
+                                      uint64_t first, uint64_t count, float *slot);
 /* All of it for one tensor: `name` in the file, `canonical` in the digest. `sealed`: 1 for the weight of a linear
  * over tokens. */
 ousac_status ousac_loader_tensor(ousac_loader *loader, const char *name, const char *canonical, int sealed,

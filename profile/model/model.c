@@ -4,6 +4,7 @@
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "profile/model/dit.h"
+#include "profile/model/flux.h"
 #include "profile/model/pixart.h"
 
 #include <math.h>
@@ -14,7 +15,7 @@
 enum { CONFIG_BYTES_MAX = 16 << 20 };
 
 /* A new family is one file and one line here. */
-static const ousac_family *const FAMILIES[] = {&ousac_family_dit, &ousac_family_pixart};
+static const ousac_family *const FAMILIES[] = {&ousac_family_dit, &ousac_family_pixart, &ousac_family_flux};
 
 /* config.json beside the checkpoint. */
 static char *default_config_path(const char *path) {
@@ -76,7 +77,9 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
             error, OUSAC_STATUS_UNSUPPORTED,
             "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
             "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
-            "...), or a PixArt under diffusers' (adaln_single.linear.weight, ...)",
+            "...), a PixArt under diffusers' (adaln_single.linear.weight, ...), or a FLUX under its authors' "
+            "(double_blocks.0.img_attn.qkv.weight, ...) or diffusers' "
+            "(transformer_blocks.0.attn.add_q_proj.weight, ...)",
             path, first ? first->name : "none");
         goto done;
     }
@@ -92,6 +95,8 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
     else if (loaded->use == OUSAC_MODEL_RUN)
         status = loaded->family->check_inputs(loaded, NULL, error);
     if (status)
+        goto done;
+    if (loaded->family->settle && (status = loaded->family->settle(loaded, error)))
         goto done;
     loaded->file = file;
     file = NULL;

@@ -192,6 +192,26 @@ holds "--solver" 'json.load(open("t.json"))["solver"] == "dpmpp-2m"'
 exits "unknown solver" 2 "$OUSAC" schedule --steps 4 --scale 2 --period 2 --solver euler -o t.json
 says "unknown solver" err "--solver expects ddim, dpmpp-2m or flow-euler, not 'euler'"
 
+exits "spacing of flow-euler" 0 "$OUSAC" schedule --steps 4 --cfg none --uncached --solver flow-euler -o t.json
+holds "spacing of flow-euler" '[s["timestep"] for s in json.load(open("t.json"))["steps"]] == [1000, 750, 500, 250]'
+exits "flow-euler has one spacing" 2 "$OUSAC" schedule --steps 4 --cfg none --uncached --solver flow-euler --spacing leading -o t.json
+exits "spacing of dpmpp-2m" 0 "$OUSAC" schedule --steps 4 --cfg none --uncached --solver dpmpp-2m -o t.json
+holds "spacing of dpmpp-2m" '[s["timestep"] for s in json.load(open("t.json"))["steps"]] == [999, 749, 500, 250]'
+
+echo '{"_class_name": "DDIMScheduler", "clip_sample": false, "steps_offset": 1}' >scheduler_config.json
+exits "--from" 0 "$OUSAC" schedule --from scheduler_config.json --steps 4 --scale 2 --period 2 --name theirs -o t.json
+says "--from" err "DDIMScheduler, for a model that predicts epsilon, over 1000 timesteps of the betas"
+holds "--from" '[s["timestep"] for s in json.load(open("t.json"))["steps"]] == [751, 501, 251, 1]'
+holds "--from, gates and name" '[s["gate"] for s in json.load(open("t.json"))["steps"]] == ["full", "cached"] * 2 and json.load(open("t.json"))["name"] == "theirs"'
+exits "--from excludes --spacing" 2 "$OUSAC" schedule --from scheduler_config.json --spacing leading --cfg none --uncached -o t.json
+says "--from excludes --spacing" err "it excludes --spacing"
+exits "--size without --from" 2 "$OUSAC" schedule --size 64x64 --cfg none --uncached -o t.json
+echo '{"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": true}' >scheduler_config.json
+exits "a size that is none" 2 "$OUSAC" schedule --from scheduler_config.json --size 64 --cfg none --uncached -o t.json
+says "a size that is none" err "--size expects HEIGHTxWIDTH"
+exits "--from by size" 0 "$OUSAC" schedule --from scheduler_config.json --size 1024x1024 --steps 4 --cfg none --uncached -o t.json
+holds "--from by size" 'abs(json.load(open("t.json"))["steps"][2]["timestep"] - 1000 / (1 + 2.718281828 ** -1.15)) < 1e-4'
+
 for spacing in linspace leading trailing; do
     exits "spacing $spacing" 0 "$OUSAC" schedule --steps 7 --train-steps 101 --spacing $spacing --cfg none --period 2 -o t.json
     holds "spacing $spacing" '[s["timestep"] for s in json.load(open("t.json"))["steps"]] == {

@@ -126,6 +126,21 @@ static ousac_status strict_silu(const ousac_backend *b, size_t count, const floa
     return cpu()->silu(cpu(), count, IN(x), OUT(y), error);
 }
 
+static ousac_status strict_gelu_tanh_rows(const ousac_backend *b, size_t rows, size_t cols, const float *x,
+                                          size_t ldx, float *y, size_t ldy, ousac_error *error) {
+    (void)b;
+    return cpu()->gelu_tanh_rows(cpu(), rows, cols, IN(x), ldx, OUT(y), ldy, error);
+}
+
+static ousac_status strict_rotate_heads(const ousac_backend *b, size_t rows, size_t heads, size_t head_dim,
+                                        const float *x, size_t ldx, float eps, const float *weight,
+                                        const float *table, size_t positions, float *y, size_t ldy,
+                                        ousac_error *error) {
+    (void)b;
+    return cpu()->rotate_heads(cpu(), rows, heads, head_dim, IN(x), ldx, eps, IN(weight), IN(table),
+                               positions, OUT(y), ldy, error);
+}
+
 static ousac_status strict_attention(const ousac_backend *b, size_t batch, size_t tokens, size_t heads,
                                      size_t head_dim, const float *q, const float *k, const float *v,
                                      size_t ld_qkv, float *out, size_t ld_out, float *work,
@@ -275,6 +290,8 @@ static const ousac_backend table = {
     .add_gated = strict_add_gated,
     .gelu_tanh = strict_gelu_tanh,
     .silu = strict_silu,
+    .gelu_tanh_rows = strict_gelu_tanh_rows,
+    .rotate_heads = strict_rotate_heads,
     .attention = strict_attention,
     .cross_attention = strict_cross_attention,
     .subtract = strict_subtract,

@@ -6,6 +6,7 @@
 #include "formats/json_build.h"
 #include "formats/memory.h"
 #include "formats/schedule.h"
+#include "profile/run/scheduler.h"
 #include "tools/cli/describe.h"
 
 #include <errno.h>
@@ -19,7 +20,8 @@ enum { TRAIN_STEPS_DEFAULT = 1000, STEPS_DEFAULT = 50 };
 
 typedef struct schedule_request {
     size_t steps, train_steps, period, refreshes;
-    const char *spacing, *solver, *cfg, *scales, *other, *full, *gates, *gate, *name, *output;
+    const char *from, *size, *sigmas, *spacing, *solver, *cfg, *scales, *other, *full, *gates, *gate, *name,
+        *output;
     double scale, power;
     int uncached;
 } schedule_request;
@@ -251,13 +253,68 @@ static ousac_status fill_gates(const schedule_request *request, ousac_gate *gate
     return OUSAC_STATUS_OK;
 }
 
+/* ---- steps of another's scheduler ---- */
+
+enum { CONFIG_BYTES_MAX = 1 << 20, PIXELS_MAX = 1 << 20 };
+
+static ousac_status read_size(const char *text, size_t *height, size_t *width, ousac_error *error) {
+    const char *at = text;
+    if (take_number(&at, PIXELS_MAX, height) || *at++ != 'x' || take_number(&at, PIXELS_MAX, width) || *at ||
+        !*height || !*width)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--size expects HEIGHTxWIDTH in pixels, such as 1024x768, not '%s'", text);
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status take_scheduler(const schedule_request *request, ousac_schedule *schedule,
+                                   ousac_scheduler_terms *terms, ousac_error *error) {
+    ousac_scheduler_request wanted = {.steps = request->steps};
+    char *text = NULL;
+    size_t size = 0;
+    const char *own = request->spacing       ? "spacing"
+                      : request->solver      ? "solver"
+                      : request->train_steps ? "train-steps"
+                                             : NULL;
+    if (own)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--from takes the scheduler's own: it excludes --%s",
+                          own);
+    ousac_status status =
+        request->size ? read_size(request->size, &wanted.height, &wanted.width, error) : OUSAC_STATUS_OK;
+    if (!status && request->sigmas && strcmp(request->sigmas, "flux") != 0 &&
+        strcmp(request->sigmas, "scheduler") != 0)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--sigmas expects flux or scheduler, not '%s'",
+                            request->sigmas);
+    wanted.own_sigmas = request->sigmas && strcmp(request->sigmas, "scheduler") == 0;
+    if (!status)
+        status = ousac_file_read_text(&text, &size, request->from, CONFIG_BYTES_MAX, error);
+    if (!status)
+        status = ousac_scheduler_schedule(schedule, terms, text, size, request->from, &wanted, error);
+    ousac_free(text);
+    return status;
+}
+
+/* Puts modes, scales, gates and the name into a schedule whose steps are there. */
+static void dress(ousac_schedule *schedule, const ousac_schedule_options *options) {
+    (void)snprintf(schedule->name, sizeof schedule->name, "%s", options->name);
+    for (size_t i = 0; i < schedule->step_count; i++) {
+        ousac_step *step = &schedule->steps[i];
+        const int guided = !isnan(options->scales[i]);
+        step->mode = guided ? OUSAC_MODE_CFG : options->other_mode;
+        step->scale = guided ? options->scales[i] : 1;
+        step->gate[OUSAC_BRANCH_COND] = step->gate[OUSAC_BRANCH_UNCOND] = options->gates[i];
+    }
+}
+
 /* ---- the command ---- */
 
-static ousac_status build(const schedule_request *request, ousac_schedule *schedule, ousac_error *error) {
+static ousac_status build(const schedule_request *request, ousac_schedule *schedule,
+                          ousac_scheduler_terms *terms, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     ousac_schedule_options options = {.name = request->name != NULL ? request->name : "",
                                       .steps = request->steps,
-                                      .train_steps = request->train_steps};
+                                      .train_steps =
+                                          request->train_steps ? request->train_steps : TRAIN_STEPS_DEFAULT};
+    const char *spacing = request->spacing ? request->spacing : "linspace";
     double *scales = ousac_calloc(request->steps, sizeof *scales);
     ousac_gate *gates = ousac_calloc(request->steps, sizeof *gates);
 
@@ -265,15 +322,15 @@ static ousac_status build(const schedule_request *request, ousac_schedule *sched
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu steps", request->steps);
         goto done;
     }
-    if (strcmp(request->spacing, "linspace") == 0) {
+    if (strcmp(spacing, "linspace") == 0) {
         options.spacing = OUSAC_SPACING_LINSPACE;
-    } else if (strcmp(request->spacing, "leading") == 0) {
+    } else if (strcmp(spacing, "leading") == 0) {
         options.spacing = OUSAC_SPACING_LEADING;
-    } else if (strcmp(request->spacing, "trailing") == 0) {
+    } else if (strcmp(spacing, "trailing") == 0) {
         options.spacing = OUSAC_SPACING_TRAILING;
     } else {
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "--spacing expects linspace, leading or trailing, not '%s'", request->spacing);
+                            "--spacing expects linspace, leading or trailing, not '%s'", spacing);
         goto done;
     }
     if (ousac_mode_parse(&options.other_mode, request->other) != 0 || options.other_mode == OUSAC_MODE_CFG) {
@@ -281,14 +338,19 @@ static ousac_status build(const schedule_request *request, ousac_schedule *sched
             OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--other expects cond or uncond, not '%s'", request->other);
         goto done;
     }
-    if (ousac_solver_parse(&options.solver, request->solver) != 0) {
+    if (request->solver && ousac_solver_parse(&options.solver, request->solver) != 0) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                             "--solver expects ddim, dpmpp-2m or flow-euler, not '%s'", request->solver);
         goto done;
     }
-    if (request->steps > request->train_steps) {
+    if (!request->from && (request->size || request->sigmas)) {
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s is for --from, which is not given",
+                            request->size ? "size" : "sigmas");
+        goto done;
+    }
+    if (!request->from && request->steps > options.train_steps) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--steps %zu is above --train-steps %zu",
-                            request->steps, request->train_steps);
+                            request->steps, options.train_steps);
         goto done;
     }
     status = fill_scales(request, scales, error);
@@ -298,15 +360,37 @@ static ousac_status build(const schedule_request *request, ousac_schedule *sched
         goto done;
     options.scales = scales;
     options.gates = gates;
-    status = ousac_schedule_build(schedule, &options, error);
+    if (!request->from) {
+        status = ousac_schedule_build(schedule, &options, error);
+    } else if (!(status = take_scheduler(request, schedule, terms, error))) {
+        dress(schedule, &options);
+        status = ousac_schedule_validate(schedule, request->from, error);
+    }
 done:
     ousac_free(scales);
     ousac_free(gates);
     return status;
 }
 
+/* What a model must be for a scheduler's steps. */
+static void tell_terms(const schedule_request *request, const cli_common *common,
+                       const ousac_scheduler_terms *terms) {
+    if (!request->from)
+        return;
+    cli_note(common, "%s: %s, for a model that predicts %s, over %zu timesteps of %s", request->from,
+             terms->scheduler, ousac_prediction_name(terms->prediction), terms->train_steps,
+             terms->kind == OUSAC_NOISE_FLOW ? "a flow" : "the betas that it states");
+    if (terms->start != 1)
+        cli_note(
+            common,
+            "%s: it begins with normal noise times %.9g, which no schedule says: to begin there too, give "
+            "such a `noise` by --inputs",
+            request->from, terms->start);
+}
+
 static ousac_status deliver(const schedule_request *request, const cli_common *common,
-                            const ousac_schedule *schedule, ousac_error *error) {
+                            const ousac_schedule *schedule, const ousac_scheduler_terms *terms,
+                            ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     schedule_counts counts;
     char *text = NULL, line[DESCRIBE_LINE_BYTES];
@@ -328,10 +412,19 @@ static ousac_status deliver(const schedule_request *request, const cli_common *c
         ousac_json_begin(&doc);
         ousac_json_put_text(&doc, doc.root, "file", request->output);
         describe_schedule_json(&doc, doc.root, schedule, &counts);
+        if (request->from) {
+            cJSON *from = ousac_json_put_object(&doc, doc.root, "from");
+            ousac_json_put_text(&doc, from, "scheduler", terms->scheduler);
+            ousac_json_put_text(&doc, from, "prediction", ousac_prediction_name(terms->prediction));
+            ousac_json_put_text(&doc, from, "levels", terms->kind == OUSAC_NOISE_FLOW ? "flow" : "diffusion");
+            ousac_json_put_u64(&doc, from, "train_steps", terms->train_steps);
+            ousac_json_put_real(&doc, from, "start", terms->start);
+        }
         status = cli_json_print(&doc, error);
     } else {
         describe_schedule_line(line, schedule, &counts);
         cli_note(common, "%s: %s", request->output != NULL ? request->output : "schedule", line);
+        tell_terms(request, common, terms);
     }
 done:
     ousac_json_end(&doc);
@@ -344,12 +437,23 @@ done:
 static const cli_option options[] = {
     {"steps", 0, CLI_SIZE, AT(steps), "S", "50",
      "denoising steps", 1, OUSAC_SCHEDULE_STEPS_MAX},
-    {"train-steps", 0, CLI_SIZE, AT(train_steps), "T", "1000",
-     "timesteps the model was trained with", 1, 1e9},
-    {"spacing", 0, CLI_TEXT, AT(spacing), "NAME", "linspace",
-     "linspace: even from T-1 to 0; leading: multiples of floor(T/S) from 0; trailing: even, T-1 first", 0, 0},
-    {"solver", 0, CLI_TEXT, AT(solver), "NAME", "ddim",
-     "ddim; dpmpp-2m: DPM-Solver++, multistep, second order; flow-euler, for models that predict a flow", 0, 0},
+    {"from", 0, CLI_INPUT, AT(from), "FILE", NULL,
+     "scheduler_config.json of a diffusers DDIM, DPMSolverMultistep, EulerDiscrete or FlowMatchEulerDiscrete scheduler: "
+     "its timesteps and its updates", 0, 0},
+    {"size", 0, CLI_TEXT, AT(size), "HxW", NULL,
+     "of the picture, pixels, where the shift of --from goes by it", 0, 0},
+    {"sigmas", 0, CLI_TEXT, AT(sigmas), "NAME", NULL,
+     "levels of a flow before the shift of --from: flux, from 1 to 1/S as FLUX's pipelines hand them over, or scheduler, "
+     "its own, as SD3's do (default flux)", 0, 0},
+    {"train-steps", 0, CLI_SIZE, AT(train_steps), "T", NULL,
+     "timesteps the model was trained with (default 1000)", 1, 1e9},
+    {"spacing", 0, CLI_TEXT, AT(spacing), "NAME", NULL,
+     "as diffusers' schedulers of the solver have it. ddim: linspace, even from T-1 to 0; leading, multiples of "
+     "floor(T/S) from 0; trailing, even, T-1 first. dpmpp-2m: the first S of S+1 of these, trailing as before. "
+     "flow-euler: linspace alone, T (1 - i/S) (default linspace)", 0, 0},
+    {"solver", 0, CLI_TEXT, AT(solver), "NAME", NULL,
+     "ddim; dpmpp-2m: DPM-Solver++, multistep, second order; flow-euler, for models that predict a flow (default ddim)",
+     0, 0},
     {"scale", 0, CLI_REAL, AT(scale), "W", NULL,
      "guidance scale of the guided steps", 0, 0},
     {"cfg", 0, CLI_TEXT, AT(cfg), "LIST", NULL,
@@ -384,12 +488,13 @@ static const cli_option options[] = {
 static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     const schedule_request *request = values;
     ousac_schedule schedule = {0};
+    ousac_scheduler_terms terms = {0};
     if (call->common.json && !request->output)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "--json needs --output FILE: without it the schedule goes to standard output");
-    ousac_status status = build(request, &schedule, error);
+    ousac_status status = build(request, &schedule, &terms, error);
     if (!status)
-        status = deliver(request, &call->common, &schedule, error);
+        status = deliver(request, &call->common, &schedule, &terms, error);
     ousac_schedule_free(&schedule);
     return status;
 }
@@ -404,7 +509,9 @@ const cli_command command_schedule = {
         "scale and whether the cache is refreshed. Say which steps are guided (--scale, --cfg, --scales) "
         "and, in "
         "exactly one way, where the cache is refreshed (--period, --refreshes, --full, --gates auto or "
-        "--uncached). A branch evaluated for the first time runs in full whatever its gate.",
+        "--uncached). A branch evaluated for the first time runs in full whatever its gate. With --from the "
+        "timesteps and updates are those of a diffusers scheduler; what a schedule file cannot say of it is "
+        "refused.",
     .example = "build/ousac schedule --scale 5 --cfg 0:45:5 --period 3 --name sparse -o /tmp/sparse.json\n"
                "build/ousac inspect /tmp/sparse.json",
     .options = options,

@@ -85,6 +85,10 @@ static ousac_status chain_run(const chain *c, const float *input, float s, ousac
     THEN(k->gelu_tanh(k, X, c->y, c->y, error));
     THEN(k->add_gated(k, ROWS, D, c->x, c->y, c->bias, ROWS / 2, D, error));
     THEN(k->silu(k, X, c->x, c->work, error));
+    THEN(k->gelu_tanh_rows(k, ROWS, D, c->wide + D, 3 * D, c->wide + D, 3 * D, error));
+    THEN(k->rotate_heads(k, ROWS, HEADS, D / HEADS, c->wide + D, 3 * D, 1e-6F, c->bias, c->bias, 2, c->x, D,
+                         error));
+    THEN(k->axpy(k, X, 1, c->x, c->work, error));
     THEN(k->extrapolate(k, ROWS, D, s, c->work, D, c->x, D, c->mixed, D, error));
     THEN(k->subtract(k, ROWS, D, c->mixed, D, c->past, D, c->work, D, error));
     THEN(k->subtract_rows(k, ROWS / 2, D, c->index + X, 1.5F, c->work, D, c->past, D, c->mixed, D, error));

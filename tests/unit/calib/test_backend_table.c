@@ -110,6 +110,13 @@ static void misuse_is_reported(void **unused) {
         REFUSED(k->norm_modulate(k, 2, 2, x, 0, x, x, 0, 2, y, &error));
         REFUSED(k->norm_modulate(k, 2, 2, x, 0, x, x, 1, 1, y, &error));
         REFUSED(k->add_gated(k, 2, 2, x, y, x, 0, 2, &error));
+        REFUSED(k->gelu_tanh_rows(k, 2, 3, x, 2, y, 3, &error));
+        REFUSED(k->gelu_tanh_rows(k, 2, 3, x, 3, y, 2, &error));
+        REFUSED(k->rotate_heads(k, 2, 2, 2, x, 3, 0, x, x, 1, y, 4, &error));
+        REFUSED(k->rotate_heads(k, 2, 2, 2, x, 4, 0, x, x, 1, y, 3, &error));
+        REFUSED(k->rotate_heads(k, 2, 2, 2, x, 4, 0, x, x, 0, y, 4, &error));
+        REFUSED(k->rotate_heads(k, 2, 1, 3, x, 3, 0, x, x, 1, y, 3, &error));
+        REFUSED(k->rotate_heads(k, 2, SIZE_MAX / 2, 3, x, 3, 0, x, NULL, 1, y, 3, &error));
         REFUSED(k->attention(k, 1, 2, 2, 2, x, x, x, 3, y, 4, y, &error));
         REFUSED(k->attention(k, 1, 2, SIZE_MAX / 2, 3, x, x, x, 3, y, 4, y, &error));
         REFUSED(k->attention(k, 1, 1, 1, huge, x, x, x, huge, y, huge, y, &error));
