@@ -451,6 +451,35 @@ static ousac_status cpu_silu(const ousac_backend *backend, size_t count, const f
     return OUSAC_STATUS_OK;
 }
 
+static ousac_status cpu_gelu_tanh_rows(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
+                                       size_t ldx, float *y, size_t ldy, ousac_error *error) {
+    CHECK_VIEW("gelu_tanh_rows", "x", rows, cols, ldx, float);
+    CHECK_VIEW("gelu_tanh_rows", "y", rows, cols, ldy, float);
+    for (size_t i = 0; i < rows; i++)
+        kernels_of(backend)->gelu_tanh(cols, x + i * ldx, y + i * ldy);
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status cpu_rotate_heads(const ousac_backend *backend, size_t rows, size_t heads, size_t head_dim,
+                                     const float *x, size_t ldx, float eps, const float *weight,
+                                     const float *table, size_t positions, float *y, size_t ldy,
+                                     ousac_error *error) {
+    if (head_dim > 0 && heads > SIZE_MAX / head_dim)
+        return bad_size("rotate_heads", rows, heads, head_dim, error);
+    CHECK_VIEW("rotate_heads", "x", rows, heads * head_dim, ldx, float);
+    CHECK_VIEW("rotate_heads", "y", rows, heads * head_dim, ldy, float);
+    if (table != NULL && (head_dim % 2 != 0 || positions == 0))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "rotate_heads: heads of %zu and %zu positions: expected pairs, and at least 1",
+                          head_dim, positions);
+    if (table != NULL)
+        CHECK_VIEW("rotate_heads", "table", positions, head_dim, head_dim, float);
+    if (head_dim > 0)
+        kernels_of(backend)->rotate_heads(rows, heads, head_dim, x, ldx, eps, weight, table, positions, y,
+                                          ldy);
+    return OUSAC_STATUS_OK;
+}
+
 /* Rows of q (batch * queries) on those of k and v (batch * keys); sizes checked, none 0. */
 typedef struct attention_job {
     size_t batch, queries, keys, heads, head_dim;
@@ -506,35 +535,6 @@ static ousac_status attend_all(const ousac_backend *backend, const char *operati
             for (size_t first = 0; first < a->queries; first += block)
                 attend(kernels_of(backend), a, b, h, first,
                        a->queries - first < block ? a->queries - first : block);
-    return OUSAC_STATUS_OK;
-}
-
-static ousac_status cpu_gelu_tanh_rows(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
-                                       size_t ldx, float *y, size_t ldy, ousac_error *error) {
-    CHECK_VIEW("gelu_tanh_rows", "x", rows, cols, ldx, float);
-    CHECK_VIEW("gelu_tanh_rows", "y", rows, cols, ldy, float);
-    for (size_t i = 0; i < rows; i++)
-        kernels_of(backend)->gelu_tanh(cols, x + i * ldx, y + i * ldy);
-    return OUSAC_STATUS_OK;
-}
-
-static ousac_status cpu_rotate_heads(const ousac_backend *backend, size_t rows, size_t heads, size_t head_dim,
-                                     const float *x, size_t ldx, float eps, const float *weight,
-                                     const float *table, size_t positions, float *y, size_t ldy,
-                                     ousac_error *error) {
-    if (head_dim > 0 && heads > SIZE_MAX / head_dim)
-        return bad_size("rotate_heads", rows, heads, head_dim, error);
-    CHECK_VIEW("rotate_heads", "x", rows, heads * head_dim, ldx, float);
-    CHECK_VIEW("rotate_heads", "y", rows, heads * head_dim, ldy, float);
-    if (table != NULL && (head_dim % 2 != 0 || positions == 0))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "rotate_heads: heads of %zu and %zu positions: expected pairs, and at least 1",
-                          head_dim, positions);
-    if (table != NULL)
-        CHECK_VIEW("rotate_heads", "table", positions, head_dim, head_dim, float);
-    if (head_dim > 0)
-        kernels_of(backend)->rotate_heads(rows, heads, head_dim, x, ldx, eps, weight, table, positions, y,
-                                          ldy);
     return OUSAC_STATUS_OK;
 }
 

@@ -123,6 +123,10 @@ static const ousac_input EMBEDS[OUSAC_BRANCHES] = {OUSAC_INPUT_PROMPT_EMBEDS,
 static ousac_status check_inputs(const ousac_model *model, const ousac_inputs *inputs, ousac_error *error) {
     const ousac_flux *flux = model->state;
     const size_t text[] = {flux->text, flux->embed}, pooled[] = {flux->pooled};
+    if (!inputs)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "%s: a flux draws no text: give --inputs FILE with prompt_embeds and pooled",
+                          model->path);
     /* The unconditional branch takes both or none. */
     const int negative = ousac_inputs_has(inputs, EMBEDS[OUSAC_BRANCH_UNCOND]) ||
                          ousac_inputs_has(inputs, POOLED[OUSAC_BRANCH_UNCOND]);
@@ -142,15 +146,6 @@ static ousac_status check_inputs(const ousac_model *model, const ousac_inputs *i
     return status ? status
                   : ousac_inputs_refuse_others(
                         inputs, taken, flux->guided ? "flux" : "flux, without a guidance embedder,", error);
-}
-
-static ousac_status settle(ousac_model *model, ousac_error *error) {
-    if (!model->inputs && model->use == OUSAC_MODEL_RUN)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "%s: a flux draws no text: give --inputs FILE with prompt_embeds and pooled",
-                          model->path);
-    model->has_uncond = ousac_inputs_has(model->inputs, EMBEDS[OUSAC_BRANCH_UNCOND]);
-    return OUSAC_STATUS_OK;
 }
 
 static ousac_status set_inputs(const ousac_model *model, void *pointer, uint64_t seed, uint64_t first,
@@ -479,10 +474,10 @@ static ousac_status forward(const ousac_model *model, void *pointer, const ousac
 }
 
 const ousac_family ousac_family_flux = {.name = "flux",
+                                        .uncond_from_inputs = 1,
                                         .recognises = ousac_flux_recognises,
                                         .load = ousac_flux_load,
                                         .unload = ousac_flux_unload,
-                                        .settle = settle,
                                         .workspace_create = workspace_create,
                                         .workspace_free = workspace_free,
                                         .workspace_bytes = workspace_bytes,

@@ -77,8 +77,8 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
             error, OUSAC_STATUS_UNSUPPORTED,
             "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
             "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
-            "...), a PixArt under diffusers' (adaln_single.linear.weight, ...), or a FLUX under its authors' "
-            "(double_blocks.0.img_attn.qkv.weight, ...) or diffusers' "
+            "...), or a PixArt under diffusers' (adaln_single.linear.weight, ...), "
+            "or a FLUX under its authors' (double_blocks.0.img_attn.qkv.weight, ...) or diffusers' "
             "(transformer_blocks.0.attn.add_q_proj.weight, ...)",
             path, first ? first->name : "none");
         goto done;
@@ -95,8 +95,6 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
     else if (loaded->use == OUSAC_MODEL_RUN)
         status = loaded->family->check_inputs(loaded, NULL, error);
     if (status)
-        goto done;
-    if (loaded->family->settle && (status = loaded->family->settle(loaded, error)))
         goto done;
     loaded->file = file;
     file = NULL;

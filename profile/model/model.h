@@ -93,9 +93,6 @@ typedef struct ousac_family {
     ousac_status (*load)(ousac_model *model, const ousac_safetensors *file, const char *config,
                          const char *config_name, const ousac_model_options *options, ousac_error *error);
     void (*unload)(ousac_model *model);
-    /* NULL, or called once at the end of loading, when inputs are open (ousac_model.inputs, NULL for none): sets
-     * what depends on them, such as has_uncond, and refuses a model that is to run without those it needs. */
-    ousac_status (*settle)(ousac_model *model, ousac_error *error);
     /* Scratch of one thread for up to `batch` samples. */
     ousac_status (*workspace_create)(const ousac_model *model, size_t batch, void **workspace,
                                      ousac_error *error);

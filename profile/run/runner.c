@@ -61,11 +61,9 @@ ousac_status ousac_run_check_schedule(const ousac_model *model, const ousac_sche
                               "negative_prompt_embeds",
                               ousac_schedule_called(schedule), i, ousac_mode_name(step->mode), model->path);
         if (ousac_mode_evaluates(step->mode, OUSAC_BRANCH_UNCOND) && !model->has_uncond)
-            return OUSAC_FAIL(
-                error, OUSAC_STATUS_USAGE,
-                "schedule %s, step %zu: mode %s, but %s has no unconditional branch: no label, or no "
-                "negative inputs, for it",
-                ousac_schedule_called(schedule), i, ousac_mode_name(step->mode), model->path);
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "schedule %s, step %zu: mode %s, but %s has no unconditional label",
+                              ousac_schedule_called(schedule), i, ousac_mode_name(step->mode), model->path);
     }
     return OUSAC_STATUS_OK;
 }

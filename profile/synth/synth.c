@@ -14,7 +14,8 @@
 enum { SAMPLES_PER_TENSOR = 16 };
 
 /* A new family is one file and one line here. */
-static const ousac_synth_family *const FAMILIES[] = {&ousac_synth_family_dit, &ousac_synth_family_pixart};
+static const ousac_synth_family *const FAMILIES[] = {&ousac_synth_family_dit, &ousac_synth_family_pixart,
+                                                     &ousac_synth_family_flux};
 
 /* --- shapes --- */
 
@@ -112,6 +113,13 @@ void ousac_synth_add_rows(ousac_synth_list *list, const char *name, uint64_t sam
     ousac_synth_tensor *t = add(list, name, OUSAC_SYNTH_NORMAL, sample, 2, (size_t[]){m, n});
     t->deviation = 1;
     t->rows = rows;
+}
+
+void ousac_synth_add_about(ousac_synth_list *list, const char *name, uint64_t sample, double mean,
+                           double deviation, size_t count) {
+    ousac_synth_tensor *t = add(list, name, OUSAC_SYNTH_NORMAL, sample, 1, (size_t[]){count});
+    t->deviation = deviation;
+    t->mean = mean;
 }
 
 void ousac_synth_add_positions(ousac_synth_list *list, const char *name, uint64_t sample) {
@@ -218,7 +226,8 @@ static void make_normal(const synth *s, const ousac_synth_tensor *t) {
     const size_t count = elements(t), row = count / t->shape[0];
     ousac_philox_normals(s->options->seed, OUSAC_STREAM_MATRIX, t->sample, count, s->values);
     for (size_t i = 0; i < count; i++)
-        s->values[i] *= (float)(t->rows ? t->deviation * t->rows[i / row] : t->deviation);
+        s->values[i] =
+            s->values[i] * (float)(t->rows ? t->deviation * t->rows[i / row] : t->deviation) + (float)t->mean;
 }
 
 /* 1 of the first tokens of each row. */
@@ -390,8 +399,11 @@ ousac_status ousac_synth_model_digest(const ousac_synth_options *options, char d
             continue;
         ousac_sha256_add_text(&hash, t->digest_name);
         ousac_sha256_add_u64(&hash, t->dims);
+        size_t rows = 0;
+        for (size_t j = 0; j < t->joined; j++)
+            rows += t[j * t->stride].shape[0];
         for (size_t k = 0; k < t->dims; k++)
-            ousac_sha256_add_u64(&hash, t->shape[k] * (k ? 1 : t->joined));
+            ousac_sha256_add_u64(&hash, k ? t->shape[k] : rows);
         for (size_t j = 0; j < t->joined && !status; j++)
             status = hash_values(&s, i + j * t->stride, &hash, error);
     }

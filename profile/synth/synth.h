@@ -32,11 +32,14 @@ typedef struct ousac_synth_shape {
     int learn_sigma;
     size_t caption_tokens, caption_channels; /* of a model that is told captions, else 0 */
     int micro;                               /* 1: it is told sizes too */
+    size_t pooled_channels;                  /* of a model that is told a pooled text, else 0 */
+    int guided;                              /* 1: it is told a guidance scale */
 } ousac_synth_shape;
 
 /* The shapes of the public models: DiT (arXiv 2212.09748, table 1, patch 2, latents of 256 x 256 images), "FLUX-shape",
- * which is the DiT family with the width, blocks, heads and image tokens of a FLUX.1 at 1024 x 1024, and PixArt-alpha at
- * 256, 512 and 1024 pixels. An unknown name is USAGE and lists the known ones. */
+ * which is the DiT family with the width, blocks, heads and image tokens of a FLUX.1 at 1024 x 1024, PixArt-alpha at
+ * 256, 512 and 1024 pixels, and FLUX.1 dev and schnell at 1024 pixels. An unknown name is USAGE and lists the known
+ * ones. */
 ousac_status ousac_synth_preset(ousac_synth_shape *shape, const char *name, ousac_error *error);
 /* The name of preset `index`, NULL past the last. */
 const char *ousac_synth_preset_name(size_t index);

@@ -24,7 +24,7 @@ enum {
 #define OUSAC_SYNTH_GELU_RMS 0.6521
 
 typedef enum ousac_synth_recipe {
-    OUSAC_SYNTH_NORMAL, /* independent normals of `deviation`, times that of the row in `rows` where given */
+    OUSAC_SYNTH_NORMAL, /* independent normals about `mean` of `deviation`, times that of the row in `rows` */
     OUSAC_SYNTH_POSITIONS, /* 2-D sines and cosines */
     OUSAC_SYNTH_LAYERS,    /* layers of prescribed spectra, one below the other */
     OUSAC_SYNTH_MASK       /* 1 of the first so many columns of each row: `deviation` 0 one, else at random */
@@ -35,7 +35,7 @@ typedef struct ousac_synth_tensor {
     size_t dims;
     size_t shape[4];
     ousac_synth_recipe recipe;
-    double deviation;
+    double deviation, mean;
     const double *rows; /* static, (shape[0]), or NULL */
     size_t part_count;  /* of LAYERS: W (shape[0] / part_count, shape[1]) each */
     struct {
@@ -43,8 +43,8 @@ typedef struct ousac_synth_tensor {
         double gain;
     } parts[OUSAC_SYNTH_PARTS_MAX];
     uint64_t sample; /* of Philox */
-    /* In the digest this tensor and every `stride`-th that follows, `joined` in all, are one of digest_name, of joined *
-     * shape[0] rows. 1: itself, under its name; 0: it is within such a one. */
+    /* In the digest this tensor and every `stride`-th that follows, `joined` in all, are one of digest_name, of all
+     * their rows. 1: itself, under its name; 0: it is within such a one. */
     size_t joined, stride;
     char digest_name[OUSAC_SYNTH_NAME_BYTES];
 } ousac_synth_tensor;
@@ -63,6 +63,9 @@ void ousac_synth_add_normal(ousac_synth_list *list, const char *name, uint64_t s
 /* The same with a deviation for every row, static. */
 void ousac_synth_add_rows(ousac_synth_list *list, const char *name, uint64_t sample, const double *rows,
                           size_t m, size_t n);
+/* A vector of normals about `mean`. */
+void ousac_synth_add_about(ousac_synth_list *list, const char *name, uint64_t sample, double mean,
+                           double deviation, size_t count);
 void ousac_synth_add_positions(ousac_synth_list *list, const char *name, uint64_t sample);
 void ousac_synth_add_mask(ousac_synth_list *list, const char *name, uint64_t sample, int random, size_t rows,
                           size_t tokens);
@@ -98,8 +101,12 @@ struct ousac_synth_family {
     void (*constants)(const ousac_synth_shape *shape, char text[OUSAC_CONSTANTS_BYTES]);
     ousac_status (*arch)(const ousac_synth_shape *shape, ousac_arch *arch, ousac_error *error);
     ousac_synth_map map;
+    /* Of a family with two kinds of blocks: how many there are of the first kind, and the map of those after them; NULL
+     * and unset of others. */
+    size_t (*first_blocks)(const ousac_synth_shape *shape);
+    ousac_synth_map later;
 };
 
-extern const ousac_synth_family ousac_synth_family_dit, ousac_synth_family_pixart;
+extern const ousac_synth_family ousac_synth_family_dit, ousac_synth_family_pixart, ousac_synth_family_flux;
 
 #endif

@@ -21,8 +21,24 @@ typedef struct source {
     uint64_t done;
 } source;
 
+enum law_of { LAW_OF_GROUP, LAW_OF_SITE, LAW_OF_MODULE };
+
+/* The law of a group, site or module by its place in its block. */
+static size_t law_of(const ousac_synth_shape *shape, enum law_of what, size_t index) {
+    const ousac_synth_family *family = shape->family;
+    const ousac_synth_map *map = &family->map;
+    const size_t blocks = family->first_blocks ? family->first_blocks(shape) : SIZE_MAX;
+    size_t count = what == LAW_OF_GROUP ? map->groups : what == LAW_OF_SITE ? map->sites : map->modules;
+    if (index / count >= blocks) {
+        index -= blocks * count;
+        map = &family->later;
+        count = what == LAW_OF_GROUP ? map->groups : what == LAW_OF_SITE ? map->sites : map->modules;
+    }
+    return (what == LAW_OF_GROUP ? map->group : what == LAW_OF_SITE ? map->site : map->module)[index % count];
+}
+
 /* The level of a group, site or module, and rows and channels of what it measures. */
-static const ousac_synth_level *level_of(const ousac_synth_map *map, const ousac_arch *arch,
+static const ousac_synth_level *level_of(const ousac_synth_shape *shape, const ousac_arch *arch,
                                          ousac_scalar scalar, size_t index, double *values) {
     size_t rows = 0, channels = 0, level = 0;
     switch (scalar) {
@@ -30,18 +46,18 @@ static const ousac_synth_level *level_of(const ousac_synth_map *map, const ousac
     case OUSAC_SCALAR_DX2:
         rows = ousac_arch_group_tokens(arch, index);
         channels = arch->sites[arch->groups[index].first_site].n;
-        level = map->group[index % map->groups];
+        level = law_of(shape, LAW_OF_GROUP, index);
         break;
     case OUSAC_SCALAR_Y2:
     case OUSAC_SCALAR_DY2:
         rows = ousac_arch_site_tokens(arch, index);
         channels = arch->sites[index].m;
-        level = OUSAC_SYNTH_GROUPS + map->site[index % map->sites];
+        level = OUSAC_SYNTH_GROUPS + law_of(shape, LAW_OF_SITE, index);
         break;
     default:
         rows = ousac_arch_output_tokens(arch, index, 0);
         channels = arch->modules[index].output[0].width;
-        level = OUSAC_SYNTH_GROUPS + OUSAC_SYNTH_SITES + map->module[index % map->modules];
+        level = OUSAC_SYNTH_GROUPS + OUSAC_SYNTH_SITES + law_of(shape, LAW_OF_MODULE, index);
         break;
     }
     *values = (double)rows * (double)channels;
@@ -49,7 +65,7 @@ static const ousac_synth_level *level_of(const ousac_synth_map *map, const ousac
 }
 
 /* Sums of squares of every evaluation by the fitted levels. */
-static void fill_scalars(ousac_profile *profile, const ousac_synth_map *map, uint64_t samples) {
+static void fill_scalars(ousac_profile *profile, const ousac_synth_shape *shape, uint64_t samples) {
     const ousac_arch *arch = &profile->arch;
     for (int k = 0; k < OUSAC_SCALAR_COUNT; k++) {
         const ousac_scalar scalar = (ousac_scalar)k;
@@ -59,7 +75,7 @@ static void fill_scalars(ousac_profile *profile, const ousac_synth_map *map, uin
         for (size_t at = 0; at < profile->schedule.step_count * OUSAC_BRANCHES; at++)
             for (size_t i = 0; i < width; i++) {
                 double values = 0;
-                const ousac_synth_level *level = level_of(map, arch, scalar, i, &values);
+                const ousac_synth_level *level = level_of(shape, arch, scalar, i, &values);
                 const double age = profile->age[at],
                              energy = (double)samples * values * level->rms * level->rms;
                 double value = profile->gate[at] < 0 ? 0 : energy;
@@ -92,8 +108,8 @@ static ousac_status lend(void *self, size_t index, const void **data, ousac_erro
     if (ousac_stop_asked(options->stop))
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERRUPTED, "interrupted before the moment of %s",
                           group->name);
-    const ousac_synth_map *map = &options->shape.family->map;
-    ousac_decay_fill(&ousac_synth_moment_laws[map->group[index % map->groups]], group->dim, 1, s->lambda);
+    ousac_decay_fill(&ousac_synth_moment_laws[law_of(&options->shape, LAW_OF_GROUP, index)], group->dim, 1,
+                     s->lambda);
     for (size_t i = 0; i < group->dim; i++)
         s->lambda[i] *= mean;
     const ousac_status status =
@@ -137,13 +153,13 @@ static ousac_status create(ousac_profile **profile, const ousac_synth_options *o
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for step weights");
         goto done;
     }
-    fill_scalars(pilot, &shape->family->map, samples);
+    fill_scalars(pilot, shape, samples);
     ousac_profile_step_weights(pilot, weight);
     status = ousac_profile_create(profile, &arch, schedule, &identity, weight, 0, error);
     if (!status)
         status = ousac_profile_add_range(*profile, 0, samples, error);
     if (!status)
-        fill_scalars(*profile, &shape->family->map, samples);
+        fill_scalars(*profile, shape, samples);
 done:
     ousac_free(weight);
     ousac_profile_free(pilot);

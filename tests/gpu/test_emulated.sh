@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The CUDA plug-in's sources run on the processor (tests/gpu/emulation): every operation, then the pipeline on a tiny
-# model. Needs no GPU, and takes the place of none.
+# The CUDA plug-in's sources run on the processor (tests/gpu/emulation): every operation, then the pipeline on tiny
+# models. Needs no GPU, and takes the place of none.
 #
 #     OUSAC=build/ousac BUILD=build DATA=data bash tests/gpu/test_emulated.sh
 set -eu
@@ -14,4 +14,7 @@ bash "$HERE/test_backend.sh"
 "$BUILD/tests/tools/make_dit" "$WORK"
 "${OUSAC:-build/ousac}" schedule --steps 8 --scale 5 --cfg 0:8:3 --period 3 --name short -o "$WORK/short.json" >/dev/null
 MODEL=$WORK/model.safetensors SCHEDULE=$WORK/short.json SAMPLES=4 bash "$HERE/test_pipeline.sh"
-echo "2 passed, 0 failed"
+"$BUILD/tests/tools/make_pixart" "$WORK/pixart"
+MODEL=$WORK/pixart/diffusion_pytorch_model.safetensors INPUTS=$WORK/pixart/inputs.safetensors SCHEDULE=$WORK/short.json \
+    BUDGET=0.5 SAMPLES=4 bash "$HERE/test_pipeline.sh"
+echo "3 passed, 0 failed"

@@ -1,10 +1,10 @@
-"""PixArt models with every parameter random, run by diffusers and by ousac.
+"""PixArt models with every parameter random, and the shipped one, run by diffusers and by ousac.
 
-    pixart_torch.py --ousac build/ousac --forward build/tests/interop/inputs_forward [--work DIR]
+    pixart_torch.py --ousac build/ousac --forward build/tests/interop/inputs_forward --shipped data/shapes-pixart
 
-Compares, in float32, what diffusers' PixArtTransformer2DModel predicts with what ousac does, for both branches, and the
-final states of whole trajectories under classifier-free guidance with the steps of diffusers' DDIM and
-DPM-Solver++ schedulers. Exit status 77: skipped, PyTorch or diffusers is not installed.
+Compares, in float32, what diffusers' PixArtTransformer2DModel predicts with what ousac does, for both branches, and of
+the random models the final states of whole trajectories under classifier-free guidance, of PixArtAlphaPipeline where it
+can run them, with diffusers' DDIM and DPM-Solver++ schedulers. Exit status 77: skipped, PyTorch or diffusers is not installed.
 """
 import argparse
 import json
@@ -17,15 +17,16 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 
 try:
     import torch
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PixArtTransformer2DModel
-    from safetensors.torch import save_file
+    from diffusers import (DDIMScheduler, DPMSolverMultistepScheduler, PixArtAlphaPipeline,
+                           PixArtTransformer2DModel)
+    from safetensors.torch import load_file, save_file
 except ImportError as missing:
     print(f"pixart_torch.py: skipped: {missing}")
     sys.exit(77)
 import oca
 
 LIMIT = 1e-4
-SCALE = 4.5
+SCALE, STEPS = 4.5, 8
 SMALL = dict(num_attention_heads=4, attention_head_dim=12, num_layers=3, cross_attention_dim=48, caption_channels=20)
 # name, sizes, rows of the inputs, tokens of a caption, ousac's "caption_tokens" or None for its default, trajectories
 MODELS = [
@@ -34,7 +35,7 @@ MODELS = [
     ("sigma", dict(SMALL, sample_size=32, use_additional_conditions=False, interpolation_scale=2), 2, 300, None, True),
     # conditions and interpolation by diffusers' own rules for a size of 128, which are alpha's at 1024 pixels
     ("alpha-1024", dict(SMALL, sample_size=128, num_layers=1), 2, 7, 7, False),
-    # one channel more out than in would be another model; without variances there are as many; patches of 4
+    # without variances; patches of 4; another epsilon
     ("no-variance", dict(SMALL, sample_size=16, patch_size=4, in_channels=3, out_channels=3, norm_eps=1e-3), 3, 5, 5,
      True),
 ]
@@ -109,12 +110,34 @@ def check_forward(work, model, net, inputs, program):
     return max(relative(ours[branch], theirs[branch]) for branch in (0, 1))
 
 
+def run_pipeline(net, scheduler, inputs, steps):
+    """diffusers' own pipeline on embeddings and noise."""
+    pipeline = PixArtAlphaPipeline(tokenizer=None, text_encoder=None, vae=None, transformer=net, scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    edge = 8 * net.config.sample_size
+    return pipeline(prompt=None, negative_prompt=None, prompt_embeds=inputs["prompt_embeds"],
+                    prompt_attention_mask=inputs["prompt_mask"],
+                    negative_prompt_embeds=inputs["negative_prompt_embeds"],
+                    negative_prompt_attention_mask=inputs["negative_prompt_mask"], latents=inputs["noise"],
+                    num_inference_steps=steps, guidance_scale=SCALE, height=edge, width=edge,
+                    use_resolution_binning=False, output_type="latent").images
+
+
+def run_loop(net, scheduler, inputs):
+    """The same of a small model that is told sizes, which the pipeline tells those of 1024 pixels alone."""
+    x = inputs["noise"] * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        cond, uncond = (predict(net, inputs, x, t.expand(len(x)), branch) for branch in (0, 1))
+        x = scheduler.step(uncond + SCALE * (cond - uncond), t, x, return_dict=False)[0]
+    return x
+
+
 def check_trajectory(work, model, net, inputs, solver, program):
     if solver == "ddim":
         scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="leading")
     else:
         scheduler = DPMSolverMultistepScheduler()
-    scheduler.set_timesteps(8)
+    scheduler.set_timesteps(STEPS)
     steps = [{"timestep": int(t), "mode": "cfg", "scale": SCALE, "gate": "full"} for t in scheduler.timesteps]
     with open(f"{work}/schedule.json", "w") as file:
         json.dump({"format": "ousac-schedule", "version": 1, "name": solver, "solver": solver,
@@ -126,17 +149,30 @@ def check_trajectory(work, model, net, inputs, solver, program):
                    stdout=subprocess.DEVNULL)
     with oca.File(f"{work}/out.oca") as file:
         ours = torch.tensor(file["samples/exact"].read("f32"))
-    x = inputs["noise"] * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        cond, uncond = (predict(net, inputs, x, t.expand(rows), branch) for branch in (0, 1))
-        x = scheduler.step(uncond + SCALE * (cond - uncond), t, x, return_dict=False)[0]
+    x = (run_loop(net, scheduler, inputs) if net.use_additional_conditions
+         else run_pipeline(net, scheduler, inputs, STEPS))
     return relative(ours.reshape(x.shape), x)
+
+
+def shipped(directory, work, program):
+    """The shipped model on the first four of its captions."""
+    with open(f"{directory}/config.json") as file:
+        config = {key: value for key, value in json.load(file).items() if not key.startswith("_")}
+    known = {key: config[key] for key in config if key not in ("betas", "prediction", "data_range", "caption_tokens")}
+    net = PixArtTransformer2DModel(**known).eval()
+    net.load_state_dict({name: tensor.float() for name, tensor in
+                         load_file(f"{directory}/diffusion_pytorch_model.safetensors").items()})
+    inputs = {name: tensor[:4].float() for name, tensor in load_file(f"{directory}/inputs.safetensors").items()}
+    inputs["noise"] = torch.randn(4, net.config.in_channels, net.config.sample_size, net.config.sample_size)
+    save_file({name: tensor.contiguous() for name, tensor in inputs.items()}, f"{work}/inputs.safetensors")
+    return check_forward(work, directory, net, inputs, program)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ousac", required=True)
     parser.add_argument("--forward", required=True)
+    parser.add_argument("--shipped", required=True)
     parser.add_argument("--work")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -164,6 +200,7 @@ def main():
             judge(f"{name}, forward", check_forward(work, model, net, inputs, args.forward))
             for solver in ("ddim", "dpmpp-2m") if trajectories else ():
                 judge(f"{name}, {solver}", check_trajectory(work, model, net, inputs, solver, args.ousac))
+        judge("the shipped model, forward", shipped(args.shipped, work, args.forward))
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed > 0)
 

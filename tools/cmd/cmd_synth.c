@@ -188,13 +188,14 @@ done:
 /* clang-format off */
 static const cli_option options[] = {
     {"preset", 0, CLI_TEXT, AT(preset), "NAME", CLI_REQUIRED,
-     "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2, FLUX-shape, PixArt-XL/2-256, PixArt-XL/2-512 or PixArt-XL/2-1024", 0, 0},
+     "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2, FLUX-shape, PixArt-XL/2-256, PixArt-XL/2-512, PixArt-XL/2-1024, FLUX.1-dev or "
+     "FLUX.1-schnell", 0, 0},
     {"tokens", 0, CLI_SIZE, AT(tokens), "N", NULL,
-     "tokens of a sample, a square (default 256; FLUX-shape 4096; PixArt 256, 1024 or 4096)", 1, 1 << 24},
+     "tokens of a sample, a square (default 256; FLUX-shape and FLUX.1 4096; PixArt 256, 1024 or 4096)", 1, 1 << 24},
     {"input-size", 0, CLI_SIZE, AT(input_size), "N", NULL,
-     "instead: height and width of the latents (default 32; FLUX-shape 128; PixArt 32, 64 or 128)", 1, 1 << 13},
+     "instead: height and width of the latents (default 32; FLUX-shape and FLUX.1 128; PixArt 32, 64 or 128)", 1, 1 << 13},
     {"depth", 0, CLI_SIZE, AT(depth), "N", NULL,
-     "blocks (default: the preset's)", 1, DEPTH_MAX},
+     "blocks (default: the preset's); of a FLUX.1 a third of them are double", 1, DEPTH_MAX},
     {"dtype", 0, CLI_CHOICE, AT(dtype), "bf16|f32", "bf16", "of the weights", 0, 0},
     OPTIONS_SEED(AT(seed)),
     {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
@@ -202,7 +203,7 @@ static const cli_option options[] = {
     {"config-output", 0, CLI_OUTPUT, AT(config_output), "FILE", NULL,
      "its config (default: config.json beside it, unless that is of another model)", 0, 0},
     {"inputs-output", 0, CLI_OUTPUT, AT(inputs_output), "FILE", NULL,
-     "of a PixArt: random captions to run it on (.safetensors)", 0, 0},
+     "of a PixArt or FLUX.1: random captions to run it on (.safetensors)", 0, 0},
     {"prompts", 0, CLI_SIZE, AT(prompts), "N", "8",
      "how many", 1, 1 << 20},
     {"profile", 0, CLI_OUTPUT, AT(profile), "FILE", NULL,
@@ -231,9 +232,10 @@ const cli_command command_synth = {
     .summary = "write a synthetic model of a published shape, and a profile",
     .arguments = "",
     .details =
-        "Writes a checkpoint with the names and shapes of a public DiT or PixArt, or of a DiT as large as a "
-        "FLUX.1, "
-        "without any training: seeded weights whose singular values decay like those of the shipped model, "
+        "Writes a checkpoint with the names and shapes of a public DiT, PixArt or FLUX.1, or of a DiT as "
+        "large as a "
+        "FLUX.1, without any training: seeded weights whose singular values decay like those of the shipped "
+        "model, "
         "layer by layer, with modulation and gates alive. Such a model runs and calibrates like a real one "
         "but draws nothing. It serves measurements of time and memory at full size.\n"
         "\n"

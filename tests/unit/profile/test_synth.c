@@ -260,21 +260,22 @@ static void the_digest_is_the_loaders(void **state) {
 }
 
 static void so_it_is_where_tensors_are_joined(void **state) {
-    static const char *const presets[] = {"PixArt-XL/2-256", "PixArt-XL/2-1024"};
+    static const char *const presets[] = {"PixArt-XL/2-256", "PixArt-XL/2-1024", "FLUX.1-dev",
+                                          "FLUX.1-schnell"};
     (void)state;
-    for (size_t k = 0; k < 2; k++) {
+    for (size_t k = 0; k < 4; k++) {
         ousac_synth_options options = {.dtype = OUSAC_DTYPE_BF16, .seed = 7, .threads = 2};
         char digest[OUSAC_DIGEST_CHARS];
         ousac_error error = {0};
         must_succeed(ousac_synth_preset(&options.shape, presets[k], &error), &error);
-        options.shape.depth = 2;
+        options.shape.depth = 4;
         options.shape.width = 96; /* the laws hold at any; small, to be quick */
         options.shape.hidden = 384;
         options.shape.heads = 4;
         ousac_model *model = load(&options, "digest.safetensors");
         must_succeed(ousac_synth_model_digest(&options, digest, &error), &error);
         assert_string_equal(digest, model->digest);
-        assert_int_equal(model->height, k ? 128 : 32);
+        assert_int_equal(model->height, k == 0 ? 32 : 128);
         ousac_model_free(model);
     }
 }
@@ -353,6 +354,73 @@ static void pixarts_are_the_published_ones(void **state) {
         near(1e-9 * macs, known[i].giga, 0.05, known[i].name, i);
         ousac_arch_free(&arch);
     }
+}
+
+static void fluxes_are_the_published_ones(void **state) {
+    static const struct {
+        const char *name;
+        double tera, billions;
+        size_t sites;
+    } known[] = {{"FLUX.1-dev", 37.2, 11.90, 418}, {"FLUX.1-schnell", 34.7, 11.89, 418}};
+    (void)state;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        ousac_synth_shape shape;
+        ousac_arch arch;
+        ousac_error error = {0};
+        must_succeed(ousac_synth_preset(&shape, known[i].name, &error), &error);
+        near(1e-9 * (double)ousac_synth_parameters(&shape), known[i].billions, 0.005, known[i].name, i);
+        must_succeed(shape.family->arch(&shape, &arch, &error), &error);
+        near(1e-12 * (double)ousac_cost_full(&arch), known[i].tera, 0.05, known[i].name, i);
+        assert_int_equal(arch.site_count, known[i].sites);
+        ousac_arch_free(&arch);
+    }
+}
+
+/* At full width, one block of each kind: what is predicted is of order 1, and the text and the timestep matter. */
+static void fluxes_run(void **state) {
+    ousac_synth_options options = {.dtype = OUSAC_DTYPE_BF16, .seed = 3, .threads = 2};
+    ousac_executor *executor = NULL;
+    void *workspace = NULL;
+    ousac_error error = {0};
+    ousac_gate effective;
+    (void)state;
+    must_succeed(ousac_synth_preset(&options.shape, "FLUX.1-dev", &error), &error);
+    must_succeed(ousac_synth_set_tokens(&options.shape, 16, &error), &error);
+    options.shape.depth = 2;
+    options.shape.width = 768;
+    options.shape.hidden = 3072;
+    options.shape.heads = 6;
+    options.shape.caption_tokens = 8;
+    ousac_model *model = load(&options, "run.safetensors");
+    const size_t size = ousac_model_sample_size(model);
+    float *x = calloc(size, sizeof *x), *out = calloc(3 * size, sizeof *out);
+    assert_true(x && out);
+    must_succeed(ousac_executor_create(&executor, model, &(ousac_executor_options){.batch = 1}, &error),
+                 &error);
+    must_succeed(model->family->workspace_create(model, 1, &workspace, &error), &error);
+    ousac_model_draw_noise(model, 5, 0, 1, x);
+    for (size_t k = 0; k < 3; k++) { /* another text, another timestep */
+        must_succeed(model->family->set_inputs(model, workspace, 5, k == 1, 1, &error), &error);
+        must_succeed(ousac_executor_begin(executor, 0, OUSAC_BRANCH_COND, OUSAC_GATE_FULL, 1, NULL,
+                                          &effective, &error),
+                     &error);
+        must_succeed(ousac_executor_forward(executor, workspace, x,
+                                            &(ousac_step){.timestep = k == 2 ? 300 : 1000, .scale = 1},
+                                            out + k * size, &error),
+                     &error);
+        ousac_executor_end(executor);
+        const double rms = rms_of(out + k * size, size);
+        if (!(rms > 0.3 && rms < 3))
+            fail_msg("output of root mean square %g", rms);
+        double difference = 0;
+        for (size_t i = 0; i < size; i++)
+            difference += pow((double)out[k * size + i] - (double)out[i], 2);
+        assert_true(k == 0 || sqrt(difference / (double)size) > 0.05);
+    }
+    model->family->workspace_free(model, workspace);
+    ousac_executor_free(executor);
+    free(out), free(x);
+    ousac_model_free(model);
 }
 
 static void wrong_shapes_are_refused(void **state) {
@@ -515,6 +583,8 @@ int main(void) {
         cmocka_unit_test(parameters_are_the_published_ones),
         cmocka_unit_test(so_it_is_where_tensors_are_joined),
         cmocka_unit_test(pixarts_are_the_published_ones),
+        cmocka_unit_test(fluxes_are_the_published_ones),
+        cmocka_unit_test(fluxes_run),
         cmocka_unit_test(wrong_shapes_are_refused),
         cmocka_unit_test(profiles_follow_the_laws),
         cmocka_unit_test(profiles_have_the_fitted_levels),
