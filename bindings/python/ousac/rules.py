@@ -5,7 +5,6 @@ halves in a stated order; the others call twice, each under a cache context that
 """
 import inspect
 import math
-import re
 
 from .library import Error
 from .schedule import Noise
