@@ -527,6 +527,33 @@ static void inputs_must_fit(void **state) {
     ousac_model_free(loaded);
 }
 
+/* The n-th allocation fails, for every n: an error, and nothing is lost. */
+static void memory_may_be_short_anywhere(void **state) {
+    const random_pixart_options options = random_pixart_defaults();
+    const ousac_model_options given = {.inputs_path = inputs_path};
+    ousac_error error = {0};
+    size_t failures = 0;
+    int done = 0;
+    (void)state;
+    must_succeed(random_pixart_write(directory.path, &options, &error), &error);
+    for (long allowed = 0; !done; allowed++) {
+        ousac_model *loaded = NULL;
+        void *workspace = NULL;
+        (void)ousac_memory_fail_after(allowed);
+        ousac_status status = ousac_model_load(&loaded, model_path, &given, ousac_backend_cpu(), &error);
+        if (!status)
+            status = loaded->family->workspace_create(loaded, 2, &workspace, &error);
+        (void)ousac_memory_fail_after(-1);
+        done = !status;
+        failures += !done;
+        assert_true(!status || status == OUSAC_STATUS_MEMORY);
+        if (loaded)
+            loaded->family->workspace_free(loaded, workspace);
+        ousac_model_free(loaded);
+    }
+    assert_true(failures > 40);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forwards_match_the_oracle),
@@ -538,6 +565,7 @@ int main(void) {
         cmocka_unit_test(samples_take_their_rows),
         cmocka_unit_test(other_models_are_refused_by_name),
         cmocka_unit_test(inputs_must_fit),
+        cmocka_unit_test(memory_may_be_short_anywhere),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
