@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bindings/python"))
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bindings/python/ousac"))
 
 try:
     import torch

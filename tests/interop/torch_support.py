@@ -1,6 +1,6 @@
 """What the comparisons with PyTorch and diffusers share: checkpoints, inputs and schedules as files, and `ousac sample`.
 
-OUSAC names the program, OCA_LIBRARY the reader of archives (bindings/python/oca.py).
+OUSAC names the program, OCA_LIBRARY the reader of archives (bindings/python/ousac/oca.py).
 """
 import importlib
 import json
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bindings/python"))
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bindings/python/ousac"))
 import oca  # noqa: E402
 
 OUSAC = os.environ.get("OUSAC", "build/ousac")
