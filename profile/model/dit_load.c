@@ -117,8 +117,8 @@ static ousac_status read_constants(loader *l) {
     ousac_dit *dit = l->dit;
     int diffusers = l->layout == LAYOUT_DIFFUSERS;
     if (l->common.config)
-        diffusers = cJSON_HasObjectItem(l->common.config, "_class_name") ||
-                    cJSON_HasObjectItem(l->common.config, "num_attention_heads");
+        diffusers = ousac_loader_has(&l->common, "_class_name") ||
+                    ousac_loader_has(&l->common, "num_attention_heads");
     dit->attn_norm_eps = dit->mlp_norm_eps = dit->final_norm_eps = 1e-6f;
     dit->frequency_denominator = (double)dit->frequencies / 2;
     if (diffusers) {

@@ -114,7 +114,7 @@ static ousac_status check_kind(loader *l) {
     const ousac_loader *c = &l->common;
     size_t patch = 1;
     ousac_status status = OUSAC_STATUS_OK;
-    if (c->config && cJSON_HasObjectItem(c->config, "_class_name"))
+    if (ousac_loader_has(c, "_class_name"))
         status = ousac_loader_text_is(c, "_class_name", "FluxTransformer2DModel");
     if (!status && ousac_loader_size(c, "patch_size", &patch) < 0)
         status = OUSAC_STATUS_FORMAT;

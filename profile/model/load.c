@@ -47,6 +47,10 @@ static const cJSON *item_of(const ousac_loader *l, const char *key) {
     return cJSON_IsNull(item) ? NULL : item;
 }
 
+int ousac_loader_has(const ousac_loader *l, const char *key) {
+    return l->config && cJSON_GetObjectItemCaseSensitive(l->config, key);
+}
+
 static int wrong_kind(const ousac_loader *l, const char *key, const char *expected) {
     (void)OUSAC_FAIL(l->error, OUSAC_STATUS_FORMAT, "%s: key \"%s\": expected %s", l->config_name, key,
                      expected);

@@ -57,6 +57,8 @@ int ousac_loader_text(const ousac_loader *loader, const char *key, const char **
 int ousac_loader_flag(const ousac_loader *loader, const char *key, int *value);
 /* The same of a size with two names, of which a config may have both where they agree. */
 int ousac_loader_size_of(const ousac_loader *loader, const char *key, const char *other, size_t *value);
+/* 1 where the config has the key, whatever its value. */
+int ousac_loader_has(const ousac_loader *loader, const char *key);
 /* Where the config states what the tensors already show, both must agree. */
 ousac_status ousac_loader_agrees(const ousac_loader *loader, const char *key, size_t value);
 /* UNSUPPORTED where a text is there and another one; where a flag is; where a key is there at all (but null). */
