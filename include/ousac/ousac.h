@@ -168,7 +168,8 @@ typedef struct ousac_context_evaluate_options {
 } ousac_context_evaluate_options;
 void ousac_context_evaluate_options_init(ousac_context_evaluate_options *options);
 
-/* Relative error of final samples: mean over samples with a 95 % bootstrap interval (NAN where it has none). */
+/* Relative error of final samples: root of the mean of squares over samples, with a 95 % bootstrap interval (NAN where it
+ * has none). */
 typedef struct ousac_context_error {
     double mean, low, high;
 } ousac_context_error;
