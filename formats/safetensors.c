@@ -3,6 +3,7 @@
 #include "formats/foreign.h"
 #include "formats/json.h"
 #include "formats/memory.h"
+#include "formats/safetensors_parts.h"
 
 #include <limits.h>
 #include <math.h>
@@ -14,14 +15,6 @@ enum {
     HEADER_BYTES_MAX = 100000000,
     VALUES_MAX = 4000000, /* of JSON in a header: bounds the parser's memory */
     QUOTED_BYTES = 120    /* of a hostile name in a message */
-};
-
-struct ousac_safetensors {
-    ousac_file_view view; /* empty where the caller owns the bytes */
-    cJSON *header;        /* owns the names, dtype names and metadata */
-    const cJSON *metadata;
-    ousac_safetensors_tensor *tensors;
-    size_t count;
 };
 
 static const struct dtype_entry {
@@ -323,6 +316,9 @@ ousac_status ousac_safetensors_open(ousac_safetensors **result, const char *path
 void ousac_safetensors_close(ousac_safetensors *file) {
     if (!file)
         return;
+    for (size_t i = 0; i < file->shard_count; i++)
+        ousac_safetensors_close(file->shards[i]);
+    ousac_free(file->shards);
     cJSON_Delete(file->header);
     ousac_free(file->tensors);
     ousac_file_unmap(&file->view);
@@ -387,6 +383,11 @@ ousac_status ousac_safetensors_read_f32(const ousac_safetensors_tensor *tensor, 
 void ousac_safetensors_drop(const ousac_safetensors *file, const ousac_safetensors_tensor *tensor,
                             uint64_t first, uint64_t count) {
     const uint64_t element = tensor->count ? tensor->bytes / tensor->count : 0;
+    for (size_t i = 0; i < file->shard_count; i++)
+        if (ousac_safetensors_find(file->shards[i], tensor->name)) {
+            ousac_safetensors_drop(file->shards[i], tensor, first, count);
+            return;
+        }
     if (first <= tensor->count && count <= tensor->count - first)
         ousac_file_drop(&file->view, (const unsigned char *)tensor->data + first * element,
                         (size_t)(count * element));

@@ -41,6 +41,9 @@ typedef struct ousac_safetensors_tensor {
  * OUSAC_SAFETENSORS_DIMS dimensions or a header of millions of JSON values. Free with
  * ousac_safetensors_close. */
 ousac_status ousac_safetensors_open(ousac_safetensors **file, const char *path, ousac_error *error);
+/* All shards of an index, `{"weight_map": {"TENSOR": "FILE", ...}}` with files beside it, as one file without metadata.
+ * FORMAT too where a shard lacks a tensor that the index says it has, or holds one that it does not say. */
+ousac_status ousac_safetensors_open_index(ousac_safetensors **file, const char *path, ousac_error *error);
 /* The same over memory that the caller keeps alive; `name` stands for the path in messages. */
 ousac_status ousac_safetensors_open_memory(ousac_safetensors **file, const void *data, size_t size,
                                            const char *name, ousac_error *error);

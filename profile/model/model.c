@@ -5,6 +5,7 @@
 #include "formats/memory.h"
 #include "profile/model/dit.h"
 #include "profile/model/flux.h"
+#include "profile/model/folder.h"
 #include "profile/model/pixart.h"
 
 #include <math.h>
@@ -16,19 +17,6 @@ enum { CONFIG_BYTES_MAX = 16 << 20 };
 
 /* A new family is one file and one line here. */
 static const ousac_family *const FAMILIES[] = {&ousac_family_dit, &ousac_family_pixart, &ousac_family_flux};
-
-/* config.json beside the checkpoint. */
-static char *default_config_path(const char *path) {
-    static const char name[] = "config.json";
-    const char *slash = strrchr(path, '/');
-    size_t directory = slash ? (size_t)(slash - path) + 1 : 0;
-    char *config = ousac_malloc(directory + sizeof name, 1);
-    if (config) {
-        memcpy(config, path, directory);
-        memcpy(config + directory, name, sizeof name);
-    }
-    return config;
-}
 
 static ousac_status open_inputs(ousac_model *model, const char *path, ousac_error *error) {
     const size_t shape[] = {model->channels, model->height, model->width};
@@ -43,20 +31,51 @@ static ousac_status open_inputs(ousac_model *model, const char *path, ousac_erro
     return status;
 }
 
+/* 1 for a name as model-00001-of-00003.safetensors, which is a part of a model. */
+static int is_shard(const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *of = strstr(base, "-of-");
+    return of && of > base && of[-1] >= '0' && of[-1] <= '9' && of[4] >= '0' && of[4] <= '9';
+}
+
+/* No family has these tensors: what they are instead, where that can be told. */
+static ousac_status unknown_layout(const ousac_safetensors *file, const char *path, ousac_error *error) {
+    static const struct {
+        const char *part, *meaning;
+    } known[] = {
+        {"_orig_mod.",
+         "saved from a compiled module, whose names begin with _orig_mod.: save the module itself"},
+        {"lora_", "a LoRA, which changes a model and is none: load it into its model and save that"}};
+    const ousac_safetensors_tensor *first = ousac_safetensors_at(file, 0);
+    for (size_t i = 0; first && i < sizeof known / sizeof *known; i++)
+        if (strstr(first->name, known[i].part))
+            return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "%s: %s", path, known[i].meaning);
+    return OUSAC_FAIL(
+        error, OUSAC_STATUS_UNSUPPORTED,
+        "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
+        "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
+        "...), or a PixArt under diffusers' (adaln_single.linear.weight, ...), "
+        "or a FLUX under its authors' (double_blocks.0.img_attn.qkv.weight, ...) or diffusers' "
+        "(transformer_blocks.0.attn.add_q_proj.weight, ...)",
+        path, first ? first->name : "none");
+}
+
 ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac_model_options *options,
                               const ousac_backend *backend, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     ousac_safetensors *file = NULL;
     ousac_model *loaded = NULL;
-    char *config = NULL, *config_path = NULL;
+    ousac_model_folder folder = {NULL, NULL, NULL, 0};
+    char *config = NULL;
     struct stat info;
     *model = NULL;
-    if ((status = ousac_safetensors_open(&file, path, error)))
+    if ((status = ousac_model_folder_find(&folder, path, error)))
+        goto done;
+    if ((status = folder.sharded ? ousac_safetensors_open_index(&file, folder.weights, error)
+                                 : ousac_safetensors_open(&file, folder.weights, error)))
         goto done;
     loaded = ousac_calloc(1, sizeof *loaded);
-    config_path =
-        options && options->config_path ? ousac_strdup(options->config_path) : default_config_path(path);
-    if (!loaded || !config_path || !(loaded->path = ousac_strdup(path))) {
+    const char *config_path = options && options->config_path ? options->config_path : folder.config;
+    if (!loaded || !(loaded->path = ousac_strdup(path))) {
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory", path);
         goto done;
     }
@@ -72,21 +91,16 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
         if (FAMILIES[i]->recognises(file))
             loaded->family = FAMILIES[i];
     if (!loaded->family) {
-        const ousac_safetensors_tensor *first = ousac_safetensors_at(file, 0);
-        status = OUSAC_FAIL(
-            error, OUSAC_STATUS_UNSUPPORTED,
-            "%s: unknown tensor layout (first tensor: %s); expected a DiT under the public names "
-            "(blocks.0.attn.qkv.weight, ...) or diffusers' (transformer_blocks.0.attn1.to_q.weight, "
-            "...), or a PixArt under diffusers' (adaln_single.linear.weight, ...), "
-            "or a FLUX under its authors' (double_blocks.0.img_attn.qkv.weight, ...) or diffusers' "
-            "(transformer_blocks.0.attn.add_q_proj.weight, ...)",
-            path, first ? first->name : "none");
+        status = unknown_layout(file, path, error);
         goto done;
     }
     /* A config that was named must exist; the default one may be absent. */
     if ((options && options->config_path) || stat(config_path, &info) == 0)
         if ((status = ousac_file_read_text(&config, NULL, config_path, CONFIG_BYTES_MAX, error)))
             goto done;
+    if (folder.scheduler &&
+        (status = ousac_model_folder_believe(&config, config_path, folder.scheduler, error)))
+        goto done;
     if ((status = loaded->family->load(loaded, file, config, config_path, options, error)))
         goto done;
     ousac_model_describe_process(loaded);
@@ -101,10 +115,14 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
     *model = loaded;
     loaded = NULL;
 done:
+    if ((status == OUSAC_STATUS_FORMAT || status == OUSAC_STATUS_UNSUPPORTED) && is_shard(path))
+        status = OUSAC_FAIL(
+            error, OUSAC_STATUS_UNSUPPORTED,
+            "%s: one shard of several; expected the index of them (.index.json) or their folder", path);
     ousac_model_free(loaded);
     ousac_safetensors_close(file);
     ousac_free(config);
-    ousac_free(config_path);
+    ousac_model_folder_free(&folder);
     return status;
 }
 

@@ -150,7 +150,8 @@ struct ousac_model {
     void *state;                /* the family's */
 };
 
-/* Loads a checkpoint of any known family. `backend` NULL: that of options->device is opened, NULL for the
+/* Loads a checkpoint of any known family: a safetensors file, an index of shards, or a folder of diffusers, whose scheduler
+ * then says the noise levels that the config does not (profile/model/folder.h). `backend` NULL: that of options->device is opened, NULL for the
  * CPU, and closed with the model, which must then be freed after all else that uses the backend. Errors: IO;
  * FORMAT naming the file and the tensor or the config key; UNSUPPORTED for an unknown layout or a device that
  * cannot be opened; NUMBER for a non-finite weight. The model is immutable afterwards and may be shared by

@@ -100,8 +100,8 @@ static void whole_steps_need_no_coefficients(void **unused) {
     static const char *const configs[] = {
         "{\"_class_name\": \"DDIMScheduler\", \"clip_sample\": false}",
         "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"lambda_min_clipped\": -Infinity}",
-        "{\"_class_name\": \"EulerDiscreteScheduler\", \"timestep_spacing\": \"leading\", \"steps_offset\": "
-        "1}"};
+        ("{\"_class_name\": \"EulerDiscreteScheduler\", \"timestep_spacing\": \"leading\", "
+         "\"steps_offset\": 1}")};
     static const double first[] = {900, 999, 901}, last[] = {0, 100, 1};
     static const ousac_solver solver[] = {OUSAC_SOLVER_DDIM, OUSAC_SOLVER_DPMPP_2M, OUSAC_SOLVER_DDIM};
     (void)unused;
