@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { STEPS_MAX = 1000000 };
@@ -43,14 +44,47 @@ static double *alpha_bars(double first, double last, size_t count, int in_root) 
     return products;
 }
 
+/* Each takes what it is about from the text and moves on; 0 where something else stands there. */
+
+static int take_word(const char **at, const char *word) {
+    const size_t length = strlen(word);
+    if (strncmp(*at, word, length) != 0)
+        return 0;
+    *at += length;
+    return 1;
+}
+
+/* A decimal number and one blank behind it: neither what a C library reads besides, nor a number in two. */
+static int take_number(const char **at, double *value) {
+    const size_t length = strspn(*at, "0123456789.eE+-");
+    char *end = NULL;
+    if (**at < '0' || **at > '9' || (*at)[length] != ' ')
+        return 0;
+    *value = strtod(*at, &end);
+    if (end != *at + length)
+        return 0;
+    *at = end + 1;
+    return 1;
+}
+
+/* A whole number that ends the text; one too large is larger than any bound. */
+static int take_count(const char **at, unsigned long *value) {
+    const size_t length = strspn(*at, "0123456789");
+    if (length == 0 || (*at)[length] != '\0')
+        return 0;
+    *value = strtoul(*at, NULL, 10);
+    *at += length;
+    return 1;
+}
+
 ousac_status ousac_noise_parse(const char *text, const char *where, ousac_noise *noise, ousac_error *error) {
-    char kind[32];
+    const char *at = text;
     double first = 0.5, last = 0.5;
-    unsigned long count;
-    char rest;
-    const int flows = sscanf(text, "flow %lu %c", &count, &rest) == 1;
-    if (!flows && (sscanf(text, "%31s %lf %lf %lu %c", kind, &first, &last, &count, &rest) != 4 ||
-                   (strcmp(kind, "linear") != 0 && strcmp(kind, "scaled_linear") != 0)))
+    unsigned long count = 0;
+    const int flows = take_word(&at, "flow "), linear = !flows && take_word(&at, "linear ");
+    const int scaled = !flows && !linear && take_word(&at, "scaled_linear ");
+    if (!(flows || ((linear || scaled) && take_number(&at, &first) && take_number(&at, &last))) ||
+        !take_count(&at, &count))
         return OUSAC_FAIL(
             error, OUSAC_STATUS_FORMAT,
             "%s: betas \"%s\": expected \"linear FIRST LAST STEPS\", \"scaled_linear FIRST LAST "
@@ -60,7 +94,7 @@ ousac_status ousac_noise_parse(const char *text, const char *where, ousac_noise 
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                           "%s: betas \"%s\": expected betas within (0, 1) and 1 to %d steps", where, text,
                           STEPS_MAX);
-    double *products = flows ? NULL : alpha_bars(first, last, count, strcmp(kind, "scaled_linear") == 0);
+    double *products = flows ? NULL : alpha_bars(first, last, count, scaled);
     if (!flows && !products)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for %lu noise levels", where, count);
     noise->kind = flows ? OUSAC_NOISE_FLOW : OUSAC_NOISE_DIFFUSION;

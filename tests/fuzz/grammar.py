@@ -372,7 +372,7 @@ def betas(config):
         raise Refused("both")
     if own is not None:
         words = own.split(" ")
-        if not all(re.fullmatch(r"[0-9]+(\.[0-9]+)?(e-?[0-9]+)?", w) for w in words[1:-1]) or not re.fullmatch(r"[0-9]+", words[-1]):
+        if not all(re.fullmatch(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", w) for w in words[1:-1]) or not re.fullmatch(r"[0-9]+", words[-1]):
             raise Refused("betas")
         if words[0] == "flow" and len(words) == 2:
             return flow(int(words[1]))

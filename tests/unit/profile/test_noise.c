@@ -78,7 +78,15 @@ static void bad_texts_are_named(void **state) {
                                       "flow",
                                       "flow 0",
                                       "flow 1000 x",
-                                      "linear nan 0.02 1000"};
+                                      "linear nan 0.02 1000",
+                                      "flow1000",
+                                      "flow 1000 ",
+                                      "linear 1e-40.02 1000",
+                                      "linear  1e-4 0.02 10",
+                                      " linear 1e-4 0.02 10",
+                                      "linear .1 0.02 10",
+                                      "linear 0x1p-9 0.02 10",
+                                      "linear 1e-4 0.02 99999999999999999999"};
     ousac_noise noise = {0};
     ousac_error error = {0};
     (void)state;
