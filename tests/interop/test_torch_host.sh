@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A DiTPipeline of diffusers hosted by the library: profile, bundle and samples against the program's own engine; the
-# cases are in tests/interop/torch/host_dit.py. Skipped (77) where no Python with torch and diffusers is found. BUILD,
+# cases are in tests/interop/hosted/host_dit.py. Skipped (77) where no Python with torch and diffusers is found. BUILD,
 # OUSAC, DATA, TORCH_PYTHON as `make test` sets them.
 set -u
 ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
@@ -22,5 +22,5 @@ make -s -C "$ROOT" library BUILD="$build" >"$work/log" 2>&1 || {
 }
 "$python" "$ROOT/tests/interop/make_diffusers.py" "${DATA:-data}/shapes-dit" "$work/dit" --null-label 1000 || exit 1
 OUSAC=$(realpath "${OUSAC:-build/ousac}") OUSAC_LIBRARY=$build/lib/libousac.so.0 OCA_LIBRARY=$build/lib/libousac.so.0 WORK=$work \
-    PYTHONPATH=$ROOT/bindings/python:$ROOT/tests/interop PYTHONDONTWRITEBYTECODE=1 "$python" "$ROOT/tests/interop/torch/host_dit.py" -v 2>&1 || exit 1
+    PYTHONPATH=$ROOT/bindings/python:$ROOT/tests/interop PYTHONDONTWRITEBYTECODE=1 "$python" "$ROOT/tests/interop/hosted/host_dit.py" -v 2>&1 || exit 1
 echo "1 passed, 0 failed"
