@@ -17,7 +17,7 @@
 /* Fills an ousac_session_model. */
 #define OPTIONS_MODEL(at) \
     {"model", 'm', CLI_INPUT, (at) + offsetof(ousac_session_model, path), "FILE", CLI_REQUIRED, \
-     "checkpoint (.safetensors)", 0, 0}, \
+     "checkpoint: .safetensors, an index of shards, or a folder of diffusers", 0, 0}, \
     {"config", 0, CLI_INPUT, (at) + offsetof(ousac_session_model, config), "FILE", NULL, \
      "the model's config.json (default: beside the checkpoint)", 0, 0}, \
     {"compute", 0, CLI_CHOICE, (at) + offsetof(ousac_session_model, bf16), "f32|bf16", "f32", \

@@ -235,7 +235,7 @@ def compare_plainly(reference, other):
 
 
 def memory(kit):
-    """A device that is short of memory, at ever less of it: one line that says so, and a state from which the same command
+    """A device that is short of memory, at several sizes of what is left: one line that says so, and a state from which the same command
     goes on, once there is enough, to the same bytes."""
     model, schedule = tiny_model(kit) if kit.emulated else (kit.data("shapes-dit/model.safetensors"), kit.data("schedules/sparse.json"))
     steps = ("profile", "-m", model, "-s", schedule, "--device", "cuda", "--samples", "0:6" if kit.emulated else "0:16", "--micro-batch", "2", "--threads", "2",
