@@ -239,7 +239,7 @@ ousac_status ousac_partial_end(ousac_partial *partial, ousac_status status, ousa
 }
 
 void ousac_partial_remove(ousac_partial *partial, const ousac_session *session) {
-    if (session->workers)
+    if (session->workers && partial->path) /* none where the recording kept no state */
         session->workers->recorded(partial);
     if (partial->exists)
         (void)unlink(partial->path); /* one that stays is found complete, and removed, by the next run */
