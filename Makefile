@@ -448,11 +448,11 @@ run-tests: tests cuda
 # their own, TORCH_VENV.
 TORCH_VENV ?= $(BUILD)/torch-venv
 .PHONY: test-torch
-test-torch: tests library ## the tests of the Python package with PyTorch and diffusers, installed into build/torch-venv
+test-torch: tests library ## the tests with PyTorch and diffusers, installed into build/torch-venv
 	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python -c 'import torch, diffusers, transformers, setuptools' 2>/dev/null || \
-	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate numpy setuptools wheel
-	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
+	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate safetensors numpy setuptools wheel
+	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_%_torch.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
 # plug-in to test.
