@@ -66,8 +66,8 @@ ousac "inspect of an index of shards" 0 "model.safetensors.index.json, in shards
 digest=$("$OUSAC" inspect dit | grep ^digest)
 ousac "the same model" 0 "$digest" inspect shards
 ousac "inspect of a folder without a model" 1 "empty: a folder without weights" inspect empty
-cp index lone.index.json
-ousac "inspect of an index without its shards" 1 "model-00001-of-00002.safetensors" inspect lone.index.json
+cp index lone.safetensors.index.json
+ousac "inspect of an index without its shards" 1 "model-00001-of-00002.safetensors" inspect lone.safetensors.index.json
 
 # --- the JSON texts of ousac are looked at too ---
 while read -r file kind words; do

@@ -413,7 +413,7 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
 }
 
 int inspect_is_model(const char *path) {
-    static const char ending[] = ".index.json";
+    static const char ending[] = ".safetensors.index.json";
     const size_t length = strlen(path);
     struct stat info;
     return (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) ||
