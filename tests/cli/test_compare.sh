@@ -76,7 +76,8 @@ ousac "help" 0 "equal cost" compare --help
 
 # --- against a reference ---
 "$OUSAC" schedule --steps 6 --scale 3 --uncached --name today -o "$WORK/today.json" 2>/dev/null
-against=(compare --model "$MODEL" --reference "$WORK/today.json" --calibration 24 --validation 4 --samples 28:32)
+reference=(compare --model "$MODEL" --reference "$WORK/today.json" --validation 4)
+against=("${reference[@]}" --calibration 24 --samples 28:32)
 ousac "the published methods against a reference" 0 "" "${against[@]}" --budget-total 0.5 \
     --method reuse,fewer-steps,goc,ca-svd,fewer-steps-dpmpp,extrapolation --json -o "$WORK/rows.json"
 keep
@@ -127,7 +128,7 @@ ousac "a budget of less than a step" 2 "below what one of the reference's 6 step
 ousac "no such method" 2 "method" "${against[@]}" --budget-total 0.5 --method goc,magic
 ousac "an option of the other way" 2 "--period: expected --schedule" "${against[@]}" --budget-total 0.5 --period 3
 ousac "and the reverse" 2 "--method: expected --reference" "${cell[@]}" --method goc
-ousac "test samples that were chosen on" 2 "expected test samples from 28 on" "${against[@]}" --budget-total 0.5 --samples 24:28
-ousac "too few calibration samples" 2 "expected at least 24 samples" "${against[@]}" --budget-total 0.5 --calibration 20
+ousac "test samples that were chosen on" 2 "expected test samples from 28 on" "${reference[@]}" --budget-total 0.5 --calibration 24 --samples 24:28
+ousac "too few calibration samples" 2 "expected at least 24 samples" "${reference[@]}" --budget-total 0.5 --calibration 20 --samples 28:32
 
 finish
