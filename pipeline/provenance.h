@@ -25,9 +25,11 @@ typedef struct ousac_used_ranges {
  * nothing. */
 ousac_status ousac_provenance_read_pilots(const char *path, ousac_used_ranges *pilots, ousac_error *error);
 
-/* The members of a bundle's provenance. */
+/* The members of a bundle's provenance. `budget` says what the plans were chosen within, where that is not plain
+ * multiply-accumulates; else NULL. */
 void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, const ousac_used_ranges *pilots,
-                          ousac_method factors, const ousac_plan *const *plans, size_t plan_count);
+                          ousac_method factors, const ousac_plan *const *plans, size_t plan_count,
+                          const char *budget);
 
 typedef struct ousac_provenance {
     int known; /* 0: the bundle does not say */

@@ -36,6 +36,8 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
         return inspect_safetensors(in, error);
     case FILE_KIND_SCHEDULE:
         return inspect_schedule(in, error);
+    case FILE_KIND_TIME:
+        return inspect_time(in, error);
     case FILE_KIND_EVALUATION:
     case FILE_KIND_COST:
     case FILE_KIND_COMPARISON:
@@ -81,7 +83,7 @@ const cli_command command_inspect = {
         "profile with the deltas it saw, a plan with its ranks, a bundle with its plans, or any other with "
         "its "
         "metadata and tensors), a safetensors checkpoint with the model that ousac makes of it, an inputs "
-        "file, or a "
+        "file, what evaluations take on a machine (`ousac time`), or a "
         "schedule "
         "with the gates that really run.",
     .example = "build/ousac inspect data/schedules/sparse.json\n"
