@@ -94,7 +94,7 @@ for _ in $(seq 6000); do
     if [ -e again/search.part ] || ! kill -0 $job 2>/dev/null; then break; fi
     sleep 0.01
 done
-kill -INT $job 2>/dev/null
+kill -TERM $job 2>/dev/null
 wait $job
 if [ -e again/search.part ]; then
     mkdir other && cp again/search.part other/

@@ -78,8 +78,7 @@ static void the_rank_is_the_largest_that_the_budget_holds(void **state) {
             const uint64_t macs = cost_at(&even, wanted, forecast);
             must_succeed(ousac_place_rank(&price, &even, forecast, macs, &rank, &error), &error);
             assert_int_equal(rank, wanted);
-            must_succeed(ousac_place_rank(&price, &even, forecast, macs - 1, &rank, &error),
-                         &error);
+            must_succeed(ousac_place_rank(&price, &even, forecast, macs - 1, &rank, &error), &error);
             assert_int_equal(rank, wanted - 1);
         }
     ousac_price_free(&price);
