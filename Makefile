@@ -448,11 +448,11 @@ run-tests: tests cuda
 # their own, TORCH_VENV.
 TORCH_VENV ?= $(BUILD)/torch-venv
 .PHONY: test-torch
-test-torch: tests library ## the tests of the Python package with PyTorch and diffusers, installed into build/torch-venv
+test-torch: tests library ## the tests with PyTorch and diffusers, installed into build/torch-venv
 	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python -c 'import torch, diffusers, transformers, setuptools' 2>/dev/null || \
-	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate numpy setuptools wheel
-	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
+	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate safetensors numpy setuptools wheel
+	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_%_torch.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
 # plug-in to test.
@@ -482,7 +482,8 @@ test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehav
 test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan
 	+$(MAKE) --no-print-directory threaded-tests BUILD=$(BUILD)-tsan SANITIZE=thread
 
-THREADED_TESTS = $(filter %/test_runner %/test_recorder %/test_factorise %/test_oca_robust %/test_backend_table %/test_probe %/test_forecast_fit %/test_prescribed %/test_bundle_stream,$(UNIT_TESTS))
+# Those whose sources speak of threads: a new one that starts some is found without being named here.
+THREADED_TESTS = $(patsubst %.c,$(BUILD)/%,$(shell grep -l 'thread' tests/unit/*/*.c))
 .PHONY: threaded-tests
 threaded-tests: $(THREADED_TESTS)
 	$(TEST_ENV) TSAN_OPTIONS=halt_on_error=1 bash tests/run.sh $(THREADED_TESTS)

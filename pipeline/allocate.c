@@ -3,11 +3,11 @@
 #include "calib/choose/descent.h"
 #include "calib/choose/regions.h"
 #include "formats/memory.h"
-#include "pipeline/cost.h"
 #include "pipeline/gauge.h"
 #include "pipeline/machine.h"
 #include "pipeline/shard.h"
 #include "profile/record/forecast_fit.h"
+#include "profile/record/run_text.h"
 
 #include <inttypes.h>
 #include <math.h>

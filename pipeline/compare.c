@@ -2,13 +2,13 @@
 
 #include "formats/memory.h"
 #include "pipeline/allocate.h"
-#include "pipeline/cost.h"
 #include "pipeline/factors.h"
 #include "pipeline/gauge.h"
 #include "pipeline/machine.h"
 #include "pipeline/place.h"
 #include "pipeline/record.h"
 #include "pipeline/shard.h"
+#include "profile/record/run_text.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -4,16 +4,16 @@
 #include "formats/stop.h"
 #include "pipeline/allocate.h"
 #include "pipeline/context_parts.h"
-#include "pipeline/cost.h"
 #include "pipeline/evaluation.h"
 #include "pipeline/factors.h"
 #include "pipeline/machine.h"
 #include "pipeline/pack.h"
-#include "pipeline/provenance.h"
 #include "pipeline/record.h"
 #include "pipeline/session.h"
 #include "pipeline/shard.h"
 #include "profile/bundle/bundle.h"
+#include "profile/bundle/provenance.h"
+#include "profile/record/run_text.h"
 
 #include <math.h>
 #include <string.h>
@@ -238,7 +238,7 @@ ousac_status ousac_context_pack(ousac_context *context, const char *profile, con
     char digest[OUSAC_DIGEST_CHARS];
     ousac_status status = ousac_profile_open(&opened, profile, error);
     if (!status)
-        status = ousac_provenance_read_pilots(profile, &pilots, error);
+        status = ousac_run_text_read_pilots(profile, &pilots, error);
     if (!status)
         status = ousac_plan_load(&loaded, plan, error);
     if (!status)

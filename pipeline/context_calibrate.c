@@ -5,11 +5,11 @@
 #include "pipeline/context_parts.h"
 #include "pipeline/factors.h"
 #include "pipeline/pack.h"
-#include "pipeline/provenance.h"
 #include "pipeline/record.h"
 #include "pipeline/search.h"
 #include "pipeline/search_time.h"
 #include "profile/bundle/plan_file.h"
+#include "profile/bundle/provenance.h"
 
 #include <math.h>
 #include <stdio.h>

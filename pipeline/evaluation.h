@@ -13,8 +13,8 @@
 
 #include "calib/cost.h"
 #include "pipeline/headline.h"
-#include "pipeline/provenance.h"
 #include "pipeline/session.h"
+#include "profile/bundle/provenance.h"
 #include "profile/run/evaluate.h"
 #include "profile/run/executor.h"
 

@@ -5,10 +5,10 @@
 
 #include "formats/dtype.h"
 #include "formats/oca_write.h"
-#include "pipeline/provenance.h"
 #include "pipeline/session.h"
 #include "profile/bundle/bundle.h"
 #include "profile/bundle/factorise.h"
+#include "profile/bundle/provenance.h"
 
 /* How a bundle stores factors. */
 typedef struct ousac_pack_storage {

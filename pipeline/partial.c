@@ -1,13 +1,9 @@
 #include "pipeline/partial.h"
 
-#include "formats/json.h"
 #include "formats/memory.h"
-#include "formats/oca.h"
 #include "pipeline/machine.h"
-#include "pipeline/shard.h"
 #include "pipeline/workers.h"
 #include "profile/files/arch_text.h"
-#include "profile/files/archive.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -18,49 +14,18 @@
 
 /* --- what an earlier run left --- */
 
-static int take_range(const cJSON *object, const char *key, ousac_sample_range *range) {
-    const cJSON *pair = cJSON_GetObjectItemCaseSensitive(object, key);
-    unsigned long long first = 0, end = 0;
-    if (!cJSON_IsArray(pair) || cJSON_GetArraySize(pair) != 2 ||
-        !ousac_json_whole(cJSON_GetArrayItem(pair, 0), &first) ||
-        !ousac_json_whole(cJSON_GetArrayItem(pair, 1), &end) || end <= first)
-        return 0;
-    *range = (ousac_sample_range){first, end - first};
-    return 1;
-}
-
-/* What the metadata "run" says. A complete profile names no whole, being one. */
+/* A complete profile names no whole, being one. */
 static ousac_status take_run(ousac_partial *partial, const char *path, ousac_error *error) {
-    enum { VALUES_MAX = 1 << 12 };
-    oca_file *file = NULL;
-    cJSON *root = NULL;
-    unsigned long long forwards = 0;
-    ousac_status status = OUSAC_STATUS_OK;
-    status = ousac_archive_open_any(&file, path, error);
+    ousac_run_text run;
+    ousac_status status = ousac_run_text_read(path, &run, error);
     if (status)
         return status;
-    const char *run = oca_metadata(file, "run");
-    if (!run)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: expected metadata \"run\"", path);
-    else
-        status = ousac_json_parse(&root, run, strlen(run), VALUES_MAX, OUSAC_JSON_NUMBERS_ANY, path, error);
-    if (status)
-        goto done;
-    const cJSON *wall = cJSON_GetObjectItemCaseSensitive(root, "wall_s");
-    const char *weights = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "weights"));
-    (void)ousac_json_whole(cJSON_GetObjectItemCaseSensitive(root, "forwards"), &forwards);
-    partial->held_cost.forwards = forwards;
-    partial->held_cost.seconds = cJSON_IsNumber(wall) ? wall->valuedouble : 0;
-    (void)take_range(root, "pilot", &partial->held_cost.pilot);
-    if (!take_range(root, "part_of", &partial->held_of) && partial->held->range_count == 1)
-        partial->held_of =
-            (ousac_sample_range){partial->held->ranges[0].first, partial->held->ranges[0].count};
-    (void)snprintf(partial->held_weights, sizeof partial->held_weights, "%s",
-                   weights ? weights : OUSAC_WEIGHTS_PILOT);
-done:
-    cJSON_Delete(root);
-    oca_close(file);
-    return status;
+    partial->held_cost = run.cost;
+    partial->held_of = run.part_of;
+    if (run.part_of.count == 0 && partial->held->range_count == 1)
+        partial->held_of = partial->held->ranges[0];
+    memcpy(partial->held_weights, run.weights, sizeof partial->held_weights);
+    return OUSAC_STATUS_OK;
 }
 
 static ousac_status load(ousac_partial *partial, const char *path, ousac_error *error) {
@@ -221,8 +186,8 @@ static ousac_status save(void *self, ousac_error *error) {
     cost.forwards += (ousac_profile_samples(profile) - partial->samples_before) * partial->evaluations;
     ousac_json_begin(&doc);
     ousac_record_cost_put(&doc, doc.root, partial->session, &cost, 0);
-    ousac_range_put(&doc, doc.root, "part_of", partial->of.first, partial->of.count);
-    ousac_json_put_text(&doc, doc.root, "weights", partial->weights ? partial->weights : OUSAC_WEIGHTS_PILOT);
+    ousac_run_text_put_part(&doc, doc.root, &partial->of,
+                            partial->weights ? partial->weights : OUSAC_WEIGHTS_PILOT);
     ousac_status status = ousac_json_text(&doc, 0, &text, error);
     if (!status)
         status = ousac_profile_save(profile, partial->path, text, error);
@@ -274,7 +239,7 @@ ousac_status ousac_partial_end(ousac_partial *partial, ousac_status status, ousa
 }
 
 void ousac_partial_remove(ousac_partial *partial, const ousac_session *session) {
-    if (session->workers)
+    if (session->workers && partial->path) /* none where the recording kept no state */
         session->workers->recorded(partial);
     if (partial->exists)
         (void)unlink(partial->path); /* one that stays is found complete, and removed, by the next run */

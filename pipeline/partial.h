@@ -8,17 +8,11 @@
 #ifndef OUSAC_PIPELINE_PARTIAL_H
 #define OUSAC_PIPELINE_PARTIAL_H
 
-#include "pipeline/cost.h"
 #include "pipeline/record.h"
 #include "pipeline/session.h"
 #include "profile/record/checkpoint.h"
 
 #define OUSAC_DEFAULT_CHECKPOINT_S 120
-
-/* Where the step weights of a profile come from. */
-#define OUSAC_WEIGHTS_PILOT "pilot"
-#define OUSAC_WEIGHTS_PLAIN "plain"
-#define OUSAC_WEIGHTS_FILE "file"
 
 typedef struct ousac_partial_options {
     double every_s;

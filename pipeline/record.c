@@ -191,3 +191,23 @@ ousac_status ousac_record_profile(const ousac_session *session, const ousac_sche
                   options->weights ? options->weights->weight : NULL, 1, options->partial, options->spill,
                   profile, cost, error);
 }
+
+void ousac_record_cost_put(ousac_json_doc *doc, cJSON *object, const ousac_session *session,
+                           const ousac_record_cost *cost, int reproducible) {
+    const ousac_record_process process = {ousac_peak_bytes(), ousac_session_threads(session)};
+    ousac_run_text_put(doc, object, session->model->backend->detail, reproducible ? NULL : &process, cost);
+}
+
+ousac_status ousac_record_save(const ousac_session *session, const ousac_profile *profile, const char *path,
+                               const ousac_record_cost *cost, int reproducible, ousac_error *error) {
+    ousac_json_doc doc;
+    char *text = NULL;
+    ousac_json_begin(&doc);
+    ousac_record_cost_put(&doc, doc.root, session, cost, reproducible);
+    ousac_status status = ousac_json_text(&doc, 0, &text, error);
+    if (!status)
+        status = ousac_profile_save(profile, path, text, error);
+    ousac_free(text);
+    ousac_json_end(&doc);
+    return status;
+}

@@ -3,8 +3,8 @@
 #ifndef OUSAC_RECORD_H
 #define OUSAC_RECORD_H
 
-#include "pipeline/cost.h"
 #include "pipeline/session.h"
+#include "profile/record/run_text.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -48,5 +48,14 @@ ousac_profile_identity ousac_record_identity(const ousac_session *session,
 ousac_status ousac_record_profile(const ousac_session *session, const ousac_schedule *schedule,
                                   const ousac_record_options *options, ousac_profile **profile,
                                   ousac_record_cost *cost, ousac_error *error);
+
+/* Adds a cost and what is known of this process. `reproducible` 1: without what differs from run to run (time, memory,
+ * threads), so that the same samples give the same bytes. */
+void ousac_record_cost_put(ousac_json_doc *doc, cJSON *object, const ousac_session *session,
+                           const ousac_record_cost *cost, int reproducible);
+
+/* Saves a profile with what it cost. */
+ousac_status ousac_record_save(const ousac_session *session, const ousac_profile *profile, const char *path,
+                               const ousac_record_cost *cost, int reproducible, ousac_error *error);
 
 #endif

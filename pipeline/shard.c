@@ -72,9 +72,3 @@ int ousac_range_overlaps(const ousac_sample_range *range, uint64_t first, uint64
         return 0;
     return range->first < first ? first - range->first < range->count : range->first - first < count;
 }
-
-void ousac_range_put(ousac_json_doc *doc, cJSON *object, const char *key, uint64_t first, uint64_t count) {
-    cJSON *pair = ousac_json_put_array(doc, object, key);
-    ousac_json_put_u64(doc, pair, NULL, first);
-    ousac_json_put_u64(doc, pair, NULL, first + count);
-}

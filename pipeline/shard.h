@@ -3,7 +3,6 @@
 #ifndef OUSAC_SHARD_H
 #define OUSAC_SHARD_H
 
-#include "formats/json_build.h"
 #include "formats/status.h"
 #include "profile/record/profile.h"
 
@@ -24,8 +23,5 @@ int ousac_range_overlaps(const ousac_sample_range *range, uint64_t first, uint64
 /* USAGE, naming `field`, where the range is empty or does not begin at a multiple of the micro-batch. */
 ousac_status ousac_range_check(const char *field, const ousac_sample_range *range, size_t micro_batch,
                                ousac_error *error);
-
-/* Adds [first, end]. */
-void ousac_range_put(ousac_json_doc *doc, cJSON *object, const char *key, uint64_t first, uint64_t count);
 
 #endif

@@ -12,9 +12,9 @@
 #define OUSAC_TRANSFER_H
 
 #include "calib/stats/paired.h"
-#include "pipeline/cost.h"
 #include "pipeline/evaluation.h"
 #include "profile/bundle/bundle.h"
+#include "profile/record/run_text.h"
 
 /* Recalibrating pays where the transferred error is surely more than this times the recalibrated one. */
 #define OUSAC_TRANSFER_THRESHOLD 1.1

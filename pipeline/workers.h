@@ -6,11 +6,11 @@
 #ifndef OUSAC_WORKERS_H
 #define OUSAC_WORKERS_H
 
-#include "pipeline/cost.h"
 #include "pipeline/partial.h"
 #include "pipeline/session.h"
 #include "profile/bundle/factorise.h"
 #include "profile/record/forecast_fit.h"
+#include "profile/record/run_text.h"
 
 struct ousac_workers {
     /* Every worker loads the model: MISMATCH where one finds another under that path. */

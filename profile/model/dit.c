@@ -11,7 +11,8 @@
 typedef struct workspace {
     size_t batch;
     float *features;    /* host: (frequencies) */
-    float *time;        /* (1, max(frequencies, d)), (1, d): timestep features and its embedding */
+    float *waves;       /* (1, frequencies): the timestep's features */
+    float *time;        /* (1, d): its embedding */
     float *time_hidden; /* (1, d) */
     float *condition;   /* (batch, d): silu of timestep plus label embedding */
     float *modulation;  /* (batch, 6d) */
@@ -31,8 +32,9 @@ static void workspace_free(const ousac_model *model, void *pointer) {
     if (!ws)
         return;
     const ousac_backend *be = model->backend;
-    float *blocks[] = {ws->time,   ws->time_hidden, ws->condition, ws->modulation, ws->patches, ws->hidden,
-                       ws->normed, ws->wide,        ws->mixed,     ws->out,        ws->final,   ws->scores};
+    float *blocks[] = {ws->waves,   ws->time,   ws->time_hidden, ws->condition, ws->modulation,
+                       ws->patches, ws->hidden, ws->normed,      ws->wide,      ws->mixed,
+                       ws->out,     ws->final,  ws->scores};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         be->release(be, blocks[i]);
     ousac_free(ws->features);
@@ -41,7 +43,7 @@ static void workspace_free(const ousac_model *model, void *pointer) {
 }
 
 /* Blocks of the backend in a scratch, and how many floats of each. */
-enum { WORKSPACE_PARTS = 12 };
+enum { WORKSPACE_PARTS = 13 };
 typedef struct workspace_part {
     float **target;
     size_t count;
@@ -51,8 +53,8 @@ static void workspace_parts(const ousac_dit *dit, size_t batch, workspace *ws,
                             workspace_part parts[WORKSPACE_PARTS]) {
     const size_t rows = batch * dit->N, p2 = dit->patch * dit->patch;
     const size_t wide = 3 * dit->d > dit->hidden ? 3 * dit->d : dit->hidden;
-    const size_t widest = dit->frequencies > dit->d ? dit->frequencies : dit->d;
-    const workspace_part all[WORKSPACE_PARTS] = {{&ws->time, widest},
+    const workspace_part all[WORKSPACE_PARTS] = {{&ws->waves, dit->frequencies},
+                                                 {&ws->time, dit->d},
                                                  {&ws->time_hidden, dit->d},
                                                  {&ws->condition, batch * dit->d},
                                                  {&ws->modulation, batch * 6 * dit->d},
@@ -145,29 +147,37 @@ static void describe_input(const ousac_model *model, uint64_t seed, uint64_t sam
         (void)snprintf(text, size, "class %zu", label);
 }
 
-/* silu(timestep embedding + label embedding) of every sample into ws->condition. */
-static ousac_status embed_condition(const ousac_model *model, workspace *ws, int branch, size_t count,
-                                    double timestep, ousac_error *error) {
+/* The timestep's features into ws->waves. */
+static ousac_status embed_time(const ousac_model *model, workspace *ws, double timestep, ousac_error *error) {
     const ousac_dit *dit = model->state;
-    const ousac_backend *be = model->backend;
-    size_t d = dit->d, half = dit->frequencies / 2;
+    const size_t half = dit->frequencies / 2;
     for (size_t i = 0; i < half; i++) {
         double phase = timestep * exp(-log(10000.0) * (double)i / dit->frequency_denominator);
         ws->features[i] = (float)cos(phase);
         ws->features[half + i] = (float)sin(phase);
     }
+    return model->backend->upload(model->backend, ws->waves, ws->features, dit->frequencies * sizeof(float),
+                                  error);
+}
+
+/* silu(timestep embedding + label embedding) of every sample into ws->condition. */
+static ousac_status embed_condition(const ousac_model *model, workspace *ws,
+                                    const ousac_dit_embedder *embedder, int branch, size_t count,
+                                    ousac_error *error) {
+    const ousac_dit *dit = model->state;
+    const ousac_backend *be = model->backend;
+    const size_t d = dit->d;
     ousac_status status;
-    if ((status = be->upload(be, ws->time, ws->features, dit->frequencies * sizeof(float), error)) ||
-        (status = be->linear(be, 1, d, dit->frequencies, ws->time, dit->frequencies, dit->t_w0,
-                             dit->frequencies, dit->t_bias0, 0, ws->time_hidden, d, error)) ||
+    if ((status = be->linear(be, 1, d, dit->frequencies, ws->waves, dit->frequencies, embedder->t_w0,
+                             dit->frequencies, embedder->t_bias0, 0, ws->time_hidden, d, error)) ||
         (status = be->silu(be, d, ws->time_hidden, ws->time_hidden, error)) ||
-        (status =
-             be->linear(be, 1, d, d, ws->time_hidden, d, dit->t_w2, d, dit->t_bias2, 0, ws->time, d, error)))
+        (status = be->linear(be, 1, d, d, ws->time_hidden, d, embedder->t_w2, d, embedder->t_bias2, 0,
+                             ws->time, d, error)))
         return status;
     for (size_t i = 0; i < count; i++) {
         size_t label = branch == OUSAC_BRANCH_UNCOND ? dit->classes : ws->label[i];
         float *row = ws->condition + i * d;
-        if ((status = be->copy(be, 1, d, dit->table + label * d, d, row, d, error)) ||
+        if ((status = be->copy(be, 1, d, embedder->table + label * d, d, row, d, error)) ||
             (status = be->axpy(be, d, 1, ws->time, row, error)))
             return status;
     }
@@ -243,7 +253,9 @@ static ousac_status forward(const ousac_model *model, void *pointer, const ousac
     if (count > ws->batch)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "%zu samples in a workspace of %zu", count,
                           ws->batch);
-    if ((status = embed_condition(model, ws, evaluation->branch, count, evaluation->timestep, error)) ||
+    const int own = dit->embedders > 1; /* every block has an embedder of its own */
+    if ((status = embed_time(model, ws, evaluation->timestep, error)) ||
+        (status = embed_condition(model, ws, dit->embedder, evaluation->branch, count, error)) ||
         (status = be->gather(be, count, sample, dit->patch_index, x, sample, ws->patches, sample, error)) ||
         (status = be->linear(be, rows, d, patch, ws->patches, patch, dit->patch_w, patch, dit->patch_bias, 0,
                              ws->hidden, d, error)))
@@ -253,12 +265,17 @@ static ousac_status forward(const ousac_model *model, void *pointer, const ousac
             return status;
     for (size_t b = 0; b < dit->L; b++) {
         const ousac_dit_block *block = &dit->block[b];
+        if (own && b > 0 &&
+            (status = embed_condition(model, ws, dit->embedder + b, evaluation->branch, count, error)))
+            return status;
         if ((status = be->linear(be, count, 6 * d, d, ws->condition, d, block->modulation, d,
                                  block->modulation_bias, 0, ws->modulation, 6 * d, error)) ||
             (status = run_attention(model, ws, b, count, linears, error)) ||
             (status = run_mlp(model, ws, b, count, linears, error)))
             return status;
     }
+    if (own && (status = embed_condition(model, ws, dit->embedder, evaluation->branch, count, error)))
+        return status;
     if ((status = be->linear(be, count, 2 * d, d, ws->condition, d, dit->final_modulation, d,
                              dit->final_modulation_bias, 0, ws->modulation, 2 * d, error)) ||
         (status = be->norm_modulate(be, rows, d, ws->hidden, dit->final_norm_eps, ws->modulation,

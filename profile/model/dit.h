@@ -22,6 +22,13 @@ typedef struct ousac_dit_block {
         *modulation_bias; /* (6d, d), (6d): shift, scale, gate of attention, then of the MLP */
 } ousac_dit_block;
 
+/* Timestep and label to a condition. */
+typedef struct ousac_dit_embedder {
+    const float *t_w0, *t_bias0; /* (d, frequencies), (d) */
+    const float *t_w2, *t_bias2; /* (d, d), (d) */
+    const float *table;          /* (table_rows, d) */
+} ousac_dit_embedder;
+
 typedef struct ousac_dit {
     size_t L, N, d, hidden, heads;
     size_t side;         /* patches along an edge; N = side^2 */
@@ -35,11 +42,11 @@ typedef struct ousac_dit {
     float attn_norm_eps, mlp_norm_eps, final_norm_eps;
     char **class_names; /* (classes) from the config, or NULL */
 
-    const float *patch_w, *patch_bias;                     /* (d, C p p), (d) */
-    const float *pos_embed;                                /* (N, d) */
-    const float *t_w0, *t_bias0;                           /* (d, frequencies), (d) */
-    const float *t_w2, *t_bias2;                           /* (d, d), (d) */
-    const float *table;                                    /* (table_rows, d) */
+    const float *patch_w, *patch_bias; /* (d, C p p), (d) */
+    const float *pos_embed;            /* (N, d) */
+    ousac_dit_embedder
+        *embedder; /* (embedders): one, or one a block, whose first is also the final layer's */
+    size_t embedders;
     ousac_dit_block *block;                                /* (L) */
     const float *final_modulation, *final_modulation_bias; /* (2d, d), (2d): shift, scale */
     const float *final_w, *final_bias;                     /* (p p out_channels, d) */

@@ -373,32 +373,38 @@ static ousac_status load_part(loader *l, size_t block, part which, const float *
     return status;
 }
 
-/* Diffusers keeps a copy of the embedders in every block; the engine runs one, so they must be equal. */
-static ousac_status check_copies(loader *l) {
-    static const char *const stems[] = {
-        "timestep_embedder.linear_1.weight", "timestep_embedder.linear_1.bias",
-        "timestep_embedder.linear_2.weight", "timestep_embedder.linear_2.bias",
-        "class_embedder.embedding_table.weight"};
+/* Diffusers keeps embedders in every block: copies of one, or, where it trained the model, of its own each. */
+static const char *const EMBEDDERS[][2] = {
+    {"timestep_embedder.linear_1.weight", "t_embedder.mlp.0.weight"},
+    {"timestep_embedder.linear_1.bias", "t_embedder.mlp.0.bias"},
+    {"timestep_embedder.linear_2.weight", "t_embedder.mlp.2.weight"},
+    {"timestep_embedder.linear_2.bias", "t_embedder.mlp.2.bias"},
+    {"class_embedder.embedding_table.weight", "y_embedder.embedding_table.weight"}};
+enum { EMBEDDER_TENSORS = sizeof EMBEDDERS / sizeof *EMBEDDERS };
+
+static const ousac_safetensors_tensor *find_embedder(const loader *l, size_t block, size_t which,
+                                                     char *name) {
+    (void)snprintf(name, OUSAC_NAME_BYTES, "transformer_blocks.%zu.norm1.emb.%s", block, EMBEDDERS[which][0]);
+    return find(l, name);
+}
+
+/* How many there are: one, where all blocks have the first one's values or none. */
+static ousac_status count_embedders(loader *l) {
+    char name[OUSAC_NAME_BYTES];
+    l->dit->embedders = 1;
     if (l->layout == LAYOUT_PUBLIC)
         return OUSAC_STATUS_OK;
     const int compares = l->common.model->use != OUSAC_MODEL_SHAPES;
-    for (size_t s = 0; s < sizeof stems / sizeof *stems; s++) {
-        char first[OUSAC_NAME_BYTES], name[OUSAC_NAME_BYTES];
-        (void)snprintf(first, sizeof first, "transformer_blocks.0.norm1.emb.%s", stems[s]);
-        const ousac_safetensors_tensor *reference = find(l, first), *t;
+    for (size_t s = 0; s < EMBEDDER_TENSORS; s++) {
+        const ousac_safetensors_tensor *reference = find_embedder(l, 0, s, name), *t;
         if (!reference)
-            return missing(l, first);
+            return missing(l, name);
         for (size_t b = 1; b < l->dit->L; b++) {
-            (void)snprintf(name, sizeof name, "transformer_blocks.%zu.norm1.emb.%s", b, stems[s]);
-            if (!(t = find(l, name)))
+            if (!(t = find_embedder(l, b, s, name)))
                 continue; /* a file may keep one copy */
             if (t->bytes != reference->bytes || strcmp(t->dtype_name, reference->dtype_name) != 0 ||
                 (compares && memcmp(t->data, reference->data, t->bytes) != 0))
-                return OUSAC_FAIL(
-                    l->common.error, OUSAC_STATUS_UNSUPPORTED,
-                    "%s: tensor %s differs from block 0's: blocks with embedders of their own cannot be "
-                    "run",
-                    l->common.model->path, name);
+                l->dit->embedders = l->dit->L;
             ousac_loader_mark(&l->common, t);
             ousac_safetensors_drop(l->common.file, t, 0, t->count);
         }
@@ -406,6 +412,34 @@ static ousac_status check_copies(loader *l) {
             ousac_safetensors_drop(l->common.file, reference, 0, reference->count);
     }
     return OUSAC_STATUS_OK;
+}
+
+/* That of block `b`; what the file does not hold again is the first one's. */
+static ousac_status load_embedder(loader *l, size_t b) {
+    ousac_dit *dit = l->dit;
+    ousac_dit_embedder *e = &dit->embedder[b];
+    const size_t d = dit->d, f = dit->frequencies;
+    const struct {
+        const float **target;
+        size_t dims, shape[2];
+    } tensor[EMBEDDER_TENSORS] = {{&e->t_w0, 2, {d, f}},
+                                  {&e->t_bias0, 1, {d}},
+                                  {&e->t_w2, 2, {d, d}},
+                                  {&e->t_bias2, 1, {d}},
+                                  {&e->table, 2, {dit->table_rows, d}}};
+    ousac_status status = OUSAC_STATUS_OK;
+    *e = *dit->embedder;
+    for (size_t s = 0; s < EMBEDDER_TENSORS && !status; s++) {
+        char name[OUSAC_NAME_BYTES], canonical[OUSAC_NAME_BYTES];
+        if (b == 0) {
+            status = load_outer(l, EMBEDDERS[s][1], tensor[s].target, tensor[s].dims, tensor[s].shape);
+        } else if (find_embedder(l, b, s, name)) {
+            (void)snprintf(canonical, sizeof canonical, "blocks.%zu.%s", b, EMBEDDERS[s][1]);
+            status = ousac_loader_tensor(&l->common, name, canonical, 0, tensor[s].target, tensor[s].dims,
+                                         tensor[s].shape);
+        }
+    }
+    return status;
 }
 
 /* The embedding that a file lacks. */
@@ -436,8 +470,8 @@ static size_t all_floats(const loader *l) {
     const size_t d = dit->d, h = dit->hidden, p2 = dit->patch * dit->patch, out = p2 * dit->out_channels;
     const size_t qkv = 3 * d * d + 3 * d;
     return dit->L * (qkv + d * d + d + 2 * h * d + h + d + 6 * d * d + 6 * d) + d * p2 * dit->channels + d +
-           dit->N * d + d * dit->frequencies + d * d + 2 * d + dit->table_rows * d + 2 * d * d + 2 * d +
-           out * d + out;
+           dit->N * d + dit->embedders * (d * dit->frequencies + d * d + 2 * d + dit->table_rows * d) +
+           2 * d * d + 2 * d + out * d + out;
 }
 
 /* What a mapped file does not hold as it is needed. */
@@ -473,12 +507,15 @@ static ousac_status load_blocks(loader *l) {
 static ousac_status load_weights(loader *l) {
     ousac_dit *dit = l->dit;
     const size_t d = dit->d, out = dit->patch * dit->patch * dit->out_channels;
-    ousac_status status =
-        ousac_loader_open_weights(&l->common, all_floats(l), made_floats(l), sealed_floats(l));
+    ousac_status status = count_embedders(l);
+    if (status)
+        return status;
+    status = ousac_loader_open_weights(&l->common, all_floats(l), made_floats(l), sealed_floats(l));
     dit->weights = l->common.weights;
     dit->sealed = l->common.sealed;
     dit->block = ousac_calloc(dit->L, sizeof *dit->block);
-    if (!status && !dit->block)
+    dit->embedder = ousac_calloc(dit->embedders, sizeof *dit->embedder);
+    if (!status && (!dit->block || !dit->embedder))
         status = OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu blocks",
                             l->common.model->path, dit->L);
     if (status ||
@@ -490,16 +527,12 @@ static ousac_status load_weights(loader *l) {
         status = load_outer(l, "pos_embed", &dit->pos_embed, 3, (size_t[]){1, dit->N, d});
     else
         status = make_pos_embed(l);
-    if (status ||
-        (status = load_outer_linear(l, "t_embedder.mlp.0", &dit->t_w0, &dit->t_bias0, d, dit->frequencies)) ||
-        (status = load_outer_linear(l, "t_embedder.mlp.2", &dit->t_w2, &dit->t_bias2, d, d)) ||
-        (status = load_outer(l, "y_embedder.embedding_table.weight", &dit->table, 2,
-                             (size_t[]){dit->table_rows, d})) ||
-        (status = load_blocks(l)) ||
+    for (size_t b = 0; b < dit->embedders && !status; b++)
+        status = load_embedder(l, b);
+    if (status || (status = load_blocks(l)) ||
         (status = load_outer_linear(l, "final_layer.adaLN_modulation.1", &dit->final_modulation,
                                     &dit->final_modulation_bias, 2 * d, d)) ||
-        (status = load_outer_linear(l, "final_layer.linear", &dit->final_w, &dit->final_bias, out, d)) ||
-        (status = check_copies(l)))
+        (status = load_outer_linear(l, "final_layer.linear", &dit->final_w, &dit->final_bias, out, d)))
         return status;
     return ousac_loader_close_weights(&l->common);
 }
@@ -606,6 +639,7 @@ void ousac_dit_unload(ousac_model *model) {
         for (size_t i = 0; i < dit->classes; i++)
             ousac_free(dit->class_names[i]);
     ousac_free(dit->class_names);
+    ousac_free(dit->embedder);
     ousac_free(dit->block);
     ousac_free(dit);
     model->state = NULL;

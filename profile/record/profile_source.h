@@ -1,4 +1,4 @@
-/* Where a profile's moments are: internal to the files that make profiles.
+/* Sizes of a profile's arrays and where its moments are: internal to the files that make profiles.
  */
 #ifndef OUSAC_PROFILE_SOURCE_H
 #define OUSAC_PROFILE_SOURCE_H
@@ -27,6 +27,11 @@ ousac_status ousac_profile_create_in(ousac_profile **profile, const ousac_arch *
                                      const ousac_schedule *schedule, const ousac_profile_identity *identity,
                                      const double *weight, ousac_moment_place place, const char *directory,
                                      ousac_error *error);
+
+/* Elements of a (S, OUSAC_BRANCHES, width) array; moments of a profile that has them, and doubles of one. */
+size_t ousac_profile_steps_size(const ousac_profile *profile, size_t width);
+size_t ousac_profile_moment_count(const ousac_profile *profile);
+size_t ousac_profile_size_of_moment(const ousac_profile *profile, size_t index);
 
 /* The array of moments and what it points to, zeroed. What was made is released with the profile. */
 ousac_status ousac_profile_place_moments(ousac_profile *profile, ousac_moment_place place,

@@ -106,6 +106,11 @@ check "the same" "$OUSAC" diff --tolerance 1e-10 small.oca small1.oca
 check "a shard of one process adds to a sum of ranks" \
     "$OUSAC" profile "${common[@]}" --samples 30:36 --weights three/weights.oca -o more.oca
 check "a shard of one process adds to a sum of ranks" "$OUSAC" merge three/profile.oca more.oca -o sum.oca
+check "as many samples as it takes" "${ranks[@]}" "$MPI" profile "${common[@]:1}" --samples auto --samples-max 16 -o auto3.oca
+cp err said
+check "says that the other ranks wait" grep -qF "records in this process alone" said
+check "as many samples as it takes, one process" "$OUSAC" profile "${common[@]}" --samples auto --samples-max 16 -o auto1.oca
+check "the same" "$OUSAC" diff --tolerance 1e-10 auto1.oca auto3.oca
 check "evaluation alone" "${ranks[@]}" "$MPI" eval -q -m dit/model.safetensors --micro-batch 2 --bundle three/bundle.oca \
     --samples 48:56 -o eval3.json
 check "evaluation alone, one process" "$OUSAC" eval -q -m dit/model.safetensors --micro-batch 2 --bundle three/bundle.oca \

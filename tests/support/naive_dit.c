@@ -148,6 +148,18 @@ static ousac_status read_block(naive_dit *net, const ousac_safetensors *file, si
         if (status != OUSAC_STATUS_OK)
             return status;
     }
+    (void)snprintf(name, sizeof name, "blocks.%zu.y_embedder.embedding_table.weight", index);
+    if (ousac_safetensors_find(file, name) != NULL) {
+        ousac_status status = read_tensor(file, name, net->labels, d, &block->table, error);
+        (void)snprintf(name, sizeof name, "blocks.%zu.t_embedder.mlp.0", index);
+        if (status == OUSAC_STATUS_OK)
+            status = read_linear(file, name, d, net->frequencies, &block->t1, error);
+        (void)snprintf(name, sizeof name, "blocks.%zu.t_embedder.mlp.2", index);
+        if (status == OUSAC_STATUS_OK)
+            status = read_linear(file, name, d, d, &block->t2, error);
+        if (status != OUSAC_STATUS_OK)
+            return status;
+    }
     (void)snprintf(name, sizeof name, "blocks.%zu.attn.qkv.bias", index);
     if (ousac_safetensors_find(file, name) != NULL) {
         (void)snprintf(name, sizeof name, "blocks.%zu.attn.qkv", index);
@@ -223,6 +235,9 @@ void naive_dit_free(naive_dit *net) {
         free_linear(&block->proj);
         free_linear(&block->fc1);
         free_linear(&block->fc2);
+        free_linear(&block->t1);
+        free_linear(&block->t2);
+        ousac_free(block->table);
     }
     ousac_free(net->blocks);
     free_linear(&net->embed);
@@ -374,19 +389,20 @@ static ousac_status scratch_create(scratch *s, const naive_dit *net, ousac_error
 }
 
 /* Fills s->condition with silu(c). */
-static void embed_condition(const naive_dit *net, double t, size_t label, scratch *s) {
+static void embed_condition(const naive_dit *net, const naive_linear *t1, const naive_linear *t2,
+                            const double *table, double t, size_t label, scratch *s) {
     const size_t half = net->frequencies / 2, d = net->d;
     for (size_t i = 0; i < half; i++) {
         double phase = t * exp(-log(10000.0) * (double)i / net->frequency_denominator);
         s->frequency[i] = cos(phase);
         s->frequency[half + i] = sin(phase);
     }
-    apply(&net->t1, 0, d, 1, s->frequency, s->inner);
+    apply(t1, 0, d, 1, s->frequency, s->inner);
     for (size_t j = 0; j < d; j++)
         s->inner[j] = silu(s->inner[j]);
-    apply(&net->t2, 0, d, 1, s->inner, s->condition);
+    apply(t2, 0, d, 1, s->inner, s->condition);
     for (size_t j = 0; j < d; j++)
-        s->condition[j] = silu(s->condition[j] + net->table[label * d + j]);
+        s->condition[j] = silu(s->condition[j] + table[label * d + j]);
 }
 
 /* Fills s->x: token (row, column) sees its patch in the order channel, line, pixel of the convolution's
@@ -481,10 +497,15 @@ ousac_status naive_dit_forward_observed(const naive_dit *net, const float *x, do
     }
     if ((status = scratch_create(&s, net, error)) != OUSAC_STATUS_OK)
         goto done;
-    embed_condition(net, t, label, &s);
     embed_image(net, x, &s);
-    for (size_t i = 0; i < net->depth; i++)
+    for (size_t i = 0; i < net->depth; i++) {
+        const naive_block *block = &net->blocks[i];
+        const int own = block->table != NULL;
+        embed_condition(net, own ? &block->t1 : &net->t1, own ? &block->t2 : &net->t2,
+                        own ? block->table : net->table, t, label, &s);
         run_block(net, i, observer, &s);
+    }
+    embed_condition(net, &net->t1, &net->t2, net->table, t, label, &s);
     apply(&net->final_modulation, 0, 2 * net->d, 1, s.condition, s.modulation);
     modulated_norm(net->tokens, net->d, s.x, net->final_norm_eps, s.modulation, s.modulation + net->d,
                    s.normed);

@@ -23,6 +23,8 @@ typedef struct naive_block {
     naive_linear modulation; /* (6 d, d): shift, scale, gate of attention, then of the MLP */
     naive_linear qkv;        /* (3 d, d) */
     naive_linear proj, fc1, fc2;
+    naive_linear t1, t2; /* an embedder of its own, "blocks.N.t_embedder..."; without weights: the model's */
+    double *table;
 } naive_block;
 
 typedef struct naive_dit {

@@ -109,29 +109,56 @@ static void draw_qkv(checkpoint *c, size_t block) {
     }
 }
 
-/* Timestep and label embedders: one in the public layout, a copy in every block in diffusers'. */
-static void draw_embedders(checkpoint *c) {
+typedef struct embedder {
+    const float *w1, *b1, *w2, *b2, *table;
+} embedder;
+
+static embedder draw_embedder(checkpoint *c) {
     const size_t d = c->options->width, labels = c->options->classes + 1;
-    const float *w1 = draw(c, d * FREQUENCIES, 1.0 / sqrt((double)FREQUENCIES));
-    const float *b1 = draw(c, d, 0.1);
-    const float *w2 = draw(c, d * d, 1.0 / sqrt((double)d));
-    const float *b2 = draw(c, d, 0.1);
-    const float *table = draw(c, labels * d, 1.0);
-    if (c->options->layout == RANDOM_DIT_PUBLIC) {
-        add_pair(c, "t_embedder.mlp.0", d, FREQUENCIES, w1, b1);
-        add_pair(c, "t_embedder.mlp.2", d, d, w2, b2);
-        add_matrix(c, "y_embedder.embedding_table.weight", labels, d, table);
-        return;
-    }
+    embedder e;
+    e.w1 = draw(c, d * FREQUENCIES, 1.0 / sqrt((double)FREQUENCIES));
+    e.b1 = draw(c, d, 0.1);
+    e.w2 = draw(c, d * d, 1.0 / sqrt((double)d));
+    e.b2 = draw(c, d, 0.1);
+    e.table = draw(c, labels * d, 1.0);
+    return e;
+}
+
+static void add_embedder(checkpoint *c, const embedder *e, const char *time, const char *const linears[2],
+                         const char *table) {
+    const size_t d = c->options->width, labels = c->options->classes + 1;
+    char name[NAME_BYTES];
+    (void)snprintf(name, sizeof name, "%s%s", time, linears[0]);
+    add_pair(c, name, d, FREQUENCIES, e->w1, e->b1);
+    (void)snprintf(name, sizeof name, "%s%s", time, linears[1]);
+    add_pair(c, name, d, d, e->w2, e->b2);
+    add_matrix(c, table, labels, d, e->table);
+}
+
+/* Timestep and label embedders: one in the public layout, one in every block in diffusers', mostly a copy. */
+static void draw_embedders(checkpoint *c) {
+    static const char *const public_linears[] = {"mlp.0", "mlp.2"};
+    static const char *const linears[] = {"linear_1", "linear_2"};
+    const int public_layout = c->options->layout == RANDOM_DIT_PUBLIC;
+    embedder e = draw_embedder(c);
     for (size_t i = 0; i < c->options->depth; i++) {
-        char name[NAME_BYTES];
-        (void)snprintf(name, sizeof name, "transformer_blocks.%zu.norm1.emb.timestep_embedder.linear_1", i);
-        add_pair(c, name, d, FREQUENCIES, w1, b1);
-        (void)snprintf(name, sizeof name, "transformer_blocks.%zu.norm1.emb.timestep_embedder.linear_2", i);
-        add_pair(c, name, d, d, w2, b2);
-        (void)snprintf(name, sizeof name,
-                       "transformer_blocks.%zu.norm1.emb.class_embedder.embedding_table.weight", i);
-        add_matrix(c, name, labels, d, table);
+        char time[NAME_BYTES - 16], table[NAME_BYTES];
+        if (i > 0 && c->options->own_embedders)
+            e = draw_embedder(c);
+        else if (i > 0 && public_layout)
+            break;
+        if (!public_layout) {
+            (void)snprintf(time, sizeof time, "transformer_blocks.%zu.norm1.emb.timestep_embedder.", i);
+            (void)snprintf(table, sizeof table,
+                           "transformer_blocks.%zu.norm1.emb.class_embedder.embedding_table.weight", i);
+        } else if (i == 0) {
+            (void)snprintf(time, sizeof time, "t_embedder.");
+            (void)snprintf(table, sizeof table, "y_embedder.embedding_table.weight");
+        } else {
+            (void)snprintf(time, sizeof time, "blocks.%zu.t_embedder.", i);
+            (void)snprintf(table, sizeof table, "blocks.%zu.y_embedder.embedding_table.weight", i);
+        }
+        add_embedder(c, &e, time, public_layout ? public_linears : linears, table);
     }
 }
 

@@ -33,7 +33,9 @@ typedef struct random_dit_options {
     random_dit_positions positions;
     ousac_dtype dtype; /* f32, f16 or bf16 */
     random_dit_layout layout;
-    int zero_final;  /* 1: the last linear is zero, as training begins with, and the model predicts 0 */
+    int zero_final; /* 1: the last linear is zero, as training begins with, and the model predicts 0 */
+    int own_embedders; /* 1: every block has an embedder of its own; the public layout, which knows none, then has
+                          those of later blocks beside, as "blocks.N.t_embedder...", for the oracle alone */
     double norm_eps; /* written to the diffusers config; 0: the key is left out */
 } random_dit_options;
 

@@ -164,18 +164,18 @@ static void condition(const ousac_dit *dit, double timestep, size_t label, doubl
     double *hidden = calloc(d, sizeof *hidden);
     assert_non_null(hidden);
     for (size_t i = 0; i < d; i++) {
-        hidden[i] = (double)dit->t_bias0[i];
+        hidden[i] = (double)dit->embedder->t_bias0[i];
         for (size_t k = 0; k < half; k++) {
             const double phase = timestep * exp(-log(10000) * (double)k / dit->frequency_denominator);
-            hidden[i] += cos(phase) * (double)dit->t_w0[i * dit->frequencies + k] +
-                         sin(phase) * (double)dit->t_w0[i * dit->frequencies + half + k];
+            hidden[i] += cos(phase) * (double)dit->embedder->t_w0[i * dit->frequencies + k] +
+                         sin(phase) * (double)dit->embedder->t_w0[i * dit->frequencies + half + k];
         }
         hidden[i] = silu(hidden[i]);
     }
     for (size_t i = 0; i < d; i++) {
-        c[i] = (double)dit->t_bias2[i] + (double)dit->table[label * d + i];
+        c[i] = (double)dit->embedder->t_bias2[i] + (double)dit->embedder->table[label * d + i];
         for (size_t k = 0; k < d; k++)
-            c[i] += (double)dit->t_w2[i * d + k] * hidden[k];
+            c[i] += (double)dit->embedder->t_w2[i * d + k] * hidden[k];
         c[i] = silu(c[i]);
     }
     free(hidden);

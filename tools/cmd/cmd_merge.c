@@ -6,6 +6,7 @@
 #include "formats/json_build.h"
 #include "formats/memory.h"
 #include "profile/record/profile.h"
+#include "profile/record/run_text.h"
 #include "tools/cli/describe.h"
 
 #include <inttypes.h>
@@ -25,26 +26,6 @@ typedef struct merge_work {
     ousac_json_doc runs; /* {"run": [...]}: what each part cost */
     ousac_profile *sum;
 } merge_work;
-
-/* Adds what the parts of `text` cost: an object of one run, or the array of a profile that was merged before.
- */
-static void add_runs(ousac_json_doc *runs, cJSON *array, const char *text) {
-    cJSON *parsed = cJSON_Parse(text);
-
-    if (cJSON_IsArray(parsed)) {
-        const cJSON *item = NULL;
-        cJSON_ArrayForEach(item, parsed) {
-            cJSON *copy = cJSON_Duplicate(item, 1);
-            if (copy == NULL || !cJSON_AddItemToArray(array, copy)) {
-                cJSON_Delete(copy);
-                runs->failed = 1;
-            }
-        }
-    } else {
-        ousac_json_put_parsed(runs, array, NULL, text);
-    }
-    cJSON_Delete(parsed);
-}
 
 /* Sums of float64 depend on their order, so the parts are added by rising first sample, however they were
  * named. */
@@ -69,19 +50,6 @@ static ousac_status read_order(merge_work *work, char **argv, ousac_error *error
         work->inputs[place] = next;
     }
     return OUSAC_STATUS_OK;
-}
-
-static ousac_status read_run(merge_work *work, cJSON *array, const char *path, ousac_error *error) {
-    oca_file *file = NULL;
-    ousac_status status = ousac_archive_open_any(&file, path, error);
-
-    if (!status) {
-        const char *run = oca_metadata(file, "run");
-        if (run != NULL)
-            add_runs(&work->runs, array, run);
-    }
-    oca_close(file);
-    return status;
 }
 
 static ousac_status merge(merge_work *work, char **argv, const char *output, ousac_error *error) {
@@ -117,7 +85,7 @@ static ousac_status merge(merge_work *work, char **argv, const char *output, ous
         ousac_profile_free(part);
         part = NULL;
         if (!status)
-            status = read_run(work, array, path, error);
+            status = ousac_run_text_gather(&work->runs, array, path, error);
     }
     if (status)
         goto done;

@@ -152,7 +152,7 @@ static ousac_status execute(cli_common *common, const pack_request *request, ous
     }
     status = ousac_profile_open(&profile, request->profile, error);
     if (!status)
-        status = ousac_provenance_read_pilots(request->profile, &pilots, error);
+        status = ousac_run_text_read_pilots(request->profile, &pilots, error);
     if (!status)
         status = load_plans(common, request, profile, &profile->arch, plans, count, error);
     if (!status)

@@ -8,9 +8,9 @@
 #include "formats/memory.h"
 #include "formats/minisign.h"
 #include "formats/safetensors.h"
-#include "pipeline/provenance.h"
 #include "profile/bundle/bundle.h"
 #include "profile/bundle/plan.h"
+#include "profile/bundle/provenance.h"
 #include "profile/record/profile.h"
 #include "tools/cli/describe.h"
 #include "tools/report/samples.h"
@@ -116,7 +116,7 @@ static ousac_status verify_profile(const verification *v, const char *path, ousa
     ousac_used_ranges pilots;
     ousac_status status = ousac_profile_open(&profile, path, error);
     if (!status)
-        status = ousac_provenance_read_pilots(path, &pilots, error);
+        status = ousac_run_text_read_pilots(path, &pilots, error);
 
     if (!status) {
         const ousac_identity of = ousac_profile_model(profile);

@@ -2,9 +2,9 @@
 
 #include "calib/backend/reserve.h"
 #include "formats/memory.h"
-#include "pipeline/cost.h"
 #include "pipeline/shard.h"
 #include "profile/record/recorder.h"
+#include "profile/record/run_text.h"
 #include "tools/cli/cli.h"
 #include "tools/mpi/link.h"
 

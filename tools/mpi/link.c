@@ -1,7 +1,7 @@
 #include "tools/mpi/link.h"
 
-#include "pipeline/cost.h"
 #include "pipeline/machine.h"
+#include "profile/record/run_text.h"
 #include "tools/cli/cli.h"
 
 #include <mpi.h>

@@ -142,16 +142,6 @@ static ousac_status digest_file(const char *path, char digest[OUSAC_DIGEST_CHARS
     return status;
 }
 
-/* Whether the provenance names a method other than delta-cov. */
-static int factors_of_weights(const oca_file *file) {
-    const char *provenance = oca_metadata(file, "provenance");
-    cJSON *root = provenance != NULL ? cJSON_Parse(provenance) : NULL;
-    const char *method = plot_json_text(root, "factors");
-    const int of_weights = method != NULL && strcmp(method, "delta-cov") != 0;
-    cJSON_Delete(root);
-    return of_weights;
-}
-
 static ousac_status load_bundle(plot_bundle *bundle, const char *path, uint64_t bytes, ousac_error *error) {
     ousac_status status = ousac_bundle_open(&bundle->bundle, path, error);
     if (status)
@@ -168,7 +158,7 @@ static ousac_status load_bundle(plot_bundle *bundle, const char *path, uint64_t 
     if (!status)
         status = digest_file(path, bundle->file_digest, error);
     if (!status)
-        bundle->of_weights = factors_of_weights(bundle->archive.file);
+        status = ousac_provenance_of(&bundle->provenance, bundle->archive.file, path, error);
     return status;
 }
 

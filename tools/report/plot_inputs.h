@@ -10,6 +10,7 @@
 #include "formats/schedule.h"
 #include "profile/bundle/bundle.h"
 #include "profile/bundle/plan.h"
+#include "profile/bundle/provenance.h"
 #include "profile/files/archive.h"
 #include "profile/record/profile.h"
 #include "tools/cli/files.h"
@@ -45,8 +46,7 @@ typedef struct plot_bundle {
     ousac_archive archive;
     ousac_arch arch;
     ousac_schedule schedule;
-    int of_weights; /* 1: the factors were made from the weights, and the spectra speak of those, not of
-                       deltas */
+    ousac_provenance provenance; /* of_weights: the spectra speak of the weights, not of the deltas */
     const ousac_plan *plan;      /* the one to show; NULL where the bundle has none */
     const plot_profile *profile; /* of which it was made; NULL where it is not among the inputs */
 } plot_bundle;

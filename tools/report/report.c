@@ -352,16 +352,14 @@ static void add_whole(html *h, const char *name, uint64_t value) {
 }
 
 /* A range of samples [first, end] or a list of them. */
-static void add_ranges(html *h, const char *name, const cJSON *list) {
+static void add_ranges(html *h, const char *name, const ousac_used_ranges *ranges, const char *use) {
     char text[256] = "";
     size_t used = 0;
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, list) {
-        const cJSON *first = cJSON_GetArrayItem(item, 0), *end = cJSON_GetArrayItem(item, 1);
-        if (cJSON_IsNumber(first) && cJSON_IsNumber(end) && used < sizeof text)
-            used += (size_t)snprintf(text + used, sizeof text - used, "%s%.0f:%.0f", used > 0 ? ", " : "",
-                                     first->valuedouble, end->valuedouble);
-    }
+    for (size_t i = 0; i < ranges->count && used < sizeof text; i++)
+        if (strcmp(ranges->use[i], use) == 0)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s%" PRIu64 ":%" PRIu64,
+                                     used > 0 ? ", " : "", ranges->range[i].first,
+                                     ranges->range[i].first + ranges->range[i].count);
     html_pair(h, name, used > 0 ? text : "none");
 }
 
@@ -385,9 +383,8 @@ static void add_provenance(report_work *work) {
     html *h = &work->page;
     const plot_bundle *bundle = &work->inputs.bundle[0];
     const plot_profile *profile = bundle->profile;
-    const char *provenance = oca_metadata(bundle->archive.file, "provenance");
+    const ousac_provenance *made = &bundle->provenance;
     const char *version = oca_metadata(bundle->archive.file, "ousac_version");
-    cJSON *root = provenance != NULL ? cJSON_Parse(provenance) : NULL;
     char digest[OUSAC_DIGEST_CHARS];
 
     html_raw(
@@ -415,12 +412,12 @@ static void add_provenance(report_work *work) {
         add_whole(h, "tokens used per sample and step", profile->tokens_used);
         add_whole(h, "segments", profile->segments);
     }
-    if (root != NULL) {
-        if (profile == NULL && plot_json_text(root, "seed") != NULL)
-            html_pair(h, "seed", plot_json_text(root, "seed"));
-        add_ranges(h, "calibration samples", plot_json_item(root, "calibration"));
-        add_ranges(h, "pilot samples", plot_json_item(root, "pilot"));
-        add_ranges(h, "validation samples", plot_json_item(root, "validation"));
+    if (made->known) {
+        if (profile == NULL)
+            add_whole(h, "seed", made->seed);
+        add_ranges(h, "calibration samples", &made->used, "calibration");
+        add_ranges(h, "pilot samples", &made->used, "pilot");
+        add_ranges(h, "validation samples", &made->used, "validation");
     } else {
         html_pair(h, "samples that made it", "the bundle does not say");
     }
@@ -430,7 +427,6 @@ static void add_provenance(report_work *work) {
         html_pair(h, "written by ousac", version);
     html_pair(h, "report by ousac", OUSAC_VERSION);
     html_raw(h, "</table>\n</section>\n");
-    cJSON_Delete(root);
 }
 
 static void add_page(report_work *work, const char *plots, ousac_error *error) {

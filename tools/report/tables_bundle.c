@@ -117,7 +117,7 @@ static ousac_status add_errors(table *t, size_t index, const plot_bundle *bundle
                 output2 += y2;
             }
         }
-        if (bundle->of_weights)
+        if (bundle->provenance.of_weights)
             after2 = left = NAN; /* what the ranks leave of the deltas is not known */
         const double before = output2 > 0 ? sqrt(before2 / output2) : NAN;
         table_size(t, index);

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pipeline/provenance.h"
 #include "profile/bundle/bundle.h"
 #include "profile/bundle/plan.h"
+#include "profile/bundle/provenance.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"

@@ -110,7 +110,7 @@ static void random_models_match_naive_forward(void **state) {
     const struct {
         const char *name;
         size_t depth, width, heads, hidden, patch, channels, input_size, classes, batch;
-        int learn_sigma, diffusers;
+        int learn_sigma, diffusers; /* 2: with an embedder of its own in every block */
         ousac_dtype dtype;
     } cases[] = {
         {"small", 2, 24, 2, 96, 2, 3, 8, 5, 2, 0, 0, OUSAC_DTYPE_F32},
@@ -121,6 +121,8 @@ static void random_models_match_naive_forward(void **state) {
         {"deep", 9, 20, 2, 80, 2, 3, 10, 4, 2, 0, 0, OUSAC_DTYPE_F32},
         {"diffusers names", 3, 40, 5, 160, 2, 4, 6, 7, 3, 1, 1, OUSAC_DTYPE_F32},
         {"diffusers names, bf16", 2, 36, 3, 144, 3, 2, 21, 11, 2, 0, 1, OUSAC_DTYPE_BF16},
+        {"an embedder a block", 3, 24, 2, 96, 2, 3, 8, 5, 3, 0, 2, OUSAC_DTYPE_F32},
+        {"an embedder a block, bf16", 4, 36, 3, 144, 3, 2, 21, 11, 2, 1, 2, OUSAC_DTYPE_BF16},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         char plain[SCRATCH_PATH_BYTES], other[SCRATCH_PATH_BYTES], file[SCRATCH_PATH_BYTES], name[32];
@@ -134,6 +136,7 @@ static void random_models_match_naive_forward(void **state) {
         options.channels = cases[c].channels;
         options.input_size = cases[c].input_size, options.classes = cases[c].classes;
         options.learn_sigma = cases[c].learn_sigma, options.dtype = cases[c].dtype;
+        options.own_embedders = cases[c].diffusers == 2;
         (void)snprintf(name, sizeof name, "plain%zu", c);
         scratch_join(plain, directory.path, name);
         must(random_dit_write(plain, &options, &error), &error);
