@@ -348,16 +348,31 @@ ousac_status ousac_fit_learning(const ousac_session *session, const ousac_fit_op
 
 /* --- fewer steps --- */
 
-ousac_status ousac_fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
-                                   ousac_error *error) {
-    if (steps < 1 || steps > reference->step_count)
+ousac_status ousac_fit_spaced_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
+                                    double power, ousac_error *error) {
+    const size_t have = reference->step_count;
+    if (steps < 1 || steps > have)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu steps, expected 1 to the reference's %zu", steps,
-                          reference->step_count);
+                          have);
     const ousac_status status = ousac_schedule_copy(schedule, reference, error);
     if (status)
         return status;
-    for (size_t i = 0; i < steps; i++)
-        schedule->steps[i] = reference->steps[i * reference->step_count / steps];
+    size_t next = 0;
+    for (size_t i = 0; i < steps; i++) {
+        /* the power's last bit shall not decide where it is a whole number */
+        const double place = (double)have * pow((double)i / (double)steps, power);
+        const size_t most = have - (steps - i);
+        size_t at = (size_t)(place + 1e-9);
+        at = at < next ? next : at;
+        at = at > most ? most : at;
+        schedule->steps[i] = reference->steps[at];
+        next = at + 1;
+    }
     schedule->step_count = steps;
     return OUSAC_STATUS_OK;
+}
+
+ousac_status ousac_fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
+                                   ousac_error *error) {
+    return ousac_fit_spaced_steps(schedule, reference, steps, 1, error);
 }

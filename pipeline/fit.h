@@ -104,6 +104,10 @@ ousac_status ousac_fit_learning(const ousac_session *session, const ousac_fit_op
  * to pay less. USAGE where it has not so many. Free with ousac_schedule_free. */
 ousac_status ousac_fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
                                    ousac_error *error);
+/* The same, step i of S being the reference's step floor(N (i / S)^power) of N, or the next that is not taken yet:
+ * below 1 closer together at the end, where there is least noise; 1 evenly. */
+ousac_status ousac_fit_spaced_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
+                                    double power, ousac_error *error);
 
 /* The relative error of the schedule's samples against the target's. */
 ousac_status ousac_fit_measure(const ousac_session *session, const ousac_fit_arm *arm,

@@ -336,9 +336,39 @@ static void references_and_budgets_that_cannot_be_are_refused(void **state) {
     ousac_schedule_free(&reference);
 }
 
+static void steps_are_chosen_by_a_power(void **state) {
+    static const struct {
+        size_t steps;
+        double power;
+        size_t want[8];
+    } cases[] = {
+        {4, 1, {0, 2, 4, 6}},
+        {3, 1, {0, 2, 5}},
+        {4, 0.5, {0, 4, 5, 6}},
+        {4, 2, {0, 1, 2, 4}},
+        {8, 0.5, {0, 1, 2, 3, 4, 5, 6, 7}},
+        {2, 0.72, {0, 4}},
+        {1, 0.72, {0}},
+    };
+    ousac_schedule reference = {0};
+    ousac_error error = {0};
+    (void)state;
+    make_schedule(&reference, 8, 3, 1);
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        ousac_schedule chosen = {0};
+        must(ousac_fit_spaced_steps(&chosen, &reference, cases[c].steps, cases[c].power, &error), &error);
+        assert_int_equal(chosen.step_count, cases[c].steps);
+        for (size_t i = 0; i < cases[c].steps; i++)
+            assert_true(chosen.steps[i].timestep == reference.steps[cases[c].want[i]].timestep);
+        ousac_schedule_free(&chosen);
+    }
+    ousac_schedule_free(&reference);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_that_were_moved_are_found),
+        cmocka_unit_test(steps_are_chosen_by_a_power),
         cmocka_unit_test(fewer_steps_come_nearer),
         cmocka_unit_test(validation_decides),
         cmocka_unit_test(states_between_timesteps_are_ddims),
