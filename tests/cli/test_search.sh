@@ -61,7 +61,7 @@ for _ in $(seq 600); do
     if [ -e again/search.part ] || ! kill -0 $job 2>/dev/null; then break; fi
     sleep 0.05
 done
-kill -INT $job 2>/dev/null
+kill -TERM $job 2>/dev/null
 wait $job
 ousac "calibrate: an interrupted search goes on" 0 . "${search[@]}" --json -q -o again
 check "calibrate: to the same schedule" cmp again/schedule.json found/schedule.json

@@ -8,6 +8,7 @@
 set -u
 ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
 OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
+PLUGIN=$(realpath "${BUILD:-build}")/tests/plugins/emulated_cuda.so
 . "$ROOT/tests/cli/pipeline.bash"
 cd "$WORK" || exit 2
 export OPENBLAS_NUM_THREADS=1
@@ -30,6 +31,14 @@ check "time: the file is the same" "$PYTHON" -c 'import json; assert json.load(o
 ousac "time: inspect shows it" 0 'a rank; at most' inspect time.json
 ousac "time: inspect --json" 0 '"kind":.*"ousac time"' inspect time.json --json
 ousac "time: under a schedule's steps" 0 'mode cfg' time "${M[@]}" --repeat 1 -s reference.json -q -o steps.json
+if [ -e "$PLUGIN" ]; then
+    export OUSAC_CUDA_PLUGIN=$PLUGIN
+    ousac "time: of a device, by the wall clock" 0 '"clock":.*"wall"' time "${M[@]}" --device cuda --repeat 1 --ranks 1,4 --json -q -o device.json
+    ousac "time: the device is named" 4 'device.json: "machine.device" is cuda; expected cpu' calibrate "${M[@]}" --reference reference.json --budget-time 0.4 --time device.json -o x
+    unset OUSAC_CUDA_PLUGIN
+else
+    skip "no emulated device: $PLUGIN"
+fi
 ousac "time: ranks that are none" 2 'ousac time: --ranks 1,x: expected 2 to 16 whole numbers' time "${M[@]}" --ranks 1,x -o x.json
 ousac "time: ranks that fall" 2 '2 after 4; expected ranks that rise' time "${M[@]}" --ranks 4,2 -o x.json
 ousac "time: a rank that no layer takes" 2 'from 1 to' time "${M[@]}" --ranks 1,5000 -o x.json
