@@ -81,7 +81,7 @@ static ousac_status choose_schedule(work *w, const ousac_context_calibrate_optio
     w->searched = (ousac_sample_range){0, validation.first + validation.count};
     status = ousac_schedule_load(&w->reference, o->reference, error);
     if (!status)
-        status = ousac_search_check(&options, error);
+        status = ousac_search_check(options.reference, options.budget, error);
     const ousac_search_time_options times = {.reference = &w->reference,
                                              .given = o->time,
                                              .measured = w->path[TIMES],

@@ -83,6 +83,18 @@ ousac_status ousac_place_rank(const ousac_price *price, const ousac_schedule *sc
     return status;
 }
 
+ousac_status ousac_place_rank_macs(const ousac_arch *arch, const ousac_schedule *schedule, int forecast,
+                                   uint64_t macs, size_t *rank, ousac_error *error) {
+    ousac_price price;
+    ousac_status status = ousac_price_of_macs(&price, arch, error);
+    *rank = 0;
+    if (status)
+        return status;
+    status = ousac_place_rank(&price, schedule, forecast, macs, rank, error);
+    ousac_price_free(&price);
+    return status;
+}
+
 ousac_status ousac_place_budget(const ousac_arch *arch, const ousac_schedule *schedule, uint64_t step_macs,
                                 uint64_t *macs, size_t *rank, ousac_error *error) {
     ousac_allocation uniform;

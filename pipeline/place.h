@@ -78,5 +78,8 @@ ousac_status ousac_place_budget(const ousac_arch *arch, const ousac_schedule *sc
 /* The largest uniform rank with which the trajectory stays within the budget; 0 where none does. */
 ousac_status ousac_place_rank(const ousac_price *price, const ousac_schedule *schedule, int forecast,
                               uint64_t budget, size_t *rank, ousac_error *error);
+/* The same where the budget is in multiply-accumulates. */
+ousac_status ousac_place_rank_macs(const ousac_arch *arch, const ousac_schedule *schedule, int forecast,
+                                   uint64_t macs, size_t *rank, ousac_error *error);
 
 #endif

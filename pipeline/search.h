@@ -74,8 +74,8 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
                           ousac_search_result *result, ousac_error *error);
 void ousac_search_free(ousac_search_result *result);
 
-/* What of the options can be judged before anything is run: the same USAGE. */
-ousac_status ousac_search_check(const ousac_search_options *options, ousac_error *error);
+/* What of that can be judged from the reference and the budget alone. */
+ousac_status ousac_search_check(const ousac_schedule *reference, double budget, ousac_error *error);
 
 /* How ranks are chosen for the best candidate's schedule, within what it may cost: under MACs as asked; under time at
  * the uniform rank that was priced, which alone was measured. Sets the options' budget, and under time methods and

@@ -151,6 +151,23 @@ static ousac_status parse(cJSON **root, const char *text, const char *path, ousa
     return status;
 }
 
+/* diffusers writes configs by Python's json, which knows -Infinity, Infinity and NaN, and JSON does not. In place: an
+ * overflowing number of the same sign, and for NaN an empty object, which is no value of any key that is read. */
+static void without_infinities(char *text) {
+    static const char *const words[][2] = {
+        {"-Infinity", "-1e9999  "}, {"Infinity", "1e9999  "}, {"NaN", "{} "}};
+    int in_string = 0;
+    for (char *at = text; *at; at++) {
+        if (*at == '"')
+            in_string = !in_string;
+        else if (in_string && *at == '\\' && at[1])
+            at++;
+        for (size_t i = 0; !in_string && i < sizeof words / sizeof *words; i++)
+            if (strncmp(at, words[i][0], strlen(words[i][0])) == 0)
+                memcpy(at, words[i][1], strlen(words[i][1]));
+    }
+}
+
 static int has(const cJSON *object, const char *key) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
     return item && !cJSON_IsNull(item);
@@ -192,8 +209,10 @@ ousac_status ousac_model_folder_believe(char **text, const char *config_path, co
     ousac_status status = parse(&config, *text ? *text : "{}", config_path, error);
     if (!status)
         status = ousac_file_read_text(&theirs, NULL, scheduler_path, CONFIG_BYTES_MAX, error);
-    if (!status)
+    if (!status) {
+        without_infinities(theirs);
         status = parse(&scheduler, theirs, scheduler_path, error);
+    }
     if (!status) {
         int good = 1;
         if (!has(config, "betas") && !has(config, "beta_schedule"))

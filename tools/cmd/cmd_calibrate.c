@@ -306,9 +306,8 @@ static ousac_status prepare_search(calibration_work *work, const cli_common *com
     ousac_search_ranges(request->effort, request->micro_batch, &fitting, &validation);
     work->searched = (ousac_sample_range){0, validation.first + validation.count};
     ousac_status status = ousac_schedule_load(&work->reference, request->reference, error);
-    const ousac_search_options options = search_options(work, request);
     if (!status)
-        status = ousac_search_check(&options, error);
+        status = ousac_search_check(&work->reference, search_options(work, request).budget, error);
     if (!status && request->time) /* what is wrong with the file itself, before the model is loaded */
         status = ousac_timing_load(&work->timing, request->time, error);
     if (!status)

@@ -13,6 +13,7 @@
 #include "pipeline/stopwatch.h"
 #include "pipeline/timing.h"
 #include "pipeline/transfer.h"
+#include "pipeline/yardstick.h"
 #include "tools/cli/cli.h"
 
 void choice_print(const ousac_choice *choice, const ousac_arch *arch);
@@ -47,6 +48,9 @@ typedef struct timed_result {
 } timed_result;
 void timed_print(const timed_result *timed);
 void timed_put(ousac_json_doc *doc, cJSON *object, const timed_result *timed);
+
+void yardstick_print(const ousac_yardstick *result);
+void yardstick_put(ousac_json_doc *doc, cJSON *object, const ousac_yardstick *result);
 
 /* What --dry-run prints. */
 ousac_status memory_print(const ousac_memory_plan *plan, const cli_common *common, const char *command,

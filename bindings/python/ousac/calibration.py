@@ -1,12 +1,10 @@
 """ousac.calibrate: from a pipeline and a budget to a bundle."""
-import copy
 import json
 import os
 
 from .host import Host
 from .library import Error
 from .pipelines import adapter_for
-from .rules import SOLVERS
 from .schedule import Schedule
 
 
@@ -26,46 +24,36 @@ class Result:
             self.bundle, self.found["steps"], 100 * e["macs_share"], e["against_reference"]["mean"])
 
 
-def reference_schedule(pipe, steps, guidance_scale):
-    """What a pipeline's scheduler does today in so many steps, as a schedule file's object."""
-    scheduler = copy.deepcopy(pipe.scheduler)
-    solver = SOLVERS.get(type(scheduler).__name__)
-    if solver is None:
-        raise Error("%s: which solver that is is not known; known: %s. Give a schedule file as reference" % (
-            type(scheduler).__name__, ", ".join(sorted(SOLVERS))), "UNSUPPORTED")
-    if scheduler.config.get("use_dynamic_shifting"):
-        raise Error("%s: timesteps depend on the resolution; give a schedule file as reference" % type(scheduler).__name__, "UNSUPPORTED")
-    scheduler.set_timesteps(steps)
-    gate = {"mode": "cfg", "scale": float(guidance_scale), "gate": "full"} if guidance_scale > 1 else {"mode": "cond", "gate": "full"}
-    data = {"format": "ousac-schedule", "version": 1, "name": "reference", "solver": solver, "step_count": steps,
-            "steps": [{"timestep": float(t), **gate} for t in scheduler.timesteps]}
-    Schedule(data)
-    return data
-
-
 def calibrate(pipe, inputs=None, reference=None, budget_total=None, out="calibration", schedule=None, effort="full", samples=None,
               validation=None, test=8, seed=0, micro_batch=4, threads=0, sites=None, progress=None, note=None):
     """Searches for a schedule within `budget_total` of the reference's MACs, calibrates it, and evaluates the bundle on
     `test` samples that nothing else has used. The same steps and files as `ousac calibrate`.
 
-    `pipe`: a pipeline of diffusers, or an ousac.Host. `inputs`: what samples are conditioned on, for a DiTPipeline class
-    labels; for a Host the path of an inputs file, or None. `reference`: {"steps": N, "guidance_scale": W} or a schedule
-    file. With `schedule`, a file, nothing is searched for, and `budget_total` is of constant guidance. Returns an
-    ousac.Result."""
+    `pipe`: a pipeline of diffusers, or an ousac.Host. `inputs`: what samples are conditioned on: class labels of a
+    DiTPipeline, prompts of the others, or a dict of what they were encoded to (docs/PYTORCH.md); for a Host the path of
+    an inputs file, or None. `reference`: what is run today, {"steps": N, "guidance_scale": W}, for FLUX with
+    "true_cfg_scale" too; for a Host a schedule file, which the others may have too. With `schedule`, a file, nothing is
+    searched for, and `budget_total` is of constant guidance. Returns an ousac.Result."""
     if not reference or budget_total is None:
         raise ValueError("expected `reference` and `budget_total`")
+    told = isinstance(reference, dict)
+    if told and "steps" not in reference:
+        raise ValueError('reference: expected {"steps": N, "guidance_scale": W} or a schedule file')
     os.makedirs(out, exist_ok=True)
     if isinstance(pipe, Host):
+        if told:
+            raise ValueError("reference: a hosted model needs a schedule file")
         host, file = pipe, inputs
     else:
-        adapter = adapter_for(pipe, inputs)
+        adapter = adapter_for(pipe, inputs, reference if told else None)
         host, file = adapter.host(sites), os.path.join(out, "inputs.safetensors")
         adapter.save(file)
-    if isinstance(reference, dict):
-        data = reference_schedule(pipe, int(reference["steps"]), float(reference.get("guidance_scale", 1.0)))
-        reference = os.path.join(out, "reference.json")
-        with open(reference, "w", encoding="utf-8") as target:
-            json.dump(data, target, indent=1)
+        if told:
+            data = adapter.schedule(int(reference["steps"]))
+            Schedule(data)
+            reference = os.path.join(out, "reference.json")
+            with open(reference, "w", encoding="utf-8") as target:
+                json.dump(data, target, indent=1)
     with host.open(inputs=file, seed=seed, micro_batch=micro_batch, threads=threads, progress=progress, note=note) as context:
         found = context.calibrate(out, reference=None if schedule else reference, schedule=schedule, budget_total=budget_total,
                                   effort=effort, samples=samples, validation=validation)

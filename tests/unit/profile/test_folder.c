@@ -164,7 +164,8 @@ static void the_scheduler_is_believed(void **state) {
     static const char scheduler[] =
         "{\"_class_name\": \"DDIMScheduler\", \"beta_schedule\": \"scaled_linear\", \"beta_start\": "
         "0.00085, \"beta_end\": 0.012, \"num_train_timesteps\": 500, \"prediction_type\": "
-        "\"v_prediction\", \"clip_sample\": false}";
+        "\"v_prediction\", \"clip_sample\": false, \"lambda_min_clipped\": -Infinity, \"of\": [NaN, "
+        "Infinity]}";
     char path[SCRATCH_PATH_BYTES], own[4200];
     scratch folder;
     (void)state;
@@ -187,6 +188,9 @@ static void the_scheduler_is_believed(void **state) {
     /* what it knows and cannot be run is refused, what it says wrongly is told */
     put(&folder, "scheduler_config.json", "{\"beta_schedule\": \"squaredcos_cap_v2\"}");
     refuse(&directory, "pipe", OUSAC_STATUS_UNSUPPORTED, "squaredcos_cap_v2");
+    put(&folder, "scheduler_config.json",
+        "{\"beta_schedule\": \"linear\", \"beta_start\": NaN, \"beta_end\": 0.02}");
+    refuse(&directory, "pipe", OUSAC_STATUS_FORMAT, "beta_start");
     put(&folder, "scheduler_config.json", "[]");
     refuse(&directory, "pipe", OUSAC_STATUS_FORMAT, "scheduler_config.json");
     assert_int_equal(remove(scratch_path(&folder, "scheduler_config.json", path)), 0);

@@ -1,0 +1,246 @@
+"""Pipelines with text from prompts to samples, on small random instances: see tests/interop/test_torch_pipelines.sh.
+
+Of each: calibrated by its prompts, the bundle in the pipeline's own call gives what the host computes; sparse guidance
+is a loop written by hand; a batch is its samples; full rank is the plain pipeline. Where the program has an engine it
+gives the same samples from the same bundle.
+"""
+import json
+import os
+import subprocess
+import unittest
+
+import diffusers
+import numpy
+import tiny
+import torch
+from support import error_over, relative
+from tiny import PROMPTS, TEXT
+
+import ousac
+from ousac.pipelines import adapter_for
+
+OUSAC, WORK = os.environ["OUSAC"], os.environ["WORK"]
+STEPS, HELD = 7, slice(4, 8)
+
+
+def path(*names):
+    return os.path.join(WORK, *names)
+
+
+class Case:
+    """A pipeline, how it is called, and how its transformer is where the branches are run one by one."""
+
+    def __init__(self, name, pipe, reference, options, negative=None):
+        self.name, self.pipe, self.reference, self.options, self.negative = name, pipe, reference, options, negative
+        self.inputs = {"prompt": PROMPTS, "max_sequence_length": TEXT}
+        if negative is not None:
+            self.inputs["negative_prompt"] = negative
+        plain = adapter_for(pipe, self.inputs, reference)
+        rng = numpy.random.default_rng(3)
+        self.noise = rng.standard_normal((len(PROMPTS),) + plain.shape).astype(numpy.float32)
+        self.inputs["noise"] = self.noise
+        self.adapter = adapter_for(pipe, self.inputs, reference)
+        os.makedirs(path(name), exist_ok=True)
+        self.adapter.save(path(name, "inputs.safetensors"))
+
+    def schedule(self, name, edit):
+        data = self.adapter.schedule(STEPS)
+        for i, step in enumerate(data["steps"]):
+            edit(i, step)
+        with open(path(self.name, name + ".json"), "w") as file:
+            json.dump(data, file)
+        return path(self.name, name + ".json")
+
+    def sample(self, rows=HELD, **options):
+        """The pipeline's own call, from prompts to latents (B, channels, height, width)."""
+        noise = torch.from_numpy(self.noise[rows].copy())
+        count, packed = len(noise), isinstance(self.pipe, diffusers.FluxPipeline)
+        if packed:
+            noise = self.pipe._pack_latents(noise, *noise.shape)
+        given = {"max_sequence_length": TEXT, "num_inference_steps": STEPS, "latents": noise, "output_type": "latent", **self.options}
+        if self.negative is not None:
+            given["negative_prompt"] = [self.negative] * count if not isinstance(self.pipe, diffusers.PixArtAlphaPipeline) else self.negative
+        out = self.pipe(PROMPTS[rows], **{**given, **options}).images
+        if packed:
+            out = self.pipe._unpack_latents(out, *[v * self.pipe.vae_scale_factor for v in self.noise.shape[2:]], self.pipe.vae_scale_factor)
+        return out.float().numpy()
+
+    def loop(self, file, rows=HELD):
+        """By hand: every branch a call of the transformer, guidance and Euler's or the solver's step written out."""
+        schedule = ousac.Schedule.load(file)
+        scheduler = ousac.Scheduler.from_schedule(schedule, self.pipe.scheduler)
+        x, numbers = torch.from_numpy(self.noise[rows].copy()), list(range(rows.start, rows.stop))
+        with torch.no_grad():
+            for step in schedule.steps:
+                e = self.adapter.call(x, step.timestep, 1.0, "cond", numbers)
+                if step.mode == "cfg":
+                    u = self.adapter.call(x, step.timestep, 1.0, "uncond", numbers)
+                    e = u + step.scale * (e - u)
+                x = scheduler.step(e, step.timestep, x).prev_sample
+        return x.numpy()
+
+
+def gates(i, step):
+    """Every third evaluation full, one reused."""
+    step["gate"] = "full" if i % 3 == 0 else "reuse" if i == 5 else "cached"
+
+
+def sparse(i, step):
+    """Scales that vary, passes that are skipped, branches refreshed apart."""
+    gates(i, step)
+    if step["mode"] == "cfg":
+        step["scale"] = 2 + 0.5 * i
+        if i % 3 == 1:
+            step["mode"] = "cond"
+            del step["scale"]
+        elif i == 2:
+            step["gate"] = {"cond": "cached", "uncond": "full"}
+
+
+def full(edit):
+    def both(i, step):
+        edit(i, step)
+        step["gate"] = "full"
+    return both
+
+
+class Pipelines(unittest.TestCase):
+    def near(self, a, b, by=1e-4):
+        self.assertTrue(numpy.isfinite(a).all())
+        self.assertLess(relative(a, b).max(), by)
+
+    def host(self, case, bundle=None, schedule=None):
+        with case.adapter.host().open(inputs=path(case.name, "inputs.safetensors"), micro_batch=2, threads=1) as context:
+            return context.sample(bundle=bundle, schedule=schedule, first=HELD.start, count=HELD.stop - HELD.start)
+
+    def given(self, case, name, edit):
+        """A bundle for a schedule of ours, of one share of every site's rank."""
+        files = [path(case.name, "%s.%s" % (name, kind)) for kind in ("profile", "plan", "bundle")]
+        with case.adapter.host().open(inputs=path(case.name, "inputs.safetensors"), micro_batch=2, threads=1) as context:
+            context.profile(case.schedule(name, edit), files[0], samples=4, pilot=2)
+            context.plan(files[0], files[1], budget_step=0.6, forecast=1, compare=0)
+            context.pack(*files)
+        return files[2]
+
+    def check(self, case, engine=False):
+        plain = case.sample()
+        self.near(plain, case.loop(case.schedule("constant", lambda i, step: None)))
+        for name, edit in (("gates", gates), ("sparse", sparse)):
+            bundle = self.given(case, name, edit)
+            wanted = self.host(case, bundle)
+            with ousac.apply(case.pipe, bundle) as applied:
+                self.assertIn("low-rank", applied.bundle.path_of)
+                batch = case.sample()
+                record = ousac.summary(case.pipe)
+                self.assertEqual(record.evaluations["cond"], {"full": 3, "cached": 3, "reuse": 1, "skipped": 0})
+                self.near(batch, numpy.concatenate([case.sample(slice(i, i + 1)) for i in range(4, 8)]), 1e-5)
+            self.near(batch, wanted)
+            self.assertGreater(relative(batch, plain).min(), 1e-4)
+            if engine:
+                self.near(self.program(case, bundle), wanted)
+        with ousac.apply(case.pipe, case.schedule("guided", full(sparse))):
+            self.near(case.sample(), case.loop(path(case.name, "guided.json")))
+        self.full_rank(case, plain)
+
+    def full_rank(self, case, plain):
+        """W = W I in every cached linear; and a frozen module of a bundle is computed."""
+        with ousac.apply(case.pipe, path(case.name, "gates.bundle")) as applied:
+            for i, site in enumerate(applied.sites.sites):
+                w = site.linear.weight.detach()
+                applied.bundle.path_of[i] = "low-rank"
+                applied._factors[i] = (w.t().contiguous(), torch.eye(w.shape[1]))
+            applied.bundle.live = [True] * len(applied.bundle.live)
+            applied.gates = {b: ["cached" if g == "reuse" else g for g in found] for b, found in applied.gates.items()}
+            got = case.sample()
+        self.near(got, plain)
+
+    def program(self, case, bundle):
+        """The same bundle and inputs in the program's own engine, on the pipeline's transformer as diffusers saves it."""
+        folder = path(case.name, "saved")
+        case.pipe.transformer.save_pretrained(os.path.join(folder, "transformer"))
+        case.pipe.scheduler.save_pretrained(os.path.join(folder, "scheduler"))
+        config = os.path.join(folder, "transformer", "config.json")
+        with open(config) as file:
+            data = json.load(file)
+        text = "text_tokens" if case.name.startswith("flux") else "caption_tokens"
+        data.update({text: TEXT, "sample_size": case.noise.shape[2]})
+        with open(config, "w") as file:
+            json.dump(data, file)
+        subprocess.run([OUSAC, "sample", "--model", os.path.join(folder, "transformer"), "--inputs", path(case.name, "inputs.safetensors"),
+                        "--bundle", bundle, "--samples", "4:8", "--raw", path("raw.oca"), "-o", path("raw.png"), "--quiet"], check=True, stdout=subprocess.DEVNULL)
+        with ousac.oca.File(path("raw.oca")) as file:
+            return file["samples/calibrated"].read("f32")
+
+    def searched(self, case):
+        """From prompts and a budget, nothing else: what was found runs in the pipeline, and is what was evaluated."""
+        result = ousac.calibrate(case.pipe, case.inputs, reference=case.reference, budget_total=0.6, out=path(case.name, "searched"),
+                                 effort="quick", samples=4, validation=2, test=2, micro_batch=2, threads=1)
+        before = case.pipe.scheduler
+        case.pipe.scheduler = ousac.Scheduler.from_schedule(result.bundle or result.schedule, before)
+        with ousac.apply(case.pipe, result.bundle or result.schedule):
+            got = case.sample(num_inference_steps=result.found["steps"])
+        case.pipe.scheduler = before
+        self.near(got, self.host(case, result.bundle, None if result.bundle else result.schedule))
+        if result.bundle:
+            self.assertTrue(result.evaluation["held_out"])
+            self.assertLess(result.evaluation["macs_share"], 0.6 + 1e-6)
+        return got
+
+    def test_pixart(self):
+        case = Case("pixart", tiny.pixart(), {"steps": STEPS, "guidance_scale": 4.5},
+                    {"guidance_scale": 4.5, "use_resolution_binning": False}, "blue")
+        self.check(case, engine=True)
+        self.searched(case)
+
+    def test_pixart_sigma(self):
+        case = Case("sigma", tiny.pixart(diffusers.PixArtSigmaPipeline), {"steps": STEPS, "guidance_scale": 4.5},
+                    {"guidance_scale": 3.0, "use_resolution_binning": False}, "")
+        result = ousac.calibrate(case.pipe, case.inputs, reference=case.reference, budget_total=0.6, schedule=case.schedule("sparse", sparse),
+                                 out=path("sigma", "given"), samples=4, validation=2, test=2, micro_batch=2, threads=1)
+        self.assertTrue(result.evaluation["held_out"])
+        with ousac.apply(case.pipe, result.bundle):  # whatever the pipeline's own scale is
+            self.near(case.sample(), self.host(case, result.bundle))
+
+    def test_sd3(self):
+        case = Case("sd3", tiny.sd3(), {"steps": STEPS, "guidance_scale": 5.0}, {"guidance_scale": 5.0}, "round")
+        self.check(case)
+        self.searched(case)
+
+    def test_flux_with_one_branch(self):
+        case = Case("flux", tiny.flux(), {"steps": STEPS, "guidance_scale": 3.5}, {"guidance_scale": 3.5})
+        self.check(case, engine=True)
+        self.searched(case)
+
+    def test_flux_with_true_guidance(self):
+        case = Case("flux2", tiny.flux(guided=False), {"steps": STEPS, "true_cfg_scale": 3.0}, {"true_cfg_scale": 3.0}, "square")
+        self.check(case, engine=True)
+
+    def test_encoded_prompts_are_the_prompts(self):
+        pipe = tiny.pixart()
+        by_text = adapter_for(pipe, {"prompt": PROMPTS, "max_sequence_length": TEXT}, None)
+        encoded = adapter_for(pipe, dict(by_text.tensors), None)
+        self.assertEqual(list(encoded.tensors), list(by_text.tensors))
+        for name, value in by_text.tensors.items():
+            self.assertTrue(torch.equal(encoded.tensors[name], value))
+
+    def test_what_is_refused(self):
+        alone = {"prompt_embeds": torch.zeros(2, TEXT, 12), "prompt_mask": torch.ones(2, TEXT)}
+        guided = {"steps": STEPS, "guidance_scale": 4.5}
+        for inputs, reference, what in (
+                (alone, guided, "no negative_prompt_embeds"),
+                ({"prompt_embeds": alone["prompt_embeds"]}, None, "lack prompt_mask"),
+                ({**alone, "prompt_embeds": torch.zeros(3, TEXT, 12)}, None, "prompt_embeds 3, prompt_mask 2"),
+                ({**alone, "labels": [1]}, None, "'labels'"),
+                (PROMPTS, {"step": 3}, "'step'"),
+                (None, None, "expected `inputs`")):
+            with self.assertRaisesRegex(ousac.Error, what):
+                adapter_for(tiny.pixart(), inputs, reference)
+        with self.assertRaisesRegex(ousac.Error, "guidance_scale in the reference"):
+            adapter_for(tiny.flux(), PROMPTS, {"steps": STEPS})
+        with self.assertRaisesRegex(ousac.Error, "Thing: calibrated by hand"):
+            adapter_for(type("Thing", (), {})(), PROMPTS)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    unittest.main()
