@@ -34,8 +34,8 @@ typedef struct work {
 } work;
 
 static ousac_status make_paths(work *w, const char *directory, ousac_error *error) {
-    static const char *const names[FILES] = {"schedule.json", "profile.oca", "plan.oca", "bundle.oca",
-                                             "search.part"};
+    static const char *const names[FILES] = {"schedule.json", "profile.oca", "plan.oca",
+                                             "bundle.oca",    "search.part", "time.json"};
     for (size_t i = 0; i < FILES; i++) {
         const size_t bytes = strlen(directory) + strlen(names[i]) + 2;
         w->path[i] = ousac_malloc(bytes, 1);
