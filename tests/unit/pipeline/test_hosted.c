@@ -248,6 +248,14 @@ static void the_whole_way(void **state) {
     calibrate.reference = schedule_path;
     must_fail(ousac_context_calibrate(context, &calibrate, directory.path, &made, &error), OUSAC_STATUS_USAGE,
               &error, "reference");
+    /* a budget in time is one of a search, and the only one */
+    calibrate.reference = NULL;
+    calibrate.time = plan_path;
+    must_fail(ousac_context_calibrate(context, &calibrate, directory.path, &made, &error), OUSAC_STATUS_USAGE,
+              &error, "`budget_time`");
+    calibrate.budget_time = 0.4;
+    must_fail(ousac_context_calibrate(context, &calibrate, directory.path, &made, &error), OUSAC_STATUS_USAGE,
+              &error, "without `schedule`");
     ousac_context_close(context);
 }
 
