@@ -355,10 +355,11 @@ $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARY)
 	$(call link,)
 
 .PHONY: bench-quality bench-methods bench-methods-full
-# EFFORT=quick takes a third of the time.
+# EFFORT=quick takes a third of the time; CELLS="--models tiles-dit --budgets 0.3" some of them; WRITE="--write
+# docs/RESULTS.md" puts the table there.
 EFFORT ?= full
-bench-quality: $(PROGRAM) ## against fewer steps of what is run today: both models at 20, 30, 50 % of its cost, resumable: build/bench/quality.json
-	$(PYTHON) tests/bench/bench_reference.py $(PROGRAM) $(BUILD)/bench --effort $(EFFORT)
+bench-quality: $(PROGRAM) ## ours, fewer steps and the published methods against what is run today, four models at 20, 30, 50 % of its cost, resumable: build/bench/quality.json
+	$(PYTHON) tests/bench/bench_reference.py $(PROGRAM) $(BUILD)/bench --effort $(EFFORT) $(CELLS) $(WRITE)
 
 METHODS = $(PYTHON) tests/bench/bench_methods.py $(PROGRAM) $(MODEL) $(BUILD)/bench
 MODEL ?= data/shapes-dit/model.safetensors
@@ -448,11 +449,11 @@ run-tests: tests cuda
 # their own, TORCH_VENV.
 TORCH_VENV ?= $(BUILD)/torch-venv
 .PHONY: test-torch
-test-torch: tests library ## the tests of the Python package with PyTorch and diffusers, installed into build/torch-venv
+test-torch: tests library ## the tests with PyTorch and diffusers, installed into build/torch-venv
 	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python -c 'import torch, diffusers, transformers, setuptools' 2>/dev/null || \
-	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate numpy setuptools wheel
-	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
+	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate safetensors numpy setuptools wheel
+	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_%_torch.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
 # plug-in to test.

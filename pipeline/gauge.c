@@ -49,6 +49,7 @@ ousac_status ousac_gauge_measure(ousac_gauge *g, const ousac_gauge_arm *arm, ous
                                    .range = g->range,
                                    .calibration = arm->calibration,
                                    .extrapolate_modules = arm->extrapolate_modules,
+                                   .gradient = arm->gradient,
                                    .samples = g->samples,
                                    .counters = counters,
                                    .seconds = &seconds};

@@ -262,7 +262,8 @@ ousac_status ousac_record_auto(const ousac_session *session, const ousac_schedul
     if (status)
         goto done;
     if (session->workers)
-        ousac_session_note(session, "`samples` auto records in this process alone: the others wait meanwhile");
+        ousac_session_note(session,
+                           "`samples` auto records in this process alone: the others wait meanwhile");
     cost->convergence = (ousac_record_convergence){.tolerance = automatic->tolerance, .budget_step = step};
     status = rounds(&work, session, automatic, allocation.rank, cost, error);
     cost->seconds += ousac_clock_s() - start;

@@ -55,12 +55,10 @@ void ousac_search_free(ousac_search_result *result) {
 
 /* --- what is asked --- */
 
-static ousac_status check(const ousac_search_options *options, ousac_error *error) {
-    const ousac_schedule *reference = options->reference;
-    if (!(options->budget > 0 && options->budget < 1))
+ousac_status ousac_search_check(const ousac_schedule *reference, double budget, ousac_error *error) {
+    if (!(budget > 0 && budget < 1))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "budget %g: expected a share of the reference's MACs, above 0 and below 1",
-                          options->budget);
+                          "budget %g: expected a share of the reference's MACs, above 0 and below 1", budget);
     if (ousac_schedule_is_fitted(reference))
         return OUSAC_FAIL(
             error, OUSAC_STATUS_USAGE,
@@ -74,10 +72,10 @@ static ousac_status check(const ousac_search_options *options, ousac_error *erro
                               reference->name, i, ousac_mode_name(step->mode),
                               ousac_mode_name(reference->steps[0].mode));
     }
-    if ((size_t)(options->budget * (double)reference->step_count) < 1)
+    if ((size_t)(budget * (double)reference->step_count) < 1)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "budget %g: below what one of the reference's %zu steps costs, %.4g",
-                          options->budget, reference->step_count, 1 / (double)reference->step_count);
+                          "budget %g: below what one of the reference's %zu steps costs, %.4g", budget,
+                          reference->step_count, 1 / (double)reference->step_count);
     return OUSAC_STATUS_OK;
 }
 
@@ -289,7 +287,7 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
     const double since = ousac_clock_s();
     search s = {.session = session, .options = options, .result = result};
     memset(result, 0, sizeof *result);
-    ousac_status status = check(options, error);
+    ousac_status status = ousac_search_check(options->reference, options->budget, error);
     if (!status)
         status = begin(&s, error);
     if (status)

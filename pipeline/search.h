@@ -67,6 +67,9 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
                           ousac_search_result *result, ousac_error *error);
 void ousac_search_free(ousac_search_result *result);
 
+/* What of that can be judged from the reference and the budget alone. */
+ousac_status ousac_search_check(const ousac_schedule *reference, double budget, ousac_error *error);
+
 /* The reference on the search's samples, run where the search had no need to. */
 ousac_status ousac_search_targets(const ousac_session *session, const ousac_schedule *reference,
                                   ousac_search_result *result, ousac_error *error);

@@ -99,16 +99,30 @@ size_t ousac_session_threads(const ousac_session *session) {
     return limited && threads > OUSAC_SESSION_DEVICE_THREADS ? OUSAC_SESSION_DEVICE_THREADS : threads;
 }
 
+static void count(const ousac_session *session, const ousac_counters *counters) {
+    for (int gate = 0; gate < 3 && session->evaluations; gate++)
+        *session->evaluations += counters->forwards[gate];
+}
+
 ousac_status ousac_session_run_samples(const ousac_session *session, const ousac_session_run *run,
                                        ousac_error *error) {
     const ousac_workers *workers = session->workers;
-    return workers && !run->observers ? workers->run(session, run, error)
-                                      : ousac_session_run_here(session, run, error);
+    ousac_counters counters = {0};
+    ousac_session_run counted = *run;
+    if (!workers || run->observers || run->gradient)
+        return ousac_session_run_here(session, run, error);
+    if (!counted.counters)
+        counted.counters = &counters;
+    const ousac_status status = workers->run(session, &counted, error);
+    if (!status)
+        count(session, counted.counters);
+    return status;
 }
 
 ousac_status ousac_session_run_here(const ousac_session *session, const ousac_session_run *run,
                                     ousac_error *error) {
     ousac_progress progress = ousac_session_progress(session, run->label);
+    ousac_counters counters = {0};
     const ousac_run inner = {
         .model = session->model,
         .schedule = run->schedule,
@@ -120,15 +134,18 @@ ousac_status ousac_session_run_here(const ousac_session *session, const ousac_se
         .exact = run->exact,
         .calibration = run->calibration,
         .extrapolate_modules = run->extrapolate_modules,
+        .gradient = run->gradient,
         .observers = run->observers,
         .samples = run->samples,
-        .counters = run->counters,
+        .counters = run->counters ? run->counters : &counters,
         .seconds = run->seconds,
         .progress = ousac_progress_update,
         .progress_self = &progress,
         .stop = session->stop,
     };
     const ousac_status status = ousac_run_samples(&inner, error);
+    if (!status)
+        count(session, inner.counters);
     ousac_progress_end(&progress);
     return status;
 }

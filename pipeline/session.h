@@ -41,6 +41,7 @@ typedef struct ousac_session {
     const ousac_stop *stop;           /* NULL: never */
     const ousac_session_hooks *hooks; /* NULL: nobody is told */
     const ousac_workers *workers;     /* NULL: this process alone */
+    uint64_t *evaluations; /* NULL, or where the branch evaluations of its runs are added, over samples */
 } ousac_session;
 
 /* A piece of work under way. `update` has the signature that profile/ wants, with the ousac_progress as self; it
@@ -91,13 +92,14 @@ typedef struct ousac_session_run {
     ousac_sample_range range;
     int exact;
     const ousac_calibration *calibration;
-    int extrapolate_modules; /* as in ousac_run */
+    int extrapolate_modules;        /* as in ousac_run */
+    const ousac_gradient *gradient; /* as in ousac_run; it is run in this process */
     const ousac_run_observers *observers;
     float *samples;
     ousac_counters *counters;
     double *seconds;
 } ousac_session_run;
-/* Shared with the workers where nothing observes it; the second one runs in this process. */
+/* Shared with the workers where nothing observes it and it has no gradient; the second one runs in this process. */
 ousac_status ousac_session_run_samples(const ousac_session *session, const ousac_session_run *run,
                                        ousac_error *error);
 ousac_status ousac_session_run_here(const ousac_session *session, const ousac_session_run *run,

@@ -22,7 +22,8 @@ enum {
     OUSAC_STREAM_TOKENS = 2,
     OUSAC_STREAM_BOOTSTRAP = 3,
     OUSAC_STREAM_PROJECTION = 4,
-    OUSAC_STREAM_MATRIX = 5 /* synthetic weights and moments */
+    OUSAC_STREAM_MATRIX = 5,   /* synthetic weights and moments */
+    OUSAC_STREAM_EVOLUTION = 6 /* of guidance */
 };
 
 void ousac_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

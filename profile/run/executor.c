@@ -12,7 +12,10 @@ struct ousac_executor {
     const ousac_calibration *calibration;
     size_t batch;
     int keep, extrapolate;
-    int evaluated[OUSAC_BRANCHES]; /* 1 once the branch has been evaluated in this trajectory */
+    const ousac_gradient *gradient;
+    double along[OUSAC_BRANCHES][2]; /* of GOC: w at the branch's last evaluation, and at the one before */
+    float *before;                   /* of GOC: (rows, width) of the largest output */
+    int evaluated[OUSAC_BRANCHES];   /* 1 once the branch has been evaluated in this trajectory */
     ousac_history cache[OUSAC_BRANCHES];
     size_t full_step[OUSAC_BRANCHES][2]; /* of the cache's last full evaluation, and of the one before */
     float *delta;                        /* (rows of the longest stream, largest n) */
@@ -42,6 +45,36 @@ void ousac_counters_add(ousac_counters *total, const ousac_counters *more) {
 
 /* --- the linears --- */
 
+/* Of GOC, before a refresh: what the module gave at the evaluation before becomes the older end of the change. */
+static ousac_status keep_before(ousac_executor *ex, size_t module, const ousac_rows *out,
+                                ousac_error *error) {
+    const ousac_module *m = &ex->model->arch.modules[module];
+    const ousac_backend *be = ex->model->backend;
+    const double w = ex->along[ex->branch][0];
+    ousac_status status = OUSAC_STATUS_OK;
+    if (ex->current->filled < 2 || w == 0)
+        return OUSAC_STATUS_OK;
+    for (size_t o = 0; o < m->output_count && !status; o++) {
+        const size_t at = module * OUSAC_OUTPUTS_MAX + o, width = m->output[o].width, rows = out[o].rows;
+        ex->counters.macs += (uint64_t)rows * width;
+        status = be->extrapolate(be, rows, width, (float)w, ex->current->out[0][at], width,
+                                 ex->current->out[1][at], width, ex->before, width, error);
+        if (!status)
+            status = be->copy(be, rows, width, ex->before, width, ex->current->out[0][at], width, error);
+    }
+    return status;
+}
+
+/* How far along its line a reused output goes on; 0: it is reused as it was. */
+static float continuation(const ousac_executor *ex) {
+    const size_t *full = ex->full_step[ex->branch];
+    if (ex->current->filled < 2)
+        return 0;
+    if (ex->gradient)
+        return (float)ex->along[ex->branch][0];
+    return ex->extrapolate ? (float)((double)(ex->step - full[0]) / (double)(full[0] - full[1])) : 0;
+}
+
 static ousac_status module_begin(void *self, size_t module, const ousac_rows *out, int *live,
                                  ousac_error *error) {
     ousac_executor *ex = self;
@@ -52,16 +85,14 @@ static ousac_status module_begin(void *self, size_t module, const ousac_rows *ou
             (ex->gate == OUSAC_GATE_CACHED && ex->calibration && ex->calibration->live[module]);
     if (*live) {
         ex->counters.macs += m->fixed_macs * ex->count;
-        return OUSAC_STATUS_OK;
+        return ex->gradient && ex->keep ? keep_before(ex, module, out, error) : OUSAC_STATUS_OK;
     }
     ex->counters.site_skipped += m->site_count * ex->count;
-    const int continues = ex->extrapolate && ex->current->filled == 2;
-    const size_t *full = ex->full_step[ex->branch];
-    const float s = continues ? (float)((double)(ex->step - full[0]) / (double)(full[0] - full[1])) : 0;
+    const float s = continuation(ex);
     for (size_t o = 0; o < m->output_count && !status; o++) {
         const size_t at = module * OUSAC_OUTPUTS_MAX + o, width = m->output[o].width, rows = out[o].rows;
         const float *last = ex->current->out[0][at];
-        if (continues) {
+        if (s != 0) {
             ex->counters.macs += (uint64_t)rows * width;
             status = be->extrapolate(be, rows, width, s, last, width, ex->current->out[1][at], width,
                                      out[o].data, out[o].ld, error);
@@ -188,6 +219,7 @@ void ousac_executor_free(ousac_executor *ex) {
         ousac_history_free(&ex->cache[b]);
     be->release(be, ex->delta);
     be->release(be, ex->z);
+    be->release(be, ex->before);
     ousac_free(ex->group_m);
     ousac_free(ex);
 }
@@ -208,7 +240,7 @@ static ousac_status create_caches(ousac_executor *ex, ousac_error *error) {
     for (int b = 0; b < OUSAC_BRANCHES && !status; b++)
         if (b == OUSAC_BRANCH_COND || ex->model->has_uncond)
             status = ousac_history_create(&ex->cache[b], arch, ex->model->backend, ex->batch, SIZE_MAX,
-                                          ex->extrapolate || (c && c->forecast) ? 2 : 1,
+                                          ex->extrapolate || ex->gradient || (c && c->forecast) ? 2 : 1,
                                           &(ousac_history_needs){x, y}, error);
     ousac_free(x);
     ousac_free(y);
@@ -226,6 +258,10 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     if (model->use != OUSAC_MODEL_RUN)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s was loaded for its factors alone and cannot be run",
                           model->path);
+    if (options->gradient && (calibration || options->extrapolate_modules))
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "a gradient of module outputs: expected no calibration and no extrapolation beside it");
     ousac_executor *ex = ousac_calloc(1, sizeof *ex);
     if (!ex)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for an executor");
@@ -234,6 +270,7 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     ex->batch = options->batch;
     ex->keep = options->keep;
     ex->extrapolate = options->extrapolate_modules;
+    ex->gradient = options->gradient;
     ex->linears = (ousac_linears){ex, module_begin, linear, place, module_end};
     ex->group_m = ousac_calloc(arch->group_count, sizeof *ex->group_m);
     if (!ex->group_m) {
@@ -247,6 +284,20 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     }
     if (ex->keep && (status = create_caches(ex, error)))
         goto done;
+    if (ex->keep && ex->gradient) {
+        size_t most = 0;
+        for (size_t m = 0; m < arch->module_count; m++)
+            for (size_t o = 0; o < arch->modules[m].output_count; o++) {
+                const size_t size = ousac_arch_output_tokens(arch, m, o) * arch->modules[m].output[o].width;
+                most = size > most ? size : most;
+            }
+        ex->before = be->alloc(be, ex->batch * most, sizeof(float));
+        if (!ex->before) {
+            status =
+                OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the outputs of %zu samples", ex->batch);
+            goto done;
+        }
+    }
     if (ex->keep && calibration && calibration->rank_max) {
         const size_t rows = ex->batch * ousac_arch_most_tokens(arch);
         ex->delta = be->alloc(be, rows * widest, sizeof(float));
@@ -276,6 +327,7 @@ ousac_status ousac_executor_copy(ousac_executor *to, const ousac_executor *from,
     ousac_status status = OUSAC_STATUS_OK;
     memcpy(to->full_step, from->full_step, sizeof to->full_step);
     memcpy(to->evaluated, from->evaluated, sizeof to->evaluated);
+    memcpy(to->along, from->along, sizeof to->along);
     for (int b = 0; b < OUSAC_BRANCHES && from->keep && !status; b++)
         if (from->cache[b].arch)
             status = ousac_history_copy(&to->cache[b], &from->cache[b], count, error);
@@ -292,12 +344,22 @@ ousac_status ousac_executor_begin(ousac_executor *ex, size_t step, int branch, o
     if (ex->calibration && ex->calibration->forecast && step >= ex->calibration->forecast->step_count)
         return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "step %zu: the forecast was fitted for %zu steps",
                           step, ex->calibration->forecast->step_count);
+    if (ex->gradient && step >= ex->gradient->step_count)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "step %zu: the gradient is of %zu steps", step,
+                          ex->gradient->step_count);
     ex->current = &ex->cache[branch];
     ex->step = step;
     ex->branch = branch;
     ex->gate = ex->current->filled ? gate : OUSAC_GATE_FULL;
     if (!ex->keep && ex->gate != OUSAC_GATE_FULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "a cached evaluation without caches");
+    if (ex->gradient && ex->gate != OUSAC_GATE_FULL) {
+        double *along = ex->along[branch];
+        const int holds = ex->gradient->inflection && ex->gradient->inflection[step];
+        const double next = holds ? along[0] : along[0] + ex->gradient->weight * (along[0] - along[1]);
+        along[1] = along[0];
+        along[0] = next;
+    }
     ex->count = count;
     ex->observer = observer;
     ex->counters.forwards[ex->gate] += count;
@@ -331,6 +393,8 @@ void ousac_executor_end(ousac_executor *ex) {
     if (ex->gate == OUSAC_GATE_FULL && ex->keep) {
         ex->full_step[ex->branch][1] = ex->full_step[ex->branch][0];
         ex->full_step[ex->branch][0] = ex->step;
+        ex->along[ex->branch][0] = 0; /* on the line, the refresh is at 0 and what was before it at -1 */
+        ex->along[ex->branch][1] = -1;
         ousac_history_end(ex->current);
     }
     ex->current = NULL;

@@ -11,6 +11,16 @@
  * 2503.06923): out_c + s (out_c - out_cc), s = (i - i_c) / (i_c - i_cc) in steps; reused as it was until
  * there are two.
  *
+ * With a `gradient` it is continued as the Gradient-Optimized Cache does (GOC, arXiv 2503.05156), by the change
+ * between what the module gave at the branch's last two evaluations, cached ones included:
+ *
+ *     out_i = out_(i-1) + eta (out_(i-1) - out_(i-2)),   at an inflection out_i = out_(i-1)
+ *
+ * So at the first cached evaluation behind a refresh the change is that from the cached value before to the
+ * recomputed one. All outputs of a module lie on one line, out_c + w (out_c - p) with p what it gave before the
+ * refresh: only w and p are kept. Until the branch has had two full evaluations there is no change, and outputs are
+ * reused.
+ *
  * One executor serves one thread; the two branches' caches are separate and know nothing of each other.
  */
 #ifndef OUSAC_EXECUTOR_H
@@ -55,14 +65,23 @@ typedef struct ousac_counters {
 
 void ousac_counters_add(ousac_counters *total, const ousac_counters *more);
 
+/* Of GOC. */
+typedef struct ousac_gradient {
+    double weight;                   /* eta */
+    size_t step_count;               /* of the schedule */
+    const unsigned char *inflection; /* (step_count): 1 where the change is not applied; NULL: nowhere */
+} ousac_gradient;
+
 typedef struct ousac_executor_options {
     const ousac_calibration *calibration; /* borrowed; NULL: cached gates reuse module outputs */
     size_t batch;                         /* samples at once, at most */
     int keep;                             /* 0: no caches are kept, for runs whose every gate is full */
     int extrapolate_modules;
+    const ousac_gradient
+        *gradient; /* borrowed; NULL: none. Alone: without a calibration and extrapolate_modules */
 } ousac_executor_options;
 
-/* The model is borrowed. */
+/* The model is borrowed. USAGE where a gradient stands beside another way of caching. */
 ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model *model,
                                    const ousac_executor_options *options, ousac_error *error);
 void ousac_executor_free(ousac_executor *executor);

@@ -280,7 +280,8 @@ static ousac_status worker_create(worker *w, shared *sh, size_t index, ousac_err
     const ousac_executor_options options = {.calibration = run->calibration,
                                             .batch = run->micro_batch,
                                             .keep = needs_caches(run),
-                                            .extrapolate_modules = run->extrapolate_modules};
+                                            .extrapolate_modules = run->extrapolate_modules,
+                                            .gradient = run->gradient};
     ousac_status status = ousac_executor_create(&w->executor, model, &options, error);
     if (!status)
         status = model->family->workspace_create(model, run->micro_batch, &w->workspace, error);

@@ -74,4 +74,61 @@ ousac "a budget without a rank" 2 "budget-step" compare --model "$MODEL" --sched
 ousac "no such schedule" 1 "missing.json" "${compare[@]}" --schedule "$WORK/missing.json" --samples 56:64
 ousac "help" 0 "equal cost" compare --help
 
+# --- against a reference ---
+"$OUSAC" schedule --steps 6 --scale 3 --uncached --name today -o "$WORK/today.json" 2>/dev/null
+reference=(compare --model "$MODEL" --reference "$WORK/today.json" --validation 4)
+against=("${reference[@]}" --calibration 24 --samples 28:32)
+ousac "the published methods against a reference" 0 "" "${against[@]}" --budget-total 0.5 \
+    --method reuse,fewer-steps,goc,ca-svd,fewer-steps-dpmpp,extrapolation --json -o "$WORK/rows.json"
+keep
+check "the file holds the rows that were printed" "$PYTHON" -c 'import json, sys
+a, b = (json.load(open(p)) for p in sys.argv[1:])
+assert a == b' "$WORK/stdout" "$WORK/rows.json"
+json "one row a method, in their order" \
+    '[q["method"] for q in r["rows"]] ==
+     ["fewer-steps", "fewer-steps-dpmpp", "reuse", "extrapolation", "goc", "ca-svd"]'
+json "none costs more than the budget, and none is ours" \
+    'all(0 < q["macs_share"] <= 0.5 * (1 + 1e-12) and not q["ours"] for q in r["rows"])'
+json "samples are disjoint" \
+    'r["calibration"] == [0, 24] and r["validation"] == [24, 28] and r["test"] == [28, 32]'
+json "intervals hold their figures" \
+    'all(q["low"] <= q["error"] <= q["high"] and q["median"] <= q["worst"] for q in r["rows"])'
+json "what is chosen was measured for it" \
+    'all((q["evaluations"] > 0) == ("validation" in q) for q in r["rows"])'
+ousac "the same again, one of them alone" 0 "" "${against[@]}" --budget-total 0.5 --method goc --threads 1 --json
+check "gives the same figures" "$PYTHON" -c 'import json, sys
+a, b = (next(q for q in json.load(open(p))["rows"] if q["method"] == "goc") for p in sys.argv[1:])
+for key in ("error", "low", "high", "median", "worst", "macs_share", "validation", "evaluations", "settings"):
+    assert a[key] == b[key], key' "$WORK/rows.json" "$WORK/stdout"
+check "the bench gathers them" "$PYTHON" -c 'import json, os, subprocess, sys
+bench, program, rows, work = sys.argv[1:]
+made = json.load(open(rows))
+made.update(test=[56, 120], budget_total=0.3)
+os.makedirs(work + "/bench/reference")
+json.dump(made, open(work + "/bench/reference/tiles-dit-0.30-published.rows", "w"))  # as a stopped run leaves them
+open(work + "/page.md", "w").write("a\n<!-- yardstick -->\n<!-- /yardstick -->\nb\n")
+for turn in range(2):  # kept, and taken from what was kept
+    out = subprocess.run([sys.executable, bench, program, work + "/bench", "--print", "--write", work + "/page.md"],
+                         check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout
+    assert "fewer-steps-ddim" in out and "goc" in out and "ousac /" not in out, out
+    cell, = json.load(open(work + "/bench/quality.json"))["cells"]
+    assert cell["model"] == "tiles-dit" and len(cell["rows"]) == len(made["rows"]), cell
+    page = open(work + "/page.md").read()
+    assert page.startswith("a\n<!-- yardstick -->\n| model") and page.endswith("<!-- /yardstick -->\nb\n"), page
+broken = subprocess.run([sys.executable, bench, program, work + "/bench", "--print", "--write", rows],
+                        stderr=subprocess.PIPE, universal_newlines=True)
+assert broken.returncode and "expected one line" in broken.stderr, broken' \
+    "$(dirname "$0")/../bench/bench_reference.py" "$OUSAC" "$WORK/rows.json" "$WORK"
+
+ousac "neither schedule nor reference" 2 "expected one of --schedule" compare --model "$MODEL"
+ousac "both" 2 "expected one of --schedule" "${against[@]}" --schedule "$WORK/s.json" --budget-total 0.5
+ousac "no budget" 2 "expected --budget-total" "${against[@]}"
+ousac "a budget of everything" 2 "above 0 and below 1" "${against[@]}" --budget-total 1
+ousac "a budget of less than a step" 2 "below what one of the reference's 6 steps costs" "${against[@]}" --budget-total 0.1
+ousac "no such method" 2 "method" "${against[@]}" --budget-total 0.5 --method goc,magic
+ousac "an option of the other way" 2 "--period: expected --schedule" "${against[@]}" --budget-total 0.5 --period 3
+ousac "and the reverse" 2 "--method: expected --reference" "${cell[@]}" --method goc
+ousac "test samples that were chosen on" 2 "expected test samples from 28 on" "${reference[@]}" --budget-total 0.5 --calibration 24 --samples 24:28
+ousac "too few calibration samples" 2 "expected at least 24 samples" "${reference[@]}" --budget-total 0.5 --calibration 20 --samples 28:32
+
 finish

@@ -37,6 +37,38 @@ pickle a Python pickle
 index an index of shards
 EOF
 
+# --- a model is also a folder, or an index of shards ---
+ousac "inspect of a folder" 0 "weights   dit/model.safetensors" inspect dit
+ousac "inspect --json of a folder" 0 "" inspect dit --json
+keep
+json "is the model in it" "r['kind'] == 'model' and r['weights'] == 'dit/model.safetensors' and r['model']['family'] == 'dit'"
+mkdir shards empty && cp dit/config.json shards
+"$PYTHON" - <<'EOF' || exit 1
+import json
+data = open("dit/model.safetensors", "rb").read()
+size = int.from_bytes(data[:8], "little")
+header, body = json.loads(data[8:8 + size]), data[8 + size:]
+header.pop("__metadata__", None)
+where = {}
+for shard in range(2):
+    name, part, out = f"model-0000{shard + 1}-of-00002.safetensors", {}, b""
+    for i, (tensor, entry) in enumerate(sorted(header.items())):
+        if i % 2 == shard:
+            first, last = entry["data_offsets"]
+            part[tensor] = dict(entry, data_offsets=[len(out), len(out) + last - first])
+            out += body[first:last]
+            where[tensor] = name
+    text = json.dumps(part).encode()
+    open("shards/" + name, "wb").write(len(text).to_bytes(8, "little") + text + out)
+json.dump({"metadata": {}, "weight_map": where}, open("shards/model.safetensors.index.json", "w"))
+EOF
+ousac "inspect of an index of shards" 0 "model.safetensors.index.json, in shards" inspect shards/model.safetensors.index.json
+digest=$("$OUSAC" inspect dit | grep ^digest)
+ousac "the same model" 0 "$digest" inspect shards
+ousac "inspect of a folder without a model" 1 "empty: a folder without weights" inspect empty
+cp index lone.safetensors.index.json
+ousac "inspect of an index without its shards" 1 "model-00001-of-00002.safetensors" inspect lone.safetensors.index.json
+
 # --- the JSON texts of ousac are looked at too ---
 while read -r file kind words; do
     ousac "inspect of $file" 0 "$words" inspect "$file"

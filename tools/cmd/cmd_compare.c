@@ -1,5 +1,7 @@
 #include "pipeline/compare.h"
+#include "pipeline/search.h"
 #include "pipeline/shard.h"
+#include "pipeline/yardstick.h"
 #include "tools/cli/options.h"
 #include "tools/cli/print.h"
 #include "tools/cli/session.h"
@@ -15,8 +17,11 @@
 
 typedef struct compare_request {
     ousac_session_model model;
-    const char *schedule, *output, *placed;
+    const char *schedule, *reference, *output, *placed;
     ousac_compare_options options;
+    double budget_total;
+    unsigned rivals; /* against the reference; 0: all */
+    size_t generations;
     uint64_t seed;
     size_t micro_batch;
 } compare_request;
@@ -33,6 +38,73 @@ static ousac_status save(const char *path, const ousac_compare_cell *cell, ousac
     ousac_json_end(&doc);
     return status;
 }
+
+/* --- against a reference --- */
+
+/* The rows so far into the output, so that what is done of hours of work is kept however it ends. */
+static ousac_status save_rows(void *self, const ousac_yardstick *so_far, ousac_error *error) {
+    ousac_json_doc doc;
+    char *text = NULL;
+    ousac_json_begin(&doc);
+    yardstick_put(&doc, doc.root, so_far);
+    ousac_status status = ousac_json_text(&doc, 1, &text, error);
+    if (!status)
+        status = ousac_file_replace(self, text, strlen(text), error);
+    ousac_free(text);
+    ousac_json_end(&doc);
+    return status;
+}
+
+static ousac_status against_reference(cli_call *call, const compare_request *request, ousac_error *error) {
+    const cli_common *common = &call->common;
+    ousac_schedule reference = {0};
+    ousac_model *model = NULL;
+    ousac_yardstick result = {0};
+    ousac_json_doc doc;
+    ousac_status status = ousac_schedule_load(&reference, request->reference, error);
+    ousac_json_begin(&doc);
+    if (!status)
+        status = ousac_search_check(&reference, request->budget_total, error);
+    if (!status)
+        status = cli_load_model(&model, &request->model, error);
+    if (status)
+        goto done;
+    const ousac_yardstick_options options = {
+        .reference = &reference,
+        .budget = request->budget_total,
+        .rivals = request->rivals ? request->rivals : (1U << OUSAC_RIVALS) - 1,
+        .calibration = request->options.calibration,
+        .validation =
+            cli_given(call, "validation") ? request->options.validation : OUSAC_YARDSTICK_VALIDATION,
+        .test = request->options.test,
+        .generations = request->generations,
+        .finished = request->output ? save_rows : NULL,
+        .self = (void *)(uintptr_t)request->output};
+    const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);
+    status = ousac_yardstick_run(&session, &options, &result, error);
+    if (status == OUSAC_STATUS_INTERRUPTED && result.row_count > 0) {
+        cli_fprintf(stderr, "ousac compare: %s; these rows were complete\n", error->message);
+        call->code = cli_exit_code(status);
+        status = OUSAC_STATUS_OK;
+    }
+    if (status)
+        goto done;
+    if (common->json) {
+        yardstick_put(&doc, doc.root, &result);
+        if (call->code != EXIT_OK)
+            ousac_json_put_bool(&doc, doc.root, "interrupted", 1);
+        status = cli_json_print(&doc, error);
+    } else {
+        yardstick_print(&result);
+    }
+done:
+    ousac_json_end(&doc);
+    ousac_schedule_free(&reference);
+    ousac_model_free(model);
+    return status;
+}
+
+/* --- under one schedule --- */
 
 static ousac_status execute(cli_call *call, const compare_request *request, ousac_error *error) {
     const cli_common *common = &call->common;
@@ -92,8 +164,16 @@ static ousac_status check(const compare_request *request, ousac_error *error) {
 static const cli_option options[] = {
     OPTIONS_MODEL(AT(model)),
     OPTIONS_DEVICE(AT(model)),
-    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", CLI_REQUIRED,
+    {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
      "schedule whose steps, branches and scales are kept; its gates are not looked at", 0, 0},
+    {"reference", 0, CLI_INPUT, AT(reference), "FILE", NULL,
+     "instead: what is run today, uncached, against which the published methods are measured", 0, 0},
+    {"budget-total", 0, CLI_REAL, AT(budget_total), "X", NULL,
+     "with --reference: MACs of a trajectory over the reference's, at most", 0, 0},
+    {"method", 0, CLI_CHOICES, AT(rivals), OUSAC_RIVAL_WORDS, NULL,
+     "with --reference: some of these, separated by commas (default: all)", 0, 0},
+    {"generations", 0, CLI_SIZE, AT(generations), "N", CLI_TEXT_OF(OUSAC_YARDSTICK_GENERATIONS),
+     "with --reference: of the guidance that ousac-published evolves", 1, 10000},
     {"period", 0, CLI_SIZE, AT(options.period), "P", "3",
      "the published methods refresh at every P-th step", 2, OUSAC_SCHEDULE_STEPS_MAX},
     {"budget-step", 0, CLI_REAL, AT(options.budget_step), "X", CLI_TEXT_OF(OUSAC_DEFAULT_BUDGET_STEP),
@@ -116,9 +196,31 @@ static const cli_option options[] = {
 /* clang-format on */
 #undef AT
 
+/* Options that one way of comparing takes, and not the other. */
+static const struct {
+    const char *name;
+    int against;
+} of_one[] = {{"period", 0},       {"budget-step", 0}, {"evaluations", 0}, {"placed", 0},
+              {"budget-total", 1}, {"method", 1},      {"generations", 1}};
+
 static ousac_status run(cli_call *call, void *values, ousac_error *error) {
-    const ousac_status status = check(values, error);
-    return status ? status : execute(call, values, error);
+    const compare_request *request = values;
+    const int against = request->reference != NULL;
+    ousac_status status = OUSAC_STATUS_OK;
+    if (against == (request->schedule != NULL))
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "expected one of --schedule, and --reference with --budget-total");
+    for (size_t i = 0; i < sizeof of_one / sizeof *of_one && !status; i++)
+        if (cli_given(call, of_one[i].name) && of_one[i].against != against)
+            status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s: expected %s beside it", of_one[i].name,
+                                of_one[i].against ? "--reference" : "--schedule");
+    if (!status && against && isnan(request->budget_total))
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--reference: expected --budget-total beside it");
+    if (!status)
+        status = check(values, error);
+    if (status)
+        return status;
+    return against ? against_reference(call, request, error) : execute(call, request, error);
 }
 
 const cli_command command_compare = {
@@ -142,7 +244,18 @@ const cli_command command_compare = {
         "The budget is that of the whole trajectory with a refresh at every P-th step and the largest "
         "uniform\n"
         "rank that fits --budget-step; no method but the exact one may cost more. Also shown: the published\n"
-        "methods at our refreshes.",
+        "methods at our refreshes.\n"
+        "\n"
+        "With --reference and --budget-total instead of --schedule the published methods are measured "
+        "against the\n"
+        "final samples of that reference, at no more than a share of its cost: fewer of its steps, "
+        "DPM-Solver++ 2M,\n"
+        "reuse, extrapolation and GOC (arXiv 2503.05156) on its own steps, svd, ca-svd and cd-svd as "
+        "published and\n"
+        "with our placement and forecast, and OUSAC's evolved guidance with regions of ranks. What "
+        "calibrate makes of\n"
+        "the same reference and budget is to be compared with that. --output holds the rows so far after "
+        "each.",
     .example =
         "build/ousac compare --model data/shapes-dit/model.safetensors \\\n"
         "    --schedule data/schedules/sparse.json --period 3 --budget-step 0.25 -o build/demo/cell.json",

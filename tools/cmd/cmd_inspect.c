@@ -12,6 +12,8 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
     file_kind kind = FILE_KIND_UNKNOWN;
     char size[DESCRIBE_BYTES];
 
+    if (inspect_is_model(in->path))
+        return inspect_model(in, error);
     status = file_kind_detect(&kind, &in->bytes, in->path, error);
     if (status)
         return status;
@@ -80,10 +82,8 @@ const cli_command command_inspect = {
         "Shows what a file holds. The kind is told from the content, not from the name: an .oca archive (a "
         "profile with the deltas it saw, a plan with its ranks, a bundle with its plans, or any other with "
         "its "
-        "metadata and tensors), a safetensors checkpoint with the model that ousac makes of it, an inputs "
-        "file, or a "
-        "schedule "
-        "with the gates that really run.",
+        "metadata and tensors), a safetensors checkpoint, an index of shards or a folder of diffusers with "
+        "the model that ousac makes of it, an inputs file, or a schedule with the gates that really run.",
     .example = "build/ousac inspect data/schedules/sparse.json\n"
                "build/ousac inspect build/demo/bundle.oca\n"
                "build/ousac inspect --tensors --json data/shapes-dit/model.safetensors",

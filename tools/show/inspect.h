@@ -25,6 +25,9 @@ typedef struct inspection {
 /* tools/show/inspect_files.c */
 ousac_status inspect_schedule(inspection *in, ousac_error *error);
 ousac_status inspect_safetensors(inspection *in, ousac_error *error);
+/* A folder of diffusers or an index of shards: which these are, and the model that they make. */
+int inspect_is_model(const char *path);
+ousac_status inspect_model(inspection *in, ousac_error *error);
 ousac_status inspect_archive(inspection *in, ousac_error *error); /* metadata and tensors of any .oca */
 ousac_status inspect_tensors(inspection *in, ousac_error *error); /* the tensor table of an .oca */
 

@@ -5,11 +5,13 @@
 #include "formats/memory.h"
 #include "formats/safetensors.h"
 #include "profile/files/archive.h"
+#include "profile/model/folder.h"
 #include "profile/model/model.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* ---- schedule ---- */
 
@@ -379,15 +381,11 @@ static ousac_status show_inputs(inspection *in, const ousac_safetensors *file, o
     return status;
 }
 
-ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
-    ousac_safetensors *file = NULL;
+static ousac_status show_checkpoint(inspection *in, const ousac_safetensors *file, ousac_error *error) {
     ousac_model *model = NULL;
     ousac_model_options options = {.config_path = in->config, .heads = in->heads, .use = OUSAC_MODEL_FACTORS};
     ousac_error refused = {0};
-
-    ousac_status status = ousac_safetensors_open(&file, in->path, error);
-    if (status)
-        return status;
+    ousac_status status = OUSAC_STATUS_OK;
     if (holds_inputs(file)) {
         status = show_inputs(in, file, error);
     } else if (ousac_model_load(&model, in->path, &options, ousac_backend_cpu(), &refused) ==
@@ -402,6 +400,55 @@ ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
     if (!status && (in->tensors || model == NULL))
         list_safetensors(in, file);
     ousac_model_free(model);
+    return status;
+}
+
+ousac_status inspect_safetensors(inspection *in, ousac_error *error) {
+    ousac_safetensors *file = NULL;
+    ousac_status status = ousac_safetensors_open(&file, in->path, error);
+    if (!status)
+        status = show_checkpoint(in, file, error);
     ousac_safetensors_close(file);
+    return status;
+}
+
+int inspect_is_model(const char *path) {
+    static const char ending[] = ".safetensors.index.json";
+    const size_t length = strlen(path);
+    struct stat info;
+    return (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) ||
+           (length >= sizeof ending - 1 && strcmp(path + length - (sizeof ending - 1), ending) == 0);
+}
+
+ousac_status inspect_model(inspection *in, ousac_error *error) {
+    ousac_model_folder folder = {NULL, NULL, NULL, 0};
+    ousac_safetensors *file = NULL;
+    char size[DESCRIBE_BYTES];
+    ousac_status status = ousac_model_folder_find(&folder, in->path, error);
+    if (!status)
+        status = folder.sharded ? ousac_safetensors_open_index(&file, folder.weights, error)
+                                : ousac_safetensors_open(&file, folder.weights, error);
+    if (status)
+        goto done;
+    for (size_t i = 0; i < ousac_safetensors_count(file); i++)
+        in->bytes += ousac_safetensors_at(file, i)->bytes;
+    if (in->common->json) {
+        ousac_json_put_text(&in->doc, in->doc.root, "file", in->path);
+        ousac_json_put_text(&in->doc, in->doc.root, "kind", "model");
+        ousac_json_put_u64(&in->doc, in->doc.root, "bytes", in->bytes);
+        ousac_json_put_text(&in->doc, in->doc.root, "weights", folder.weights);
+        if (folder.scheduler)
+            ousac_json_put_text(&in->doc, in->doc.root, "scheduler", folder.scheduler);
+    } else {
+        describe_bytes(size, in->bytes);
+        cli_printf("%s: model, %s of tensors\n", in->path, size);
+        cli_printf("weights   %s%s\n", folder.weights, folder.sharded ? ", in shards" : "");
+        if (folder.scheduler)
+            cli_printf("scheduler %s\n", folder.scheduler);
+    }
+    status = show_checkpoint(in, file, error);
+done:
+    ousac_safetensors_close(file);
+    ousac_model_folder_free(&folder);
     return status;
 }

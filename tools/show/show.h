@@ -10,6 +10,7 @@
 #include "pipeline/memory_plan.h"
 #include "pipeline/record_auto.h"
 #include "pipeline/transfer.h"
+#include "pipeline/yardstick.h"
 #include "tools/cli/cli.h"
 
 void choice_print(const ousac_choice *choice, const ousac_arch *arch);
@@ -28,6 +29,9 @@ void transfer_put(ousac_json_doc *doc, cJSON *object, const ousac_transfer *t, c
 
 void compare_print(const ousac_compare_cell *cell);
 void compare_put(ousac_json_doc *doc, cJSON *object, const ousac_compare_cell *cell);
+
+void yardstick_print(const ousac_yardstick *result);
+void yardstick_put(ousac_json_doc *doc, cJSON *object, const ousac_yardstick *result);
 
 /* What --dry-run prints. */
 ousac_status memory_print(const ousac_memory_plan *plan, const cli_common *common, const char *command,

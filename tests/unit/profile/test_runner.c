@@ -117,10 +117,12 @@ typedef struct naive_cache {
     size_t step, step_before; /* of the last two */
     double *x[64], *y[64], *out[32];
     double *x_before[64], *y_before[64], *out_before[32];
+    int evaluated;        /* evaluations so far, of any gate */
+    double *queue[2][32]; /* what each module gave at the last two of them */
 } naive_cache;
 
 typedef struct naive_run {
-    int exact, low_rank_only, dense_fallback, calibrated, forecast, extrapolate;
+    int exact, low_rank_only, dense_fallback, calibrated, forecast, extrapolate, gradient;
     size_t step;
     int branch;
     naive_cache cache[2];
@@ -183,8 +185,28 @@ static void on_site(void *self, size_t site, size_t rows, size_t m, size_t n, co
     }
 }
 
+/* GOC as it is written: a queue of what a module gave at the last two evaluations of the branch, cached or not. */
+enum { INFLECTION = 7 };
+#define GRADIENT_WEIGHT 1.2
+static void on_module_of_a_queue(naive_run *run, size_t module, size_t count, double *out) {
+    naive_cache *c = run->current;
+    if (run->gate != OUSAC_GATE_FULL)
+        for (size_t i = 0; i < count; i++)
+            out[i] = c->queue[0][module][i] +
+                     (run->step == INFLECTION || !c->queue[1][module]
+                          ? 0
+                          : GRADIENT_WEIGHT * (c->queue[0][module][i] - c->queue[1][module][i]));
+    double *older = c->queue[1][module];
+    c->queue[1][module] = c->queue[0][module];
+    c->queue[0][module] = keep(older, out, count);
+}
+
 static void on_module(void *self, size_t module, size_t rows, size_t d, double *out) {
     naive_run *run = self;
+    if (run->gradient) {
+        on_module_of_a_queue(run, module, rows * d, out);
+        return;
+    }
     size_t first = module / 2 * SITES_PER_BLOCK, r[SITES_PER_BLOCK];
     for (size_t i = 0; i < SITES_PER_BLOCK; i++)
         r[i] = rank_of(first + i, run->low_rank_only);
@@ -208,7 +230,7 @@ static void naive_cache_free(naive_cache *cache) {
     for (size_t i = 0; i < 64; i++)
         free(cache->x[i]), free(cache->y[i]), free(cache->x_before[i]), free(cache->y_before[i]);
     for (size_t i = 0; i < 32; i++)
-        free(cache->out[i]), free(cache->out_before[i]);
+        free(cache->out[i]), free(cache->out_before[i]), free(cache->queue[0][i]), free(cache->queue[1][i]);
 }
 
 typedef struct outcome {
@@ -218,7 +240,7 @@ typedef struct outcome {
 } outcome;
 
 typedef struct setting {
-    int exact, calibrated, low_rank_only, dense_fallback, forecast, extrapolate;
+    int exact, calibrated, low_rank_only, dense_fallback, forecast, extrapolate, gradient;
     size_t micro_batch, threads;
     ousac_solver solver;
     int fitted;
@@ -275,6 +297,10 @@ static outcome compare(setting how) {
                                       NULL, coefficients, &error),
              &error);
     ousac_forecast_free(coefficients);
+    unsigned char inflection[sizeof steps / sizeof *steps] = {0};
+    inflection[INFLECTION] = 1;
+    const ousac_gradient gradient = {
+        .weight = GRADIENT_WEIGHT, .step_count = schedule.step_count, .inflection = inflection};
     ousac_run run = {.model = model,
                      .schedule = &schedule,
                      .seed = SEED,
@@ -285,6 +311,7 @@ static outcome compare(setting how) {
                      .exact = how.exact,
                      .calibration = calibration,
                      .extrapolate_modules = how.extrapolate,
+                     .gradient = how.gradient ? &gradient : NULL,
                      .samples = o.samples,
                      .counters = &o.counters};
     must(ousac_run_samples(&run, &error), &error);
@@ -294,7 +321,8 @@ static outcome compare(setting how) {
                            .dense_fallback = how.dense_fallback,
                            .calibrated = how.calibrated,
                            .forecast = how.forecast,
-                           .extrapolate = how.extrapolate};
+                           .extrapolate = how.extrapolate,
+                           .gradient = how.gradient};
         naive_hooks hooks = {&naive, on_begin, on_site, on_module, how.prediction, how.guided};
         must(naive_trajectory(net, &schedule, SEED, i, ((const ousac_dit *)model->state)->classes, &hooks,
                               expected, &error),
@@ -303,7 +331,7 @@ static outcome compare(setting how) {
         naive_cache_free(&naive.cache[0]);
         naive_cache_free(&naive.cache[1]);
     }
-    if (!how.exact) { /* what was counted is what the cost model says */
+    if (!how.exact && !how.gradient) { /* what was counted is what the cost model says */
         ousac_cost_total total;
         if (!how.calibrated)
             ranks.rank = NULL;
@@ -461,6 +489,44 @@ static void extrapolated_modules_match(void **state) {
         }
 }
 
+/* Reuse along the change between the last two evaluations, cached ones included, but at an inflection. */
+static void gradients_of_a_queue_match(void **state) {
+    (void)state;
+    const size_t size = SAMPLES * ousac_model_sample_size(model);
+    outcome without = compare((setting){.micro_batch = 2, .threads = 1});
+    outcome extrapolated = compare((setting){.extrapolate = 1, .micro_batch = 2, .threads = 1});
+    for (size_t batch = 1; batch <= 2; batch++) {
+        outcome o = compare((setting){.gradient = 1, .micro_batch = batch, .threads = 3 - batch});
+        const double moved = naive_relative_error(o.samples, without.samples, size);
+        print_message("GOC: %.2e; it moves the samples by %.2e\n", o.error, moved);
+        assert_true(o.error < 1e-4);
+        assert_true(moved > 20 * o.error);
+        assert_true(naive_relative_error(o.samples, extrapolated.samples, size) > 20 * o.error);
+        assert_true(o.counters.macs > without.counters.macs);
+        free(o.samples);
+    }
+    free(without.samples);
+    free(extrapolated.samples);
+}
+
+static void a_gradient_stands_alone(void **state) {
+    (void)state;
+    ousac_executor *executor = NULL;
+    ousac_error error = {0};
+    const ousac_gradient gradient = {.weight = 1, .step_count = 1};
+    const ousac_executor_options both = {
+        .batch = 1, .keep = 1, .extrapolate_modules = 1, .gradient = &gradient};
+    assert_int_equal(ousac_executor_create(&executor, model, &both, &error), OUSAC_STATUS_USAGE);
+    assert_non_null(strstr(error.message, "gradient"));
+    const ousac_executor_options alone = {.batch = 1, .keep = 1, .gradient = &gradient};
+    must(ousac_executor_create(&executor, model, &alone, &error), &error);
+    ousac_gate effective;
+    assert_int_equal(ousac_executor_begin(executor, 1, 0, OUSAC_GATE_FULL, 1, NULL, &effective, &error),
+                     OUSAC_STATUS_MISMATCH);
+    assert_non_null(strstr(error.message, "1 steps"));
+    ousac_executor_free(executor);
+}
+
 static void threads_do_not_change_a_bit(void **state) {
     (void)state;
     outcome one = compare((setting){
@@ -518,6 +584,8 @@ int main(void) {
         cmocka_unit_test(fitted_coefficients_match),
         cmocka_unit_test(predictions_levels_and_guided_channels_match),
         cmocka_unit_test(extrapolated_modules_match),
+        cmocka_unit_test(gradients_of_a_queue_match),
+        cmocka_unit_test(a_gradient_stands_alone),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(bad_runs_are_refused),
     };
