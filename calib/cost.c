@@ -18,6 +18,31 @@ size_t ousac_cost_dense_rank(const ousac_site *site) {
     return (size_t)(full / per_rank + (full % per_rank != 0));
 }
 
+size_t ousac_cost_largest_rank(const ousac_arch *arch) {
+    size_t largest = 0;
+    for (size_t s = 0; s < arch->site_count; s++) {
+        const size_t dense = ousac_cost_dense_rank(&arch->sites[s]);
+        largest = dense > largest ? dense : largest;
+    }
+    return largest;
+}
+
+size_t ousac_cost_smallest_rank(const ousac_arch *arch) {
+    size_t smallest = SIZE_MAX;
+    for (size_t s = 0; s < arch->site_count; s++) {
+        const size_t dense = ousac_cost_dense_rank(&arch->sites[s]);
+        smallest = dense < smallest ? dense : smallest;
+    }
+    return smallest;
+}
+
+void ousac_cost_uniform(const ousac_arch *arch, size_t uniform, size_t *rank) {
+    for (size_t s = 0; s < arch->site_count; s++) {
+        const size_t dense = ousac_cost_dense_rank(&arch->sites[s]);
+        rank[s] = uniform < dense ? uniform : dense;
+    }
+}
+
 int ousac_cost_module_live(const ousac_arch *arch, size_t module, const ousac_ranks *ranks) {
     const ousac_module *part = &arch->modules[module];
     size_t live_stages = 0;

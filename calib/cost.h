@@ -42,6 +42,11 @@ typedef enum ousac_path {
 
 /* Smallest rank at which the exact product is no dearer: ceil(m n / (m + n)). */
 size_t ousac_cost_dense_rank(const ousac_site *site);
+/* The largest and the smallest of them over all sites. */
+size_t ousac_cost_largest_rank(const ousac_arch *arch);
+size_t ousac_cost_smallest_rank(const ousac_arch *arch);
+/* One rank for all sites, of each no more than its dense rank: rank (site_count). */
+void ousac_cost_uniform(const ousac_arch *arch, size_t uniform, size_t *rank);
 int ousac_cost_module_live(const ousac_arch *arch, size_t module, const ousac_ranks *ranks);
 ousac_path ousac_cost_path(const ousac_arch *arch, size_t site, const ousac_ranks *ranks);
 

@@ -217,7 +217,7 @@ static ousac_status check_validation(const ousac_sample_range *range, const ousa
     return status;
 }
 
-static void write_note(ousac_choice *choice) {
+static void write_validation(ousac_choice *choice) {
     char *note = choice->plan->note;
     const size_t size = sizeof choice->plan->note;
     const unsigned long long first = choice->validation.first, end = first + choice->validation.count;
@@ -240,6 +240,14 @@ static void write_note(ousac_choice *choice) {
         const size_t used = strlen(note);
         (void)snprintf(note + used, size - used, "; the %s plan ships", ousac_candidate_name(choice->chosen));
     }
+}
+
+static void write_note(ousac_choice *choice, const char *remark) {
+    char *note = choice->plan->note;
+    write_validation(choice);
+    const size_t used = strlen(note);
+    if (remark)
+        (void)snprintf(note + used, sizeof choice->plan->note - used, "; %s", remark);
 }
 
 /* One candidate; `start`: the uniform one of the same kind, which searches begin from. */
@@ -414,7 +422,7 @@ ousac_status ousac_choice_create(const ousac_session *session, const ousac_profi
         choice->plan->validation = choice->validation;
     (void)snprintf(choice->plan->error_model, sizeof choice->plan->error_model, "%s",
                    chosen->probed ? "squared end-to-end error, probed in context" : error_model(set->method));
-    write_note(choice);
+    write_note(choice, options->remark);
     const ousac_ranks ranks = ousac_plan_ranks(choice->plan);
     status = ousac_cost_trajectory(arch, &profile->schedule, &ranks, &choice->cost, error);
 done:

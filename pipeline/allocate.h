@@ -41,8 +41,9 @@ typedef enum ousac_forecast_use {
 } ousac_forecast_use;
 
 typedef struct ousac_choice_options {
-    const char *name; /* of the plan */
-    unsigned methods; /* bits, 1 << ousac_allocator */
+    const char *name;   /* of the plan */
+    const char *remark; /* put behind its note; NULL: nothing */
+    unsigned methods;   /* bits, 1 << ousac_allocator */
     ousac_forecast_use forecast;
     ousac_budget budget;
     size_t granularity, rank_min; /* of the knapsack */

@@ -238,7 +238,7 @@ static void mark_shipped(ousac_compare_cell *cell) {
 static ousac_status ours_placed(comparison *c, ousac_error *error) {
     const size_t place_most = (size_t)(PLACE_PART * (double)c->options->evaluations);
     const ousac_place_options options = {.even = &c->even.schedule,
-                                         .macs = c->macs,
+                                         .budget = c->macs,
                                          .samples = place_samples(c),
                                          .search_samples = search_samples(c),
                                          .probe_samples = place_samples(c),

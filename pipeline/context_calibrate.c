@@ -7,6 +7,7 @@
 #include "pipeline/pack.h"
 #include "pipeline/record.h"
 #include "pipeline/search.h"
+#include "pipeline/search_time.h"
 #include "profile/bundle/plan_file.h"
 #include "profile/bundle/provenance.h"
 
@@ -14,13 +15,15 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { SCHEDULE, PROFILE, PLAN, BUNDLE, KEPT, FILES };
+enum { SCHEDULE, PROFILE, PLAN, BUNDLE, KEPT, TIMES, FILES };
 
 typedef struct work {
     const ousac_session *session;
     char *path[FILES];
     ousac_schedule reference, schedule;
-    ousac_budget budget;
+    ousac_choice_options choose; /* how ranks are chosen */
+    ousac_timing timing;         /* under a budget in time */
+    char budget_text[OUSAC_SEARCH_TIME_BYTES];
     ousac_search_result found;
     ousac_sample_range samples, validation, searched;
     ousac_record_cost cost;
@@ -62,14 +65,15 @@ static uint64_t round_up(uint64_t value, size_t unit) {
 /* The schedule to calibrate for, searched for or given, and the budget of its plan. */
 static ousac_status choose_schedule(work *w, const ousac_context_calibrate_options *o, int *cached,
                                     ousac_error *error) {
-    ousac_cost_total cost;
     ousac_status status = OUSAC_STATUS_OK;
     *cached = 1;
-    w->budget = (ousac_budget){NAN, o->budget_total};
+    w->choose.budget = (ousac_budget){NAN, o->budget_total};
     if (o->schedule)
         return ousac_session_load_schedule(&w->schedule, o->schedule, error);
+    const int timed = !isnan(o->budget_time);
     const ousac_search_options options = {.reference = &w->reference,
-                                          .budget = o->budget_total,
+                                          .budget = timed ? o->budget_time : o->budget_total,
+                                          .timing = timed ? &w->timing : NULL,
                                           .effort = o->effort ? OUSAC_EFFORT_FULL : OUSAC_EFFORT_QUICK,
                                           .kept = w->path[KEPT]};
     ousac_sample_range fitting, validation;
@@ -77,17 +81,27 @@ static ousac_status choose_schedule(work *w, const ousac_context_calibrate_optio
     w->searched = (ousac_sample_range){0, validation.first + validation.count};
     status = ousac_schedule_load(&w->reference, o->reference, error);
     if (!status)
+        status = ousac_search_check(&options, error);
+    const ousac_search_time_options times = {.reference = &w->reference,
+                                             .given = o->time,
+                                             .measured = w->path[TIMES],
+                                             .take_up = access(w->path[KEPT], F_OK) == 0};
+    if (!status && timed)
+        status = ousac_search_time(w->session, &times, &w->timing, error);
+    if (!status && timed) {
+        ousac_search_time_text(&w->timing, o->budget_time, w->budget_text);
+        w->choose.remark = w->budget_text;
+    }
+    if (!status)
         status = ousac_search(w->session, &options, &w->found, error);
     if (status)
         return status;
     const ousac_search_candidate *best = &w->found.candidate[w->found.best];
     *cached = best->kind == OUSAC_SEARCH_CACHED;
     status = ousac_schedule_copy(&w->schedule, &best->schedule, error);
-    if (!status)
-        status = ousac_cost_trajectory(&w->session->model->arch, &w->schedule, NULL, &cost, error);
-    if (!status) /* half a MAC more, so that rounding loses no rank */
-        w->budget = (ousac_budget){NAN, ((double)w->found.macs + 0.5) / (double)cost.constant_guidance};
-    return status;
+    return status || !*cached
+               ? status
+               : ousac_search_terms(&options, &w->found, &w->session->model->arch, &w->choose, error);
 }
 
 /* The free numbers once more, on the trajectory as it will ship. */
@@ -131,15 +145,9 @@ static ousac_status make_bundle(work *w, const ousac_context_calibrate_options *
         status = ousac_record_save(w->session, w->profile, w->path[PROFILE], &w->cost, 0, error);
     if (!status)
         status = ousac_session_factors(w->session, w->profile, OUSAC_METHOD_DELTA_COV, &w->set, error);
-    const ousac_choice_options choose = {.name = "default",
-                                         .methods = OUSAC_ALLOCATORS_AUTO,
-                                         .forecast = OUSAC_FORECAST_AUTO,
-                                         .budget = w->budget,
-                                         .granularity = OUSAC_DEFAULT_GRANULARITY,
-                                         .rank_min = OUSAC_DEFAULT_RANK_MIN,
-                                         .validation = w->validation};
+    w->choose.validation = w->validation;
     if (!status)
-        status = ousac_choice_create(w->session, w->profile, w->set, &choose, &w->choice, error);
+        status = ousac_choice_create(w->session, w->profile, w->set, &w->choose, &w->choice, error);
     if (!status && !o->schedule)
         status = fit_again(w, error);
     if (!status)
@@ -149,13 +157,14 @@ static ousac_status make_bundle(work *w, const ousac_context_calibrate_options *
     const ousac_plan *plan = w->choice.plan;
     const ousac_used_ranges pilots = {
         w->searched.count ? 2 : 1, {w->cost.pilot, w->searched}, {"pilot", "search"}};
-    return ousac_pack(w->path[BUNDLE], w->session->model, w->profile, &pilots, w->set, &plan, 1, &storage, 0,
-                      error);
+    return ousac_pack(w->path[BUNDLE], w->session->model, w->profile, &pilots, w->set, &plan, 1,
+                      *w->budget_text ? w->budget_text : NULL, &storage, 0, error);
 }
 
 void ousac_context_calibrate_options_init(ousac_context_calibrate_options *options) {
     *options = (ousac_context_calibrate_options){.size = sizeof *options,
                                                  .budget_total = NAN,
+                                                 .budget_time = NAN,
                                                  .effort = 1,
                                                  .samples = OUSAC_DEFAULT_CALIBRATION_SAMPLES,
                                                  .validation = OUSAC_DEFAULT_VALIDATION_SAMPLES};
@@ -172,12 +181,23 @@ ousac_status ousac_context_calibrate(ousac_context *context, const ousac_context
     ousac_context_calibrate_options o;
     ousac_context_calibration out;
     int cached = 0;
-    work w = {.session = &context->session};
+    work w = {.session = &context->session,
+              .choose = {.name = "default",
+                         .methods = OUSAC_ALLOCATORS_AUTO,
+                         .forecast = OUSAC_FORECAST_AUTO,
+                         .granularity = OUSAC_DEFAULT_GRANULARITY,
+                         .rank_min = OUSAC_DEFAULT_RANK_MIN}};
     TAKE_OPTIONS(ousac_context_calibrate_options, o, options, error);
     TAKE_OPTIONS(ousac_context_calibration, out, result, error);
-    if (!o.reference == !o.schedule || !(o.budget_total > 0))
+    const int timed = !isnan(o.budget_time);
+    if (!o.reference == !o.schedule || (!timed && !(o.budget_total > 0)))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "expected one of `reference` and `schedule`, and `budget_total` above 0");
+    if (timed && (o.schedule || !isnan(o.budget_total)))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "`budget_time`: expected `reference`, without `schedule` and `budget_total`");
+    if (o.time && !timed)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`time`: expected `budget_time` with it");
     if (!o.samples || !o.validation)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "`samples` and `validation`: expected at least one each");

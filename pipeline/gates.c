@@ -23,7 +23,7 @@ static void write_key(const ousac_session *session, const ousac_gates_request *r
                    ", micro-batch %zu, %" PRIu64 " MACs, %zu evaluations, backend %s\n",
                    digest, model->digest, model->process,
                    model->inputs ? ousac_inputs_digest(model->inputs) : "drawn", session->seed,
-                   session->micro_batch, options->macs, options->evaluations, model->backend->name);
+                   session->micro_batch, options->budget, options->evaluations, model->backend->name);
 }
 
 static ousac_status keep(const char *path, const char *key, const ousac_schedule *schedule,
@@ -85,13 +85,13 @@ ousac_status ousac_gates_decide(const ousac_session *session, const ousac_gates_
     memset(decision, 0, sizeof *decision);
     ousac_status status = ousac_budget_solve(arch, request->even, &request->budget, &step_macs, &step, error);
     if (!status)
-        status = ousac_place_budget(arch, request->even, step_macs, &options.macs, &rank, error);
+        status = ousac_place_budget(arch, request->even, step_macs, &options.budget, &rank, error);
     if (!status)
         status = ousac_cost_trajectory(arch, request->even, NULL, &cost, error);
     if (status)
         return status;
     /* Half a MAC more, so that rounding loses no rank. */
-    decision->budget = (ousac_budget){NAN, ((double)options.macs + 0.5) / (double)cost.constant_guidance};
+    decision->budget = (ousac_budget){NAN, ((double)options.budget + 0.5) / (double)cost.constant_guidance};
     decision->searched =
         (ousac_sample_range){0, (options.samples + batch - 1) / batch * batch + OUSAC_DEFAULT_SEARCH_SAMPLES};
     write_key(session, request, &options, key);

@@ -7,16 +7,29 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 #define GROUPS "/sys/fs/cgroup"
 enum { CPUS_MAX = 4096, PATH_BYTES = 4096, LINE_BYTES = PATH_BYTES + 64 };
 
-double ousac_clock_s(void) {
+static double read_clock(clockid_t clock) {
     struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    (void)clock_gettime(clock, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double ousac_clock_s(void) {
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+double ousac_thread_s(void) {
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
+double ousac_process_s(void) {
+    return read_clock(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 uint64_t ousac_peak_bytes(void) {
@@ -104,4 +117,23 @@ size_t ousac_processors(void) {
         count = online > 0 ? (size_t)online : 1;
     }
     return quota > 0 && quota < count ? quota : count;
+}
+
+void ousac_processor_name(char *name, size_t size) {
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    struct utsname system;
+    char line[LINE_BYTES];
+    (void)snprintf(name, size, "%s", uname(&system) == 0 ? system.machine : "unknown");
+    while (file && fgets(line, sizeof line, file)) {
+        const char *value = strncmp(line, "model name", 10) == 0 ? strchr(line, ':') : NULL;
+        if (!value)
+            continue;
+        value += 1 + strspn(value + 1, " \t");
+        line[strcspn(line, "\n")] = '\0';
+        if (*value)
+            (void)snprintf(name, size, "%s", value);
+        break;
+    }
+    if (file)
+        (void)fclose(file);
 }

@@ -32,6 +32,7 @@ typedef struct contender {
 typedef struct search {
     const ousac_session *session;
     const ousac_place_options *options;
+    const ousac_price *price; /* of the options, or of MACs */
     ousac_gauge gauge;
     int forecast; /* 1: the budget holds one */
     ousac_probe *probe;
@@ -74,42 +75,11 @@ void ousac_place_evenly(ousac_schedule *schedule, size_t period) {
 
 /* --- costs --- */
 
-static void set_uniform(const ousac_arch *arch, size_t uniform, size_t *rank) {
-    for (size_t s = 0; s < arch->site_count; s++) {
-        const size_t dense = ousac_cost_dense_rank(&arch->sites[s]);
-        rank[s] = uniform < dense ? uniform : dense;
-    }
-}
-
-static size_t largest_rank(const ousac_arch *arch) {
-    size_t largest = 0;
-    for (size_t s = 0; s < arch->site_count; s++) {
-        const size_t dense = ousac_cost_dense_rank(&arch->sites[s]);
-        largest = dense > largest ? dense : largest;
-    }
-    return largest;
-}
-
-ousac_status ousac_place_rank(const ousac_arch *arch, const ousac_schedule *schedule, int forecast,
-                              uint64_t macs, size_t *rank, ousac_error *error) {
-    size_t low = 0, high = largest_rank(arch);
-    size_t *ranks = ousac_malloc(arch->site_count, sizeof *ranks);
-    ousac_status status = OUSAC_STATUS_OK;
-    if (!ranks)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the ranks");
-    while (low < high && !status) {
-        const size_t middle = high - (high - low) / 2;
-        const ousac_ranks with = {.rank = ranks, .dense_fallback = 1, .forecast = forecast};
-        ousac_cost_total cost;
-        set_uniform(arch, middle, ranks);
-        status = ousac_cost_trajectory(arch, schedule, &with, &cost, error);
-        if (cost.schedule_cached <= macs)
-            low = middle;
-        else
-            high = middle - 1;
-    }
-    *rank = low;
-    ousac_free(ranks);
+ousac_status ousac_place_rank(const ousac_price *price, const ousac_schedule *schedule, int forecast,
+                              uint64_t budget, size_t *rank, ousac_error *error) {
+    ousac_price_parts parts;
+    const ousac_status status = ousac_price_count(&parts, schedule, error);
+    *rank = status ? 0 : ousac_price_rank(price, &parts, forecast, budget);
     return status;
 }
 
@@ -172,7 +142,8 @@ static ousac_status measure(search *s, const char *kind, contender *c, ousac_fac
     ousac_status status = ousac_cost_trajectory(arch, &c->schedule, NULL, &cost, error);
     c->full = cost.forwards_full;
     if (!status)
-        status = ousac_place_rank(arch, &c->schedule, s->forecast, s->options->macs, &c->uniform, error);
+        status =
+            ousac_place_rank(s->price, &c->schedule, s->forecast, s->options->budget, &c->uniform, error);
     if (!status && !set) {
         status = make_factors(s, c, error);
         set = c->set;
@@ -182,7 +153,7 @@ static ousac_status measure(search *s, const char *kind, contender *c, ousac_fac
     c->rank = ousac_malloc(arch->site_count, sizeof *c->rank);
     if (!c->rank)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the ranks");
-    set_uniform(arch, c->uniform, c->rank);
+    ousac_cost_uniform(arch, c->uniform, c->rank);
     ousac_factor_set_clip(set, arch, c->rank);
     if (s->forecast)
         status = ousac_session_fit_forecast(s->session, &c->schedule, &fit, set, c->rank, kind, &c->forecast,
@@ -339,7 +310,6 @@ static ousac_status path(const search *s, const contender *like, size_t full, re
                          ousac_error *error) {
     ousac_placement_branch branches[OUSAC_BRANCHES];
     unsigned char *at[OUSAC_BRANCHES] = {r->at[0], r->at[1]};
-    const ousac_arch *arch = &s->session->model->arch;
     ousac_schedule schedule = {0};
     size_t rank = 0;
     *predicted = INFINITY;
@@ -352,7 +322,7 @@ static ousac_status path(const search *s, const contender *like, size_t full, re
     if (status)
         return status;
     write_gates(s, r, &schedule);
-    status = ousac_place_rank(arch, &schedule, s->forecast, s->options->macs, &rank, error);
+    status = ousac_place_rank(s->price, &schedule, s->forecast, s->options->budget, &rank, error);
     ousac_schedule_free(&schedule);
     if (rank == 0)
         *predicted = INFINITY;
@@ -549,20 +519,21 @@ static ousac_status search_moves(search *s, ousac_error *error) {
 }
 
 static ousac_status begin(search *s, ousac_error *error) {
-    const ousac_arch *arch = &s->session->model->arch;
     const ousac_place_options *o = s->options;
     const size_t batch = s->session->micro_batch;
     const ousac_sample_range range = {(o->samples + batch - 1) / batch * batch,
                                       o->search_samples ? o->search_samples : OUSAC_DEFAULT_SEARCH_SAMPLES};
+    char budget[OUSAC_PRICE_TEXT_BYTES];
     size_t rank = 0;
-    ousac_status status = ousac_place_rank(arch, o->even, 1, o->macs, &rank, error);
+    ousac_status status = ousac_place_rank(s->price, o->even, 1, o->budget, &rank, error);
     s->forecast = rank > 0;
     if (!status && !s->forecast)
-        status = ousac_place_rank(arch, o->even, 0, o->macs, &rank, error);
-    if (!status && rank == 0)
-        status = OUSAC_FAIL(
-            error, OUSAC_STATUS_USAGE,
-            "the budget of %" PRIu64 " MACs a sample does not hold rank 1 at the spacing given", o->macs);
+        status = ousac_place_rank(s->price, o->even, 0, o->budget, &rank, error);
+    if (!status && rank == 0) {
+        ousac_price_text(s->price, o->budget, budget);
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "the budget of %s a sample does not hold rank 1 at the spacing given", budget);
+    }
     s->steps = ousac_calloc(o->evaluations, sizeof *s->steps);
     if (!status && !s->steps)
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the search");
@@ -637,9 +608,13 @@ ousac_status ousac_place_search(const ousac_session *session, const ousac_place_
                                 ousac_place_result *result, ousac_error *error) {
     const ousac_arch *arch = &session->model->arch;
     const double since = ousac_clock_s();
-    search s = {.session = session, .options = options};
+    ousac_price macs = {0};
+    search s = {.session = session, .options = options, .price = options->price ? options->price : &macs};
+    ousac_price_parts parts;
     memset(result, 0, sizeof *result);
     ousac_status status = check_full(options, error);
+    if (!status && !options->price)
+        status = ousac_price_of_macs(&macs, arch, error);
     if (!status)
         status = search_all(&s, error);
     if (status)
@@ -666,9 +641,13 @@ ousac_status ousac_place_search(const ousac_session *session, const ousac_place_
         status = ousac_cost_trajectory(arch, &s.even.schedule, &even, &result->even_cost, error);
     if (!status)
         status = ousac_cost_trajectory(arch, &result->schedule, &best, &result->cost, error);
-    if (!status && result->cost.schedule_cached > options->macs)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "the placement costs %" PRIu64 " MACs of %" PRIu64,
-                            result->cost.schedule_cached, options->macs);
+    if (!status)
+        status = ousac_price_count(&parts, &result->schedule, error);
+    if (!status)
+        result->price = ousac_price_trajectory(s.price, &parts, result->rank, result->forecast);
+    if (!status && result->price > options->budget)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "the placement's price is %" PRIu64 " of %" PRIu64,
+                            result->price, options->budget);
 done:
     result->seconds = ousac_clock_s() - since;
     contender_free(&s.best);
@@ -678,6 +657,7 @@ done:
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_free(s.amplitude[b]);
     ousac_free(s.steps);
+    ousac_price_free(&macs);
     if (status)
         ousac_place_result_free(result);
     return status;

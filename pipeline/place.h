@@ -1,5 +1,5 @@
 /* Choosing which evaluations refresh, and how many: a search on the end-to-end error under a budget for the
- * whole trajectory.
+ * whole trajectory, in multiply-accumulates or whatever else a price (calib/price.h) counts.
  *
  * A probe (profile/run/probe.h) of the evenly spaced schedule predicts the error of any placement; for every
  * number of refreshes the shortest path (calib/choose/placement.h) is the best one, and what refreshes leave of the
@@ -12,6 +12,7 @@
 #define OUSAC_PLACE_H
 
 #include "calib/cost.h"
+#include "calib/price.h"
 #include "pipeline/session.h"
 #include "profile/run/calibration.h"
 
@@ -27,7 +28,8 @@
 
 typedef struct ousac_place_options {
     const ousac_schedule *even; /* the evenly spaced schedule to begin from; all its gates are decided */
-    uint64_t macs;              /* of one sample's whole trajectory, at most */
+    const ousac_price *price;   /* in which the budget is; NULL: multiply-accumulates */
+    uint64_t budget;            /* of a whole trajectory, at most */
     size_t full;                /* full evaluations over both branches; 0: searched */
     size_t samples;             /* calibration samples, from 0 */
     size_t search_samples;      /* behind them, searched on; 0: OUSAC_DEFAULT_SEARCH_SAMPLES */
@@ -50,6 +52,7 @@ typedef struct ousac_place_result {
     int forecast;            /* 0: the budget did not hold one */
     double even_error, error, even_predicted, predicted;
     ousac_cost_total even_cost, cost;
+    uint64_t price;                 /* of the schedule at that rank, at most the budget */
     ousac_calibration *calibration; /* what `error` was measured with, owned */
     ousac_place_step *steps;        /* (step_count), owned */
     size_t step_count;
@@ -72,8 +75,8 @@ void ousac_place_evenly(ousac_schedule *schedule, size_t period);
 ousac_status ousac_place_budget(const ousac_arch *arch, const ousac_schedule *schedule, uint64_t step_macs,
                                 uint64_t *macs, size_t *rank, ousac_error *error);
 
-/* The largest uniform rank with which the trajectory stays within `macs`; 0 where none does. */
-ousac_status ousac_place_rank(const ousac_arch *arch, const ousac_schedule *schedule, int forecast,
-                              uint64_t macs, size_t *rank, ousac_error *error);
+/* The largest uniform rank with which the trajectory stays within the budget; 0 where none does. */
+ousac_status ousac_place_rank(const ousac_price *price, const ousac_schedule *schedule, int forecast,
+                              uint64_t budget, size_t *rank, ousac_error *error);
 
 #endif

@@ -22,13 +22,14 @@ static const struct spending {
     [OUSAC_EFFORT_FULL] = {32, 32, 8, 5, 4},
 };
 
-enum { PERIOD_MOST = 8 };
-#define CACHED_LEAST 0.3
+enum { PERIOD_MOST = 8, PERIOD_DENSE = 4 };
 
 typedef struct search {
     const ousac_session *session;
     const ousac_search_options *options;
     ousac_search_result *result;
+    ousac_price price; /* what the budget counts */
+    uint64_t reference_price;
     uint64_t reference_macs;
 } search;
 
@@ -55,10 +56,12 @@ void ousac_search_free(ousac_search_result *result) {
 
 /* --- what is asked --- */
 
-ousac_status ousac_search_check(const ousac_schedule *reference, double budget, ousac_error *error) {
-    if (!(budget > 0 && budget < 1))
+ousac_status ousac_search_check(const ousac_search_options *options, ousac_error *error) {
+    const ousac_schedule *reference = options->reference;
+    if (!(options->budget > 0 && options->budget < 1))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "budget %g: expected a share of the reference's MACs, above 0 and below 1", budget);
+                          "budget %g: expected a share of the reference's cost, above 0 and below 1",
+                          options->budget);
     if (ousac_schedule_is_fitted(reference))
         return OUSAC_FAIL(
             error, OUSAC_STATUS_USAGE,
@@ -72,29 +75,43 @@ ousac_status ousac_search_check(const ousac_schedule *reference, double budget, 
                               reference->name, i, ousac_mode_name(step->mode),
                               ousac_mode_name(reference->steps[0].mode));
     }
-    if ((size_t)(budget * (double)reference->step_count) < 1)
+    if ((size_t)(options->budget * (double)reference->step_count) < 1)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "budget %g: below what one of the reference's %zu steps costs, %.4g", budget,
-                          reference->step_count, 1 / (double)reference->step_count);
+                          "budget %g: below what one of the reference's %zu steps costs, %.4g",
+                          options->budget, reference->step_count, 1 / (double)reference->step_count);
     return OUSAC_STATUS_OK;
 }
 
 static ousac_status begin(search *s, ousac_error *error) {
     const ousac_arch *arch = &s->session->model->arch;
+    const ousac_search_options *options = s->options;
     ousac_search_result *result = s->result;
     ousac_cost_total cost;
+    ousac_price_parts parts;
     ousac_schedule full = {0};
-    ousac_search_ranges(s->options->effort, s->session->micro_batch, &result->fitting, &result->validation);
-    ousac_status status = ousac_schedule_copy(&full, s->options->reference, error);
+    ousac_search_ranges(options->effort, s->session->micro_batch, &result->fitting, &result->validation);
+    ousac_status status = options->timing ? ousac_timing_price(&s->price, options->timing, arch, error)
+                                          : ousac_price_of_macs(&s->price, arch, error);
+    if (!status)
+        status = ousac_schedule_copy(&full, options->reference, error);
     if (!status) {
         ousac_place_evenly(&full, 1);
         status = ousac_cost_trajectory(arch, &full, NULL, &cost, error);
     }
+    if (!status)
+        status = ousac_price_count(&parts, &full, error);
     ousac_schedule_free(&full);
     if (status)
         return status;
     s->reference_macs = cost.schedule_full;
-    result->macs = (uint64_t)(s->options->budget * (double)s->reference_macs);
+    s->reference_price = ousac_price_exact(&s->price, &parts);
+    result->budget = (uint64_t)(options->budget * (double)s->reference_price);
+    if (options->timing && !ousac_timing_cache_saves(options->timing))
+        ousac_session_note(s->session,
+                           "caching saves no time here: a cached evaluation takes %.4g s at rank 1, one in "
+                           "full %.4g s; fewer steps are all there is",
+                           options->timing->line[0].fixed + options->timing->line[0].per_rank,
+                           options->timing->part[OUSAC_TIMING_FULL].median);
     return OUSAC_STATUS_OK;
 }
 
@@ -118,9 +135,10 @@ static ousac_search_candidate *add(search *s, ousac_search_candidate *made) {
     if (c->error < result->candidate[result->best].error)
         result->best = result->count;
     result->count++;
-    ousac_session_note(
-        s->session, "%s, %zu steps: %.1f %% of the MACs, relative error %.4g, %.4g before the fit",
-        ousac_search_kind_name(c->kind), c->schedule.step_count, 100 * c->share, c->error, c->unfitted);
+    ousac_session_note(s->session,
+                       "%s, %zu steps: %.1f %% of the %s, relative error %.4g, %.4g before the fit",
+                       ousac_search_kind_name(c->kind), c->schedule.step_count, 100 * c->spent,
+                       s->options->timing ? "time" : "MACs", c->error, c->unfitted);
     return c;
 }
 
@@ -156,7 +174,7 @@ static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
     if (!status) {
         const double share = (double)steps / (double)s->options->reference->step_count;
         plain.error = plain.unfitted = fitted.unfitted;
-        plain.share = fitted.share = share;
+        plain.share = fitted.share = plain.spent = fitted.spent = share;
         fitted.seconds = ousac_clock_s() - since;
         add(s, &plain);
         add(s, &fitted);
@@ -166,23 +184,22 @@ static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
     return status;
 }
 
-/* Evenly spaced refreshes to begin a placement from: as dense as leaves a cached evaluation CACHED_LEAST of a full
- * one's MACs, about which the best placements lie; 0 where not even rank 1 is left. */
+/* Evenly spaced refreshes to begin a placement from: as dense as leaves a cached evaluation what the price wants for it,
+ * about which the best placements lie; 0 where not even rank 1 is left. */
 static ousac_status even_period(const search *s, ousac_schedule *even, size_t *period, ousac_error *error) {
-    const ousac_arch *arch = &s->session->model->arch;
+    const double budget = (double)s->result->budget;
     ousac_status status = OUSAC_STATUS_OK;
     for (*period = 2; *period <= PERIOD_MOST && !status; ++*period) {
-        ousac_cost_total cost;
-        size_t rank = 0;
+        ousac_price_parts parts;
         ousac_place_evenly(even, *period);
-        status = ousac_place_rank(arch, even, 1, s->result->macs, &rank, error);
-        if (!status)
-            status = ousac_cost_trajectory(arch, even, NULL, &cost, error);
+        status = ousac_price_count(&parts, even, error);
         if (status)
             break;
-        const double full = (double)cost.schedule_full / (double)(cost.forwards_full + cost.forwards_cached);
-        const double left = (double)s->result->macs - full * (double)cost.forwards_full;
-        if (rank > 0 && left >= CACHED_LEAST * full * (double)cost.forwards_cached)
+        const double wanted = (double)s->price.wanted * (double)parts.cached;
+        const ousac_price_parts beside = {
+            .steps = parts.steps, .branches = parts.branches, .full = parts.full};
+        const double left = budget - (double)ousac_price_trajectory(&s->price, &beside, 0, 0);
+        if (ousac_price_rank(&s->price, &parts, 1, s->result->budget) > 0 && left >= wanted)
             return OUSAC_STATUS_OK;
     }
     *period = 0;
@@ -206,7 +223,8 @@ static ousac_status try_cached(search *s, size_t steps, int *made, ousac_error *
     (void)snprintf(even.name, sizeof even.name, "%.60s in %zu steps at %.4g", s->options->reference->name,
                    steps, s->options->budget);
     const ousac_place_options options = {.even = &even,
-                                         .macs = s->result->macs,
+                                         .price = &s->price,
+                                         .budget = s->result->budget,
                                          .samples = spent->place_samples,
                                          .probe_samples = OUSAC_PLACE_PROBE_SAMPLES / 2,
                                          .horizon = OUSAC_PLACE_HORIZON / 2,
@@ -221,6 +239,8 @@ static ousac_status try_cached(search *s, size_t steps, int *made, ousac_error *
         goto done;
     c.full = placed.cost.forwards_full;
     c.rank = placed.rank;
+    c.forecast = placed.forecast;
+    c.spent = (double)placed.price / (double)s->reference_price;
     c.share = (double)placed.cost.schedule_cached / (double)s->reference_macs;
     c.seconds = ousac_clock_s() - since;
     add(s, &c);
@@ -260,12 +280,26 @@ static size_t thirds(const search *s, size_t fewer, size_t k) {
     return steps < most ? steps : most;
 }
 
-/* From five thirds on to more steps, then to fewer, as long as that helps. */
+/* Where the walk begins: at five thirds, or, where the budget would then hold only refreshes that are far apart, at four. */
+static ousac_status begin_thirds(const search *s, size_t fewer, size_t *at, ousac_error *error) {
+    ousac_schedule even = {0};
+    size_t period = 0;
+    ousac_status status = ousac_fit_fewer_steps(&even, s->options->reference, thirds(s, fewer, 5), error);
+    if (!status)
+        status = even_period(s, &even, &period, error);
+    *at = period > 0 && period <= PERIOD_DENSE ? 5 : 4;
+    ousac_schedule_free(&even);
+    return status;
+}
+
+/* From there to more steps, then to fewer, as long as that helps. */
 static ousac_status walk(search *s, size_t fewer, ousac_error *error) {
     const size_t most = spending[s->options->effort].cached;
     size_t at = 5, tried = 1;
     double least = INFINITY;
-    ousac_status status = cached_error(s, thirds(s, fewer, at), &least, error);
+    ousac_status status = begin_thirds(s, fewer, &at, error);
+    if (!status)
+        status = cached_error(s, thirds(s, fewer, at), &least, error);
     for (int up = 1; up >= 0 && !status; up--)
         for (int better = 1; better && tried < most && !status; tried++) {
             const size_t next = up ? at + 1 : at - 1;
@@ -287,11 +321,11 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
     const double since = ousac_clock_s();
     search s = {.session = session, .options = options, .result = result};
     memset(result, 0, sizeof *result);
-    ousac_status status = ousac_search_check(options->reference, options->budget, error);
+    ousac_status status = ousac_search_check(options, error);
     if (!status)
         status = begin(&s, error);
     if (status)
-        return status;
+        goto done;
     const size_t fewer = (size_t)(options->budget * (double)options->reference->step_count);
     if (options->kept && !options->restart)
         ousac_search_take_up(options, session, result);
@@ -303,7 +337,43 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
     if (!status)
         status = walk(&s, fewer, error);
     result->seconds = ousac_clock_s() - since;
+done:
+    ousac_price_free(&s.price);
     if (status)
         ousac_search_free(result);
+    return status;
+}
+
+ousac_status ousac_search_terms(const ousac_search_options *options, const ousac_search_result *result,
+                                const ousac_arch *arch, ousac_choice_options *choice, ousac_error *error) {
+    const ousac_search_candidate *best = &result->candidate[result->best];
+    ousac_cost_total cost;
+    ousac_price macs;
+    ousac_status status = OUSAC_STATUS_OK;
+    /* Half a MAC more, so that rounding loses no rank. */
+    if (!options->timing) {
+        status = ousac_cost_trajectory(arch, &best->schedule, NULL, &cost, error);
+        if (!status)
+            choice->budget =
+                (ousac_budget){NAN, ((double)result->budget + 0.5) / (double)cost.constant_guidance};
+        return status;
+    }
+    status = ousac_price_of_macs(&macs, arch, error);
+    if (status)
+        return status;
+    if (best->rank > macs.rank_most) { /* of a kept candidate, in a file that may say anything */
+        ousac_price_free(&macs);
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "a kept candidate of rank %zu: this model has none",
+                          best->rank);
+    }
+    const int forecast = best->forecast && choice->forecast != OUSAC_FORECAST_OFF;
+    const double cached = (double)macs.cached[forecast][best->rank];
+    if (choice->forecast == OUSAC_FORECAST_ON && !forecast)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "`forecast` on: the budget in time holds no cached evaluation with one");
+    choice->budget = (ousac_budget){fmin((cached + 0.5) / (double)macs.full, 1), NAN};
+    choice->methods = 1U << OUSAC_ALLOCATOR_UNIFORM;
+    choice->forecast = forecast ? OUSAC_FORECAST_ON : OUSAC_FORECAST_OFF;
+    ousac_price_free(&macs);
     return status;
 }

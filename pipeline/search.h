@@ -1,7 +1,8 @@
 /* From what is run today and a budget to a schedule: how many of the reference's steps, where each branch
  * refreshes, which ranks, and the free numbers, against the reference's own samples.
  *
- * Candidates cost no more than a share of the reference's multiply-accumulates:
+ * Candidates cost no more than a share of the reference's multiply-accumulates, or of its time by what evaluations
+ * take on a machine (pipeline/timing.h):
  *
  *     fewer   as many of the reference's steps as that pays for, uncached, as they are
  *     fitted  the same, their numbers fitted (pipeline/fit.h)
@@ -9,13 +10,16 @@
  *             trajectory with cache and forecast at work
  *
  * Cached candidates have 4/3, 5/3, 2, ... times the steps of `fewer`; from 5/3 the search walks to where the
- * error on the validation samples is least. The result is the best of all: never worse there than fewer steps.
+ * error on the validation samples is least, and from fewer where the budget does not hold so many. The result is the
+ * best of all: never worse there than fewer steps.
  */
 #ifndef OUSAC_SEARCH_H
 #define OUSAC_SEARCH_H
 
+#include "pipeline/allocate.h"
 #include "pipeline/fit.h"
 #include "pipeline/session.h"
+#include "pipeline/timing.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -34,7 +38,8 @@ const char *ousac_search_kind_name(ousac_search_kind kind); /* "fewer steps", "f
 
 typedef struct ousac_search_options {
     const ousac_schedule *reference; /* uncached, both branches at every step or one branch at all of them */
-    double budget;                   /* of the reference's MACs, above 0, below 1 */
+    double budget;                   /* of the reference's MACs or time, above 0, below 1 */
+    const ousac_timing *timing;      /* in time by these measurements; NULL: in MACs */
     ousac_effort effort;
     const char *kept; /* the file in which candidates are kept until the caller removes it; NULL: nowhere */
     int restart;      /* 1: what is kept there is not looked at */
@@ -44,7 +49,9 @@ typedef struct ousac_search_candidate {
     ousac_search_kind kind;
     ousac_schedule schedule; /* gates closed; owned */
     size_t full, rank;       /* of a cached one: full evaluations of a sample, uniform rank */
+    int forecast;            /* likewise: 1 with a forecast */
     double share;            /* MACs over the reference's */
+    double spent;            /* what the budget counts, over the reference's */
     double unfitted, error;  /* relative error on the validation samples, before and after the fit */
     double seconds;
     int resumed; /* 1: found by an earlier run */
@@ -54,7 +61,7 @@ enum { OUSAC_SEARCH_CANDIDATES_MAX = 8 };
 typedef struct ousac_search_result {
     ousac_search_candidate candidate[OUSAC_SEARCH_CANDIDATES_MAX];
     size_t count, best;
-    uint64_t macs; /* of a sample's trajectory, at most */
+    uint64_t budget; /* of a trajectory, at most, in what the budget counts */
     ousac_sample_range fitting, validation;
     ousac_fit_target fitted, validated; /* the reference on those; empty where every candidate was resumed */
     uint64_t evaluations;               /* branch evaluations of the fits, summed over samples */
@@ -67,8 +74,14 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
                           ousac_search_result *result, ousac_error *error);
 void ousac_search_free(ousac_search_result *result);
 
-/* What of that can be judged from the reference and the budget alone. */
-ousac_status ousac_search_check(const ousac_schedule *reference, double budget, ousac_error *error);
+/* What of the options can be judged before anything is run: the same USAGE. */
+ousac_status ousac_search_check(const ousac_search_options *options, ousac_error *error);
+
+/* How ranks are chosen for the best candidate's schedule, within what it may cost: under MACs as asked; under time at
+ * the uniform rank that was priced, which alone was measured. Sets the options' budget, and under time methods and
+ * forecast. */
+ousac_status ousac_search_terms(const ousac_search_options *options, const ousac_search_result *result,
+                                const ousac_arch *arch, ousac_choice_options *choice, ousac_error *error);
 
 /* The reference on the search's samples, run where the search had no need to. */
 ousac_status ousac_search_targets(const ousac_session *session, const ousac_schedule *reference,

@@ -10,18 +10,21 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { KEY_BYTES = 512, KEPT_BYTES_MAX = 64 << 20, VALUES_MAX = 1 << 20 };
+enum { KEY_BYTES = 1024, KEPT_BYTES_MAX = 64 << 20, VALUES_MAX = 1 << 20 };
 
 /* One line that says all that a candidate depends on. */
 static void write_key(const ousac_search_options *options, const ousac_session *session,
                       char key[KEY_BYTES]) {
-    char digest[OUSAC_DIGEST_CHARS];
+    char digest[OUSAC_DIGEST_CHARS], timing[OUSAC_DIGEST_CHARS] = "";
     ousac_schedule_digest(options->reference, digest);
-    (void)snprintf(key, KEY_BYTES,
-                   "candidates for model %s against reference %s: budget %.17g, effort %d, seed %" PRIu64
-                   ", micro-batch %zu, backend %s",
-                   session->model->digest, digest, options->budget, (int)options->effort, session->seed,
-                   session->micro_batch, session->model->backend->name);
+    if (options->timing)
+        ousac_timing_digest(options->timing, timing);
+    (void)snprintf(
+        key, KEY_BYTES,
+        "candidates for model %s against reference %s: budget %.17g in %s%s, effort %d, seed %" PRIu64
+        ", micro-batch %zu, backend %s",
+        session->model->digest, digest, options->budget, options->timing ? "time by " : "MACs", timing,
+        (int)options->effort, session->seed, session->micro_batch, session->model->backend->name);
 }
 
 ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_session *session,
@@ -41,7 +44,9 @@ ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_
         ousac_json_put_u64(&doc, item, "kind", (uint64_t)c->kind);
         ousac_json_put_u64(&doc, item, "full", c->full);
         ousac_json_put_u64(&doc, item, "rank", c->rank);
+        ousac_json_put_bool(&doc, item, "forecast", c->forecast);
         ousac_json_put_real(&doc, item, "share", c->share);
+        ousac_json_put_real(&doc, item, "spent", c->spent);
         ousac_json_put_real(&doc, item, "unfitted", c->unfitted);
         ousac_json_put_real(&doc, item, "error", c->error);
         ousac_json_put_real(&doc, item, "seconds", c->seconds);
@@ -69,16 +74,19 @@ static size_t whole_of(const cJSON *item, const char *key) {
 static int read_candidate(const cJSON *item, const char *name, ousac_search_candidate *c) {
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(item, "schedule");
     ousac_error ignored;
-    *c = (ousac_search_candidate){.kind = (ousac_search_kind)whole_of(item, "kind"),
-                                  .full = whole_of(item, "full"),
-                                  .rank = whole_of(item, "rank"),
-                                  .share = real_of(item, "share"),
-                                  .unfitted = real_of(item, "unfitted"),
-                                  .error = real_of(item, "error"),
-                                  .seconds = real_of(item, "seconds"),
-                                  .resumed = 1};
-    return c->kind <= OUSAC_SEARCH_CACHED && isfinite(c->share) && isfinite(c->unfitted) &&
-           isfinite(c->error) && cJSON_IsString(text) &&
+    *c =
+        (ousac_search_candidate){.kind = (ousac_search_kind)whole_of(item, "kind"),
+                                 .full = whole_of(item, "full"),
+                                 .rank = whole_of(item, "rank"),
+                                 .forecast = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "forecast")),
+                                 .share = real_of(item, "share"),
+                                 .spent = real_of(item, "spent"),
+                                 .unfitted = real_of(item, "unfitted"),
+                                 .error = real_of(item, "error"),
+                                 .seconds = real_of(item, "seconds"),
+                                 .resumed = 1};
+    return c->kind <= OUSAC_SEARCH_CACHED && isfinite(c->share) && isfinite(c->spent) &&
+           isfinite(c->unfitted) && isfinite(c->error) && cJSON_IsString(text) &&
            ousac_schedule_parse(&c->schedule, text->valuestring, strlen(text->valuestring), name, &ignored) ==
                OUSAC_STATUS_OK;
 }

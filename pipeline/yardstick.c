@@ -313,7 +313,8 @@ static ousac_status prepare(yardstick *y, ousac_error *error) {
     const size_t batch = y->session->micro_batch;
     ousac_yardstick *r = y->result;
     ousac_cost_total cost;
-    ousac_status status = ousac_search_check(o->reference, o->budget, error);
+    ousac_status status =
+        ousac_search_check(&(ousac_search_options){.reference = o->reference, .budget = o->budget}, error);
     if (status)
         return status;
     r->calibration = (ousac_sample_range){0, o->calibration};
@@ -335,6 +336,9 @@ static ousac_status prepare(yardstick *y, ousac_error *error) {
     if (status)
         return status;
     ousac_place_evenly(&y->reference, 1);
+    status = ousac_price_of_macs(&y->price, &y->session->model->arch, error);
+    if (status)
+        return status;
     status = ousac_cost_trajectory(&y->session->model->arch, &y->reference, NULL, &cost, error);
     if (status)
         return status;
@@ -439,5 +443,6 @@ ousac_status ousac_yardstick_run(const ousac_session *session, const ousac_yards
     ousac_gauge_free(&y.test);
     ousac_gauge_free(&y.validation);
     ousac_schedule_free(&y.reference);
+    ousac_price_free(&y.price);
     return status;
 }

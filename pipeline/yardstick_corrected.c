@@ -69,7 +69,6 @@ static ousac_status correct(const yardstick *y, ousac_factor_set *set, size_t ra
 static ousac_status best_period(yardstick *y, const ousac_schedule *schedule, ousac_factor_set *set,
                                 const char *label, yardstick_arm *best, correction *kept, size_t *period,
                                 ousac_error *error) {
-    const ousac_arch *arch = &y->session->model->arch;
     ousac_schedule even = {0};
     ousac_status status = ousac_schedule_copy(&even, schedule, error);
     *period = 0;
@@ -78,7 +77,7 @@ static ousac_status best_period(yardstick *y, const ousac_schedule *schedule, ou
         char settings[sizeof best->settings];
         size_t rank = 0;
         ousac_place_evenly(&even, p);
-        status = ousac_place_rank(arch, &even, 0, y->result->macs, &rank, error);
+        status = ousac_place_rank(&y->price, &even, 0, y->result->macs, &rank, error);
         if (status || rank == 0)
             continue;
         status = correct(y, set, rank, NULL, &made, error);
@@ -139,7 +138,7 @@ ousac_status yardstick_corrected(yardstick *y, ousac_method method, ousac_yardst
 static ousac_status place(yardstick *y, const ousac_schedule *even, ousac_place_result *placed,
                           ousac_error *error) {
     const ousac_place_options options = {.even = even,
-                                         .macs = y->result->macs,
+                                         .budget = y->result->macs,
                                          .samples = OUSAC_PLACE_SAMPLES,
                                          .search_samples = OUSAC_DEFAULT_SEARCH_SAMPLES,
                                          .probe_samples = OUSAC_PLACE_PROBE_SAMPLES / 2,
@@ -151,7 +150,6 @@ static ousac_status place(yardstick *y, const ousac_schedule *even, ousac_place_
 
 static ousac_status placed_row(yardstick *y, const ousac_place_result *placed, const ousac_profile *profile,
                                ousac_method method, ousac_yardstick_row *row, ousac_error *error) {
-    const ousac_arch *arch = &y->session->model->arch;
     const ousac_sample_range range = {0, OUSAC_DEFAULT_FORECAST_SAMPLES};
     ousac_factor_set *set = NULL;
     correction plain = {0}, made = {0};
@@ -159,7 +157,7 @@ static ousac_status placed_row(yardstick *y, const ousac_place_result *placed, c
     char settings[sizeof arm.settings];
     size_t rank = 0;
     ousac_status status =
-        ousac_place_rank(arch, &placed->schedule, placed->forecast, y->result->macs, &rank, error);
+        ousac_place_rank(&y->price, &placed->schedule, placed->forecast, y->result->macs, &rank, error);
     if (!status)
         status = ousac_session_factors(y->session, profile, method, &set, error);
     if (!status)

@@ -3,6 +3,7 @@
 #ifndef OUSAC_YARDSTICK_PARTS_H
 #define OUSAC_YARDSTICK_PARTS_H
 
+#include "calib/price.h"
 #include "pipeline/gauge.h"
 #include "pipeline/yardstick.h"
 
@@ -12,6 +13,7 @@ typedef struct yardstick {
     ousac_yardstick *result;
     ousac_gauge test, validation; /* of the reference */
     ousac_schedule reference;     /* all gates full */
+    ousac_price price;            /* multiply-accumulates */
     /* of the published factors, made once they are asked for */
     ousac_profile *profile;
     ousac_factor_set *set[OUSAC_METHOD_COUNT];

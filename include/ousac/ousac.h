@@ -210,6 +210,9 @@ typedef struct ousac_context_calibrate_options {
     int effort;       /* of a search: 0 quick, 1 full */
     uint64_t samples, validation; /* calibration samples, from 0, and those that accept the plan */
     size_t tokens;                /* of a sample that are recorded; 0: at most 64 */
+    double budget_time; /* of a search, instead of budget_total: seconds over the reference's; NAN: by that */
+    const char
+        *time; /* of budget_time: what evaluations take, by `ousac time`; NULL: measured, into time.json */
 } ousac_context_calibrate_options;
 void ousac_context_calibrate_options_init(ousac_context_calibrate_options *options);
 
@@ -223,7 +226,7 @@ typedef struct ousac_context_calibration {
 void ousac_context_calibration_init(ousac_context_calibration *result);
 
 /* As `ousac calibrate` does, into the folder `directory`, which must exist: schedule.json, profile.oca, plan.oca,
- * bundle.oca. The search's candidates are kept in search.part until the schedule is found, and taken up from there. */
+ * bundle.oca, and time.json where time was measured. The search's candidates are kept in search.part until the schedule is found, and taken up from there. */
 ousac_status ousac_context_calibrate(ousac_context *context, const ousac_context_calibrate_options *options,
                                      const char *directory, ousac_context_calibration *result,
                                      ousac_error *error);

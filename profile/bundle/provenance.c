@@ -10,7 +10,8 @@
 #include <string.h>
 
 void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, const ousac_used_ranges *pilots,
-                          ousac_method factors, const ousac_plan *const *plans, size_t plan_count) {
+                          ousac_method factors, const ousac_plan *const *plans, size_t plan_count,
+                          const char *budget) {
     char seed[24];
     cJSON *list = NULL;
 
@@ -20,6 +21,8 @@ void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, con
     ousac_json_put_u64(doc, doc->root, "micro_batch", profile->identity.micro_batch);
     ousac_json_put_u64(doc, doc->root, "tokens", profile->identity.tokens_used);
     ousac_json_put_text(doc, doc->root, "factors", ousac_method_name(factors));
+    if (budget)
+        ousac_json_put_text(doc, doc->root, "budget", budget);
     list = ousac_json_put_array(doc, doc->root, "calibration");
     for (size_t i = 0; i < profile->range_count; i++)
         ousac_range_put(doc, list, NULL, profile->ranges[i].first, profile->ranges[i].count);

@@ -13,9 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The members. */
+/* The members. `budget` says what the plans were chosen within, where that is not plain multiply-accumulates; else
+ * NULL. */
 void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, const ousac_used_ranges *pilots,
-                          ousac_method factors, const ousac_plan *const *plans, size_t plan_count);
+                          ousac_method factors, const ousac_plan *const *plans, size_t plan_count,
+                          const char *budget);
 
 typedef struct ousac_provenance {
     int known; /* 0: the bundle does not say */

@@ -31,7 +31,7 @@ enum { RANK = 64, WORDS_MAX = 8, LINE_BYTES = 4096, CHECK_STEPS = 4, PERIOD = 3 
 typedef struct bench {
     bench_device on;
     ousac_model *model;
-    char path[1024], config[1024];
+    char path[1024], config[1024], inputs[1024]; /* inputs: empty for none */
     size_t batch;
     size_t *rank;
     ousac_factor_set set;
@@ -282,7 +282,10 @@ static void make_schedule(const ousac_model *model, size_t steps, ousac_schedule
                                             .train_steps = model->noise.train_steps,
                                             .other_mode = OUSAC_MODE_COND,
                                             .scales = scales,
-                                            .gates = gates};
+                                            .gates = gates,
+                                            .solver = model->noise.prediction == OUSAC_PREDICTION_FLOW
+                                                          ? OUSAC_SOLVER_FLOW_EULER
+                                                          : OUSAC_SOLVER_DDIM};
     bench_must(ousac_schedule_build(schedule, &options, &error), &error);
     ousac_free(scales);
     ousac_free(gates);
@@ -338,13 +341,27 @@ static void unload(bench *b) {
     b->model = NULL;
 }
 
-static void load(bench *b, const char *path, const char *config, size_t batch) {
+/* Values and weights of all linears that are sites: what a forward reads and writes at least. */
+static void count_values(const ousac_arch *arch, size_t *activations, size_t *weights) {
+    *activations = *weights = 0;
+    for (size_t s = 0; s < arch->site_count; s++) {
+        const ousac_site *site = &arch->sites[s];
+        const ousac_group *group = &arch->groups[site->group];
+        const size_t tokens = ousac_arch_site_tokens(arch, s);
+        *activations += tokens * (site->m + (group->first_site == s ? site->n : 0));
+        *weights += site->m * site->n;
+    }
+}
+
+static void load(bench *b, const char *path, const char *config, size_t batch, const char *inputs) {
     ousac_error error = {0};
     unload(b);
+    (void)snprintf(b->inputs, sizeof b->inputs, "%s", inputs ? inputs : "");
     (void)snprintf(b->path, sizeof b->path, "%s", path);
     (void)snprintf(b->config, sizeof b->config, "%s", config);
     b->batch = batch;
-    const ousac_model_options options = {.config_path = b->config};
+    const ousac_model_options options = {.config_path = b->config,
+                                         .inputs_path = *b->inputs ? b->inputs : NULL};
     const double start = bench_now();
     bench_must(ousac_model_load(&b->model, b->path, &options, b->on.device, &error), &error);
     const double seconds = bench_now() - start;
@@ -352,11 +369,16 @@ static void load(bench *b, const char *path, const char *config, size_t batch) {
     b->calibration = calibration_on(b, b->on.device);
     const ousac_arch *arch = &b->model->arch;
     const ousac_ranks ranks = {.rank = b->rank, .dense_fallback = 1};
+    size_t activations, weights, factors = 0;
+    count_values(arch, &activations, &weights);
+    for (size_t s = 0; s < arch->site_count; s++)
+        factors += b->rank[s] * (arch->sites[s].m + arch->sites[s].n);
     printf("{\"seconds\":%.9g,\"tokens\":%zu,\"width\":%zu,\"blocks\":%zu,\"batch\":%zu,\"channels\":%zu,"
-           "\"size\":%zu,\"macs\":%llu,\"macs_cached\":%llu}\n",
-           seconds, arch->stream[0].tokens, arch->width, arch->module_count / 2, batch, b->model->channels,
+           "\"size\":%zu,\"macs\":%llu,\"macs_cached\":%llu,\"activations\":%zu,\"weights\":%zu,\"factors\":%"
+           "zu}\n",
+           seconds, arch->stream[0].tokens, arch->width, arch->block_count, batch, b->model->channels,
            b->model->height, (unsigned long long)ousac_cost_full(arch),
-           (unsigned long long)ousac_cost_cached(arch, &ranks));
+           (unsigned long long)ousac_cost_cached(arch, &ranks), activations, weights, factors);
 }
 
 static double run_once(const ousac_model *model, const ousac_schedule *schedule, size_t count, size_t batch,
@@ -381,7 +403,8 @@ static double run_once(const ousac_model *model, const ousac_schedule *schedule,
 /* A short trajectory, full and corrected, against the CPU's in float32. */
 static void check_engine(bench *b) {
     const size_t size = ousac_model_sample_size(b->model);
-    const ousac_model_options options = {.config_path = b->config};
+    const ousac_model_options options = {.config_path = b->config,
+                                         .inputs_path = *b->inputs ? b->inputs : NULL};
     ousac_model *plain = NULL;
     ousac_schedule schedule = {0};
     ousac_error error = {0};
@@ -444,6 +467,44 @@ static void forward(const bench *b, engine *e, size_t step, ousac_gate gate, dou
                                       &(ousac_step){.timestep = timestep, .scale = 1}, e->eps, &error),
                &error);
     ousac_executor_end(e->executor);
+}
+
+/* A full evaluation and a corrected one behind it: (2, batch, sample). */
+static void run_both(const bench *b, float *out) {
+    const size_t values = b->batch * ousac_model_sample_size(b->model);
+    engine e = engine_open(b, 1);
+    ousac_error error = {0};
+    for (size_t i = 0; i < 2; i++) {
+        forward(b, &e, i, i ? OUSAC_GATE_CACHED : OUSAC_GATE_FULL, i ? 480 : 500);
+        bench_must(
+            b->on.device->download(b->on.device, out + i * values, e.eps, values * sizeof *out, &error),
+            &error);
+    }
+    engine_close(b, &e);
+}
+
+/* Both against the CPU's in float32: a trajectory of a few blocks of a deep model would only show how they stray. */
+static void check_forwards(const bench *b) {
+    const size_t values = b->batch * ousac_model_sample_size(b->model);
+    const ousac_model_options options = {.config_path = b->config,
+                                         .inputs_path = *b->inputs ? b->inputs : NULL};
+    bench plain = *b;
+    ousac_error error = {0};
+    float *mine = bench_room(2 * values, sizeof *mine), *theirs = bench_room(2 * values, sizeof *theirs);
+    plain.on.device = b->on.cpu;
+    bench_must(ousac_model_load(&plain.model, b->path, &options, b->on.cpu, &error), &error);
+    plain.calibration = calibration_on(b, b->on.cpu);
+    run_both(b, mine);
+    run_both(&plain, theirs);
+    const double full = bench_difference(values, mine, theirs),
+                 cached = bench_difference(values, mine + values, theirs + values);
+    const double tolerance = b->on.device->bf16 ? TOLERANCE_BF16 : TOLERANCE_RUN;
+    expect("a full evaluation", full, tolerance);
+    expect("a corrected evaluation", cached, tolerance);
+    printf("{\"full\":%.9g,\"cached\":%.9g}\n", full, cached);
+    ousac_calibration_free(plain.calibration);
+    ousac_model_free(plain.model);
+    ousac_free(mine), ousac_free(theirs);
 }
 
 static void time_forward(const bench *b, int cached) {
@@ -540,10 +601,12 @@ static void answer(bench *b, char **word, size_t words) {
         bench_factors(&b->on, number(word[1]), number(word[2]), number(word[3]), number(word[4]));
     else if (strcmp(stage, "energy") == 0 && words == 6)
         bench_energy(&b->on, number(word[1]), number(word[2]), number(word[3]), word[4], word[5]);
-    else if (strcmp(stage, "load") == 0 && words == 4)
-        load(b, word[1], word[2], number(word[3]));
+    else if (strcmp(stage, "load") == 0 && (words == 4 || words == 5))
+        load(b, word[1], word[2], number(word[3]), words == 5 ? word[4] : NULL);
     else if (b->model && strcmp(stage, "check") == 0 && words == 1)
         check_engine(b);
+    else if (b->model && strcmp(stage, "forwards") == 0 && words == 1)
+        check_forwards(b);
     else if (b->model && strcmp(stage, "write") == 0 && words == 2)
         write_forward(b, word[1]);
     else if (b->model && strcmp(stage, "full") == 0 && words == 1)

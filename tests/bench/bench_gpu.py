@@ -5,7 +5,8 @@ the device that is, and what PyTorch takes for the same on the same device.
 
 Parts: rates of products and copies, and with them the roofline of what follows; attention alone, beside PyTorch's fused
 one; forwards of DiT-XL/2 at 256 and 1024 tokens, full and corrected, in float32 and bfloat16, beside PyTorch's fastest
-of what it has (eager, torch.compile; fused attention); plain and recorded runs, 64 samples of 50 steps recorded at the
+of what it has (eager, torch.compile; fused attention); forwards of a few blocks of PixArt at 1024 pixels and of FLUX.1,
+full and corrected; plain and recorded runs, 64 samples of 50 steps recorded at the
 end; eigenproblems one after another and batched; factors of all sites of DiT-XL/2 and of a model of FLUX.1's size,
 beside torch.linalg.svd and torch.svd_lowrank, with the error of each. Results are checked before anything is timed:
 operations and short trajectories against the CPU, forwards against PyTorch, factors by the energy they leave. What
@@ -322,6 +323,56 @@ def measure_forwards(args, servers, library, why, result):
             result["forward"].append(found)
 
 
+def make_blocks(args, preset, depth, tokens):
+    """Checkpoint, config and inputs of a model of another family."""
+    if args.toy:
+        directory = os.path.join(HERE, "../../data", preset)
+        return [os.path.join(directory, name) for name in
+                (("diffusion_pytorch_model.safetensors", "config.json", "inputs.safetensors") if "pixart" in preset else
+                 ("model.safetensors", "config.json", "prompts.safetensors"))]
+    directory = os.path.join(args.work, f"{preset.replace('/', '-')}-{tokens}")
+    os.makedirs(directory, exist_ok=True)
+    files = [os.path.join(directory, name) for name in ("model.safetensors", "config.json", "inputs.safetensors")]
+    subprocess.run([os.path.join(args.build, "ousac"), "synth", "--preset", preset, "--depth", str(depth), "--tokens",
+                    str(tokens), "--prompts", "2", "--inputs-output", files[2], "-q", "-o", files[0]], check=True,
+                   stdout=subprocess.DEVNULL)
+    return files
+
+
+def least_block_bytes(facts, compute, kind):
+    """As least_bytes, from what the program says of any family; what attention moves besides is left out."""
+    values = 4 * facts["batch"] * facts["activations"]
+    if kind == "full":
+        return values + (2 if compute == "bf16" else 4) * facts["weights"]
+    return 2 * values + 4 * facts["factors"]
+
+
+def measure_blocks(args, servers, result):
+    """A few blocks of PixArt at 1024 pixels and of FLUX.1, checked on few tokens, timed on all."""
+    for preset, depth, few, tokens, batch in args.blocks:
+        for compute, server in servers.items():
+            path, config, inputs = make_blocks(args, few[0], depth, few[1])
+            server.ask("load", path, config, 1, inputs)
+            checked = server.ask("forwards")
+            path, config, inputs = make_blocks(args, preset, depth, tokens)
+            facts = server.ask("load", path, config, batch, inputs)
+            found = {"model": preset, "blocks": facts["blocks"], "tokens": facts["tokens"], "batch": batch,
+                     "compute": compute, "check": checked}
+            print(f"\n{facts['blocks']} blocks of {preset}, {facts['tokens']} tokens, {batch} samples, {compute}")
+            print(f"  forwards of {few[1]} tokens: full {checked['full']:.2g}, corrected {checked['cached']:.2g} from the CPU's in float32")
+            for kind, macs in (("full", facts["macs"]), ("cached", facts["macs_cached"])):
+                seconds = server.ask(kind)["seconds"]
+                found[kind] = {"seconds": seconds,
+                               **roofline(result, compute, facts, macs, least_block_bytes(facts, compute, kind), seconds)}
+                more = []
+                if "times_floor" in found[kind]:
+                    more.append(f"{found[kind]['times_floor']:.2f} of its floor {scaled(found[kind]['floor_seconds'])}")
+                if kind == "cached":
+                    more.append(f"{100 * seconds / found['full']['seconds']:.1f} % of a full one")
+                row(f"forward, {kind}", seconds, *more)
+            result["blocks"].append(found)
+
+
 def measure_profiles(args, servers, result):
     tokens, batch = args.tokens[0]
     directory = make_model(args, tokens)
@@ -441,7 +492,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--parts", default="rates,attention,forward,profile,eigen,factors")
+    parser.add_argument("--parts", default="rates,attention,forward,profile,eigen,blocks,factors")
     parser.add_argument("--compute", default="f32,bf16")
     parser.add_argument("--eigen", help="the program bench_eigen, if not the build's")
     parser.add_argument("--brief", action="store_true")
@@ -456,12 +507,14 @@ def main():
         args.orders, args.batches = (8, 33), (3,)
         args.tokens, args.overhead, args.profile = [(16, 2)], (2, 3), (4, 4)
         args.models = [("toy", 24, 96, 2, 5)]
+        args.blocks = [(name, 0, (name, 64), 64, 2) for name in ("shapes-pixart", "shapes-flux")]
     else:
         args.repeats, args.inner, args.rows, args.width = 5, 10, 16384, 1152
         args.attention = [(16384 // tokens, tokens, 1152 // width, width) for width in (72, 128)
                           for tokens in (256, 1024, 4096)]
         args.orders, args.batches = (32, 64, 96, 128, 192, 256, 336, 384, 512, 768, 1024), (3, 6, 24)
         args.tokens, args.overhead, args.profile = [(256, 16), (1024, 8)], (16, 10), (64, 50)
+        args.blocks = [("PixArt-XL/2-1024", 2, ("PixArt-XL/2-256", 256), 4096, 2), ("FLUX.1-dev", 3, ("FLUX.1-dev", 64), 4096, 1)]
         args.models = [("DiT-XL/2", 1152, 4608, 28, 256), ("FLUX.1's size", 3072, 12288, 57, 256)]
     args.modes = ("default", "max-autotune")
     if args.brief:
@@ -470,7 +523,7 @@ def main():
         args.orders, args.batches = args.orders[4:7], args.batches[:1]
     parts = args.parts.split(",")
     library, why = find_torch(args)
-    result = {"rates": {}, "attention": [], "forward": [], "profile": [], "eigen": [], "factors": [], "skipped": []}
+    result = {"rates": {}, "attention": [], "forward": [], "blocks": [], "profile": [], "eigen": [], "factors": [], "skipped": []}
     servers = {}
     for compute in args.compute.split(","):
         servers[compute] = Server(args, compute)
@@ -485,6 +538,7 @@ def main():
                 "forward": lambda: measure_forwards(args, servers, library, why, result),
                 "profile": lambda: measure_profiles(args, servers, result),
                 "eigen": lambda: measure_eigen(args, first, result),
+                "blocks": lambda: measure_blocks(args, servers, result),
                 "factors": lambda: measure_factors(args, first, library, why, result)}
     for part, measure in measures.items():
         if part in parts:

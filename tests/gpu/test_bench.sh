@@ -42,6 +42,11 @@ for forward in result["forward"]:
     if "torch" in forward:
         assert forward["torch"]["best_seconds"] == min(forward["torch"]["seconds"].values()) > 0
 assert result["forward"][1]["check"] > 1e-5  # bfloat16 it was
+assert [(b["model"], b["compute"]) for b in result["blocks"]] == [(m, c) for m in ("shapes-pixart", "shapes-flux") for c in ("f32", "bf16")]
+for blocks in result["blocks"]:
+    for error in blocks["check"].values():
+        assert 0 < error < (1e-4 if blocks["compute"] == "f32" else 0.05), blocks["check"]
+    assert blocks["full"]["seconds"] > 0 and blocks["full"]["times_floor"] > 0 and blocks["cached"]["seconds"] > 0
 assert len(result["profile"]) == 2 and all(p["whole_samples"] == 4 and p["whole_steps"] == 4 for p in result["profile"])
 assert [e["order"] for e in result["eigen"]] == [8, 33]
 assert all(e[kind] > 0 for e in result["eigen"] for kind in ("looped", "batched", "device", "processor"))

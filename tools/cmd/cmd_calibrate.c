@@ -5,6 +5,7 @@
 #include "pipeline/partial.h"
 #include "pipeline/place.h"
 #include "pipeline/search.h"
+#include "pipeline/search_time.h"
 #include "tools/cli/files.h"
 #include "tools/cli/options.h"
 #include "tools/cli/print.h"
@@ -40,6 +41,8 @@ typedef struct calibrate_request {
     ousac_partial_options partial;
     ousac_memory_options memory;
     ousac_effort effort; /* of a search, where no schedule is given */
+    double budget_time;  /* of a search in time; NAN: in MACs */
+    const char *time;    /* its measurements; NULL: made here */
 } calibrate_request;
 
 /* What the command writes. */
@@ -73,6 +76,11 @@ typedef struct calibration_work {
     ousac_sample_range searched; /* samples behind gates decided here; count 0 for none */
     int undecided;               /* 1: the schedule's gates were left to a plan */
     ousac_search_result found;   /* where no schedule was given */
+    ousac_timing timing;         /* under a budget in time */
+    char *timing_path;           /* where that is measured here */
+    char budget_text[OUSAC_SEARCH_TIME_BYTES];
+    ousac_stopwatch_share measured;
+    ousac_choice_options terms; /* how ranks are chosen */
     ousac_fit_report fit;
     ousac_budget budget;
     ousac_record_cost cost;
@@ -96,6 +104,7 @@ static void free_work(calibration_work *work) {
     ousac_partial_free(&work->partial);
     ousac_free(work->marker);
     ousac_free(work->gates);
+    ousac_free(work->timing_path);
     for (int i = 0; i < FILES; i++)
         ousac_free(work->path[i]);
 }
@@ -135,7 +144,8 @@ static ousac_status make_paths(calibration_work *work, const char *directory, in
     }
     work->marker = join_texts(directory, slash, "calibrate.part");
     work->gates = join_texts(directory, slash, searching ? "search.part" : "gates.part");
-    if (!work->marker || !work->gates)
+    work->timing_path = join_texts(directory, slash, "time.json");
+    if (!work->marker || !work->gates || !work->timing_path)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
     return OUSAC_STATUS_OK;
 }
@@ -257,21 +267,56 @@ done:
 
 /* --- the steps --- */
 
+static int is_timed(const calibrate_request *request) {
+    return !isnan(request->budget_time);
+}
+
+static ousac_search_options search_options(const calibration_work *work, const calibrate_request *request) {
+    const int timed = is_timed(request);
+    return (ousac_search_options){.reference = &work->reference,
+                                  .budget = timed ? request->budget_time : request->allocate.budget.total,
+                                  .timing = timed ? &work->timing : NULL,
+                                  .effort = request->effort,
+                                  .kept = work->gates,
+                                  .restart = request->partial.restart};
+}
+
+static ousac_status take_times(calibration_work *work, const calibrate_request *request,
+                               const ousac_session *session, ousac_error *error) {
+    const ousac_search_time_options options = {.reference = &work->reference,
+                                               .given = request->time,
+                                               .measured = work->timing_path,
+                                               .take_up = !request->partial.restart && work->gates &&
+                                                          access(work->gates, F_OK) == 0};
+    return ousac_search_time(session, &options, &work->timing, error);
+}
+
 /* Nothing but a reference and a budget is given: the schedule is searched for. */
-static ousac_status prepare_search(calibration_work *work, const calibrate_request *request,
-                                   ousac_error *error) {
+static ousac_status prepare_search(calibration_work *work, const cli_common *common,
+                                   const calibrate_request *request, ousac_error *error) {
     ousac_sample_range fitting, validation;
-    if (!request->reference || isnan(request->allocate.budget.total))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "expected --schedule, or --reference with --budget-total to search for one");
+    if (!request->reference || (isnan(request->allocate.budget.total) && !is_timed(request)))
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "expected --schedule, or --reference with --budget-total or --budget-time to search "
+            "for one");
     if (request->memory.limit || request->memory.dry_run)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "--memory and --dry-run: expected --schedule, not a search for one");
     ousac_search_ranges(request->effort, request->micro_batch, &fitting, &validation);
     work->searched = (ousac_sample_range){0, validation.first + validation.count};
     ousac_status status = ousac_schedule_load(&work->reference, request->reference, error);
+    const ousac_search_options options = search_options(work, request);
+    if (!status)
+        status = ousac_search_check(&options, error);
+    if (!status && request->time) /* what is wrong with the file itself, before the model is loaded */
+        status = ousac_timing_load(&work->timing, request->time, error);
     if (!status)
         status = cli_load_model(&work->model, &request->model, error);
+    if (!status && request->time) {
+        const ousac_session session = cli_session(common, work->model, request->seed, request->micro_batch);
+        status = take_times(work, request, &session, error);
+    }
     if (!status)
         status = make_directory(request->directory, error);
     if (!status)
@@ -284,7 +329,7 @@ static ousac_status prepare(calibration_work *work, cli_common *common, const ca
     uint64_t macs = 0;
     double step = 0;
     if (!request->schedule)
-        return prepare_search(work, request, error);
+        return prepare_search(work, common, request, error);
     ousac_status status = ousac_schedule_load(&work->schedule, request->schedule, error);
     if (!status && (work->undecided = ousac_place_undecided(&work->schedule)))
         ousac_place_evenly(&work->schedule, request->period);
@@ -343,24 +388,38 @@ static ousac_status decide_gates(calibration_work *work, const calibrate_request
 /* Searches for a schedule; work->done where fewer steps uncached are the best there is, and no bundle is made. */
 static ousac_status search_schedule(calibration_work *work, const calibrate_request *request,
                                     const ousac_session *session, ousac_error *error) {
-    const ousac_search_options options = {.reference = &work->reference,
-                                          .budget = request->allocate.budget.total,
-                                          .effort = request->effort,
-                                          .kept = work->gates,
-                                          .restart = request->partial.restart};
-    ousac_cost_total cost;
-    ousac_status status = ousac_search(session, &options, &work->found, error);
+    ousac_status status =
+        is_timed(request) && !request->time ? take_times(work, request, session, error) : OUSAC_STATUS_OK;
+    const ousac_search_options options = search_options(work, request);
+    if (!status)
+        status = ousac_search(session, &options, &work->found, error);
     if (status)
         return status;
     const ousac_search_candidate *best = &work->found.candidate[work->found.best];
     work->done = best->kind != OUSAC_SEARCH_CACHED;
+    if (is_timed(request)) {
+        ousac_search_time_text(&work->timing, request->budget_time, work->budget_text);
+        work->terms.remark = work->budget_text;
+    }
     status = ousac_schedule_copy(&work->schedule, &best->schedule, error);
-    if (!status)
-        status = ousac_cost_trajectory(&work->model->arch, &work->schedule, NULL, &cost, error);
-    /* Half a MAC more, so that rounding loses no rank. */
-    if (!status)
-        work->budget = (ousac_budget){NAN, ((double)work->found.macs + 0.5) / (double)cost.constant_guidance};
+    if (!status && !work->done)
+        status = ousac_search_terms(&options, &work->found, &work->model->arch, &work->terms, error);
+    work->budget = work->terms.budget;
     return status;
+}
+
+/* What the result takes beside the reference. */
+static ousac_status measure_time(calibration_work *work, const ousac_session *session, ousac_error *error) {
+    enum { REPEATS = 3 };
+    return ousac_stopwatch_compare(&work->measured, session, &work->reference, &work->schedule,
+                                   work->calibration, REPEATS, error);
+}
+
+static timed_result timed_of(const calibration_work *work, const calibrate_request *request) {
+    return (timed_result){.timing = &work->timing,
+                          .budget = request->budget_time,
+                          .modelled = work->found.candidate[work->found.best].spent,
+                          .measured = work->measured};
 }
 
 /* The numbers once more, on the trajectory as it will ship. The profile keeps what it saw under the numbers before:
@@ -446,7 +505,7 @@ static ousac_status record(calibration_work *work, const calibrate_request *requ
 
 static ousac_status plan_and_pack(calibration_work *work, const calibrate_request *request,
                                   const ousac_session *session, ousac_error *error) {
-    ousac_choice_options options = request->allocate;
+    ousac_choice_options options = work->terms;
     ousac_status status = ousac_session_factors(session, work->profile, request->made_of, &work->set, error);
     options.validation = work->validation;
     options.budget = work->budget;
@@ -463,8 +522,8 @@ static ousac_status plan_and_pack(calibration_work *work, const calibrate_reques
                                       {work->cost.pilot, work->searched},
                                       {"pilot", request->schedule ? "placement" : "search"}};
     const ousac_pack_storage storage = options_pack_storage(&request->storage);
-    return ousac_pack(work->path[BUNDLE], work->model, work->profile, &pilots, work->set, &plan, 1, &storage,
-                      0, error);
+    return ousac_pack(work->path[BUNDLE], work->model, work->profile, &pilots, work->set, &plan, 1,
+                      *work->budget_text ? work->budget_text : NULL, &storage, 0, error);
 }
 
 /* From the file just written: what ships is what is measured. */
@@ -576,66 +635,46 @@ static ousac_status write_report(const cli_common *common, const calibrate_reque
     return status;
 }
 
-/* What was searched. */
-static void print_search(const ousac_search_result *found) {
-    cli_printf("%-14s %6s %6s %6s %10s %16s %14s\n", "", "steps", "full", "rank", "MACs, %",
-               "error, unfitted", "error, fitted");
-    for (size_t i = 0; i < found->count; i++) {
-        const ousac_search_candidate *c = &found->candidate[i];
-        cli_printf("%-14s %6zu %6zu %6zu %10.2f %16.4g %14.4g%s\n", ousac_search_kind_name(c->kind),
-                   c->schedule.step_count, c->full, c->rank, 100 * c->share, c->unfitted, c->error,
-                   i == found->best ? "  <- taken" : "");
-    }
-    cli_printf("on %" PRIu64 " validation samples; %.0f s\n\n", found->validation.count, found->seconds);
-}
-
-static void put_search(ousac_json_doc *doc, cJSON *object, const ousac_search_result *found) {
-    cJSON *list = ousac_json_put_array(doc, object, "candidates");
-    for (size_t i = 0; i < found->count; i++) {
-        const ousac_search_candidate *c = &found->candidate[i];
-        cJSON *item = ousac_json_put_object(doc, list, NULL);
-        ousac_json_put_text(doc, item, "kind", ousac_search_kind_name(c->kind));
-        ousac_json_put_bool(doc, item, "taken", i == found->best);
-        ousac_json_put_u64(doc, item, "steps", c->schedule.step_count);
-        ousac_json_put_u64(doc, item, "full", c->full);
-        ousac_json_put_u64(doc, item, "rank", c->rank);
-        ousac_json_put_real(doc, item, "macs_share", c->share);
-        ousac_json_put_real(doc, item, "unfitted", c->unfitted);
-        ousac_json_put_real(doc, item, "error", c->error);
-        ousac_json_put_real(doc, item, "wall_s", c->seconds);
-    }
-    ousac_json_put_u64(doc, object, "fit_evaluations", found->evaluations);
-    ousac_json_put_real(doc, object, "wall_s", found->seconds);
-}
-
 /* Where no cache pays: the schedule is all there is to write. */
-static ousac_status report_search(const cli_common *common, const calibration_work *work,
-                                  ousac_error *error) {
+static ousac_status report_search(const cli_common *common, const calibrate_request *request,
+                                  const calibration_work *work, ousac_error *error) {
+    const timed_result timed = timed_of(work, request);
     ousac_json_doc doc;
     (void)unlink(work->gates);
     if (!common->json) {
-        print_search(&work->found);
+        search_print(&work->found, is_timed(request));
+        if (is_timed(request))
+            timed_print(&timed);
         cli_printf("no cache pays at this budget: %s is all, to be run uncached\n", work->path[SCHEDULE]);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);
-    ousac_json_put_text(&doc, ousac_json_put_object(&doc, doc.root, "files"), file_keys[SCHEDULE],
-                        work->path[SCHEDULE]);
-    put_search(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found);
+    cJSON *files = ousac_json_put_object(&doc, doc.root, "files");
+    ousac_json_put_text(&doc, files, file_keys[SCHEDULE], work->path[SCHEDULE]);
+    if (is_timed(request))
+        ousac_json_put_text(&doc, files, "time", request->time ? request->time : work->timing_path);
+    search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found, is_timed(request));
+    if (is_timed(request))
+        timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &timed);
     const ousac_status status = cli_json_print(&doc, error);
     ousac_json_end(&doc);
     return status;
 }
 
-static ousac_status report(const cli_common *common, const calibration_work *work,
-                           const ousac_session *session, double seconds, ousac_error *error) {
+static ousac_status report(const cli_common *common, const calibrate_request *request,
+                           const calibration_work *work, const ousac_session *session, double seconds,
+                           ousac_error *error) {
+    const int timed = is_timed(request);
+    timed_result in_time = {0};
     ousac_json_doc doc;
     cJSON *files = NULL;
     ousac_status status = OUSAC_STATUS_OK;
 
+    if (timed)
+        in_time = timed_of(work, request);
     if (!common->json) {
         if (work->found.count)
-            print_search(&work->found);
+            search_print(&work->found, timed);
         cli_printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n",
                    work->samples.count, work->cost.forwards, work->cost.seconds);
         if (work->cost.convergence.rounds > 0)
@@ -644,19 +683,28 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
         choice_print(&work->choice, &work->model->arch);
         cli_printf("\n");
         evaluation_print(&work->result);
-        cli_printf("\n%.1f s in all; wrote\n", seconds);
+        cli_printf("\n");
+        if (timed)
+            timed_print(&in_time);
+        cli_printf("%.1f s in all; wrote\n", seconds);
         for (int i = 0; i < FILES; i++)
             cli_printf("  %s\n", work->path[i]);
+        if (timed && !request->time)
+            cli_printf("  %s\n", work->timing_path);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);
     files = ousac_json_put_object(&doc, doc.root, "files");
     for (int i = 0; i < FILES; i++)
         ousac_json_put_text(&doc, files, file_keys[i], work->path[i]);
+    if (timed)
+        ousac_json_put_text(&doc, files, "time", request->time ? request->time : work->timing_path);
     ousac_json_put_real(&doc, doc.root, "wall_s", seconds);
     ousac_record_cost_put(&doc, ousac_json_put_object(&doc, doc.root, "profiling"), session, &work->cost, 0);
     if (work->found.count)
-        put_search(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found);
+        search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found, timed);
+    if (timed)
+        timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &in_time);
     choice_put(&doc, ousac_json_put_object(&doc, doc.root, "allocation"), &work->choice, &work->model->arch);
     evaluation_put(&doc, ousac_json_put_object(&doc, doc.root, "evaluation"), &work->result);
     status = cli_json_print(&doc, error);
@@ -665,7 +713,7 @@ static ousac_status report(const cli_common *common, const calibration_work *wor
 }
 
 static ousac_status execute(cli_common *common, const calibrate_request *request, ousac_error *error) {
-    calibration_work work = {.start = ousac_clock_s()};
+    calibration_work work = {.start = ousac_clock_s(), .terms = request->allocate};
     ousac_status status = prepare(&work, common, request, error);
 
     if (status || work.done)
@@ -682,8 +730,10 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     if (!status)
         status = ousac_schedule_save(&work.schedule, work.path[SCHEDULE], error);
     work.seconds[TIME_PLACEMENT] = ousac_clock_s() - since;
+    if (!status && work.done && is_timed(request))
+        status = measure_time(&work, &session, error);
     if (!status && work.done)
-        status = report_search(common, &work, error);
+        status = report_search(common, request, &work, error);
     if (status || work.done)
         goto done;
     since = ousac_clock_s();
@@ -697,6 +747,8 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     since = ousac_clock_s();
     if (!status)
         status = evaluate(&work, request, &session, error);
+    if (!status && is_timed(request))
+        status = measure_time(&work, &session, error);
     work.seconds[TIME_EVALUATION] = ousac_clock_s() - since;
     if (!status)
         status = draw(&work, error);
@@ -712,7 +764,7 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     if (!status && (work.undecided || !request->schedule))
         (void)unlink(work.gates);
     if (!status)
-        status = report(common, &work, &session, ousac_clock_s() - work.start, error);
+        status = report(common, request, &work, &session, ousac_clock_s() - work.start, error);
 done:
     free_work(&work);
     return status;
@@ -724,12 +776,16 @@ static const cli_option options[] = {
     OPTIONS_MODEL(AT(model)),
     OPTIONS_DEVICE(AT(model)),
     {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
-     "schedule to calibrate for (default: searched for, from --reference and --budget-total)", 0, 0},
+     "schedule to calibrate for (default: searched for, from --reference and --budget-total or --budget-time)", 0, 0},
     {"effort", 0, CLI_CHOICE, AT(effort), "quick|full", "full",
      "of such a search: how many candidates and samples it takes", 0, 0},
     {"period", 0, CLI_SIZE, AT(period), "P", CLI_TEXT_OF(OUSAC_PLACE_PERIOD),
      "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step", 1, OUSAC_SCHEDULE_STEPS_MAX},
     OPTIONS_BUDGET(AT(allocate.budget)),
+    {"budget-time", 0, CLI_REAL, AT(budget_time), "X", NULL,
+     "of a search, instead: seconds of the trajectory over the reference's, as measured on this machine or by --time", 0, 0},
+    {"time", 0, CLI_INPUT, AT(time), "FILE", NULL,
+     "of --budget-time: what evaluations take, by `ousac time` (default: measured first, into DIR/time.json)", 0, 0},
     {"samples", 0, CLI_SIZE_OR_AUTO, AT(samples), "N", CLI_TEXT_OF(OUSAC_DEFAULT_CALIBRATION_SAMPLES),
      "calibration samples, from 0, or auto: enough of them", 1, OUSAC_SAMPLES_MAX},
     OPTIONS_RECORD_AUTO(AT(automatic)),
@@ -761,8 +817,30 @@ static const cli_option options[] = {
 /* clang-format on */
 #undef AT
 
+/* A budget in time is one of a search, and the only one. */
+static ousac_status check_time(const calibrate_request *request, ousac_error *error) {
+    if (request->time && !is_timed(request))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--time: expected --budget-time with it");
+    if (!is_timed(request))
+        return OUSAC_STATUS_OK;
+    if (!isnan(request->allocate.budget.total) || !isnan(request->allocate.budget.step))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "expected one of --budget-time, --budget-total and --budget-step, not several");
+    if (request->schedule)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--budget-time: expected --reference without --schedule; a schedule's ranks have "
+                          "budgets in MACs");
+    if (!(request->allocate.methods & 1U << OUSAC_ALLOCATOR_UNIFORM))
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                          "--budget-time: expected uniform among --method; other ranks have not been timed");
+    return OUSAC_STATUS_OK;
+}
+
 static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     calibrate_request *request = values;
+    ousac_status status = check_time(request, error);
+    if (status)
+        return status;
     request->allocate.name = "default";
     request->allocate.granularity = OUSAC_DEFAULT_GRANULARITY;
     request->allocate.rank_min = OUSAC_DEFAULT_RANK_MIN;
@@ -770,9 +848,8 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     if (request->reference && !isnan(request->reference_scale))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "expected one of --reference and --reference-scale, not both");
-    const ousac_status status =
-        request->samples ? OUSAC_STATUS_OK
-                         : ousac_record_auto_check(&request->automatic, request->micro_batch, error);
+    status = request->samples ? OUSAC_STATUS_OK
+                              : ousac_record_auto_check(&request->automatic, request->micro_batch, error);
     return status ? status : execute(&call->common, request, error);
 }
 
@@ -780,6 +857,8 @@ static void list_files(const cli_call *call, const void *values, cli_files *file
     static const char *const parts[] = {"profile.oca.part", "calibrate.part", "gates.part", "search.part"};
     const calibrate_request *request = values;
     (void)call;
+    if (is_timed(request) && !request->time)
+        cli_files_written_in(files, "the result", request->directory, "time.json");
     for (int i = 0; i < FILES; i++)
         cli_files_written_in(files, "the result", request->directory, file_names[i]);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
@@ -807,6 +886,14 @@ const cli_command command_calibrate = {
         "work. Fewer steps, plain and fitted, are always among the candidates: where no cache is better on "
         "validation "
         "samples, their schedule is all that is written. An interrupted search goes on from search.part.\n"
+        "\n"
+        "With --budget-time the budget is a share of the reference's seconds. What evaluations take is "
+        "measured first "
+        "(as `ousac time`), or read from --time, which may have been measured on another machine; ranks are "
+        "uniform "
+        "then, as they were timed. Where a cached evaluation is hardly faster than one in full, fitted fewer "
+        "steps are "
+        "the result.\n"
         "\n"
         "With --samples auto the profile takes as many samples as it needs (`ousac profile --help`), judged "
         "at "

@@ -64,7 +64,8 @@ static ousac_status against_reference(cli_call *call, const compare_request *req
     ousac_status status = ousac_schedule_load(&reference, request->reference, error);
     ousac_json_begin(&doc);
     if (!status)
-        status = ousac_search_check(&reference, request->budget_total, error);
+        status = ousac_search_check(
+            &(ousac_search_options){.reference = &reference, .budget = request->budget_total}, error);
     if (!status)
         status = cli_load_model(&model, &request->model, error);
     if (status)

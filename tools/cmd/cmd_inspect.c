@@ -38,6 +38,8 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
         return inspect_safetensors(in, error);
     case FILE_KIND_SCHEDULE:
         return inspect_schedule(in, error);
+    case FILE_KIND_TIME:
+        return inspect_time(in, error);
     case FILE_KIND_EVALUATION:
     case FILE_KIND_COST:
     case FILE_KIND_COMPARISON:
@@ -83,7 +85,8 @@ const cli_command command_inspect = {
         "profile with the deltas it saw, a plan with its ranks, a bundle with its plans, or any other with "
         "its "
         "metadata and tensors), a safetensors checkpoint, an index of shards or a folder of diffusers with "
-        "the model that ousac makes of it, an inputs file, or a schedule with the gates that really run.",
+        "the model that ousac makes of it, an inputs file, what evaluations take on a machine "
+        "(`ousac time`), or a schedule with the gates that really run.",
     .example = "build/ousac inspect data/schedules/sparse.json\n"
                "build/ousac inspect build/demo/bundle.oca\n"
                "build/ousac inspect --tensors --json data/shapes-dit/model.safetensors",

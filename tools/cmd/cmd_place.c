@@ -116,7 +116,7 @@ static ousac_status execute(const cli_common *common, const place_request *reque
     if ((status = ousac_schedule_validate(&even, request->schedule, error)) ||
         (status = cli_load_model(&model, &request->model, error)) ||
         (status = ousac_budget_solve(&model->arch, &even, &request->budget, &macs, &step, error)) ||
-        (status = ousac_place_budget(&model->arch, &even, macs, &options.macs, &rank, error)))
+        (status = ousac_place_budget(&model->arch, &even, macs, &options.budget, &rank, error)))
         goto done;
     options.even = &even;
     const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);

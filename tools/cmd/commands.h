@@ -24,6 +24,7 @@ extern const cli_command command_pack;
 extern const cli_command command_eval;
 extern const cli_command command_compare;
 extern const cli_command command_sample;
+extern const cli_command command_time;
 extern const cli_command command_inspect;
 extern const cli_command command_verify;
 extern const cli_command command_diff;

@@ -3,13 +3,17 @@
 #include <stddef.h>
 
 const cli_command *const cli_commands[] = {
-    &command_calibrate, &command_schedule, &command_place,
-    &command_fit,       &command_profile,  &command_merge,
-    &command_allocate,  &command_pack,     &command_eval,
-    &command_compare,   &command_sample,   &command_inspect,
-    &command_verify,    &command_diff,     &command_export,
-    &command_import,    &command_sign,     &command_plot,
-    &command_report,    &command_synth,    NULL,
+    &command_calibrate, &command_schedule,
+    &command_place,     &command_fit,
+    &command_profile,   &command_merge,
+    &command_allocate,  &command_pack,
+    &command_eval,      &command_compare,
+    &command_sample,    &command_time,
+    &command_inspect,   &command_verify,
+    &command_diff,      &command_export,
+    &command_import,    &command_sign,
+    &command_plot,      &command_report,
+    &command_synth,     NULL,
 };
 
 const char *const cli_exit_codes =

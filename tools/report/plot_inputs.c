@@ -273,6 +273,7 @@ static ousac_status load_file(plot_inputs *inputs, const char *path, ousac_error
     case FILE_KIND_SCHEDULE:
     case FILE_KIND_EVALUATION:
     case FILE_KIND_COST:
+    case FILE_KIND_TIME:
     case FILE_KIND_COMPARISON:
     case FILE_KIND_CONFIG:
         return load_json(inputs, path, error);

@@ -34,6 +34,9 @@ ousac_status inspect_tensors(inspection *in, ousac_error *error); /* the tensor 
 /* tools/show/inspect_json.c: the members of a JSON text */
 ousac_status inspect_json(inspection *in, ousac_error *error);
 
+/* tools/show/timing.c */
+ousac_status inspect_time(inspection *in, ousac_error *error);
+
 /* tools/show/inspect_storage.c: of a bundle */
 ousac_status inspect_storage(inspection *in, const oca_file *file, const ousac_arch *arch,
                              ousac_error *error);

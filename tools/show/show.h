@@ -9,6 +9,9 @@
 #include "pipeline/evaluation.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/record_auto.h"
+#include "pipeline/search.h"
+#include "pipeline/stopwatch.h"
+#include "pipeline/timing.h"
 #include "pipeline/transfer.h"
 #include "pipeline/yardstick.h"
 #include "tools/cli/cli.h"
@@ -32,6 +35,22 @@ void compare_put(ousac_json_doc *doc, cJSON *object, const ousac_compare_cell *c
 
 void yardstick_print(const ousac_yardstick *result);
 void yardstick_put(ousac_json_doc *doc, cJSON *object, const ousac_yardstick *result);
+
+/* Keys of the JSON form: formats/TIME.md, written by ousac_timing_put. */
+void timing_print(const ousac_timing *timing);
+
+/* What a search found; its candidates as members of `object`. */
+void search_print(const ousac_search_result *found, int timed);
+void search_put(ousac_json_doc *doc, cJSON *object, const ousac_search_result *found, int timed);
+
+/* A budget in time, and what was measured of the result. */
+typedef struct timed_result {
+    const ousac_timing *timing;
+    double budget, modelled; /* shares of the reference's time */
+    ousac_stopwatch_share measured;
+} timed_result;
+void timed_print(const timed_result *timed);
+void timed_put(ousac_json_doc *doc, cJSON *object, const timed_result *timed);
 
 /* What --dry-run prints. */
 ousac_status memory_print(const ousac_memory_plan *plan, const cli_common *common, const char *command,

@@ -43,7 +43,7 @@ class _Evaluation(ctypes.Structure):
 
 class _Calibrate(ctypes.Structure):
     _fields_ = [("size", _size), ("reference", _text), ("schedule", _text), ("budget_total", _double), ("effort", _int),
-                ("samples", _u64), ("validation", _u64), ("tokens", _size)]
+                ("samples", _u64), ("validation", _u64), ("tokens", _size), ("budget_time", _double), ("time", _text)]
 
 
 class _Calibration(ctypes.Structure):
@@ -174,12 +174,13 @@ class Context:
         return out
 
     def calibrate(self, directory, reference=None, schedule=None, budget_total=None, effort="full", samples=None, validation=None,
-                  tokens=None):
+                  tokens=None, budget_time=None, time=None):
         """Into a folder: schedule.json, and where a cache pays profile.oca, plan.oca and bundle.oca."""
         if effort not in ("quick", "full"):
             raise ValueError("effort %r; expected quick or full" % (effort,))
         options = _made(_Calibrate, "ousac_context_calibrate_options", reference=reference, schedule=schedule,
-                        budget_total=budget_total, effort=int(effort == "full"), samples=samples, validation=validation, tokens=tokens)
+                        budget_total=budget_total, effort=int(effort == "full"), samples=samples, validation=validation, tokens=tokens,
+                        budget_time=budget_time, time=time)
         found = _made(_Calibration, "ousac_context_calibration")
         self._work("ousac_context_calibrate", ctypes.byref(options), os.fsencode(directory), ctypes.byref(found))
         error = found.validation_error

@@ -302,8 +302,9 @@ def bench(kit, name, parts, compute):
 
 
 def speed(kit):
-    """Rates, forwards full and corrected beside PyTorch's, recording, attention, eigenproblems; in bfloat16."""
-    return bench(kit, "speed", "rates,forward,profile,attention,eigen", "bf16")
+    """Rates, forwards full and corrected beside PyTorch's, recording, attention, eigenproblems, blocks of PixArt and FLUX; in
+    bfloat16."""
+    return bench(kit, "speed", "rates,forward,profile,attention,eigen,blocks", "bf16")
 
 
 def factors(kit):

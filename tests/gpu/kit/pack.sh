@@ -49,7 +49,7 @@ for file in "$kit"/payload/bin/* "$kit"/payload/lib/*; do ldd "$file"; done | aw
 tar -C "$kit/payload" --sort=name --owner=0 --group=0 --mtime=@0 -czf "$kit/payload.tar.gz" .
 rm -r "$kit/payload"
 
-cp -r "$DATA/shapes-dit" "$DATA/tiles-dit" "$DATA/schedules" "$kit/data/"
+cp -r "$DATA/shapes-dit" "$DATA/tiles-dit" "$DATA/shapes-pixart" "$DATA/shapes-flux" "$DATA/schedules" "$kit/data/"
 cp --parents tests/gpu/kit/kit.py tests/gpu/kit/report.py tests/gpu/compare.py tests/gpu/test_backend.sh tests/bench/bench_gpu.py tests/interop/dit_torch.py "$kit/"
 if [ -e data/dit/model.py ]; then cp --parents data/dit/model.py "$kit/"; fi
 cp tests/gpu/kit/run.sh "$kit/"

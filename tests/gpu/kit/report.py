@@ -37,6 +37,15 @@ def of_speed(figures):
                 text += f", floor {scaled(found['floor_seconds'])} (products {scaled(found['products_seconds'])}, memory {scaled(found['memory_seconds'])})"
                 text += f", {found['times_floor']:.2f} of it" if kind == "full" else ", of it " + judged(found["times_floor"], TARGETS["cached"])
             yield f"{name}: {kind}", text + (beside if kind == "full" else "")
+    for blocks in figures.get("blocks", []):
+        name = f"{blocks['blocks']} blocks of {blocks['model']}, {blocks['tokens']} tokens x {blocks['batch']}, {blocks['compute']}"
+        for kind in ("full", "cached"):
+            found = blocks[kind]
+            text = scaled(found["seconds"])
+            if "times_floor" in found:
+                text += f", floor {scaled(found['floor_seconds'])}" + (
+                    f", {found['times_floor']:.2f} of it" if kind == "full" else ", of it " + judged(found["times_floor"], TARGETS["cached"]))
+            yield f"{name}: {kind}", text
     for profile in figures.get("profile", []):
         yield f"recording over sampling, {profile['compute']}", judged(profile["overhead"], TARGETS["recording"])
         yield (f"profile of {profile['whole_samples']} samples x {profile['whole_steps']} steps, {profile['compute']}",

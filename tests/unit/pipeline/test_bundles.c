@@ -47,7 +47,7 @@ static int set_up(void **state) {
     (void)scratch_path(&tiny.directory, "bundle.oca", bundle);
     (void)scratch_path(&tiny.directory, "factors.pt", output);
     const ousac_plan *plan = choice.plan;
-    must_succeed(ousac_pack(bundle, tiny.model, profile, &pilots, set, &plan, 1, &storage, 0, &error),
+    must_succeed(ousac_pack(bundle, tiny.model, profile, &pilots, set, &plan, 1, NULL, &storage, 0, &error),
                  &error);
     return 0;
 }

@@ -69,17 +69,19 @@ static void even_spacing_refreshes_at_every_period(void **state) {
 
 static void the_rank_is_the_largest_that_the_budget_holds(void **state) {
     ousac_error error = {0};
+    ousac_price price = {0};
     size_t rank = 0;
     (void)state;
+    must_succeed(ousac_price_of_macs(&price, &tiny.model->arch, &error), &error);
     for (int forecast = 0; forecast < 2; forecast++)
         for (size_t wanted = 1; wanted < 8; wanted++) {
             const uint64_t macs = cost_at(&even, wanted, forecast);
-            must_succeed(ousac_place_rank(&tiny.model->arch, &even, forecast, macs, &rank, &error), &error);
+            must_succeed(ousac_place_rank(&price, &even, forecast, macs, &rank, &error), &error);
             assert_int_equal(rank, wanted);
-            must_succeed(ousac_place_rank(&tiny.model->arch, &even, forecast, macs - 1, &rank, &error),
-                         &error);
+            must_succeed(ousac_place_rank(&price, &even, forecast, macs - 1, &rank, &error), &error);
             assert_int_equal(rank, wanted - 1);
         }
+    ousac_price_free(&price);
 }
 
 static void a_budget_a_step_is_that_of_the_whole(void **state) {
@@ -95,7 +97,7 @@ static void a_budget_a_step_is_that_of_the_whole(void **state) {
 
 static ousac_place_options options_of(uint64_t macs, size_t evaluations) {
     return (ousac_place_options){.even = &even,
-                                 .macs = macs,
+                                 .budget = macs,
                                  .samples = 4,
                                  .search_samples = 4,
                                  .probe_samples = 4,
@@ -121,7 +123,7 @@ static void what_is_found_is_measured_and_within_the_budget(void **state) {
     assert_int_equal(found.placed, found.error < found.even_error);
     for (size_t i = 0; i < found.step_count; i++)
         assert_true(found.steps[i].error >= found.error);
-    assert_true(cost_at(&found.schedule, found.rank, found.forecast) <= options.macs);
+    assert_true(cost_at(&found.schedule, found.rank, found.forecast) <= options.budget);
     assert_true(cost_at(&found.schedule, found.rank, found.forecast) == found.cost.schedule_cached);
     /* steps, branches and scales are those that were given; the first evaluation of a branch is full */
     assert_int_equal(found.schedule.step_count, even.step_count);

@@ -1,0 +1,41 @@
+#include "pipeline/search.h"
+
+#include "tools/cli/print.h"
+#include "tools/show/show.h"
+
+#include <inttypes.h>
+
+void search_print(const ousac_search_result *found, int timed) {
+    cli_printf("%-14s %6s %6s %6s %10s%s %16s %14s\n", "", "steps", "full", "rank", "MACs, %",
+               timed ? "    time, %" : "", "error, unfitted", "error, fitted");
+    for (size_t i = 0; i < found->count; i++) {
+        const ousac_search_candidate *c = &found->candidate[i];
+        cli_printf("%-14s %6zu %6zu %6zu %10.2f", ousac_search_kind_name(c->kind), c->schedule.step_count,
+                   c->full, c->rank, 100 * c->share);
+        if (timed)
+            cli_printf(" %10.2f", 100 * c->spent);
+        cli_printf(" %16.4g %14.4g%s\n", c->unfitted, c->error, i == found->best ? "  <- taken" : "");
+    }
+    cli_printf("on %" PRIu64 " validation samples; %.0f s\n\n", found->validation.count, found->seconds);
+}
+
+void search_put(ousac_json_doc *doc, cJSON *object, const ousac_search_result *found, int timed) {
+    cJSON *list = ousac_json_put_array(doc, object, "candidates");
+    for (size_t i = 0; i < found->count; i++) {
+        const ousac_search_candidate *c = &found->candidate[i];
+        cJSON *item = ousac_json_put_object(doc, list, NULL);
+        ousac_json_put_text(doc, item, "kind", ousac_search_kind_name(c->kind));
+        ousac_json_put_bool(doc, item, "taken", i == found->best);
+        ousac_json_put_u64(doc, item, "steps", c->schedule.step_count);
+        ousac_json_put_u64(doc, item, "full", c->full);
+        ousac_json_put_u64(doc, item, "rank", c->rank);
+        ousac_json_put_real(doc, item, "macs_share", c->share);
+        if (timed)
+            ousac_json_put_real(doc, item, "time_share", c->spent);
+        ousac_json_put_real(doc, item, "unfitted", c->unfitted);
+        ousac_json_put_real(doc, item, "error", c->error);
+        ousac_json_put_real(doc, item, "wall_s", c->seconds);
+    }
+    ousac_json_put_u64(doc, object, "fit_evaluations", found->evaluations);
+    ousac_json_put_real(doc, object, "wall_s", found->seconds);
+}
