@@ -18,6 +18,8 @@ check "a bundle" "$OUSAC" pack -m dit/model.safetensors -p p.oca --plan plan.oca
 check "an evaluation" "$OUSAC" eval -m dit/model.safetensors -b b.oca --samples 16:20 -q -o eval.json
 check "keys" "$OUSAC" sign --generate --key k --public k.pub
 check "a checkpoint" "$OUSAC" export --safetensors b.oca -o b.safetensors
+check "scales of a bundle" "$OUSAC" export --sd-cpp b.oca -q -o b.txt
+check "are those of its schedule" grep -qx -- "--steps 4 --extra-sample-args guidance_schedule=1x1+3x1+1x1+3x2" b.txt
 mkdir dir
 cp b.oca eval.json dir
 ln -s ../b.oca dir/link.oca

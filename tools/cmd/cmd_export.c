@@ -7,6 +7,7 @@
 #include "formats/json_build.h"
 #include "formats/memory.h"
 #include "pipeline/export_icc.h"
+#include "pipeline/export_sdcpp.h"
 #include "tools/cli/describe.h"
 
 #include <stddef.h>
@@ -18,7 +19,7 @@
 static const char ICC_NAME[] = "0000000.pt";
 
 typedef struct export_request {
-    int safetensors, icc;
+    int safetensors, icc, sdcpp;
     const char *input, *output;
     ousac_export_icc_request factors;
 } export_request;
@@ -110,13 +111,35 @@ static ousac_status run_icc(const cli_common *common, export_request *request, o
     return status;
 }
 
+static ousac_status run_sdcpp(const cli_common *common, const export_request *request, ousac_json_doc *doc,
+                              ousac_error *error) {
+    ousac_export_sdcpp_result result = {0};
+    const ousac_status status = ousac_export_sdcpp(request->input, request->output, &result, error);
+    if (status)
+        return status;
+    if (result.skipped)
+        cli_note(common, "note: %zu step%s skip the unconditional pass; there it is run, with scale 1",
+                 result.skipped, result.skipped == 1 ? "" : "s");
+    if (result.fitted)
+        cli_note(common, "note: the solver's steps are fitted; its own are other ones");
+    if (!common->json) {
+        cli_printf("%s: %zu steps\n", request->output, result.steps);
+        return OUSAC_STATUS_OK;
+    }
+    ousac_json_put_text(doc, doc->root, "file", request->output);
+    ousac_json_put_text(doc, doc->root, "format", "sd-cpp");
+    ousac_json_put_u64(doc, doc->root, "steps", result.steps);
+    ousac_json_put_u64(doc, doc->root, "skipped", result.skipped);
+    return cli_json_print(doc, error);
+}
+
 static ousac_status check(const export_request *request, size_t positionals, ousac_error *error) {
     const ousac_export_icc_request *icc = &request->factors;
-    if (request->safetensors + request->icc != 1)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expects one of --safetensors and --icc");
+    if (request->safetensors + request->icc + request->sdcpp != 1)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expects one of --safetensors, --icc and --sd-cpp");
     if (positionals != 1)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expects one file, not %zu", positionals);
-    if (request->safetensors && (icc->plan || icc->rank || icc->model.path))
+    if (!request->icc && (icc->plan || icc->rank || icc->model.path))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--plan, --rank and --model belong to --icc");
     if (icc->plan && icc->rank)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--plan and --rank: expected one of them");
@@ -130,6 +153,8 @@ static const cli_option options[] = {
      "all tensors and metadata of an .oca archive as a safetensors file", 0, 0},
     {"icc", 0, CLI_FLAG, AT(icc), NULL, NULL,
      "the factors of a bundle as the code of ICC loads them (.pt)", 0, 0},
+    {"sd-cpp", 0, CLI_FLAG, AT(sdcpp), NULL, NULL,
+     "steps and scales of a schedule, or a bundle's, as arguments of stable-diffusion.cpp", 0, 0},
     {"output", 'o', CLI_TEXT, AT(output), "FILE", CLI_REQUIRED,
      "file to write; with --icc also a directory", 0, 0},
     {"plan", 0, CLI_TEXT, AT(factors.plan), "NAME", NULL,
@@ -155,8 +180,9 @@ static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     if (!status) {
         request->input = call->files[0];
         request->factors.uniform = request->factors.rank > 0;
-        status = request->icc ? run_icc(&call->common, request, &doc, error)
-                              : run_safetensors(&call->common, request, &doc, error);
+        status = request->icc     ? run_icc(&call->common, request, &doc, error)
+                 : request->sdcpp ? run_sdcpp(&call->common, request, &doc, error)
+                                  : run_safetensors(&call->common, request, &doc, error);
     }
     ousac_json_end(&doc);
     return status;
@@ -175,18 +201,25 @@ static void list_files(const cli_call *call, const void *values, cli_files *file
 
 const cli_command command_export = {
     .name = "export",
-    .summary = "write an archive as safetensors, or a bundle's factors for ICC's code",
+    .summary = "write an archive as safetensors, a bundle's factors for ICC's code, or a schedule's scales",
     .arguments = "FILE",
-    .details = "--safetensors carries every tensor and all metadata of an .oca archive into a safetensors "
-               "file; `ousac "
-               "import` makes the same archive of it again, byte for byte.\n"
-               "--icc writes the lists q_wa, q_wb, k_wa, ... fc2_wb, one float32 tensor a block, that the "
-               "public code of "
-               "Increment-Calibrated Caching loads with torch.load. The ranks are a plan's: a layer without "
-               "a correction has "
-               "rank 0, and one that the plan computes exactly is written as its weight times the identity, "
-               "which needs "
-               "--model.",
+    .details =
+        "--safetensors carries every tensor and all metadata of an .oca archive into a safetensors "
+        "file; `ousac "
+        "import` makes the same archive of it again, byte for byte.\n"
+        "--icc writes the lists q_wa, q_wb, k_wa, ... fc2_wb, one float32 tensor a block, that the "
+        "public code of "
+        "Increment-Calibrated Caching loads with torch.load. The ranks are a plan's: a layer without "
+        "a correction has "
+        "rank 0, and one that the plan computes exactly is written as its weight times the identity, "
+        "which needs "
+        "--model.\n"
+        "--sd-cpp writes one line, `--steps N --extra-sample-args guidance_schedule=...`, for the program of "
+        "stable-diffusion.cpp as its commit 97d2990 of 19 August 2026 reads it: from the last step to the "
+        "first, with a "
+        "value more at the end that none reads. It is for its samplers of one evaluation a step. Gates, "
+        "factors and "
+        "fitted steps have no place there.",
     .example = "build/ousac export --safetensors build/demo/bundle.oca -o build/demo/bundle.safetensors\n"
                "build/ousac export --icc build/demo/bundle.oca --model data/shapes-dit/model.safetensors \\\n"
                "    -o build/demo/0000000.pt",

@@ -17,6 +17,7 @@ import weakref
 import torch
 
 from .bundle import FROZEN, LOW_RANK, Bundle
+from .compiled import Compiled
 from .evaluation import Cache, Evaluation, Record
 from .library import Error, projections
 from .rules import Rule, check_scheduler, cut, plain_timestep, rule_for
@@ -38,7 +39,7 @@ class _Run:
 class Applied:
     """What ousac.apply returns: a context manager; remove() restores the modules, run() opens a run by hand."""
 
-    def __init__(self, target, bundle, plan=None, sites=None, dtype=None, check=True):
+    def __init__(self, target, bundle, plan=None, sites=None, dtype=None, check=True, compile=None):
         self.target = target
         self.pipe = None if isinstance(target, torch.nn.Module) else target
         self.transformer = target if self.pipe is None else target.transformer
@@ -56,6 +57,7 @@ class Applied:
         self.record = Record()
         self._run = self._now = None
         self._undo, self._factors = [], {}
+        self._compiled = Compiled(self, {} if compile is True else compile) if compile else None
         self.sites = find_sites(self.transformer, sites) if self.bundle else None
         if self.bundle:
             self.sites.check_arch(self.bundle.arch, self.where)
@@ -290,7 +292,7 @@ class Applied:
         c, run.cond = run.cond, None
         if not s.evaluates(branch):
             self.record.evaluations[branch]["skipped"] += 1
-            return (c.clone(),) if kwargs.get("return_dict") is False else _output(self.transformer, c.clone())
+            return (c.clone(),) if kwargs.get("return_dict") is False else self._output(c.clone())
         out = self._evaluate(run, step, branch, original, kwargs)
         return _like(out, self._guide(run, s, c, _tensor(out))[1])
 
@@ -315,10 +317,13 @@ class Applied:
         gate = self.gates[branch][step] if cache.filled else FULL
         keep = self.keeps[branch][step] or (gate == FULL and self.gates[branch][step] != FULL)
         began = time.perf_counter()
-        self._now = Evaluation(self, cache, gate, step, branch, keep)
         try:
-            out = original(**kwargs)
-            self._now.end()
+            if self._compiled is not None:
+                out = self._compiled.evaluate(original, kwargs, cache, gate, step, branch, keep)
+            else:
+                self._now = Evaluation(self, cache, gate, step, branch, keep)
+                out = original(**kwargs)
+                self._now.end()
         finally:
             self._now = None
         device = _tensor(out).device
@@ -332,10 +337,14 @@ class Applied:
             record.bytes = max(record.bytes, sum(c.bytes() for c in run.caches.values()))
         return out
 
+    def _elsewhere(self):
+        """Whether another thread than the run's asks; a graph belongs to the run."""
+        return not torch.compiler.is_compiling() and threading.get_ident() != self._run.owner
+
     def _site_forward(self, site, original):
         def forward(x, *args, **kwargs):
             now = self._now
-            if now is None or threading.get_ident() != self._run.owner:
+            if now is None or self._elsewhere():
                 return original(x, *args, **kwargs)
             return now.site(site, x, lambda: original(x, *args, **kwargs))
         return forward
@@ -343,7 +352,7 @@ class Applied:
     def _module_forward(self, module, original):
         def forward(*args, **kwargs):
             now = self._now
-            if now is None or threading.get_ident() != self._run.owner:
+            if now is None or self._elsewhere():
                 return original(*args, **kwargs)
             return now.module(module, lambda: original(*args, **kwargs))
         return forward
@@ -357,6 +366,12 @@ class Applied:
             width = skipped.out_features if isinstance(skipped, torch.nn.Linear) else x.shape[-1]
             return x.new_zeros(1).expand(x.shape[:-1] + (width,))
         return forward
+
+    @staticmethod
+    def _output(tensor):
+        from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+        return Transformer2DModelOutput(sample=tensor)
 
     def summary(self):
         return self.record
@@ -417,25 +432,20 @@ def _like(out, tensor):
     return (tensor,) + tuple(out[1:]) if isinstance(out, tuple) else type(out)(sample=tensor)
 
 
-def _output(transformer, tensor):
-    from diffusers.models.modeling_outputs import Transformer2DModelOutput
-
-    return Transformer2DModelOutput(sample=tensor)
-
-
 def _open(source, plan):
     """A bundle, or, of a name that ends in .json, a schedule."""
     return Schedule.load(source) if str(source).endswith(".json") else Bundle(source, plan)
 
 
-def apply(target, bundle, plan=None, sites=None, dtype=None, check=True):
+def apply(target, bundle, plan=None, sites=None, dtype=None, check=True, compile=None):
     """Puts a bundle (a path or ousac.Bundle) to work in a pipeline of diffusers or a transformer; or a schedule alone
     (a path ending in .json or ousac.Schedule whose gates are full).
 
     `plan` names one of the bundle's; `sites` is a site map where none is shipped for the class; `dtype` that of the
-    factors, by default the linears'; `check=False` leaves out the comparison of weights. Errors are ousac.Error,
-    raised here for other weights and before the first step for another schedule."""
-    return Applied(target, bundle, plan, sites, dtype, check)
+    factors, by default the linears'; `check=False` leaves out the comparison of weights; `compile`, True or a dict of
+    torch.compile's options, compiles the transformer, one graph for each of full, cached and reused evaluations. Errors
+    are ousac.Error, raised here for other weights and before the first step for another schedule."""
+    return Applied(target, bundle, plan, sites, dtype, check, compile)
 
 
 def summary(target):

@@ -182,7 +182,7 @@ def map_for(transformer):
 def find_sites(transformer, source=None):
     """Sites of a transformer by a given map or the one of its class. Fused projections are refused."""
     if hasattr(transformer, "_orig_mod"):
-        raise Error("the transformer is compiled; give the module that was compiled, and compile it afterwards", "UNSUPPORTED")
+        raise Error("the transformer is compiled; give the module that was compiled, and `compile=` to ousac.apply", "UNSUPPORTED")
     for name, module in transformer.named_modules():
         if getattr(module, "fused_projections", False):
             raise Error("%s: its projections are fused; call unfuse_qkv_projections() first" % name, "UNSUPPORTED")

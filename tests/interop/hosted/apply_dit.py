@@ -253,6 +253,71 @@ class Apply(unittest.TestCase):
         with self.assertRaisesRegex(ousac.Error, "fuse"):
             ousac.apply(other, self.plain)
 
+    def test_lora_on_top(self):
+        """Linears wrapped as PEFT wraps them: appended to the factors, so that full rank is the wrapped model exactly."""
+        class Wrapped(torch.nn.Module):
+            def __init__(self, base, seed):
+                super().__init__()
+                generator = torch.Generator().manual_seed(seed)
+                rows, columns = base.weight.shape
+                down, up = torch.nn.Linear(columns, 3, bias=False), torch.nn.Linear(3, rows, bias=False)
+                with torch.no_grad():
+                    down.weight.copy_(torch.randn(3, columns, generator=generator) / columns ** 0.5)
+                    up.weight.copy_(torch.randn(rows, 3, generator=generator) / 3 ** 0.5)
+                self.base_layer, self.lora_A, self.lora_B = base, {"style": down}, {"style": up}
+                self.scaling, self.active_adapters, self.merged, self.disable_adapters = {"style": 0.3}, ["style"], False, False
+
+            def forward(self, x):
+                return self.base_layer(x) + self.scaling["style"] * self.lora_B["style"](self.lora_A["style"](x))
+
+        pipe = pipeline()
+        for i, block in enumerate(pipe.transformer.transformer_blocks):
+            block.attn1.to_q, block.ff.net[2] = Wrapped(block.attn1.to_q, i), Wrapped(block.ff.net[2], 100 + i)
+        pipe.transformer.eval()
+        exact = self.exact(pipe=pipe)
+        self.assertGreater(relative(exact, self.exact()).min(), 0.01)  # it does something
+        with ousac.apply(pipe, self.plain) as applied:
+            ranks, wrapped = applied.bundle.ranks, 0
+            for i, site in enumerate(applied.sites.sites):
+                a, b = applied._factors.get(i, (None, None))
+                w = site.base.weight.detach()
+                extra = (w.new_zeros(0, site.m), w.new_zeros(0, site.n))
+                if site.linear is not site.base:
+                    up, down = site.linear.lora_B["style"].weight.detach(), site.linear.lora_A["style"].weight.detach()
+                    extra = (0.3 * up.t(), down)
+                    if a is not None:  # the bundle's rows, where it has any, and the adapter's behind them
+                        wrapped += 1
+                        kept = ranks[i] if applied.bundle.path_of[i] == "low-rank" else 0
+                        self.assertEqual((len(a), len(b)), (kept + 3, kept + 3))
+                        torch.testing.assert_close(a[kept:].t() @ b[kept:], 0.3 * up @ down)
+                applied.bundle.path_of[i] = "low-rank"
+                applied._factors[i] = (torch.cat([w.t(), extra[0]]), torch.cat([torch.eye(site.n), extra[1]]))
+            applied.bundle.live = [True] * len(applied.bundle.live)
+            got = sample(pipe, LABELS[16:18], NOISE[16:18], guidance_scale=3.0, num_inference_steps=STEPS)
+            self.assertEqual(applied.record.evaluations["cond"]["cached"], 8)
+            self.assertGreater(wrapped, 0)
+        self.assertLess(relative(got, exact).max(), 1e-4)
+        with ousac.apply(pipe, self.plain):
+            near = sample(pipe, LABELS[16:18], NOISE[16:18], guidance_scale=3.0, num_inference_steps=STEPS)
+        self.assertLess(relative(near, exact).max(), relative(exact, self.exact()).min())
+        with self.assertRaisesRegex(ousac.Error, r"transformer_blocks\.0\.attn1\.to_q: wrapped by an adapter"):
+            ousac.Host(pipe.transformer, None, (3, 32, 32), "linear 0.0001 0.02 1000")
+
+    def test_quantised_linears_are_refused_by_name(self):
+        class Linear4bit(torch.nn.Linear):
+            pass
+
+        pipe = pipeline()
+        pipe.transformer.transformer_blocks[1].ff.net[2] = Linear4bit(4, 4)
+        with self.assertRaisesRegex(ousac.Error, r"transformer_blocks\.1\.ff\.net\.2: a Linear4bit"):
+            ousac.apply(pipe, self.plain)
+        for kind, what in ((torch.float8_e4m3fn, "float8_e4m3fn"), (torch.int8, "int8")):
+            pipe = pipeline()
+            linear = pipe.transformer.transformer_blocks[0].attn1.to_v
+            linear.weight = torch.nn.Parameter(linear.weight.detach().to(kind), requires_grad=False)
+            with self.assertRaisesRegex(ousac.Error, r"transformer_blocks\.0\.attn1\.to_v: .*" + what):
+                ousac.apply(pipe, self.plain)
+
     def test_a_transformer_in_a_loop_of_ones_own(self):
         wanted = self.calibrated(self.plain)
         transformer, scheduler = self.pipe.transformer, DDIMScheduler(clip_sample=False, timestep_spacing="leading")

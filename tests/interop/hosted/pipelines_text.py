@@ -173,17 +173,17 @@ class Pipelines(unittest.TestCase):
 
     def searched(self, case):
         """From prompts and a budget, nothing else: what was found runs in the pipeline, and is what was evaluated."""
-        result = ousac.calibrate(case.pipe, case.inputs, reference=case.reference, budget_total=0.6, out=path(case.name, "searched"),
-                                 effort="quick", samples=4, validation=2, test=2, micro_batch=2, threads=1)
+        result = ousac.calibrate(case.pipe, case.inputs, reference={**case.reference, "steps": 4}, budget_total=0.75,
+                                 out=path(case.name, "searched"), effort="quick", samples=4, validation=2, test=2, micro_batch=2, threads=1)
         before = case.pipe.scheduler
         case.pipe.scheduler = ousac.Scheduler.from_schedule(result.bundle or result.schedule, before)
-        with ousac.apply(case.pipe, result.bundle or result.schedule):
+        with ousac.apply(case.pipe, result.bundle or result.schedule):  # a schedule alone runs too
             got = case.sample(num_inference_steps=result.found["steps"])
         case.pipe.scheduler = before
         self.near(got, self.host(case, result.bundle, None if result.bundle else result.schedule))
         if result.bundle:
             self.assertTrue(result.evaluation["held_out"])
-            self.assertLess(result.evaluation["macs_share"], 0.6 + 1e-6)
+            self.assertLess(result.evaluation["macs_share"], 0.75 + 1e-6)
         return got
 
     def test_pixart(self):
