@@ -486,7 +486,7 @@ test-tsan: ## the tests that start threads under ThreadSanitizer, in build-tsan
 # Those whose sources speak of threads: a new one that starts some is found without being named here.
 THREADED_TESTS = $(patsubst %.c,$(BUILD)/%,$(shell grep -l 'thread' tests/unit/*/*.c))
 .PHONY: threaded-tests
-threaded-tests: $(THREADED_TESTS)
+threaded-tests: $(THREADED_TESTS) $(EMULATED_CUDA)
 	$(TEST_ENV) TSAN_OPTIONS=halt_on_error=1 bash tests/run.sh $(THREADED_TESTS)
 
 # OpenBLAS's AVX-512 kernels are beyond valgrind: its plain ones and ours are chosen instead.

@@ -3,24 +3,7 @@
 # cases are in tests/interop/hosted/host_dit.py. Skipped (77) where no Python with torch and diffusers is found. BUILD,
 # OUSAC, DATA, TORCH_PYTHON as `make test` sets them.
 set -u
-ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
-python=${TORCH_PYTHON:-python3}
-"$python" -c 'import torch, diffusers' 2>/dev/null || {
-    echo "no Python with torch and diffusers"
-    exit 77
-}
-[ -z "${SANITIZE:-}" ] || {
-    echo "a sanitized library does not load into Python"
-    exit 77
-}
-work=$(mktemp -d) || exit 2
-trap 'rm -rf "$work"' EXIT
-build=$(realpath "${BUILD:-build}")
-make -s -C "$ROOT" library BUILD="$build" >"$work/log" 2>&1 || {
-    cat "$work/log"
-    exit 1
-}
+. "$(dirname "$0")/hosted.bash"
+hosted_begin "torch diffusers"
 "$python" "$ROOT/tests/interop/make_diffusers.py" "${DATA:-data}/shapes-dit" "$work/dit" --null-label 1000 || exit 1
-OUSAC=$(realpath "${OUSAC:-build/ousac}") OUSAC_LIBRARY=$build/lib/libousac.so.0 OCA_LIBRARY=$build/lib/libousac.so.0 WORK=$work \
-    PYTHONPATH=$ROOT/bindings/python:$ROOT/tests/interop PYTHONDONTWRITEBYTECODE=1 "$python" "$ROOT/tests/interop/hosted/host_dit.py" -v 2>&1 || exit 1
-echo "1 passed, 0 failed"
+hosted host_dit.py
