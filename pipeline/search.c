@@ -24,7 +24,8 @@ static const struct spending {
 
 enum { PERIOD_MOST = 8, PERIOD_DENSE = 4 };
 
-/* How the reference's steps are chosen: powers of ousac_fit_spaced_steps. */
+/* How the reference's steps are chosen where no cache is at work: powers of ousac_fit_spaced_steps. Cached ones are
+ * chosen evenly: what wider gaps at the beginning cost there was as much as closer steps at the end gained. */
 static const double powers[] = {1, 0.85, 0.72};
 enum { POWERS = sizeof powers / sizeof *powers };
 
@@ -33,7 +34,6 @@ typedef struct search {
     const ousac_search_options *options;
     ousac_search_result *result;
     ousac_price price; /* what the budget counts */
-    double power;      /* of the fitted candidate's steps, and so of the cached ones' */
     uint64_t reference_price;
     uint64_t reference_macs;
 } search;
@@ -177,35 +177,14 @@ static ousac_status fit_spaced(search *s, size_t steps, ousac_search_candidate *
         }
         if (!status && i > 0)
             ousac_session_note(
-                s->session,
-                "the same steps closer together at the end, power %g: %.4g fitted, even ones %.4g", powers[i],
-                c.error, best->error);
+                s->session, "fitted steps closer together at the end, power %g: %.4g, the best before %.4g",
+                powers[i], c.error, best->error);
         if (!status && (i == 0 || c.error < best->error)) {
             ousac_search_candidate worse = *best;
             *best = c;
             c = worse;
-            s->power = powers[i];
         }
         ousac_schedule_free(&c.schedule);
-    }
-    return status;
-}
-
-/* The way in which the steps of an earlier run's candidate were chosen. */
-static ousac_status recognise_power(search *s, const ousac_schedule *fitted, ousac_error *error) {
-    ousac_status status = OUSAC_STATUS_OK;
-    s->power = powers[0];
-    for (size_t i = 0; i < POWERS && !status; i++) {
-        ousac_schedule spaced = {0};
-        int same = 1;
-        status = ousac_fit_spaced_steps(&spaced, s->options->reference, fitted->step_count, powers[i], error);
-        for (size_t k = 0; k < spaced.step_count && same; k++)
-            same = spaced.steps[k].timestep == fitted->steps[k].timestep;
-        ousac_schedule_free(&spaced);
-        if (same && !status) {
-            s->power = powers[i];
-            break;
-        }
     }
     return status;
 }
@@ -268,7 +247,7 @@ static ousac_status try_cached(search *s, size_t steps, int *made, ousac_error *
     ousac_place_result placed = {0};
     size_t period = 0;
     *made = 0;
-    ousac_status status = ousac_fit_spaced_steps(&even, s->options->reference, steps, s->power, error);
+    ousac_status status = ousac_fit_fewer_steps(&even, s->options->reference, steps, error);
     if (!status)
         status = even_period(s, &even, &period, error);
     if (status || period == 0)
@@ -382,10 +361,7 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
     const size_t fewer = (size_t)(options->budget * (double)options->reference->step_count);
     if (options->kept && !options->restart)
         ousac_search_take_up(options, session, result);
-    const ousac_search_candidate *fitted = find(&s, OUSAC_SEARCH_FITTED, fewer);
-    if (fitted) {
-        status = recognise_power(&s, &fitted->schedule, error);
-    } else {
+    if (!find(&s, OUSAC_SEARCH_FITTED, fewer)) {
         status = try_fewer(&s, fewer, error);
         if (!status && options->kept)
             status = ousac_search_keep(options, session, result, error);

@@ -5,7 +5,7 @@
  * take on a machine (pipeline/timing.h):
  *
  *     fewer   as many of the reference's steps as that pays for, uncached, as they are
- *     fitted  the same, their numbers fitted (pipeline/fit.h)
+ *     fitted  as many, evenly chosen or closer together at the end, their numbers fitted (pipeline/fit.h)
  *     cached  more steps than that, refreshes and ranks placed (pipeline/place.h), the numbers fitted on the
  *             trajectory with cache and forecast at work
  *
