@@ -33,8 +33,8 @@ cJSON *ousac_json_put_array(ousac_json_doc *doc, cJSON *object, const char *key)
 /* `text` is JSON; a text that is none is put as a string. */
 void ousac_json_put_parsed(ousac_json_doc *doc, cJSON *object, const char *key, const char *text);
 
-/* The document's text, always UTF-8 and free of controls that a terminal would obey, in one line or indented, to be released with ousac_free. MEMORY where anything failed.
- */
+/* The document's text, always UTF-8 and free of controls that a terminal would obey, in one line or indented, to be
+ * released with ousac_free. MEMORY where anything failed. */
 ousac_status ousac_json_text(const ousac_json_doc *doc, int indented, char **text, ousac_error *error);
 /* The indented text, with a final newline, as a file that replaces what was there. */
 ousac_status ousac_json_save(const ousac_json_doc *doc, const char *path, ousac_error *error);

@@ -226,7 +226,8 @@ typedef struct ousac_context_calibration {
 void ousac_context_calibration_init(ousac_context_calibration *result);
 
 /* As `ousac calibrate` does, into the folder `directory`, which must exist: schedule.json, profile.oca, plan.oca,
- * bundle.oca, and time.json where time was measured. The search's candidates are kept in search.part until the schedule is found, and taken up from there. */
+ * bundle.oca, and time.json where time was measured. The search's candidates are kept in search.part until the schedule is
+ * found, and taken up from there. */
 ousac_status ousac_context_calibrate(ousac_context *context, const ousac_context_calibrate_options *options,
                                      const char *directory, ousac_context_calibration *result,
                                      ousac_error *error);
