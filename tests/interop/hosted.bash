@@ -2,6 +2,7 @@
 #
 #   hosted_begin PACKAGES    skips (77) where no Python has them or where the library is sanitized; makes the library and
 #                            $work, a directory that goes with the test
+#   hosted_shipped           writes the shipped DiT in diffusers' layout into $work/dit
 #   hosted CASES.py          runs tests/interop/hosted/CASES.py on that library
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 2
 python=${TORCH_PYTHON:-python3}
@@ -22,6 +23,10 @@ hosted_begin() {
         cat "$work/log"
         exit 1
     }
+}
+
+hosted_shipped() {
+    "$python" "$ROOT/tests/interop/make_diffusers.py" "${DATA:-data}/shapes-dit" "$work/dit" --null-label 1000 || exit 1
 }
 
 hosted() {

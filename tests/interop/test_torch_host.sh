@@ -5,5 +5,5 @@
 set -u
 . "$(dirname "$0")/hosted.bash"
 hosted_begin "torch diffusers"
-"$python" "$ROOT/tests/interop/make_diffusers.py" "${DATA:-data}/shapes-dit" "$work/dit" --null-label 1000 || exit 1
+hosted_shipped
 hosted host_dit.py
