@@ -192,12 +192,17 @@ static ousac_status fit_spaced(search *s, size_t steps, ousac_search_candidate *
 /* As many steps as the budget pays for, plain and fitted. */
 static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
     const double since = ousac_clock_s();
-    const double share = (double)steps / (double)s->options->reference->step_count;
     const ousac_fit_arm arm = {.exact = 1};
     ousac_search_candidate plain = {.kind = OUSAC_SEARCH_FEWER}, fitted = {.kind = OUSAC_SEARCH_FITTED};
+    ousac_cost_total cost;
+    ousac_price_parts parts;
     uint64_t evaluations = 0;
     ousac_status status = ousac_fit_fewer_steps(&plain.schedule, s->options->reference, steps, error);
     ousac_place_evenly(&plain.schedule, 1);
+    if (!status)
+        status = ousac_cost_trajectory(&s->session->model->arch, &plain.schedule, NULL, &cost, error);
+    if (!status)
+        status = ousac_price_count(&parts, &plain.schedule, error);
     if (!status)
         status = fit_spaced(s, steps, &fitted, error);
     if (!status)
@@ -205,7 +210,9 @@ static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
                                    &evaluations, error);
     if (!status) {
         plain.unfitted = plain.error;
-        plain.share = fitted.share = plain.spent = fitted.spent = share;
+        plain.share = fitted.share = (double)cost.schedule_full / (double)s->reference_macs;
+        plain.spent = fitted.spent =
+            (double)ousac_price_exact(&s->price, &parts) / (double)s->reference_price;
         fitted.seconds = ousac_clock_s() - since;
         s->result->evaluations += evaluations;
         add(s, &plain);
@@ -348,6 +355,31 @@ static ousac_status walk(search *s, size_t fewer, ousac_error *error) {
     return status;
 }
 
+/* The most steps that the budget pays for uncached; what a branch costs once a trajectory counts as well. At least 1. */
+static ousac_status count_fewer(const search *s, size_t *steps, ousac_error *error) {
+    const uint64_t most = s->result->budget + 1; /* the budget was rounded down */
+    ousac_status status = OUSAC_STATUS_OK;
+    uint64_t price = 0;
+    *steps = (size_t)(s->options->budget * (double)s->options->reference->step_count) + 1;
+    do {
+        ousac_schedule plain = {0};
+        ousac_price_parts parts;
+        --*steps;
+        status = ousac_fit_fewer_steps(&plain, s->options->reference, *steps, error);
+        ousac_place_evenly(&plain, 1);
+        if (!status)
+            status = ousac_price_count(&parts, &plain, error);
+        if (!status)
+            price = ousac_price_exact(&s->price, &parts);
+        ousac_schedule_free(&plain);
+    } while (!status && *steps > 1 && price > most);
+    if (!status && price > most)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "budget %g: below what one of the reference's %zu steps costs",
+                            s->options->budget, s->options->reference->step_count);
+    return status;
+}
+
 ousac_status ousac_search(const ousac_session *session, const ousac_search_options *options,
                           ousac_search_result *result, ousac_error *error) {
     const double since = ousac_clock_s();
@@ -358,7 +390,10 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
         status = begin(&s, error);
     if (status)
         goto done;
-    const size_t fewer = (size_t)(options->budget * (double)options->reference->step_count);
+    size_t fewer = 0;
+    status = count_fewer(&s, &fewer, error);
+    if (status)
+        goto done;
     if (options->kept && !options->restart)
         ousac_search_take_up(options, session, result);
     if (!find(&s, OUSAC_SEARCH_FITTED, fewer)) {
