@@ -21,7 +21,8 @@ _Static_assert((int)OUSAC_DTYPE_F64 == (int)OCA_F64 && (int)OUSAC_DTYPE_I64 == (
 static const char *const CODECS[] = {"raw", "zstd", "shuffle+zstd"};
 enum { CODEC_COUNT = sizeof CODECS / sizeof *CODECS };
 
-int ousac_oca_codec_parse(ousac_oca_codec *codec, const char *name) {
+/* -1 for another name. */
+static int parse_codec(ousac_oca_codec *codec, const char *name) {
     for (int i = 0; i < CODEC_COUNT; i++)
         if (strcmp(CODECS[i], name) == 0) {
             *codec = (ousac_oca_codec)i;
@@ -277,7 +278,7 @@ static ousac_status tensor_codec(const inward *in, const char *name, ousac_oca_c
                                  ousac_error *error) {
     const cJSON *said = in->codecs ? cJSON_GetObjectItemCaseSensitive(in->codecs, name) : NULL;
     *codec = in->codecs ? OUSAC_OCA_CODEC_RAW : in->codec;
-    if (said && (!cJSON_IsString(said) || ousac_oca_codec_parse(codec, said->valuestring)))
+    if (said && (!cJSON_IsString(said) || parse_codec(codec, said->valuestring)))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                           "%s: metadata \"%s\": tensor \"%.*s\": expected raw, zstd or shuffle+zstd",
                           in->path, OUSAC_EXCHANGE_CODEC_KEY, QUOTED_BYTES, name);

@@ -41,8 +41,7 @@ ousac_status ousac_export_safetensors(const char *archive, const char *target, o
 ousac_status ousac_import_safetensors(const char *source, const char *target, ousac_oca_codec codec,
                                       ousac_exchange_counts *counts, ousac_error *error);
 
-/* "raw", "zstd", "shuffle+zstd"; -1 for another name, NULL for another value. */
-int ousac_oca_codec_parse(ousac_oca_codec *codec, const char *name);
+/* "raw", "zstd", "shuffle+zstd"; NULL for another value. */
 const char *ousac_oca_codec_name(ousac_oca_codec codec);
 
 #ifdef __cplusplus

@@ -114,7 +114,8 @@ static uint64_t rank_of(const ousac_arch *arch, size_t s, const size_t *rank_max
     return rank < limit ? rank : limit;
 }
 
-uint64_t ousac_footprint_factors(const ousac_site *site, size_t rank) {
+/* The factors of one site, `rank` directions. */
+static uint64_t factors_of(const ousac_site *site, size_t rank) {
     return (uint64_t)rank * (site->m + site->n) * sizeof(float) +
            (site->m < site->n ? site->m : site->n) * sizeof(double);
 }
@@ -122,7 +123,7 @@ uint64_t ousac_footprint_factors(const ousac_site *site, size_t rank) {
 uint64_t ousac_footprint_factor_set(const ousac_arch *arch, const size_t *rank_max) {
     uint64_t bytes = 0;
     for (size_t s = 0; s < arch->site_count; s++)
-        bytes += ousac_footprint_factors(&arch->sites[s], (size_t)rank_of(arch, s, rank_max));
+        bytes += factors_of(&arch->sites[s], (size_t)rank_of(arch, s, rank_max));
     return bytes;
 }
 
@@ -163,7 +164,7 @@ uint64_t ousac_footprint_factorise(const ousac_arch *arch, ousac_method method, 
         for (size_t s = group->first_site; s < group->first_site + group->site_count; s++) {
             const ousac_site *site = &arch->sites[s];
             const uint64_t r = rank_of(arch, s, rank_max);
-            const uint64_t held = ousac_footprint_factors(site, (size_t)r) / sizeof(double) + 1;
+            const uint64_t held = factors_of(site, (size_t)r) / sizeof(double) + 1;
             const uint64_t made = making(site->m, site->n, r, input, method);
             const uint64_t measured = measures && by_moment ? measuring(site->m, site->n, r, input) : 0;
             doubles = most(doubles, packed + root + held + most(made, most(measured, held)));

@@ -39,9 +39,7 @@ uint64_t ousac_footprint_executor(const ousac_model *model, size_t batch, size_t
 uint64_t ousac_footprint_witness(const ousac_arch *arch, const ousac_schedule *schedule, size_t batch,
                                  size_t tokens, size_t segments, int magnitudes, int spilled);
 
-/* The factors of one site, `rank` directions. */
-uint64_t ousac_footprint_factors(const ousac_site *site, size_t rank);
-/* Of every site; rank_max NULL: the dense rank less 1, as everywhere in profile/bundle/factorise.h. */
+/* The factors of every site; rank_max NULL: the dense rank less 1, as everywhere in profile/bundle/factorise.h. */
 uint64_t ousac_footprint_factor_set(const ousac_arch *arch, const size_t *rank_max);
 /* Of each thread that makes them, the costliest group; `measures` 1: and measures what rounding adds
  * (profile/bundle/storage.h) before it goes on. */

@@ -44,7 +44,8 @@ void ousac_session_note(const ousac_session *session, const char *format, ...) {
 
 /* --- model and schedule --- */
 
-ousac_status ousac_session_backend(const ousac_backend **backend, const ousac_session_model *options,
+/* The backend that such a model runs on, where that is the CPU; NULL where another is opened with the model. */
+static ousac_status choose_backend(const ousac_backend **backend, const ousac_session_model *options,
                                    ousac_error *error) {
     const int on_cpu = !options->device || strcmp(options->device, "cpu") == 0;
     *backend = on_cpu ? ousac_backend_cpu() : NULL;
@@ -60,7 +61,7 @@ ousac_status ousac_session_load_model(ousac_model **model, const ousac_session_m
                                       .device = options->device,
                                       .bf16 = options->bf16};
     const ousac_backend *backend = NULL;
-    ousac_status status = ousac_session_backend(&backend, options, error);
+    ousac_status status = choose_backend(&backend, options, error);
     if (!status)
         status = ousac_model_load(model, options->path, &load, backend, error);
     if (!status && workers && options->use == OUSAC_MODEL_RUN &&

@@ -73,10 +73,6 @@ typedef struct ousac_session_model {
 ousac_status ousac_session_load_model(ousac_model **model, const ousac_session_model *options,
                                       const ousac_workers *workers, ousac_error *error);
 
-/* The backend that such a model runs on, where that is the CPU; NULL where another is opened with the model. */
-ousac_status ousac_session_backend(const ousac_backend **backend, const ousac_session_model *options,
-                                   ousac_error *error);
-
 /* A schedule that says when it refreshes: USAGE, naming the file, where a gate is left to a plan. */
 ousac_status ousac_session_load_schedule(ousac_schedule *schedule, const char *path, ousac_error *error);
 

@@ -326,7 +326,7 @@ done:
     return status;
 }
 
-ousac_identity ousac_bundle_model(const ousac_bundle *bundle) {
+static ousac_identity identity_of(const ousac_bundle *bundle) {
     return (ousac_identity){bundle->model_digest, bundle->model_constants, bundle->model_process};
 }
 
@@ -334,7 +334,7 @@ ousac_status ousac_bundle_check_model(const ousac_bundle *bundle, const ousac_mo
                                       char note[OUSAC_ERROR_MESSAGE_BYTES], ousac_error *error) {
     char text[OUSAC_ARCH_DIFFERENCE_BYTES], other[OUSAC_IDENTITY_TEXT_BYTES];
     const char *path = bundle->archive.path;
-    const ousac_identity of = ousac_bundle_model(bundle), here = ousac_model_identity(model);
+    const ousac_identity of = identity_of(bundle), here = ousac_model_identity(model);
     size_t differs = 0;
     if (note)
         note[0] = '\0';

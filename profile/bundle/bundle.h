@@ -55,7 +55,6 @@ void ousac_bundle_close(ousac_bundle *bundle);
 
 const ousac_schedule *ousac_bundle_schedule(const ousac_bundle *bundle);
 const char *ousac_bundle_model_digest(const ousac_bundle *bundle);
-ousac_identity ousac_bundle_model(const ousac_bundle *bundle); /* borrowed */
 const ousac_arch *ousac_bundle_arch(const ousac_bundle *bundle);
 size_t ousac_bundle_plan_count(const ousac_bundle *bundle);
 /* By index; plans are sorted by name. */

@@ -36,7 +36,8 @@ static void release(void *context, void *block) {
     ousac_free(block);
 }
 
-ousac_status ousac_archive_status(oca_status status) {
+/* What a status of the standalone reader is among ousac's. */
+static ousac_status status_of(oca_status status) {
     switch (status) {
     case OCA_OK:
         return OUSAC_STATUS_OK;
@@ -61,11 +62,11 @@ static ousac_status fail_open(const char *path, oca_status got, const oca_fault 
                               ousac_error *error) {
     char reason[REASON_BYTES];
     if (got == OCA_ERR_IO && code && strerror_r(code, reason, sizeof reason) == 0)
-        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: cannot be read: %s", path, reason);
+        return OUSAC_FAIL(error, status_of(got), "%s: cannot be read: %s", path, reason);
     const ousac_status status =
-        fault->what ? OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
+        fault->what ? OUSAC_FAIL(error, status_of(got), "%s: %s (%s, record %" PRIu64 ")", path,
                                  oca_status_string(got), fault->what, fault->item)
-                    : OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
+                    : OUSAC_FAIL(error, status_of(got), "%s: %s", path, oca_status_string(got));
     return ousac_known_explain_file(status, path, OUSAC_KNOWN_ARCHIVE, "an .oca archive", error);
 }
 
@@ -297,7 +298,7 @@ ousac_status ousac_archive_find(const ousac_archive *archive, const char *name, 
     if (got == OCA_ERR_NOT_FOUND)
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: no tensor \"%s\"", archive->path, name);
     if (got != OCA_OK)
-        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor \"%s\": %s", archive->path, name,
+        return OUSAC_FAIL(error, status_of(got), "%s: tensor \"%s\": %s", archive->path, name,
                           oca_status_string(got));
     if ((int)tensor->dtype != (int)dtype)
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: tensor \"%s\" is %s; expected %s", archive->path,
@@ -316,8 +317,8 @@ ousac_status ousac_archive_read_rows(const ousac_archive *archive, const oca_ten
                                      ousac_dtype dtype, void *target, size_t bytes, ousac_error *error) {
     oca_status got = oca_read(archive->file, tensor->index, 0, rows, (oca_dtype)(int)dtype, target, bytes);
     if (got != OCA_OK)
-        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor \"%s\": %s", archive->path,
-                          tensor->name, oca_status_string(got));
+        return OUSAC_FAIL(error, status_of(got), "%s: tensor \"%s\": %s", archive->path, tensor->name,
+                          oca_status_string(got));
     return OUSAC_STATUS_OK;
 }
 
@@ -348,8 +349,8 @@ ousac_status ousac_archive_verify(const ousac_archive *archive, ousac_error *err
         return OUSAC_STATUS_OK;
     oca_tensor tensor;
     if (oca_tensor_at(archive->file, failed, &tensor) != OCA_OK)
-        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", archive->path, oca_status_string(got));
-    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor \"%s\": %s", archive->path, tensor.name,
+        return OUSAC_FAIL(error, status_of(got), "%s: %s", archive->path, oca_status_string(got));
+    return OUSAC_FAIL(error, status_of(got), "%s: tensor \"%s\": %s", archive->path, tensor.name,
                       oca_status_string(got));
 }
 
@@ -420,8 +421,7 @@ done:
 }
 
 ousac_status ousac_archive_fail(const char *path, const char *name, oca_status got, ousac_error *error) {
-    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: tensor %s: %s", path, name,
-                      oca_status_string(got));
+    return OUSAC_FAIL(error, status_of(got), "%s: tensor %s: %s", path, name, oca_status_string(got));
 }
 
 ousac_status ousac_archive_open_any(oca_file **file, const char *path, ousac_error *error) {
@@ -438,8 +438,8 @@ ousac_status ousac_archive_open_any(oca_file **file, const char *path, ousac_err
         return OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot be read: %s", path, strerror(errno));
     }
     if (fault.what != NULL) {
-        return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s (%s, record %" PRIu64 ")", path,
+        return OUSAC_FAIL(error, status_of(got), "%s: %s (%s, record %" PRIu64 ")", path,
                           oca_status_string(got), fault.what, fault.item);
     }
-    return OUSAC_FAIL(error, ousac_archive_status(got), "%s: %s", path, oca_status_string(got));
+    return OUSAC_FAIL(error, status_of(got), "%s: %s", path, oca_status_string(got));
 }

@@ -36,9 +36,6 @@ typedef struct ousac_archive {
     int *descriptor; /* read from, not mapped: what was read of a large file does not stay in memory */
 } ousac_archive;
 
-/* What a status of the standalone reader is among ousac's. */
-ousac_status ousac_archive_status(oca_status status);
-
 /* Errors: IO; FORMAT where it is no archive or an archive of another format, saying what was found and what
  * was expected; UNSUPPORTED for a format version that this ousac does not know. */
 ousac_status ousac_archive_open(ousac_archive *archive, const char *path, const char *format,

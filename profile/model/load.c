@@ -350,7 +350,7 @@ ousac_status ousac_loader_reserve(ousac_loader *l, const char *canonical, int se
     return OUSAC_STATUS_OK;
 }
 
-ousac_status ousac_loader_stream(ousac_loader *l, const ousac_safetensors_tensor *t, float *slot) {
+static ousac_status stream_all(ousac_loader *l, const ousac_safetensors_tensor *t, float *slot) {
     return ousac_loader_stream_part(l, t, 0, t->count, slot);
 }
 
@@ -386,7 +386,7 @@ ousac_status ousac_loader_tensor(ousac_loader *l, const char *name, const char *
         return status;
     ousac_loader_hash_shape(l, canonical, dims, shape);
     *target = l->in_place ? t->data : slot;
-    return ousac_loader_stream(l, t, slot);
+    return stream_all(l, t, slot);
 }
 
 ousac_status ousac_loader_tensors(ousac_loader *l, size_t count, const char *const *names,
@@ -405,7 +405,7 @@ ousac_status ousac_loader_tensors(ousac_loader *l, size_t count, const char *con
         const ousac_safetensors_tensor *t = NULL;
         status = ousac_loader_take(l, names[i], dims, shape, &t);
         if (!status && l->model->use != OUSAC_MODEL_SHAPES)
-            status = ousac_loader_stream(l, t, slot ? slot + i * size : NULL);
+            status = stream_all(l, t, slot ? slot + i * size : NULL);
     }
     return status;
 }

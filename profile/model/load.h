@@ -95,10 +95,8 @@ ousac_status ousac_loader_open_weights(ousac_loader *loader, size_t copied, size
 /* The next `count` floats of the room; NULL where the model is not for running. */
 ousac_status ousac_loader_reserve(ousac_loader *loader, const char *canonical, int sealed, size_t count,
                                   float **slot);
-/* Checks and hashes a tensor in parts, and uploads it to `slot`, NULL for nowhere. No part of the file stays in
+/* Checks and hashes elements [first, first + count) of a tensor in parts, and uploads it to `slot`, NULL for nowhere. No part of the file stays in
  * memory that is not to stand for memory of the backend. */
-ousac_status ousac_loader_stream(ousac_loader *loader, const ousac_safetensors_tensor *tensor, float *slot);
-/* The same of the elements [first, first + count). */
 ousac_status ousac_loader_stream_part(ousac_loader *loader, const ousac_safetensors_tensor *tensor,
                                       uint64_t first, uint64_t count, float *slot);
 /* All of it for one tensor: `name` in the file, `canonical` in the digest. `sealed`: 1 for the weight of a linear

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-void ousac_record_convergence_put(ousac_json_doc *doc, cJSON *object, const ousac_record_convergence *found) {
+static void put_convergence(ousac_json_doc *doc, cJSON *object, const ousac_record_convergence *found) {
     cJSON *item = ousac_json_put_object(doc, object, "convergence"), *list = NULL;
     ousac_json_put_bool(doc, item, "converged", found->converged);
     ousac_json_put_real(doc, item, "tolerance", found->tolerance);
@@ -37,7 +37,7 @@ void ousac_run_text_put(ousac_json_doc *doc, cJSON *object, const char *backend,
     if (cost->pilot.count > 0)
         ousac_range_put(doc, object, "pilot", cost->pilot.first, cost->pilot.count);
     if (cost->convergence.rounds > 0)
-        ousac_record_convergence_put(doc, object, &cost->convergence);
+        put_convergence(doc, object, &cost->convergence);
 }
 
 void ousac_run_text_put_part(ousac_json_doc *doc, cJSON *object, const ousac_sample_range *of,

@@ -52,7 +52,6 @@ void ousac_run_text_put(ousac_json_doc *doc, cJSON *object, const char *backend,
 /* What a partial profile says besides: the samples that it is a part of, and where its weights are from. */
 void ousac_run_text_put_part(ousac_json_doc *doc, cJSON *object, const ousac_sample_range *of,
                              const char *weights);
-void ousac_record_convergence_put(ousac_json_doc *doc, cJSON *object, const ousac_record_convergence *found);
 
 typedef struct ousac_run_text {
     ousac_record_cost cost;     /* without the convergence */

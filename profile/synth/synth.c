@@ -28,11 +28,6 @@ static const ousac_synth_shape *preset_at(size_t index) {
     return NULL;
 }
 
-const char *ousac_synth_preset_name(size_t index) {
-    const ousac_synth_shape *preset = preset_at(index);
-    return preset ? preset->preset : NULL;
-}
-
 ousac_status ousac_synth_preset(ousac_synth_shape *shape, const char *name, ousac_error *error) {
     char known[256] = "";
     const ousac_synth_shape *preset = NULL;

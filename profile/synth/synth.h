@@ -41,8 +41,6 @@ typedef struct ousac_synth_shape {
  * 256, 512 and 1024 pixels, and FLUX.1 dev and schnell at 1024 pixels. An unknown name is USAGE and lists the known
  * ones. */
 ousac_status ousac_synth_preset(ousac_synth_shape *shape, const char *name, ousac_error *error);
-/* The name of preset `index`, NULL past the last. */
-const char *ousac_synth_preset_name(size_t index);
 
 /* Sets the number of tokens, which must be a square: USAGE. */
 ousac_status ousac_synth_set_tokens(ousac_synth_shape *shape, size_t tokens, ousac_error *error);

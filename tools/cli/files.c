@@ -139,7 +139,7 @@ void cli_files_written(cli_files *files, const char *label, const char *path) {
         (void)add(files, label, ousac_strdup(path), 1);
 }
 
-void cli_files_read_beside(cli_files *files, const char *label, const char *path, const char *name) {
+static void read_beside(cli_files *files, const char *label, const char *path, const char *name) {
     if (path)
         (void)add(files, label, beside(path, name), 0);
 }
@@ -186,7 +186,7 @@ static void list_options(cli_files *files, const cli_call *call, const void *req
             configured = path != NULL;
     }
     if (!configured)
-        cli_files_read_beside(files, "the model's config", model, "config.json");
+        read_beside(files, "the model's config", model, "config.json");
 }
 
 static ousac_status compare(const cli_files *files, int replaces_arguments, ousac_error *error) {

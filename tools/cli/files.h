@@ -14,7 +14,6 @@
 void cli_files_read(cli_files *files, const char *label, const char *path);
 void cli_files_written(cli_files *files, const char *label, const char *path);
 /* The same of a file in the directory of `beside`, and of `path` with `ending` behind it. */
-void cli_files_read_beside(cli_files *files, const char *label, const char *beside, const char *name);
 void cli_files_written_beside(cli_files *files, const char *label, const char *beside, const char *name);
 void cli_files_written_as(cli_files *files, const char *label, const char *path, const char *ending);
 /* A file in a directory. */

@@ -2,7 +2,6 @@
 
 #include "calib/backend/reserve.h"
 #include "formats/memory.h"
-#include "pipeline/shard.h"
 #include "profile/record/recorder.h"
 #include "profile/record/run_text.h"
 #include "tools/cli/cli.h"

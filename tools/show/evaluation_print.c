@@ -1,6 +1,6 @@
 #include "pipeline/evaluation.h"
 
-#include "pipeline/shard.h"
+#include "profile/record/ranges.h"
 #include "tools/cli/print.h"
 #include "tools/show/show.h"
 

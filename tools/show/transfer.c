@@ -1,7 +1,7 @@
 #include "tools/cli/print.h"
 #include "tools/show/show.h"
 
-#include "pipeline/shard.h"
+#include "profile/record/ranges.h"
 
 #include <inttypes.h>
 #include <stdio.h>
