@@ -1,18 +1,9 @@
-#include "pipeline/evaluation.h"
-#include "pipeline/gates.h"
 #include "pipeline/machine.h"
-#include "pipeline/memory_stages.h"
-#include "pipeline/partial.h"
 #include "pipeline/place.h"
-#include "pipeline/search.h"
-#include "pipeline/search_time.h"
 #include "tools/cli/files.h"
-#include "tools/cli/options.h"
-#include "tools/cli/print.h"
 #include "tools/cli/session.h"
+#include "tools/cmd/calibrate_parts.h"
 #include "tools/cmd/commands.h"
-#include "tools/report/report.h"
-#include "tools/report/samples.h"
 #include "tools/report/table.h"
 #include "tools/show/show.h"
 
@@ -20,7 +11,6 @@
 #include "formats/memory.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -28,66 +18,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef struct calibrate_request {
-    ousac_session_model model;
-    const char *schedule, *reference, *directory;
-    size_t samples, validation, test, micro_batch, tokens, period;
-    uint64_t seed;
-    double reference_scale;
-    options_storage storage;
-    ousac_method made_of;
-    ousac_choice_options allocate;
-    ousac_record_auto_options automatic; /* where samples is 0; its budget is the allocation's */
-    ousac_partial_options partial;
-    ousac_memory_options memory;
-    ousac_effort effort; /* of a search, where no schedule is given */
-    double budget_time;  /* of a search in time; NAN: in MACs */
-    const char *time;    /* its measurements; NULL: made here */
-} calibrate_request;
-
-/* What the command writes. */
-enum { SCHEDULE, WEIGHTS, PROFILE, PLAN, BUNDLE, EVAL, RAW_SAMPLES, SAMPLES, COST, REPORT, FILES };
 static const char *const file_names[FILES] = {"schedule.json", "weights.oca", "profile.oca", "plan.oca",
                                               "bundle.oca",    "eval.json",   "samples.oca", "samples.png",
                                               "cost.json",     "report.html"};
-static const char *const file_keys[FILES] = {"schedule", "weights",     "profile", "plan", "bundle",
-                                             "eval",     "raw_samples", "samples", "cost", "report"};
-
-/* Wall time of the steps, in the order of cost.json. */
-enum { TIME_PLACEMENT, TIME_PROFILING, TIME_ALLOCATION, TIME_EVALUATION, TIMES };
-static const char *const time_keys[TIMES] = {"placement", "profiling", "allocation_and_packing",
-                                             "evaluation"};
-
-/* Everything that the command holds, freed in one place. */
-typedef struct calibration_work {
-    char *path[FILES];
-    char *marker; /* a file that stands from the moment at which the profile is complete until the end */
-    char *gates;  /* one that holds gates decided here until then, or a search's candidates */
-    ousac_partial partial;
-    ousac_model *model;
-    ousac_schedule schedule, reference;
-    ousac_profile *pilot, *profile;
-    ousac_factor_set *set;
-    ousac_choice choice;
-    ousac_bundle *bundle;
-    ousac_calibration *calibration;
-    ousac_eval result;
-    ousac_sample_range samples, validation, test;
-    ousac_sample_range searched; /* samples behind gates decided here; count 0 for none */
-    int undecided;               /* 1: the schedule's gates were left to a plan */
-    ousac_search_result found;   /* where no schedule was given */
-    ousac_timing timing;         /* under a budget in time */
-    char *timing_path;           /* where that is measured here */
-    char budget_text[OUSAC_SEARCH_TIME_BYTES];
-    ousac_stopwatch_share measured;
-    ousac_choice_options terms; /* how ranks are chosen */
-    ousac_fit_report fit;
-    ousac_budget budget;
-    ousac_record_cost cost;
-    ousac_memory_plan memory;
-    int done;                     /* nothing else was asked for than the plan of memory */
-    double seconds[TIMES], start; /* of the monotonic clock */
-} calibration_work;
 
 static void free_work(calibration_work *work) {
     ousac_search_free(&work->found);
@@ -267,12 +200,8 @@ done:
 
 /* --- the steps --- */
 
-static int is_timed(const calibrate_request *request) {
-    return !isnan(request->budget_time);
-}
-
 static ousac_search_options search_options(const calibration_work *work, const calibrate_request *request) {
-    const int timed = is_timed(request);
+    const int timed = calibrate_is_timed(request);
     return (ousac_search_options){.reference = &work->reference,
                                   .budget = timed ? request->budget_time : request->allocate.budget.total,
                                   .timing = timed ? &work->timing : NULL,
@@ -295,7 +224,7 @@ static ousac_status take_times(calibration_work *work, const calibrate_request *
 static ousac_status prepare_search(calibration_work *work, const cli_common *common,
                                    const calibrate_request *request, ousac_error *error) {
     ousac_sample_range fitting, validation;
-    if (!request->reference || (isnan(request->allocate.budget.total) && !is_timed(request)))
+    if (!request->reference || (isnan(request->allocate.budget.total) && !calibrate_is_timed(request)))
         return OUSAC_FAIL(
             error, OUSAC_STATUS_USAGE,
             "expected --schedule, or --reference with --budget-total or --budget-time to search "
@@ -388,8 +317,9 @@ static ousac_status decide_gates(calibration_work *work, const calibrate_request
 /* Searches for a schedule; work->done where fewer steps uncached are the best there is, and no bundle is made. */
 static ousac_status search_schedule(calibration_work *work, const calibrate_request *request,
                                     const ousac_session *session, ousac_error *error) {
-    ousac_status status =
-        is_timed(request) && !request->time ? take_times(work, request, session, error) : OUSAC_STATUS_OK;
+    ousac_status status = calibrate_is_timed(request) && !request->time
+                              ? take_times(work, request, session, error)
+                              : OUSAC_STATUS_OK;
     const ousac_search_options options = search_options(work, request);
     if (!status)
         status = ousac_search(session, &options, &work->found, error);
@@ -397,7 +327,7 @@ static ousac_status search_schedule(calibration_work *work, const calibrate_requ
         return status;
     const ousac_search_candidate *best = &work->found.candidate[work->found.best];
     work->done = best->kind != OUSAC_SEARCH_CACHED;
-    if (is_timed(request)) {
+    if (calibrate_is_timed(request)) {
         ousac_search_time_text(&work->timing, request->budget_time, work->budget_text);
         work->terms.remark = work->budget_text;
     }
@@ -413,13 +343,6 @@ static ousac_status measure_time(calibration_work *work, const ousac_session *se
     enum { REPEATS = 3 };
     return ousac_stopwatch_compare(&work->measured, session, &work->reference, &work->schedule,
                                    work->calibration, REPEATS, error);
-}
-
-static timed_result timed_of(const calibration_work *work, const calibrate_request *request) {
-    return (timed_result){.timing = &work->timing,
-                          .budget = request->budget_time,
-                          .modelled = work->found.candidate[work->found.best].spent,
-                          .measured = work->measured};
 }
 
 /* The numbers once more, on the trajectory as it will ship. The profile keeps what it saw under the numbers before:
@@ -561,157 +484,6 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
     return status;
 }
 
-/* The first test samples of every run, as they are and as an image. */
-static ousac_status draw(const calibration_work *work, ousac_error *error) {
-    enum { COLUMNS_MAX = 8 };
-    const ousac_eval_run *run = work->result.run;
-    samples_grid drawn;
-    samples shown = {
-        .count = work->test.count < COLUMNS_MAX ? (size_t)work->test.count : COLUMNS_MAX,
-        .channels = work->model->channels,
-        .height = work->model->height,
-        .width = work->model->width,
-        .first = work->test.first,
-        .seed = work->result.seed,
-    };
-    if (work->found.count) {
-        shown.run[SAMPLES_TODAY] = run[OUSAC_EVAL_REFERENCE].samples;
-        shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
-        shown.run[SAMPLES_FEWER] = work->result.headline.fewer;
-    } else {
-        shown.run[SAMPLES_EXACT] = run[OUSAC_EVAL_EXACT].samples;
-        shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
-        shown.run[SAMPLES_REUSE] = run[OUSAC_EVAL_REUSE].samples;
-    }
-    memcpy(shown.data_range, work->model->data_range, sizeof shown.data_range);
-    memcpy(shown.model_digest, work->model->digest, sizeof shown.model_digest);
-    ousac_schedule_digest(&work->schedule, shown.schedule_digest);
-    const ousac_status status = samples_save(&shown, work->path[RAW_SAMPLES], error);
-    return status ? status : samples_draw(&shown, shown.count, 1, work->path[SAMPLES], &drawn, error);
-}
-
-static ousac_status save_cost(const calibration_work *work, const ousac_session *session,
-                              ousac_error *error) {
-    ousac_json_doc doc;
-    char *text = NULL;
-
-    ousac_json_begin(&doc);
-    ousac_json_put_text(&doc, doc.root, "kind", "ousac calibration cost");
-    ousac_json_put_u64(&doc, doc.root, "version", 1);
-    cJSON *times = ousac_json_put_object(&doc, doc.root, "wall_s");
-    for (int i = 0; i < TIMES; i++)
-        ousac_json_put_real(&doc, times, time_keys[i], work->seconds[i]);
-    ousac_json_put_real(&doc, times, "total", ousac_clock_s() - work->start);
-    ousac_json_put_u64(&doc, doc.root, "peak_bytes", ousac_peak_bytes());
-    ousac_json_put_u64(&doc, doc.root, "threads", ousac_session_threads(session));
-    ousac_json_put_text(&doc, doc.root, "backend", session->model->backend->detail);
-    ousac_status status = ousac_json_text(&doc, 1, &text, error);
-    if (!status)
-        status = ousac_file_replace(work->path[COST], text, strlen(text), error);
-    ousac_free(text);
-    ousac_json_end(&doc);
-    return status;
-}
-
-/* The report on what was just written, and the plots beside it. */
-static ousac_status write_report(const cli_common *common, const calibrate_request *request,
-                                 const calibration_work *work, ousac_error *error) {
-    const size_t length = strlen(request->directory);
-    const char *slash = length > 0 && request->directory[length - 1] == '/' ? "" : "/";
-    char *const files[] = {work->path[BUNDLE], work->path[PROFILE], work->path[EVAL], work->path[RAW_SAMPLES],
-                           work->path[COST]};
-    char *plots = join_texts(request->directory, slash, "plots");
-    size_t plotted = 0;
-    const report_request about = {
-        .files = files,
-        .file_count = sizeof files / sizeof *files,
-        .output = work->path[REPORT],
-        .plots = plots,
-    };
-    const ousac_status status =
-        plots == NULL ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", request->directory)
-                      : report_write(common, &about, &plotted, error);
-    ousac_free(plots);
-    return status;
-}
-
-/* Where no cache pays: the schedule is all there is to write. */
-static ousac_status report_search(const cli_common *common, const calibrate_request *request,
-                                  const calibration_work *work, ousac_error *error) {
-    const timed_result timed = timed_of(work, request);
-    ousac_json_doc doc;
-    (void)unlink(work->gates);
-    if (!common->json) {
-        search_print(&work->found, is_timed(request));
-        if (is_timed(request))
-            timed_print(&timed);
-        cli_printf("no cache pays at this budget: %s is all, to be run uncached\n", work->path[SCHEDULE]);
-        return OUSAC_STATUS_OK;
-    }
-    ousac_json_begin(&doc);
-    cJSON *files = ousac_json_put_object(&doc, doc.root, "files");
-    ousac_json_put_text(&doc, files, file_keys[SCHEDULE], work->path[SCHEDULE]);
-    if (is_timed(request))
-        ousac_json_put_text(&doc, files, "time", request->time ? request->time : work->timing_path);
-    search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found, is_timed(request));
-    if (is_timed(request))
-        timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &timed);
-    const ousac_status status = cli_json_print(&doc, error);
-    ousac_json_end(&doc);
-    return status;
-}
-
-static ousac_status report(const cli_common *common, const calibrate_request *request,
-                           const calibration_work *work, const ousac_session *session, double seconds,
-                           ousac_error *error) {
-    const int timed = is_timed(request);
-    timed_result in_time = {0};
-    ousac_json_doc doc;
-    cJSON *files = NULL;
-    ousac_status status = OUSAC_STATUS_OK;
-
-    if (timed)
-        in_time = timed_of(work, request);
-    if (!common->json) {
-        if (work->found.count)
-            search_print(&work->found, timed);
-        cli_printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n",
-                   work->samples.count, work->cost.forwards, work->cost.seconds);
-        if (work->cost.convergence.rounds > 0)
-            convergence_print(&work->cost.convergence);
-        cli_printf("\n");
-        choice_print(&work->choice, &work->model->arch);
-        cli_printf("\n");
-        evaluation_print(&work->result);
-        cli_printf("\n");
-        if (timed)
-            timed_print(&in_time);
-        cli_printf("%.1f s in all; wrote\n", seconds);
-        for (int i = 0; i < FILES; i++)
-            cli_printf("  %s\n", work->path[i]);
-        if (timed && !request->time)
-            cli_printf("  %s\n", work->timing_path);
-        return OUSAC_STATUS_OK;
-    }
-    ousac_json_begin(&doc);
-    files = ousac_json_put_object(&doc, doc.root, "files");
-    for (int i = 0; i < FILES; i++)
-        ousac_json_put_text(&doc, files, file_keys[i], work->path[i]);
-    if (timed)
-        ousac_json_put_text(&doc, files, "time", request->time ? request->time : work->timing_path);
-    ousac_json_put_real(&doc, doc.root, "wall_s", seconds);
-    ousac_record_cost_put(&doc, ousac_json_put_object(&doc, doc.root, "profiling"), session, &work->cost, 0);
-    if (work->found.count)
-        search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found, timed);
-    if (timed)
-        timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &in_time);
-    choice_put(&doc, ousac_json_put_object(&doc, doc.root, "allocation"), &work->choice, &work->model->arch);
-    evaluation_put(&doc, ousac_json_put_object(&doc, doc.root, "evaluation"), &work->result);
-    status = cli_json_print(&doc, error);
-    ousac_json_end(&doc);
-    return status;
-}
-
 static ousac_status execute(cli_common *common, const calibrate_request *request, ousac_error *error) {
     calibration_work work = {.start = ousac_clock_s(), .terms = request->allocate};
     ousac_status status = prepare(&work, common, request, error);
@@ -730,10 +502,10 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     if (!status)
         status = ousac_schedule_save(&work.schedule, work.path[SCHEDULE], error);
     work.seconds[TIME_PLACEMENT] = ousac_clock_s() - since;
-    if (!status && work.done && is_timed(request))
+    if (!status && work.done && calibrate_is_timed(request))
         status = measure_time(&work, &session, error);
     if (!status && work.done)
-        status = report_search(common, request, &work, error);
+        status = calibrate_report_search(common, request, &work, error);
     if (status || work.done)
         goto done;
     since = ousac_clock_s();
@@ -747,24 +519,24 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     since = ousac_clock_s();
     if (!status)
         status = evaluate(&work, request, &session, error);
-    if (!status && is_timed(request))
+    if (!status && calibrate_is_timed(request))
         status = measure_time(&work, &session, error);
     work.seconds[TIME_EVALUATION] = ousac_clock_s() - since;
     if (!status)
-        status = draw(&work, error);
+        status = calibrate_draw(&work, error);
     if (!status)
-        status = save_cost(&work, &session, error);
+        status = calibrate_save_cost(&work, &session, error);
     if (!status)
         (void)unlink(work.marker);
     if (!status &&
         !request->schedule) /* under the numbers that ship; what can be gone on from was under others */
         status = ousac_record_save(&session, work.profile, work.path[PROFILE], &work.cost, 0, error);
     if (!status)
-        status = write_report(common, request, &work, error);
+        status = calibrate_write_report(common, request, &work, error);
     if (!status && (work.undecided || !request->schedule))
         (void)unlink(work.gates);
     if (!status)
-        status = report(common, request, &work, &session, ousac_clock_s() - work.start, error);
+        status = calibrate_report(common, request, &work, &session, ousac_clock_s() - work.start, error);
 done:
     free_work(&work);
     return status;
@@ -819,9 +591,9 @@ static const cli_option options[] = {
 
 /* A budget in time is one of a search, and the only one. */
 static ousac_status check_time(const calibrate_request *request, ousac_error *error) {
-    if (request->time && !is_timed(request))
+    if (request->time && !calibrate_is_timed(request))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--time: expected --budget-time with it");
-    if (!is_timed(request))
+    if (!calibrate_is_timed(request))
         return OUSAC_STATUS_OK;
     if (!isnan(request->allocate.budget.total) || !isnan(request->allocate.budget.step))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
@@ -857,7 +629,7 @@ static void list_files(const cli_call *call, const void *values, cli_files *file
     static const char *const parts[] = {"profile.oca.part", "calibrate.part", "gates.part", "search.part"};
     const calibrate_request *request = values;
     (void)call;
-    if (is_timed(request) && !request->time)
+    if (calibrate_is_timed(request) && !request->time)
         cli_files_written_in(files, "the result", request->directory, "time.json");
     for (int i = 0; i < FILES; i++)
         cli_files_written_in(files, "the result", request->directory, file_names[i]);
