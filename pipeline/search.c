@@ -355,28 +355,20 @@ static ousac_status walk(search *s, size_t fewer, ousac_error *error) {
     return status;
 }
 
-/* The most steps that the budget pays for uncached; what a branch costs once a trajectory counts as well. At least 1. */
-static ousac_status count_fewer(const search *s, size_t *steps, ousac_error *error) {
-    const uint64_t most = s->result->budget + 1; /* the budget was rounded down */
+ousac_status ousac_search_affordable(const ousac_price *price, const ousac_schedule *reference,
+                                     uint64_t budget, size_t *steps, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
-    uint64_t price = 0;
-    *steps = (size_t)(s->options->budget * (double)s->options->reference->step_count) + 1;
-    do {
+    for (*steps = reference->step_count; *steps > 0; --*steps) {
         ousac_schedule plain = {0};
         ousac_price_parts parts;
-        --*steps;
-        status = ousac_fit_fewer_steps(&plain, s->options->reference, *steps, error);
+        status = ousac_fit_fewer_steps(&plain, reference, *steps, error);
         ousac_place_evenly(&plain, 1);
         if (!status)
             status = ousac_price_count(&parts, &plain, error);
-        if (!status)
-            price = ousac_price_exact(&s->price, &parts);
         ousac_schedule_free(&plain);
-    } while (!status && *steps > 1 && price > most);
-    if (!status && price > most)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "budget %g: below what one of the reference's %zu steps costs",
-                            s->options->budget, s->options->reference->step_count);
+        if (status || ousac_price_exact(price, &parts) <= budget)
+            break;
+    }
     return status;
 }
 
@@ -391,7 +383,12 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
     if (status)
         goto done;
     size_t fewer = 0;
-    status = count_fewer(&s, &fewer, error);
+    status = ousac_search_affordable(&s.price, options->reference, result->budget + 1, &fewer,
+                                     error); /* the budget was rounded down */
+    if (!status && fewer == 0)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "budget %g: below what one of the reference's %zu steps costs", options->budget,
+                            options->reference->step_count);
     if (status)
         goto done;
     if (options->kept && !options->restart)

@@ -16,6 +16,7 @@
 #ifndef OUSAC_SEARCH_H
 #define OUSAC_SEARCH_H
 
+#include "calib/price.h"
 #include "pipeline/allocate.h"
 #include "pipeline/fit.h"
 #include "pipeline/session.h"
@@ -76,6 +77,10 @@ void ousac_search_free(ousac_search_result *result);
 
 /* What of the options can be judged before anything is run: the same USAGE. */
 ousac_status ousac_search_check(const ousac_search_options *options, ousac_error *error);
+
+/* The most of the reference's steps, evenly chosen and uncached, whose price is within the budget; 0 for none. */
+ousac_status ousac_search_affordable(const ousac_price *price, const ousac_schedule *reference,
+                                     uint64_t budget, size_t *steps, ousac_error *error);
 
 /* How ranks are chosen for the best candidate's schedule, within what it may cost: under MACs as asked; under time at
  * the uniform rank that was priced, which alone was measured. Sets the options' budget, and under time methods and

@@ -101,28 +101,10 @@ ousac_status yardstick_finish(yardstick *y, const yardstick_arm *arm, ousac_yard
 
 /* --- fewer steps --- */
 
-/* The most steps, at most those of the reference, whose uncached cost fits; 0 for none. */
-static ousac_status affordable(const yardstick *y, size_t *steps, ousac_error *error) {
-    const ousac_arch *arch = &y->session->model->arch;
-    ousac_status status = OUSAC_STATUS_OK;
-    for (*steps = (size_t)(y->options->budget * (double)y->reference.step_count); *steps > 0 && !status;
-         --*steps) {
-        ousac_schedule fewer = {0};
-        ousac_cost_total cost;
-        status = ousac_fit_fewer_steps(&fewer, &y->reference, *steps, error);
-        if (!status)
-            status = ousac_cost_trajectory(arch, &fewer, NULL, &cost, error);
-        ousac_schedule_free(&fewer);
-        if (!status && cost.schedule_full <= y->result->macs)
-            break;
-    }
-    return status;
-}
-
 static ousac_status fewer(yardstick *y, ousac_yardstick_row *row, ousac_error *error) {
     yardstick_arm arm = {.how = {.label = "fewer steps"}, .validation = NAN};
     size_t steps = 0;
-    ousac_status status = affordable(y, &steps, error);
+    ousac_status status = ousac_search_affordable(&y->price, &y->reference, y->result->macs, &steps, error);
     if (!status && steps == 0) {
         row->left_out = "the budget holds no step";
         return OUSAC_STATUS_OK;
@@ -151,7 +133,7 @@ static ousac_status dpmpp(yardstick *y, ousac_yardstick_row *row, ousac_error *e
         row->left_out = "a flow has no DPM-Solver++ 2M here, only its own solver";
         return OUSAC_STATUS_OK;
     }
-    ousac_status status = affordable(y, &steps, error);
+    ousac_status status = ousac_search_affordable(&y->price, &y->reference, y->result->macs, &steps, error);
     if (!status && steps == 0) {
         row->left_out = "the budget holds no step";
         return OUSAC_STATUS_OK;

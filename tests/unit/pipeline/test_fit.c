@@ -365,10 +365,34 @@ static void steps_are_chosen_by_a_power(void **state) {
     ousac_schedule_free(&reference);
 }
 
+/* By hand: 14 for two branches and 20 for each guided step. */
+static void what_a_branch_costs_once_is_paid_first(void **state) {
+    static const struct {
+        uint64_t budget;
+        size_t steps;
+    } cases[] = {{0, 0}, {33, 0}, {34, 1}, {99, 4}, {113, 4}, {114, 5}, {174, 8}, {100000, 8}};
+    ousac_schedule reference = {0};
+    ousac_price price;
+    ousac_error error = {0};
+    (void)state;
+    make_schedule(&reference, 8, 3, 1);
+    must(ousac_price_create(&price, OUSAC_PRICE_MACS, 1, &error), &error);
+    price.exact = 10;
+    price.branch = 7;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        size_t steps = 99;
+        must(ousac_search_affordable(&price, &reference, cases[c].budget, &steps, &error), &error);
+        assert_int_equal(steps, cases[c].steps);
+    }
+    ousac_price_free(&price);
+    ousac_schedule_free(&reference);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_that_were_moved_are_found),
         cmocka_unit_test(steps_are_chosen_by_a_power),
+        cmocka_unit_test(what_a_branch_costs_once_is_paid_first),
         cmocka_unit_test(fewer_steps_come_nearer),
         cmocka_unit_test(validation_decides),
         cmocka_unit_test(states_between_timesteps_are_ddims),
