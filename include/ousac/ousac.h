@@ -99,7 +99,7 @@ typedef struct ousac_host_model {
     int (*forward)(void *self, const ousac_host_evaluation *evaluation, ousac_host_call *call, char *message,
                    size_t bytes);
     int captured; /* 1: `forward` may be NULL. Such a context captures, packs, and plans without comparing (`compare` 0,
-                     `forecast` 0 or 1); what would run the model is refused */
+                     `forecast` 0); what would run the model is refused */
 } ousac_host_model;
 
 void ousac_host_model_init(ousac_host_model *model);

@@ -8,7 +8,10 @@
 /* One thread's. */
 typedef struct worker {
     ousac_witness witness;
-    int branch; /* of the evaluation under way */
+    /* the evaluation under way: */
+    int branch;
+    const float **y; /* per group: where its output was, */
+    size_t *ldy;     /* and how it lay */
 } worker;
 
 struct ousac_recorder {
@@ -25,13 +28,14 @@ static ousac_status begin(void *self, size_t step, int branch, ousac_gate gate, 
     worker *w = self;
     (void)gate;
     w->branch = branch;
+    memset(w->y, 0, w->witness.profile->arch.group_count * sizeof *w->y);
     return ousac_witness_begin(&w->witness, step, branch, first, count, error);
 }
 
 static ousac_status linear(void *self, size_t group, size_t rows, const float *x, size_t ldx, const float *y,
                            size_t ldy, ousac_error *error) {
-    const worker *w = self;
-    ousac_witness *witness = &((worker *)self)->witness;
+    worker *w = self;
+    ousac_witness *witness = &w->witness;
     const ousac_group *g = &witness->profile->arch.groups[group];
     const ousac_piece input = {.data = x, .ld = ldx};
     ousac_status status = ousac_witness_input(witness, w->branch, group, &input, error);
@@ -41,7 +45,17 @@ static ousac_status linear(void *self, size_t group, size_t rows, const float *x
     }
     if (!status && witness->magnitudes)
         status = ousac_magnitudes_see(witness->magnitudes, w->branch, group, rows, x, ldx, y, ldy, error);
+    w->y[group] = y;
+    w->ldy[group] = ldy;
     return status;
+}
+
+/* Whether a module's output is that of its last linear and nothing else, which has been measured already. */
+static int is_site(const worker *w, size_t module, size_t output, const ousac_rows *out) {
+    const ousac_arch *arch = &w->witness.profile->arch;
+    const size_t site = ousac_witness_output_site(arch, module, output);
+    return site != SIZE_MAX && out->data == w->y[arch->sites[site].group] &&
+           out->ld == w->ldy[arch->sites[site].group];
 }
 
 static ousac_status module(void *self, size_t index, const ousac_rows *out, ousac_error *error) {
@@ -49,7 +63,10 @@ static ousac_status module(void *self, size_t index, const ousac_rows *out, ousa
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t o = 0; o < w->witness.profile->arch.modules[index].output_count && !status; o++) {
         const ousac_piece piece = {.data = out[o].data, .ld = out[o].ld};
-        status = ousac_witness_output(&w->witness, w->branch, index, o, &piece, error);
+        if (is_site(w, index, o, &out[o]))
+            ousac_witness_as_site(&w->witness, w->branch, index, o);
+        else
+            status = ousac_witness_output(&w->witness, w->branch, index, o, &piece, error);
     }
     return status;
 }
@@ -114,8 +131,11 @@ static ousac_status map_moments(const ousac_recorder *r, double ***moment, ousac
 void ousac_recorder_free(ousac_recorder *r) {
     if (!r)
         return;
-    for (size_t i = 0; r->worker && i < r->workers; i++)
+    for (size_t i = 0; r->worker && i < r->workers; i++) {
         ousac_witness_free(&r->worker[i].witness);
+        ousac_free(r->worker[i].y);
+        ousac_free(r->worker[i].ldy);
+    }
     ousac_free(r->worker);
     ousac_free(r->host);
     ousac_free(r);
@@ -150,6 +170,9 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
             return status;
         }
         ok = !ousac_witness_create(&r->worker[i].witness, profile, backend, batch, moment, NULL);
+        r->worker[i].y = ousac_calloc(arch->group_count, sizeof *r->worker[i].y);
+        r->worker[i].ldy = ousac_calloc(arch->group_count, sizeof *r->worker[i].ldy);
+        ok = ok && r->worker[i].y && r->worker[i].ldy;
     }
     if (!ok) {
         ousac_recorder_free(r);

@@ -24,8 +24,6 @@ struct ousac_witness_evaluation {
     size_t step;
     int gate; /* of the schedule, which an exact run does not follow */
     seen_rows rows[OUSAC_STREAMS_MAX];
-    const float **y; /* per site: where its output was, */
-    size_t *ldy;     /* and how it lay */
     /* per output, module * OUSAC_OUTPUTS_MAX + output: 1, it is what its last linear gave, measured as such;
      * else its sums */
     unsigned char *as_site;
@@ -169,7 +167,6 @@ ousac_status ousac_witness_begin(ousac_witness *w, size_t step, int branch, uint
     ousac_witness_evaluation *e = w->under_way[branch];
     e->step = step;
     e->gate = p->gate[slot(step, branch)];
-    memset(e->y, 0, p->arch.site_count * sizeof *e->y);
     memset(e->as_site, 0, outputs);
     memset(e->output2, 0, outputs * sizeof *e->output2);
     memset(e->doutput2, 0, outputs * sizeof *e->doutput2);
@@ -278,8 +275,6 @@ ousac_status ousac_witness_site(ousac_witness *w, int branch, size_t site, const
         measure(w, branch, seen_of_group(w, branch, group), arch->sites[site].m, y,
                 w->history[branch].y[0][group] + w->column[site], w->group_m[group],
                 at(w, branch, OUSAC_SCALAR_Y2, site), at(w, branch, OUSAC_SCALAR_DY2, site), error);
-    w->under_way[branch]->y[site] = y->packed ? NULL : y->data;
-    w->under_way[branch]->ldy[site] = y->ld;
     return status || arch->groups[group].side != OUSAC_SIDE_OUTPUT ? status
                                                                    : add_moment(w, branch, group, y, error);
 }
@@ -301,11 +296,6 @@ ousac_status ousac_witness_output(ousac_witness *w, int branch, size_t module, s
     const ousac_output *o = &w->profile->arch.modules[module].output[output];
     ousac_witness_evaluation *e = w->under_way[branch];
     const size_t at = module * OUSAC_OUTPUTS_MAX + output;
-    const size_t site = ousac_witness_output_site(&w->profile->arch, module, output);
-    /* The output of a linear and nothing else has been measured already. */
-    e->as_site[at] = site != SIZE_MAX && !out->packed && out->data == e->y[site] && out->ld == e->ldy[site];
-    if (e->as_site[at])
-        return OUSAC_STATUS_OK;
     return measure(w, branch, &e->rows[o->stream].seen, o->width, out, w->history[branch].room[0][at],
                    o->width, &e->output2[at], &e->doutput2[at], error);
 }
@@ -471,8 +461,6 @@ static void evaluation_free(ousac_witness_evaluation *e, const ousac_witness *w)
         ousac_free(e->rows[i].spare);
         ousac_free(e->rows[i].packed);
     }
-    ousac_free(e->y);
-    ousac_free(e->ldy);
     ousac_free(e->as_site);
     ousac_free(e->output2);
     ousac_free(e->doutput2);
@@ -529,12 +517,10 @@ static int evaluation_create(ousac_witness_evaluation **made, const ousac_witnes
         if (!rows->rows || !rows->next_rows || !rows->chosen || !rows->spare || !rows->packed)
             return 0;
     }
-    e->y = ousac_calloc(p->arch.site_count, sizeof *e->y);
-    e->ldy = ousac_calloc(p->arch.site_count, sizeof *e->ldy);
     e->as_site = ousac_calloc(outputs, 1);
     e->output2 = ousac_calloc(outputs, sizeof *e->output2);
     e->doutput2 = ousac_calloc(outputs, sizeof *e->doutput2);
-    return e->y && e->ldy && e->as_site && e->output2 && e->doutput2;
+    return e->as_site && e->output2 && e->doutput2;
 }
 
 /* What waits for a moment, and moments that no spill has. */

@@ -76,17 +76,16 @@ const ousac_seen *ousac_witness_seen(const ousac_witness *witness, int branch, s
 /* Fills in which rows have to be taken: those of index and of next, rising. For the host's backend. */
 void ousac_witness_take(ousac_witness *witness, int branch, size_t stream);
 
-/* A group's input (rows, n), a site's output (rows, m), a module's output (rows, width). The last is known already, and
- * left out, where ousac_witness_is_site says so. */
+/* A group's input (rows, n), a site's output (rows, m), a module's output (rows, width). In place of the last
+ * ousac_witness_as_site says that it is what the module's last linear gave, which was measured as such. */
 ousac_status ousac_witness_input(ousac_witness *witness, int branch, size_t group, const ousac_piece *x,
                                  ousac_error *error);
 ousac_status ousac_witness_site(ousac_witness *witness, int branch, size_t site, const ousac_piece *y,
                                 ousac_error *error);
 ousac_status ousac_witness_output(ousac_witness *witness, int branch, size_t module, size_t output,
                                   const ousac_piece *out, ousac_error *error);
-/* Says that a module's output is that of the linear before it and nothing else. */
 void ousac_witness_as_site(ousac_witness *witness, int branch, size_t module, size_t output);
-/* Whether it may be: the site, or SIZE_MAX. */
+/* The site that it may be of; SIZE_MAX where there is none. */
 size_t ousac_witness_output_site(const ousac_arch *arch, size_t module, size_t output);
 
 /* NUMBER, naming site or module, step and branch, where what was seen is not finite: the sums are then spoilt. */
