@@ -600,6 +600,24 @@ static void what_is_wrong_is_named_and_harms_nothing(void **state) {
     ousac_profile_free(theirs);
 }
 
+static void allocation_failures_are_reported(void **state) {
+    (void)state;
+    for (long n = 0;; n++) {
+        ousac_capture *capture = NULL;
+        ousac_error error = {0};
+        (void)ousac_memory_fail_after(n);
+        const ousac_status status = open_capture(&capture, 0, SAMPLES, TOKENS, 0, &error);
+        (void)ousac_memory_fail_after(-1);
+        ousac_capture_close(capture);
+        if (!status) {
+            assert_true(n > 20);
+            return;
+        }
+        assert_null(capture);
+        assert_int_equal(status, OUSAC_STATUS_MEMORY);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(profiles_are_the_recorders_bit_for_bit),
@@ -610,6 +628,7 @@ int main(void) {
         cmocka_unit_test(pilots_and_dtypes),
         cmocka_unit_test(a_bundle_comes_of_it),
         cmocka_unit_test(what_is_wrong_is_named_and_harms_nothing),
+        cmocka_unit_test(allocation_failures_are_reported),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
