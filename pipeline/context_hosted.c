@@ -37,8 +37,9 @@ static int no_forward(void *self, const ousac_host_evaluation *evaluation, ousac
     return 1;
 }
 
-void ousac_host_model_init(ousac_host_model *model) {
-    *model = (ousac_host_model){.size = sizeof *model};
+void ousac_host_model_init_sized(ousac_host_model *model, size_t size) {
+    const ousac_host_model defaults = {.size = sizeof defaults};
+    INIT_OPTIONS(model, size, defaults);
 }
 
 ousac_status ousac_context_open_host(ousac_context **context, const ousac_context_options *options,
