@@ -16,8 +16,10 @@ struct ousac_capture {
     double start; /* of the first evaluation; 0 before it */
 };
 
-void ousac_capture_options_init(ousac_capture_options *options) {
-    *options = (ousac_capture_options){.size = sizeof *options, .count = OUSAC_DEFAULT_CALIBRATION_SAMPLES};
+void ousac_capture_options_init_sized(ousac_capture_options *options, size_t size) {
+    const ousac_capture_options defaults = {.size = sizeof defaults,
+                                            .count = OUSAC_DEFAULT_CALIBRATION_SAMPLES};
+    INIT_OPTIONS(options, size, defaults);
 }
 
 void ousac_capture_close(ousac_capture *capture) {
@@ -35,7 +37,7 @@ static int compute_of(ousac_capture_dtype dtype, ousac_compute *compute) {
         *compute = OUSAC_COMPUTE_F32;
         return 0;
     case OUSAC_CAPTURE_F16:
-        *compute = OUSAC_COMPUTE_F16;
+        *compute = OUSAC_COMPUTE_F16_ATTENTION;
         return 0;
     case OUSAC_CAPTURE_BF16:
         *compute = OUSAC_COMPUTE_BF16_ATTENTION;

@@ -175,7 +175,10 @@ typedef struct ousac_capture_options {
     int pilot;           /* 1: a pilot, which has step weights and no moments */
     const char *weights; /* a pilot's file, for its step weights; NULL: every step weighs the same */
 } ousac_capture_options;
-void ousac_capture_options_init(ousac_capture_options *options);
+void ousac_capture_options_init_sized(ousac_capture_options *options, size_t size);
+static inline void ousac_capture_options_init(ousac_capture_options *options) {
+    ousac_capture_options_init_sized(options, sizeof *options);
+}
 
 /* Under a schedule (a file), of the context's model, with its micro-batch; samples are its own by seed and inputs. The
  * context is borrowed. Errors: USAGE for options or a schedule that does not suit the model; IO, FORMAT, MISMATCH, MEMORY.

@@ -153,7 +153,7 @@ class Capture(unittest.TestCase):
                         self.assertTrue(torch.isfinite(predict(self.model, NOISE[:1], step["timestep"], LABELS[:1])).all())
 
     def test_half_precision(self):
-        for dtype, said, bound in ((torch.bfloat16, "bf16+attention", 0.5), (torch.float16, "f16", 0.1)):
+        for dtype, said, bound in ((torch.bfloat16, "bf16+attention", 0.5), (torch.float16, "f16+attention", 0.1)):
             model = transformer().to(dtype)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")

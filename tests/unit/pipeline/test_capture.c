@@ -473,7 +473,7 @@ static void pilots_and_dtypes(void **state) {
     must_succeed(ousac_capture_write(capture, profile_path, &error), &error);
     ousac_capture_close(capture);
     must_succeed(ousac_profile_load(&ours, profile_path, &error), &error);
-    assert_int_equal(ours->identity.compute, OUSAC_COMPUTE_F16);
+    assert_int_equal(ours->identity.compute, OUSAC_COMPUTE_F16_ATTENTION);
     ousac_profile_free(ours);
     ousac_profile_free(theirs);
 }
