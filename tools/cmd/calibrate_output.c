@@ -54,6 +54,25 @@ ousac_status calibrate_draw(const calibration_work *work, ousac_error *error) {
     return status ? status : samples_draw(&shown, shown.count, 1, work->path[SAMPLES], &drawn, error);
 }
 
+ousac_status calibrate_save_search(const calibration_work *work, const ousac_session *session,
+                                   const ousac_search_options *options, ousac_error *error) {
+    const ousac_arch *arch = &work->model->arch;
+    ousac_cost_total reference, shipped;
+    search_record record = {
+        .options = options, .found = &work->found, .model = work->model, .seed = session->seed};
+    if (work->choice.plan) {
+        const ousac_ranks ranks = ousac_plan_ranks(work->choice.plan);
+        ousac_status status = ousac_cost_trajectory(arch, &work->reference, NULL, &reference, error);
+        if (!status)
+            status = ousac_cost_trajectory(arch, &work->schedule, &ranks, &shipped, error);
+        if (status)
+            return status;
+        record.shipped = &work->fit;
+        record.shipped_share = (double)shipped.schedule_cached / (double)reference.schedule_full;
+    }
+    return search_record_save(&record, work->record_path, error);
+}
+
 ousac_status calibrate_save_cost(const calibration_work *work, const ousac_session *session,
                                  ousac_error *error) {
     ousac_json_doc doc;
@@ -81,13 +100,13 @@ ousac_status calibrate_write_report(const cli_common *common, const calibrate_re
                                     const calibration_work *work, ousac_error *error) {
     const size_t length = strlen(request->directory);
     const char *slash = length > 0 && request->directory[length - 1] == '/' ? "" : "/";
-    char *const files[] = {work->path[BUNDLE], work->path[PROFILE], work->path[EVAL], work->path[RAW_SAMPLES],
-                           work->path[COST]};
+    char *const files[] = {work->path[BUNDLE],      work->path[PROFILE], work->path[EVAL],
+                           work->path[RAW_SAMPLES], work->path[COST],    work->record_path};
     char *plots = join_texts(request->directory, slash, "plots");
     size_t plotted = 0;
     const report_request about = {
         .files = files,
-        .file_count = sizeof files / sizeof *files,
+        .file_count = sizeof files / sizeof *files - (work->found.count == 0),
         .output = work->path[REPORT],
         .plots = plots,
     };
@@ -113,6 +132,7 @@ ousac_status calibrate_report_search(const cli_common *common, const calibrate_r
     ousac_json_begin(&doc);
     cJSON *files = ousac_json_put_object(&doc, doc.root, "files");
     ousac_json_put_text(&doc, files, file_keys[SCHEDULE], work->path[SCHEDULE]);
+    ousac_json_put_text(&doc, files, "search", work->record_path);
     if (calibrate_is_timed(request))
         ousac_json_put_text(&doc, files, "time", request->time ? request->time : work->timing_path);
     search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found,
@@ -152,6 +172,8 @@ ousac_status calibrate_report(const cli_common *common, const calibrate_request 
         cli_printf("%.1f s in all; wrote\n", seconds);
         for (int i = 0; i < FILES; i++)
             cli_printf("  %s\n", work->path[i]);
+        if (work->found.count)
+            cli_printf("  %s\n", work->record_path);
         if (timed && !request->time)
             cli_printf("  %s\n", work->timing_path);
         return OUSAC_STATUS_OK;
@@ -160,6 +182,8 @@ ousac_status calibrate_report(const cli_common *common, const calibrate_request 
     files = ousac_json_put_object(&doc, doc.root, "files");
     for (int i = 0; i < FILES; i++)
         ousac_json_put_text(&doc, files, file_keys[i], work->path[i]);
+    if (work->found.count)
+        ousac_json_put_text(&doc, files, "search", work->record_path);
     if (timed)
         ousac_json_put_text(&doc, files, "time", request->time ? request->time : work->timing_path);
     ousac_json_put_real(&doc, doc.root, "wall_s", seconds);

@@ -59,6 +59,7 @@ typedef struct calibration_work {
     ousac_search_result found;   /* where no schedule was given */
     ousac_timing timing;         /* under a budget in time */
     char *timing_path;           /* where that is measured here */
+    char *record_path;           /* what a search compared */
     char budget_text[OUSAC_SEARCH_TIME_BYTES];
     ousac_stopwatch_share measured;
     ousac_choice_options terms; /* how ranks are chosen */
@@ -76,6 +77,9 @@ static inline int calibrate_is_timed(const calibrate_request *request) {
 
 /* The first test samples of every run, as they are and as an image. */
 ousac_status calibrate_draw(const calibration_work *work, ousac_error *error);
+/* search.json (formats/EVAL.md): what the search compared, and where there is a plan what ships. */
+ousac_status calibrate_save_search(const calibration_work *work, const ousac_session *session,
+                                   const ousac_search_options *options, ousac_error *error);
 /* cost.json (formats/EVAL.md). */
 ousac_status calibrate_save_cost(const calibration_work *work, const ousac_session *session,
                                  ousac_error *error);

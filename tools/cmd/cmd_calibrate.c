@@ -38,6 +38,7 @@ static void free_work(calibration_work *work) {
     ousac_free(work->marker);
     ousac_free(work->gates);
     ousac_free(work->timing_path);
+    ousac_free(work->record_path);
     for (int i = 0; i < FILES; i++)
         ousac_free(work->path[i]);
 }
@@ -78,7 +79,8 @@ static ousac_status make_paths(calibration_work *work, const char *directory, in
     work->marker = join_texts(directory, slash, "calibrate.part");
     work->gates = join_texts(directory, slash, searching ? "search.part" : "gates.part");
     work->timing_path = join_texts(directory, slash, "time.json");
-    if (!work->marker || !work->gates || !work->timing_path)
+    work->record_path = join_texts(directory, slash, "search.json");
+    if (!work->marker || !work->gates || !work->timing_path || !work->record_path)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
     return OUSAC_STATUS_OK;
 }
@@ -207,7 +209,8 @@ static ousac_search_options search_options(const calibration_work *work, const c
                                   .timing = timed ? &work->timing : NULL,
                                   .effort = request->effort,
                                   .kept = work->gates,
-                                  .restart = request->partial.restart};
+                                  .restart = request->partial.restart,
+                                  .curve = 1};
 }
 
 static ousac_status take_times(calibration_work *work, const calibrate_request *request,
@@ -334,6 +337,8 @@ static ousac_status search_schedule(calibration_work *work, const calibrate_requ
     status = ousac_schedule_copy(&work->schedule, &best->schedule, error);
     if (!status && !work->done)
         status = ousac_search_terms(&options, &work->found, &work->model->arch, &work->terms, error);
+    if (!status)
+        status = calibrate_save_search(work, session, &options, error);
     work->budget = work->terms.budget;
     return status;
 }
@@ -434,8 +439,12 @@ static ousac_status plan_and_pack(calibration_work *work, const calibrate_reques
     options.budget = work->budget;
     if (!status)
         status = ousac_choice_create(session, work->profile, work->set, &options, &work->choice, error);
-    if (!status && !request->schedule)
+    if (!status && !request->schedule) {
+        const ousac_search_options searched = search_options(work, request);
         status = fit_again(work, session, error);
+        if (!status)
+            status = calibrate_save_search(work, session, &searched, error);
+    }
     if (!status)
         status = ousac_plan_save(work->choice.plan, work->path[PLAN], error);
     if (status)
@@ -631,6 +640,8 @@ static void list_files(const cli_call *call, const void *values, cli_files *file
     (void)call;
     if (calibrate_is_timed(request) && !request->time)
         cli_files_written_in(files, "the result", request->directory, "time.json");
+    if (!request->schedule)
+        cli_files_written_in(files, "the result", request->directory, "search.json");
     for (int i = 0; i < FILES; i++)
         cli_files_written_in(files, "the result", request->directory, file_names[i]);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
@@ -666,6 +677,10 @@ const cli_command command_calibrate = {
         "then, as they were timed. Where a cached evaluation is hardly faster than one in full, fitted fewer "
         "steps are "
         "the result.\n"
+        "\n"
+        "A search also measures fewer steps, plain and fitted, at other costs, and leaves in search.json "
+        "what "
+        "it compared and what each stage gained; report and `ousac plot cost` draw both.\n"
         "\n"
         "With --samples auto the profile takes as many samples as it needs (`ousac profile --help`), judged "
         "at "
