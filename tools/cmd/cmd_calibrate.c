@@ -680,7 +680,7 @@ const cli_command command_calibrate = {
         "\n"
         "A search also measures fewer steps, plain and fitted, at other costs, and leaves in search.json "
         "what "
-        "it compared and what each stage gained; report and `ousac plot cost` draw both.\n"
+        "it compared and what each stage gained; report and `ousac plot curve` draw both.\n"
         "\n"
         "With --samples auto the profile takes as many samples as it needs (`ousac profile --help`), judged "
         "at "
