@@ -39,44 +39,41 @@ static ousac_status price_of(const ousac_session *session, const ousac_search_pr
     return OUSAC_STATUS_OK;
 }
 
-/* As many steps, plain and fitted. */
+/* As many steps, plain and fitted: evenly chosen and, where the search's are not, chosen as those, the better of both. */
 static ousac_status measure(const ousac_session *session, const ousac_search_options *options,
                             const ousac_search_prices *prices, size_t steps, ousac_search_result *result,
                             ousac_error *error) {
     const ousac_fit_options fit = {.numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.exact = 1}};
-    const double power = power_of(result);
+    const double powers[] = {1, power_of(result)};
     ousac_search_point plain = {.kind = OUSAC_SEARCH_FEWER}, fitted = {.kind = OUSAC_SEARCH_FITTED};
-    ousac_schedule even = {0}, spaced = {0};
-    ousac_fit_report report;
-    ousac_status status = ousac_fit_fewer_steps(&even, options->reference, steps, error);
-    if (!status)
-        status = ousac_fit_spaced_steps(&spaced, options->reference, steps, power, error);
-    if (!status) {
-        ousac_place_evenly(&even, 1);
-        ousac_place_evenly(&spaced, 1);
-        status = price_of(session, prices, &even, &plain, error);
-    }
-    if (!status)
-        status = price_of(session, prices, &spaced, &fitted, error);
-    if (!status)
-        status =
-            ousac_fit_schedule(session, &fit, &result->fitted, &result->validated, &spaced, &report, error);
-    if (!status) {
-        fitted.error = report.after;
-        plain.error = report.before; /* of the same steps where those are even */
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t i = 0; i < (powers[1] < 1 ? 2 : 1) && !status; i++) {
+        ousac_schedule schedule = {0};
+        ousac_fit_report report = {0};
+        status = ousac_fit_spaced_steps(&schedule, options->reference, steps, powers[i], error);
+        if (!status) {
+            ousac_place_evenly(&schedule, 1);
+            status = price_of(session, prices, &schedule, &plain, error);
+        }
+        if (!status)
+            status = ousac_fit_schedule(session, &fit, &result->fitted, &result->validated, &schedule,
+                                        &report, error);
+        if (i == 0)
+            plain.error = report.before;
+        if (i == 0 || report.after < fitted.error)
+            fitted.error = report.after;
         result->evaluations += report.evaluations;
+        ousac_schedule_free(&schedule);
     }
-    if (!status && power < 1)
-        status = ousac_fit_measure(session, &fit.arm, &result->validated, &even, &plain.error,
-                                   &result->evaluations, error);
-    if (!status) {
-        result->point[result->point_count++] = plain;
-        result->point[result->point_count++] = fitted;
-        ousac_session_note(session, "%zu steps, %.1f %% of the MACs: relative error %.4g, fitted %.4g", steps,
-                           100 * plain.share, plain.error, fitted.error);
-    }
-    ousac_schedule_free(&even);
-    ousac_schedule_free(&spaced);
+    if (status)
+        return status;
+    fitted.steps = plain.steps;
+    fitted.share = plain.share;
+    fitted.spent = plain.spent;
+    result->point[result->point_count++] = plain;
+    result->point[result->point_count++] = fitted;
+    ousac_session_note(session, "%zu steps, %.1f %% of the MACs: relative error %.4g, fitted %.4g", steps,
+                       100 * plain.share, plain.error, fitted.error);
     return status;
 }
 

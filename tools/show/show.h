@@ -9,6 +9,7 @@
 #include "pipeline/evaluation.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/record_auto.h"
+#include "pipeline/refit.h"
 #include "pipeline/search.h"
 #include "pipeline/stopwatch.h"
 #include "pipeline/timing.h"
@@ -35,6 +36,10 @@ void compare_put(ousac_json_doc *doc, cJSON *object, const ousac_compare_cell *c
 
 void yardstick_print(const ousac_yardstick *result);
 void yardstick_put(ousac_json_doc *doc, cJSON *object, const ousac_yardstick *result);
+
+/* Keys of the JSON form: formats/EVAL.md. */
+void refit_print(const ousac_refit *result);
+void refit_put(ousac_json_doc *doc, cJSON *object, const ousac_refit *result);
 
 /* Keys of the JSON form: formats/TIME.md, written by ousac_timing_put. */
 void timing_print(const ousac_timing *timing);
