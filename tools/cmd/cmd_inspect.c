@@ -43,6 +43,7 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
     case FILE_KIND_EVALUATION:
     case FILE_KIND_COST:
     case FILE_KIND_SEARCH:
+    case FILE_KIND_REFIT:
     case FILE_KIND_COMPARISON:
     case FILE_KIND_CONFIG:
         return inspect_json(in, error);

@@ -282,6 +282,7 @@ static ousac_status load_file(plot_inputs *inputs, const char *path, ousac_error
         return load_json(inputs, path, error);
     case FILE_KIND_ARCHIVE:
         return load_archive(inputs, path, error);
+    case FILE_KIND_REFIT:
     case FILE_KIND_SAFETENSORS:
     case FILE_KIND_UNKNOWN:
         return OUSAC_FAIL(
