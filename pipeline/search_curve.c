@@ -6,7 +6,7 @@
 #include <math.h>
 
 /* Of the steps that the budget pays for, in sixths. */
-static const size_t quick_sixths[] = {3, 9}, full_sixths[] = {2, 3, 4, 9, 12};
+static const size_t quick_sixths[] = {3, 8}, full_sixths[] = {2, 3, 4, 9, 12};
 
 static const ousac_search_point *find(const ousac_search_result *result, ousac_search_kind kind,
                                       size_t steps) {

@@ -18,7 +18,7 @@ if (rows == 0) {
     set format y "%g"
     set yrange [low / 1.5:high * 1.5]
     set grid xtics ytics lc rgb "#808080" lw 0.4 dt (2, 4)
-    if (lines > 6) { set key outside right top vertical } else { set key inside top right vertical }
+    if (lines > 8) { set key outside right top vertical } else { set key below center horizontal maxcols 2 }
     set datafile missing NaN # lines go on over the rows of other series
     eval log_tics(low, high)
     set multiplot layout down, 1
