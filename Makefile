@@ -508,7 +508,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 # --- static checks ---
 SOURCES = $(filter-out calib/cuda/%,$(foreach d,include $(LAYERS) tools examples,$(wildcard $(d)/*.[ch] $(d)/*/*.[ch]))) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
 CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/calib/cuda/*.h tests/gpu/emulation/*.cpp tests/bench/*.cpp)
-SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
+SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh' -o -name '*.bash')
 
 .PHONY: check
 check: ## format, lint, layers, headers and all tests

@@ -3,9 +3,7 @@
 #
 #   OUSAC=build/ousac BUILD=build bash tests/cli/test_edges.sh
 set -u
-. "$(dirname "$0")/pipeline.bash"
-BUILD=${BUILD:-build}
-MAKE_DIT=$BUILD/tests/tools/make_dit
+. "$(dirname "$0")/../support/harness.bash"
 TINY=$WORK/dit/model.safetensors
 
 check "a tiny model" "$MAKE_DIT" "$WORK/dit"
