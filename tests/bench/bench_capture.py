@@ -1,6 +1,6 @@
 """What capture adds to a forward in PyTorch, and what a cached evaluation takes there: processor time, on one thread.
 
-    PYTHONPATH=bindings/python bench_capture.py [--repeats 9] [--batch 4] [-o capture.json]
+    PYTHONPATH=bindings/python bench_capture.py [--repeats 9] [--batch 4] [--only capture|apply] [-o capture.json]
 
 First, on the shapes of DiT-S/2 (12 blocks): an evaluation under ousac.capture over a plain one. Second, on those of
 DiT-XL/2 (2 blocks): a cached evaluation under ousac.apply over a full one, beside the share of MACs that its plan says,
@@ -13,7 +13,6 @@ import gc
 import json
 import os
 import platform
-import re
 import statistics
 import sys
 import tempfile
@@ -181,14 +180,17 @@ def main():
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--budget", type=float, default=0.3)
+    parser.add_argument("--only", choices=("capture", "apply"))
     parser.add_argument("-o", "--output")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     result = {"processor": processor(), "batch": options.batch}
     with tempfile.TemporaryDirectory() as directory, torch.no_grad():
-        result["capture"] = bench_capture(directory, options.batch, options.repeats)
-        result["apply"] = bench_apply(directory, options.batch, options.repeats, options.budget)
+        if options.only != "apply":
+            result["capture"] = bench_capture(directory, options.batch, options.repeats)
+        if options.only != "capture":
+            result["apply"] = bench_apply(directory, options.batch, options.repeats, options.budget)
     print(json.dumps(result, indent=1))
     if options.output:
         with open(options.output, "w") as file:

@@ -29,6 +29,20 @@ class _Matrix(ctypes.Structure):
     _fields_ = [("data", _pointer), ("dtype", _int), ("rows", _size), ("columns", _size), ("taken", _int)]
 
 
+_ARGUMENTS = {"begin": (_u64, _u64, _size, _int), "rows": (_int, _size, _pointer, _pointer), "input": (_int, _size, _pointer),
+              "output": (_int, _size, _pointer), "module": (_int, _size, _size, _pointer), "end": (_int,), "write": (_text,)}
+_functions = {}
+
+
+def _function(name):
+    """ousac_capture_NAME: looked up and told its types once, for it is called at every linear."""
+    if name not in _functions:
+        found = getattr(library(), "ousac_capture_" + name)
+        found.argtypes = (_pointer,) + _ARGUMENTS[name] + (_pointer,)
+        _functions[name] = found
+    return _functions[name]
+
+
 class _CapturedContext(Context):
     """Of a model that cannot be run: plans are uniform."""
 
@@ -69,7 +83,7 @@ class Capture:
         self._options = {"tokens": tokens, "pilot": int(pilot), "weights": weights}
         self._settings = {"seed": seed, "inputs": inputs}
         self._context = self._handle = self._step = self._model = None
-        self._hooks, self._watching, self._told = [], False, False
+        self._hooks, self._watching, self._told, self._record = [], False, False, ErrorRecord()
 
     # --- life ---
 
@@ -136,7 +150,7 @@ class Capture:
             if not self._step.begun:
                 raise Error("step %d: the transformer was not called" % index, "USAGE")
             for b in sorted(self._step.branches, reverse=True):
-                self._call("end", _int(b))
+                self._call("end", b)
         except BaseException:
             if self._handle is not None:
                 library().ousac_capture_forget.restype = None
@@ -167,8 +181,9 @@ class Capture:
         return int(first), int(count)
 
     def _call(self, name, *arguments):
-        record = ErrorRecord()
-        check(getattr(library(), "ousac_capture_" + name)(self._handle, *arguments, ctypes.byref(record)), record)
+        status = _function(name)(self._handle, *arguments, ctypes.byref(self._record))
+        if status:
+            check(status, self._record)
 
     # --- the transformer's calls ---
 
@@ -182,7 +197,7 @@ class Capture:
             self._open(step, transformer, args, kwargs)
         step.begun = True
         for b in sorted(step.branches, reverse=True):  # the program's order
-            self._call("begin", _u64(step.first), _u64(step.count), _size(step.index), _int(b))
+            self._call("begin", step.first, step.count, step.index, b)
 
     def _open(self, step, transformer, args, kwargs):
         d = self._described
@@ -253,22 +268,24 @@ class Capture:
 
     def _give(self, what, tensor, stream, columns, *index):
         """A matrix of all branches of the call to the library, each its part."""
-        step = self._step
-        tensor = tensor.detach().reshape(-1, columns)
+        step, parts = self._step, len(self._step.branches)
         if tensor.dtype not in _DTYPES:
             tensor = tensor.float()
-        tensor = tensor.contiguous()
-        parts = len(step.branches)
-        if tensor.shape[0] % parts:
-            raise Error("step %d: %d rows; expected as many of each of %d branches" % (step.index, tensor.shape[0], parts))
-        rows = tensor.shape[0] // parts
+        if not tensor.is_contiguous():
+            tensor = tensor.contiguous()
+        rows = tensor.numel() // columns
+        if rows % parts:
+            raise Error("step %d: %d rows; expected as many of each of %d branches" % (step.index, rows, parts))
+        rows //= parts
+        on_host, at = tensor.device.type == "cpu", tensor.data_ptr()
         for b in sorted(step.branches, reverse=True):
-            part = tensor[step.branches.index(b) * rows:][:rows]
-            taken = 0
-            if part.device.type != "cpu":
-                part, taken = self._fetched(part, b, stream), 1
-            matrix = _Matrix(part.data_ptr(), _DTYPES[part.dtype], part.shape[0], columns, taken)
-            self._call(what, _int(b), *map(_size, index), ctypes.byref(matrix))
+            place = step.branches.index(b) * rows
+            if on_host:
+                matrix = _Matrix(at + place * columns * tensor.element_size(), _DTYPES[tensor.dtype], rows, columns, 0)
+            else:
+                part = self._fetched(tensor.detach().reshape(-1, columns)[place:place + rows], b, stream)
+                matrix = _Matrix(part.data_ptr(), _DTYPES[part.dtype], part.shape[0], columns, 1)
+            self._call(what, b, *index, ctypes.byref(matrix))
 
     def _fetched(self, part, branch, stream):
         """The rows of a device's matrix that are looked at, on the host."""
@@ -278,7 +295,7 @@ class Capture:
             self._tell("activations are copied to the host from %s, the rows that are recorded alone" % part.device)
         if (branch, stream) not in step.rows:
             rows, count = ctypes.POINTER(ctypes.c_uint32)(), _size()
-            self._call("rows", _int(branch), _size(self._described.sites.streams.index(stream)), ctypes.byref(rows), ctypes.byref(count))
+            self._call("rows", branch, self._described.sites.streams.index(stream), ctypes.byref(rows), ctypes.byref(count))
             step.rows[branch, stream] = torch.tensor(rows[:count.value], device=part.device) if rows else None
         wanted = step.rows[branch, stream]
         if wanted is not None and part.shape[0] == step.count * self._described.tokens[stream]:
