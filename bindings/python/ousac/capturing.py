@@ -43,6 +43,10 @@ def _function(name):
     return _functions[name]
 
 
+def _on_host(tensor):
+    return tensor.device.type == "cpu"
+
+
 class _CapturedContext(Context):
     """Of a model that cannot be run: plans are uniform."""
 
@@ -277,7 +281,7 @@ class Capture:
         if rows % parts:
             raise Error("step %d: %d rows; expected as many of each of %d branches" % (step.index, rows, parts))
         rows //= parts
-        on_host, at = tensor.device.type == "cpu", tensor.data_ptr()
+        on_host, at = _on_host(tensor), tensor.data_ptr()
         for b in sorted(step.branches, reverse=True):
             place = step.branches.index(b) * rows
             if on_host:

@@ -2,6 +2,7 @@
 import json
 import os
 import unittest
+import unittest.mock
 import warnings
 
 import numpy
@@ -151,6 +152,21 @@ class Capture(unittest.TestCase):
                 for branch in ("uncond", "cond") if step["mode"] == "cfg" else ("cond",):
                     with applied.branch(branch):
                         self.assertTrue(torch.isfinite(predict(self.model, NOISE[:1], step["timestep"], LABELS[:1])).all())
+
+    def test_rows_of_a_device(self):
+        """The way of a device's tensors, on the host's: the rows that are recorded, fetched alone; of both branches in one
+        call, and of streams that are seen whole."""
+        for tokens, loop in ((TOKENS, {}), (TOKENS, {"joined": True}), (None, {"joined": True})):
+            with open_capture(self.model, "plain.oca", tokens=tokens) as cap:
+                for at in range(0, SAMPLES, BATCH):
+                    sampled(self.model, cap, at, BATCH, **loop)
+            with unittest.mock.patch("ousac.capturing._on_host", lambda tensor: False), warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                with open_capture(self.model, "fetched.oca", tokens=tokens) as cap:
+                    for at in range(0, SAMPLES, BATCH):
+                        sampled(self.model, cap, at, BATCH, **loop)
+            self.assertEqual(len([w for w in told if "copied to the host" in str(w.message)]), 1)
+            self.assertEqual(distance(path("fetched.oca"), path("plain.oca"))[0], 0)
 
     def test_half_precision(self):
         for dtype, said, bound in ((torch.bfloat16, "bf16+attention", 0.5), (torch.float16, "f16+attention", 0.1)):
