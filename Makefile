@@ -453,11 +453,14 @@ run-tests: tests cuda
 # The tests with PyTorch and diffusers, which `make test` skips where they are missing: here they come from pip into a venv of
 # their own, TORCH_VENV.
 TORCH_VENV ?= $(BUILD)/torch-venv
-.PHONY: test-torch
-test-torch: tests library ## the tests with PyTorch and diffusers, installed into build/torch-venv
+.PHONY: torch-venv
+torch-venv:
 	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python -c 'import torch, diffusers, transformers, setuptools' 2>/dev/null || \
-	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate safetensors numpy setuptools wheel
+	  $(TORCH_VENV)/bin/pip install --quiet --retries 2 --timeout 30 torch diffusers transformers accelerate safetensors numpy setuptools wheel
+
+.PHONY: test-torch
+test-torch: tests library torch-venv ## the tests with PyTorch and diffusers, installed into build/torch-venv
 	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_%_torch.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the
@@ -513,7 +516,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 # --- static checks ---
 SOURCES = $(filter-out calib/cuda/%,$(foreach d,include $(LAYERS) tools examples,$(wildcard $(d)/*.[ch] $(d)/*/*.[ch]))) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
 CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/calib/cuda/*.h tests/gpu/emulation/*.cpp tests/bench/*.cpp)
-SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh')
+SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh' -o -name '*.bash')
 
 .PHONY: check
 check: ## format, lint, layers, headers and all tests

@@ -47,8 +47,10 @@ static void note(void *self, const char *line) {
         context->note(context->self, line);
 }
 
-void ousac_context_options_init(ousac_context_options *options) {
-    *options = (ousac_context_options){.size = sizeof *options, .micro_batch = OUSAC_DEFAULT_MICRO_BATCH};
+void ousac_context_options_init_sized(ousac_context_options *options, size_t size) {
+    const ousac_context_options defaults = {.size = sizeof defaults,
+                                            .micro_batch = OUSAC_DEFAULT_MICRO_BATCH};
+    INIT_OPTIONS(options, size, defaults);
 }
 
 ousac_status ousac_context_begin(ousac_context **context, const ousac_context_options *o,
@@ -128,10 +130,11 @@ void ousac_context_sample_shape(const ousac_context *context, size_t shape[3]) {
 
 /* --- profile --- */
 
-void ousac_context_profile_options_init(ousac_context_profile_options *options) {
-    *options = (ousac_context_profile_options){.size = sizeof *options,
-                                               .count = OUSAC_DEFAULT_CALIBRATION_SAMPLES,
-                                               .pilot = OUSAC_DEFAULT_PILOT_SAMPLES};
+void ousac_context_profile_options_init_sized(ousac_context_profile_options *options, size_t size) {
+    const ousac_context_profile_options defaults = {.size = sizeof defaults,
+                                                    .count = OUSAC_DEFAULT_CALIBRATION_SAMPLES,
+                                                    .pilot = OUSAC_DEFAULT_PILOT_SAMPLES};
+    INIT_OPTIONS(options, size, defaults);
 }
 
 ousac_status ousac_context_profile(ousac_context *context, const char *schedule,
@@ -162,12 +165,13 @@ ousac_status ousac_context_profile(ousac_context *context, const char *schedule,
 
 /* --- plan --- */
 
-void ousac_context_plan_options_init(ousac_context_plan_options *options) {
-    *options = (ousac_context_plan_options){.size = sizeof *options,
-                                            .budget_step = NAN,
-                                            .budget_total = NAN,
-                                            .forecast = OUSAC_FORECAST_AUTO,
-                                            .compare = 1};
+void ousac_context_plan_options_init_sized(ousac_context_plan_options *options, size_t size) {
+    const ousac_context_plan_options defaults = {.size = sizeof defaults,
+                                                 .budget_step = NAN,
+                                                 .budget_total = NAN,
+                                                 .forecast = OUSAC_FORECAST_AUTO,
+                                                 .compare = 1};
+    INIT_OPTIONS(options, size, defaults);
 }
 
 /* The session under which a profile was recorded. */
@@ -294,12 +298,14 @@ static ousac_status open_bundle(opened_bundle *b, const ousac_context *context, 
                                              &b->calibration, error);
 }
 
-void ousac_context_evaluate_options_init(ousac_context_evaluate_options *options) {
-    *options = (ousac_context_evaluate_options){.size = sizeof *options};
+void ousac_context_evaluate_options_init_sized(ousac_context_evaluate_options *options, size_t size) {
+    const ousac_context_evaluate_options defaults = {.size = sizeof defaults};
+    INIT_OPTIONS(options, size, defaults);
 }
 
-void ousac_context_evaluation_init(ousac_context_evaluation *result) {
-    *result = (ousac_context_evaluation){.size = sizeof *result};
+void ousac_context_evaluation_init_sized(ousac_context_evaluation *result, size_t size) {
+    const ousac_context_evaluation defaults = {.size = sizeof defaults};
+    INIT_OPTIONS(result, size, defaults);
 }
 
 static ousac_context_error pair_of(const ousac_eval *result, ousac_eval_arm arm, ousac_eval_arm against) {

@@ -26,8 +26,9 @@ static int forward(void *self, const ousac_hosted_forward_args *args, ousac_host
     return b->forward(b->self, &evaluation, (ousac_host_call *)call, message, size);
 }
 
-void ousac_host_model_init(ousac_host_model *model) {
-    *model = (ousac_host_model){.size = sizeof *model};
+void ousac_host_model_init_sized(ousac_host_model *model, size_t size) {
+    const ousac_host_model defaults = {.size = sizeof defaults};
+    INIT_OPTIONS(model, size, defaults);
 }
 
 ousac_status ousac_context_open_host(ousac_context **context, const ousac_context_options *options,

@@ -20,6 +20,16 @@ struct ousac_context {
     void (*note)(void *self, const char *line);
 };
 
+/* Defaults into a caller's structure of `size` bytes, which may be shorter than ours; what is longer is zero, and refused
+ * when it is taken. */
+#define INIT_OPTIONS(theirs, bytes, defaults)                                                                \
+    do {                                                                                                     \
+        memset((theirs), 0, (bytes));                                                                        \
+        memcpy((theirs), &(defaults), (bytes) < sizeof(defaults) ? (bytes) : sizeof(defaults));              \
+        if ((bytes) >= sizeof(size_t))                                                                       \
+            (theirs)->size = (bytes);                                                                        \
+    } while (0)
+
 /* Copies a caller's structure, which may be shorter than ours: what it lacks keeps its default. */
 #define TAKE_OPTIONS(type, mine, theirs, error)                                                              \
     do {                                                                                                     \

@@ -157,7 +157,7 @@ ousac_status ousac_fit_walk(const ousac_session *session, const ousac_fit_arm *a
         .seed = session->seed,
         .first = range->first,
         .count = range->count,
-        .micro_batch = session->micro_batch,
+        .micro_batch = ousac_session_batch(session, range->count),
         .threads = ousac_session_threads(session),
         .stop = session->stop,
     };

@@ -213,7 +213,7 @@ static ousac_status probe(search *s, const contender *c, ousac_error *error) {
         .calibration = calibration,
         .seed = s->session->seed,
         .count = o->probe_samples,
-        .micro_batch = s->session->micro_batch,
+        .micro_batch = ousac_session_batch(s->session, o->probe_samples),
         .threads = ousac_session_threads(s->session),
         .horizon = o->horizon,
         .stride = o->stride < c->schedule.step_count ? o->stride : 1,

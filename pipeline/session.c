@@ -100,6 +100,13 @@ size_t ousac_session_threads(const ousac_session *session) {
     return limited && threads > OUSAC_SESSION_DEVICE_THREADS ? OUSAC_SESSION_DEVICE_THREADS : threads;
 }
 
+size_t ousac_session_batch(const ousac_session *session, uint64_t samples) {
+    const ousac_model *model = session->model;
+    const size_t batch = session->micro_batch;
+    const int together = model->device || model->family->one_at_a_time;
+    return together || batch % 2 || samples > batch || samples <= batch / 2 ? batch : batch / 2;
+}
+
 static void count(const ousac_session *session, const ousac_counters *counters) {
     for (int gate = 0; gate < 3 && session->evaluations; gate++)
         *session->evaluations += counters->forwards[gate];

@@ -6,7 +6,7 @@
  * A context holds a loaded model and how it is run. Its functions read and write the same files as the program, by the
  * same code, and may be mixed with it. Structures that a caller fills begin with their size, set by the matching
  * _init function together with the defaults, so that a program built for an older header goes on working with a newer
- * library.
+ * library: _init is in this header and tells the library, by _init_sized, how long the structure is for the program.
  *
  * Errors: every fallible function returns a status and, where an error object is given, one line that says what was
  * wrong; fields are named in backticks. Outputs appear complete or not at all.
@@ -50,7 +50,10 @@ typedef struct ousac_context_options {
     const char *inputs; /* inputs file (docs/MODELS.md); NULL: conditioning and noise are drawn by the seed */
 } ousac_context_options;
 
-void ousac_context_options_init(ousac_context_options *options);
+void ousac_context_options_init_sized(ousac_context_options *options, size_t size);
+static inline void ousac_context_options_init(ousac_context_options *options) {
+    ousac_context_options_init_sized(options, sizeof *options);
+}
 
 /* Loads the model. Texts of `options` are not kept, `self` is. Errors: USAGE for a structure of another size or without
  * a model; IO, FORMAT, UNSUPPORTED, MEMORY. Close with ousac_context_close. */
@@ -100,7 +103,10 @@ typedef struct ousac_host_model {
                    size_t bytes);
 } ousac_host_model;
 
-void ousac_host_model_init(ousac_host_model *model);
+void ousac_host_model_init_sized(ousac_host_model *model, size_t size);
+static inline void ousac_host_model_init(ousac_host_model *model) {
+    ousac_host_model_init_sized(model, sizeof *model);
+}
 
 /* As ousac_context_open, for a model that the caller runs: `model`, `config`, `device`, `heads` and `bf16` of the options
  * are not looked at. Texts of `model` are not kept. Errors: USAGE naming the field; FORMAT for `arch`; NUMBER for a weight
@@ -128,7 +134,10 @@ typedef struct ousac_context_profile_options {
     uint64_t pilot;        /* samples 0:pilot find the step weights; 0: every step weighs the same */
     size_t tokens;         /* of a sample that are recorded; 0: at most 64 */
 } ousac_context_profile_options;
-void ousac_context_profile_options_init(ousac_context_profile_options *options);
+void ousac_context_profile_options_init_sized(ousac_context_profile_options *options, size_t size);
+static inline void ousac_context_profile_options_init(ousac_context_profile_options *options) {
+    ousac_context_profile_options_init_sized(options, sizeof *options);
+}
 
 /* Runs the model exactly under the schedule (a file) and writes the profile (.oca) to `output`. */
 ousac_status ousac_context_profile(ousac_context *context, const char *schedule,
@@ -144,7 +153,10 @@ typedef struct ousac_context_plan_options {
     int forecast;        /* 0: never, 1: always, 2: where better end to end */
     int compare;         /* 1: uniform ranks and the knapsack, compared end to end; 0: uniform ranks */
 } ousac_context_plan_options;
-void ousac_context_plan_options_init(ousac_context_plan_options *options);
+void ousac_context_plan_options_init_sized(ousac_context_plan_options *options, size_t size);
+static inline void ousac_context_plan_options_init(ousac_context_plan_options *options) {
+    ousac_context_plan_options_init_sized(options, sizeof *options);
+}
 
 /* Writes the plan (.oca). The context's seed and micro-batch give way to the profile's. */
 ousac_status ousac_context_plan(ousac_context *context, const char *profile,
@@ -166,7 +178,10 @@ typedef struct ousac_context_evaluate_options {
         reference; /* schedule of the uncached reference; NULL: constant guidance at the schedule's own steps */
     int force;     /* 1: samples that made the bundle are allowed */
 } ousac_context_evaluate_options;
-void ousac_context_evaluate_options_init(ousac_context_evaluate_options *options);
+void ousac_context_evaluate_options_init_sized(ousac_context_evaluate_options *options, size_t size);
+static inline void ousac_context_evaluate_options_init(ousac_context_evaluate_options *options) {
+    ousac_context_evaluate_options_init_sized(options, sizeof *options);
+}
 
 /* Relative error of final samples: root of the mean of squares over samples, with a 95 % bootstrap interval (NAN where it
  * has none). */
@@ -182,7 +197,10 @@ typedef struct ousac_context_evaluation {
     double macs_share;                     /* of the calibrated run, over the reference's */
     double calibrated_s, exact_s, reference_s; /* wall time of the runs */
 } ousac_context_evaluation;
-void ousac_context_evaluation_init(ousac_context_evaluation *result);
+void ousac_context_evaluation_init_sized(ousac_context_evaluation *result, size_t size);
+static inline void ousac_context_evaluation_init(ousac_context_evaluation *result) {
+    ousac_context_evaluation_init_sized(result, sizeof *result);
+}
 
 /* Runs the samples exactly, calibrated, with plain reuse, and as the reference. USAGE for samples that made the bundle,
  * MISMATCH for a bundle of another model. The seed is the bundle's. */
@@ -214,7 +232,10 @@ typedef struct ousac_context_calibrate_options {
     const char
         *time; /* of budget_time: what evaluations take, by `ousac time`; NULL: measured, into time.json */
 } ousac_context_calibrate_options;
-void ousac_context_calibrate_options_init(ousac_context_calibrate_options *options);
+void ousac_context_calibrate_options_init_sized(ousac_context_calibrate_options *options, size_t size);
+static inline void ousac_context_calibrate_options_init(ousac_context_calibrate_options *options) {
+    ousac_context_calibrate_options_init_sized(options, sizeof *options);
+}
 
 typedef struct ousac_context_calibration {
     size_t size;
@@ -223,11 +244,14 @@ typedef struct ousac_context_calibration {
     double validation_error; /* of the search's best against the reference; NAN where none was made */
     uint64_t next_sample;    /* the first sample that nothing has used: where an evaluation may begin */
 } ousac_context_calibration;
-void ousac_context_calibration_init(ousac_context_calibration *result);
+void ousac_context_calibration_init_sized(ousac_context_calibration *result, size_t size);
+static inline void ousac_context_calibration_init(ousac_context_calibration *result) {
+    ousac_context_calibration_init_sized(result, sizeof *result);
+}
 
-/* As `ousac calibrate` does, into the folder `directory`, which must exist: schedule.json, profile.oca, plan.oca,
- * bundle.oca, and time.json where time was measured. The search's candidates are kept in search.part until the schedule is
- * found, and taken up from there. */
+/* As `ousac calibrate` does, into the folder `directory`, made where it is missing: schedule.json, weights.oca (of the
+ * steps), profile.oca, plan.oca, bundle.oca, and time.json where time was measured. Gates that the schedule leaves open are
+ * decided first. The same call, made again after one that was interrupted, goes on from what stands there. */
 ousac_status ousac_context_calibrate(ousac_context *context, const ousac_context_calibrate_options *options,
                                      const char *directory, ousac_context_calibration *result,
                                      ousac_error *error);

@@ -219,6 +219,7 @@ static void unload(ousac_model *model) {
 }
 
 static const ousac_family FAMILY = {.name = "hosted",
+                                    .one_at_a_time = 1,
                                     .unload = unload,
                                     .workspace_create = workspace_create,
                                     .workspace_free = workspace_free,

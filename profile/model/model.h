@@ -84,6 +84,7 @@ typedef struct ousac_model_options {
 
 typedef struct ousac_family {
     const char *name;
+    int one_at_a_time;      /* 1: evaluations of several threads wait for one another */
     int uncond_from_inputs; /* 1: the unconditional branch is that of an inputs file's negative_prompt_embeds, and
                                cannot be run without them */
     /* 1 where the tensor names are of this family. */

@@ -7,46 +7,8 @@
 # shellcheck disable=SC2016 # scripts in single quotes are for `bash -c` and Python
 
 set -u
-OUSAC=${OUSAC:-build/ousac}
-DATA=${DATA:-data}
-PYTHON=${PYTHON:-python3}
-OUSAC=$(realpath "$OUSAC") && DATA=$(realpath "$DATA") || exit 2
-MODEL=$DATA/shapes-dit/model.safetensors
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
-cd "$WORK" || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 
-passed=0 failed=0 skipped=0
-
-pass() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAILED: $1" >&2
-    shift
-    for line in "$@"; do echo "    $line" >&2; done
-}
-skip() {
-    skipped=$((skipped + 1))
-    echo "skipped: $1" >&2
-}
-
-# exits NAME CODE COMMAND...: runs the command, its output in `out` and `err`, and checks the exit code.
-exits() {
-    local name=$1 want=$2 got
-    shift 2
-    "$@" >out 2>err
-    got=$?
-    if [ "$got" -eq "$want" ]; then
-        pass
-    else
-        fail "$name: exit code $got, expected $want" "command: $*" "stderr: $(head -c 400 err)"
-    fi
-}
-# says NAME FILE TEXT: the text is somewhere in `out` or `err`.
-says() {
-    if grep -qF -- "$3" "$2"; then pass; else fail "$1: $2 lacks '$3'" "it has: $(head -c 400 "$2")"; fi
-}
 # silent NAME FILE: `out` or `err` is empty.
 silent() {
     if [ -s "$2" ]; then fail "$1: $2 is not empty" "it has: $(head -c 400 "$2")"; else pass; fi
@@ -54,17 +16,6 @@ silent() {
 # one_line NAME: the message on standard error is exactly one line.
 one_line() {
     if [ "$(wc -l <err)" -eq 1 ]; then pass; else fail "$1: stderr is not one line" "$(head -c 400 err)"; fi
-}
-# json NAME EXPRESSION: `out` is one JSON document `j` for which the Python expression holds.
-json() {
-    if "$PYTHON" -m json.tool out >/dev/null 2>json_err &&
-        "$PYTHON" -c 'import json, sys
-j = json.load(open("out"))
-sys.exit(0 if eval(sys.argv[1]) else 1)' "$2" 2>>json_err; then
-        pass
-    else
-        fail "$1: not the JSON expected: $2" "$(head -c 300 out)" "$(tail -n 1 json_err)"
-    fi
 }
 # empty NAME DIRECTORY: nothing, not even a temporary file, was left there.
 empty() {
@@ -116,7 +67,7 @@ for command in calibrate schedule profile merge allocate pack eval sample inspec
     says "$command, misspelt option" err "the nearest is '--json'"
     exits "$command, unknown letter" 2 "$OUSAC" "$command" -Z
     exits "$command, JSON error" 2 "$OUSAC" "$command" --threads 0 --json
-    json "$command, JSON error" 'j["error"]["status"] == "usage" and "--threads" in j["error"]["message"]'
+    json "$command, JSON error" 'r["error"]["status"] == "usage" and "--threads" in r["error"]["message"]' out
     exits "$command, full standard output" 1 bash -c '"$0" "$1" --help >/dev/full' "$OUSAC" "$command"
     says "$command, full standard output" err "standard output"
 done
@@ -171,7 +122,7 @@ same "lists of guided steps" "$(steps s.json)" "[0, 3, 5, 7] [0, 4, 8]"
 exits "schedule to a file" 0 "$OUSAC" schedule --steps 10 --scale 4 --cfg 0,3:9:2 --period 4 --name t -o t.json
 if cmp -s s.json t.json; then pass; else fail "a schedule on standard output is not the one in a file"; fi
 exits "schedule --json" 0 "$OUSAC" schedule --steps 10 --scale 4 --cfg 0,3:9:2 --period 4 --json -o t.json
-json "schedule --json" 'j["steps"] == 10 and j["guided_steps"] == 4 and j["forwards"] == {"full": 4, "cached": 10, "reuse": 0} and len(j["digest"]) == 64'
+json "schedule --json" 'r["steps"] == 10 and r["guided_steps"] == 4 and r["forwards"] == {"full": 4, "cached": 10, "reuse": 0} and len(r["digest"]) == 64' out
 exits "schedule --json without a file" 2 "$OUSAC" schedule --cfg none --period 3 --json
 
 exits "scales" 0 "$OUSAC" schedule --steps 8 --scales 5@0:8:2,4,3@2,2.5@7 --full 0,6 -o t.json
@@ -296,7 +247,7 @@ exits "inspect a checkpoint" 0 "$OUSAC" inspect "$MODEL"
 says "inspect a checkpoint" out "12 blocks, 64 tokens, width 192"
 exits "inspect --json a checkpoint" 0 "$OUSAC" inspect --json --tensors "$MODEL"
 # 12 N d^2 + 2 N^2 d + 6 d^2 for each block
-json "inspect --json a checkpoint" 'j["kind"] == "safetensors" and len(j["tensors"]) == 132 and j["model"]["forward_macs"] == 12 * (12 * 64 * 192**2 + 2 * 64**2 * 192 + 6 * 192**2)'
+json "inspect --json a checkpoint" 'r["kind"] == "safetensors" and len(r["tensors"]) == 132 and r["model"]["forward_macs"] == 12 * (12 * 64 * 192**2 + 2 * 64**2 * 192 + 6 * 192**2)' out
 exits "verify a checkpoint" 0 "$OUSAC" verify "$MODEL"
 says "verify a checkpoint" out "ok (safetensors, 132 tensors, 16.4 MB)"
 
@@ -398,9 +349,9 @@ esac
 exits "verify raw samples" 0 "$OUSAC" verify a.oca
 says "verify raw samples" out "ok (archive, 2 tensors"
 exits "inspect raw samples" 0 "$OUSAC" inspect --json a.oca
-json "inspect raw samples" '[t["name"] for t in j["tensors"]] == ["samples/exact", "samples/reuse"] and j["tensors"][0]["shape"] == [2, 3, 32, 32]'
+json "inspect raw samples" '[t["name"] for t in r["tensors"]] == ["samples/exact", "samples/reuse"] and r["tensors"][0]["shape"] == [2, 3, 32, 32]' out
 exits "sample --json" 0 "$OUSAC" sample --json --threads 1 --model "$MODEL" --schedule short.json --samples 0:2 --micro-batch 2 --rows exact,reuse --zoom 2 --raw b.oca -o b.png
-json "sample --json" '[r["row"] for r in j["rows"]] == ["exact", "reuse"] and len(j["inputs"]) == 2 and j["rows"][0]["forwards"] == {"full": 16, "cached": 0, "reuse": 0} and 0 < j["rows"][1]["relative_error"]["mean"] < 1'
+json "sample --json" '[r["row"] for r in r["rows"]] == ["exact", "reuse"] and len(r["inputs"]) == 2 and r["rows"][0]["forwards"] == {"full": 16, "cached": 0, "reuse": 0} and 0 < r["rows"][1]["relative_error"]["mean"] < 1' out
 exits "the same samples again" 0 cmp a.oca b.oca
 exits "the same picture again" 0 cmp a.png b.png
 for rows in exact,exact nothing 'exact,' calibrated; do
@@ -477,9 +428,9 @@ exits "merge in another order" 0 "$OUSAC" merge -o n.oca p1.oca p0.oca
 exits "merge in another order: the same file" 0 cmp m.oca n.oca
 exits "merged parts are the whole" 0 "$OUSAC" diff --tolerance 1e-12 p.oca m.oca
 exits "merge --json" 0 "$OUSAC" merge --json -o n.oca m.oca p2.oca
-json "merge --json" 'j["samples"] == 6 and j["ranges"] == [[0, 4], [8, 10]] and j["profiles"] == 2'
+json "merge --json" 'r["samples"] == 6 and r["ranges"] == [[0, 4], [8, 10]] and r["profiles"] == 2' out
 exits "run costs of a merged profile" 0 "$OUSAC" inspect --json n.oca
-json "run costs of a merged profile" 'len(j["run"]) == 3 and all("wall_s" in r for r in j["run"])'
+json "run costs of a merged profile" 'len(r["run"]) == 3 and all("wall_s" in r for r in r["run"])' out
 exits "merge, overlapping samples" 4 "$OUSAC" merge -o clean/x.oca p.oca p1.oca
 says "merge, overlapping samples" err "p1.oca"
 exits "merge, other weights" 4 "$OUSAC" merge -o clean/x.oca p0.oca pilot.oca
@@ -497,20 +448,20 @@ for file in p.oca pilot.oca plan.oca bundle.oca; do
     says "verify $file" out "$file: ok ("
     exits "inspect $file" 0 "$OUSAC" inspect $file
     exits "inspect --json $file" 0 "$OUSAC" inspect --json --tensors $file
-    json "inspect --json $file" 'j["kind"] in ("profile", "plan", "bundle") and len(j["tensors"]) >= 1'
+    json "inspect --json $file" 'r["kind"] in ("profile", "plan", "bundle") and len(r["tensors"]) >= 1' out
     cp $file renamed.txt
     exits "the kind of $file is told from its content" 0 "$OUSAC" inspect renamed.txt
     exits "verify $file, cut short" 3 bash -c 'head -c $(($(stat -c %s "$1") - 64)) "$1" >cut.oca; "$0" verify cut.oca' "$OUSAC" $file
 done
 exits "verify several" 3 "$OUSAC" verify --json p.oca cut.oca bundle.oca
-json "verify several" 'j["failed"] == 1 and [f["ok"] for f in j["files"]] == [True, False, True]'
+json "verify several" 'r["failed"] == 1 and [f["ok"] for f in r["files"]] == [True, False, True]' out
 exits "verify, another schedule" 3 "$OUSAC" verify --schedule s.json bundle.oca p.oca
 same "verify, another schedule: both fail" "$(grep -c FAILED out)" 2
 exits "verify, missing file" 3 "$OUSAC" verify missing.oca
 exits "verify, no file" 2 "$OUSAC" verify
 exits "inspect, two files" 2 "$OUSAC" inspect p.oca m.oca
 exits "inspect a bundle" 0 "$OUSAC" inspect --json bundle.oca
-json "inspect a bundle" 'len(j["plans"]) == 1 and len(j["plans"][0]["ranks"]) == 72 and 0.2 < j["plans"][0]["cached_step"] <= 0.25'
+json "inspect a bundle" 'len(r["plans"]) == 1 and len(r["plans"][0]["ranks"]) == 72 and 0.2 < r["plans"][0]["cached_step"] <= 0.25' out
 
 # Every byte of the file counts: damage in the header, the index, a factor and the padding of the last chunk.
 for place in 3 20 70 2000 100000 1000000 -1; do
@@ -524,20 +475,20 @@ done
 exits "diff, equal" 0 "$OUSAC" diff p.oca p.oca
 says "diff, equal" out equal
 exits "diff, profiles" 1 "$OUSAC" diff --json p0.oca p1.oca
-json "diff, profiles" 'not j["equal"] and "ranges" in [f["field"] for f in j["identity"]] and any(t["tensor"].startswith("moment/") and t["max_abs"] > 0 for t in j["tensors"])'
+json "diff, profiles" 'not r["equal"] and "ranges" in [f["field"] for f in r["identity"]] and any(t["tensor"].startswith("moment/") and t["max_abs"] > 0 for t in r["tensors"])' out
 exits "diff, plans" 1 "$OUSAC" diff --json plan.oca plan2.oca
-json "diff, plans" 'len(j["ranks"]) == 72 and all(r["a"] > r["b"] for r in j["ranks"])'
+json "diff, plans" 'len(r["ranks"]) == 72 and all(r["a"] > r["b"] for r in r["ranks"])' out
 exits "diff, schedules" 1 "$OUSAC" diff --json s.json t.json
-json "diff, schedules" 'j["kind"] == "schedule" and len(j["steps"]) == 50'
+json "diff, schedules" 'r["kind"] == "schedule" and len(r["steps"]) == 50' out
 exits "diff, a schedule and itself" 0 "$OUSAC" diff --json s.json s.json
-json "diff, a schedule and itself" 'j["equal"] and j["steps"] == []'
+json "diff, a schedule and itself" 'r["equal"] and r["steps"] == []' out
 exits "diff, files of two kinds" 4 "$OUSAC" diff p.oca plan.oca
 exits "diff, a checkpoint" 3 "$OUSAC" diff "$MODEL" "$MODEL"
 exits "diff, one file" 2 "$OUSAC" diff p.oca
 exits "diff, missing file" 1 "$OUSAC" diff p.oca missing.oca
 
 exits "sample with a bundle" 0 "$OUSAC" sample --json --model "$MODEL" --bundle bundle.oca --samples 4:6 --micro-batch 2 -o c.png
-json "sample with a bundle" '[r["row"] for r in j["rows"]] == ["exact", "calibrated", "reuse"] and j["rows"][1]["relative_error"]["mean"] < j["rows"][2]["relative_error"]["mean"]'
+json "sample with a bundle" '[r["row"] for r in r["rows"]] == ["exact", "calibrated", "reuse"] and r["rows"][1]["relative_error"]["mean"] < r["rows"][2]["relative_error"]["mean"]' out
 exits "sample, the bundle's own schedule" 0 "$OUSAC" sample --model "$MODEL" --bundle bundle.oca --schedule short.json --samples 2 --micro-batch 2 --rows calibrated -o c.png
 exits "sample, another schedule" 4 "$OUSAC" sample --model "$MODEL" --bundle bundle.oca --schedule s.json --samples 2 --micro-batch 2 -o clean/x.png
 says "sample, another schedule" err "schedule"
@@ -567,7 +518,7 @@ empty "sample that fails" clean
 
 sed -n '/"version": 2/,/^```/p' "$ROOT/formats/SCHEDULE.md" | sed '/^```/d; 1i {"format": "ousac-schedule",' >fitted.json
 exits "inspect a fitted schedule" 0 "$OUSAC" inspect --json fitted.json
-json "inspect a fitted schedule" '[s["c"] for s in j["steps"]] == [0, 0.25, 0.125] and j["steps"][1]["hold"] == 2'
+json "inspect a fitted schedule" '[s["c"] for s in r["steps"]] == [0, 0.25, 0.125] and r["steps"][1]["hold"] == 2' out
 exits "the digest of the document" 0 grep -q "$("$PYTHON" -c 'import json; print(json.load(open("out"))["digest"])')" "$ROOT/formats/SCHEDULE.md"
 exits "inspect a fitted schedule, as text" 0 "$OUSAC" inspect fitted.json
 says "inspect a fitted schedule, as text" out "-0.06250"
@@ -589,6 +540,4 @@ for name in constant sparse none; do
     exits "the command of $name.json writes it" 0 cmp again.json "$DATA/schedules/$name.json"
 done
 
-echo -n "$passed passed, $failed failed"
-if [ "$skipped" -gt 0 ]; then echo ", $skipped skipped"; else echo; fi
-[ "$failed" -eq 0 ]
+finish

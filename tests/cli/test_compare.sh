@@ -7,7 +7,7 @@
 # Each check prints one line; the last line counts them.
 set -u
 
-. "$(dirname "$0")/pipeline.bash"
+. "$(dirname "$0")/../support/harness.bash"
 
 "$OUSAC" schedule --steps 4 --scale 4 --cfg 0:1 --period 2 --name short -o "$WORK/s.json" 2>/dev/null
 compare=(compare --model "$MODEL" --period 2 --budget-step 0.3 --evaluations 8)
@@ -118,7 +118,7 @@ for turn in range(2):  # kept, and taken from what was kept
 broken = subprocess.run([sys.executable, bench, program, work + "/bench", "--print", "--write", rows],
                         stderr=subprocess.PIPE, universal_newlines=True)
 assert broken.returncode and "expected one line" in broken.stderr, broken' \
-    "$(dirname "$0")/../bench/bench_reference.py" "$OUSAC" "$WORK/rows.json" "$WORK"
+    "$ROOT/tests/bench/bench_reference.py" "$OUSAC" "$WORK/rows.json" "$WORK"
 
 ousac "neither schedule nor reference" 2 "expected one of --schedule" compare --model "$MODEL"
 ousac "both" 2 "expected one of --schedule" "${against[@]}" --schedule "$WORK/s.json" --budget-total 0.5

@@ -5,22 +5,8 @@
 #
 # Exit status 77: skipped, this machine has no bfloat16 matrix units or no oneDNN.
 set -u
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-cd "$WORK" || exit 2
-passed=0 failed=0
+. "$(dirname "$0")/../support/harness.bash"
 
-check() { # NAME COMMAND...: the command succeeds
-    local name=$1
-    shift
-    if "$@" >/dev/null 2>&1; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $name: $(head -c 300 err)" >&2
-    fi
-}
 profile() { # OUTPUT OPTION...
     local output=$1
     shift
@@ -37,9 +23,9 @@ profile b.oca --samples 0:4 --compute bf16
 status=$?
 if grep -q 'compute bf16: ' err; then
     check "unsupported leaves nothing" test ! -e b.oca -a "$status" != 0
+    finish >finished || { cat finished && exit 1; }
     tail -n 1 err
-    [ "$failed" = 0 ] && exit 77
-    exit 1
+    exit 77
 fi
 check "a bfloat16 profile is made" test "$status" = 0 -a -s b.oca
 check "it says what bfloat16 changed" grep -qE '^bf16 against f32 on samples 0:4: delta energy [-+0-9.e]+, at most' out
@@ -62,5 +48,4 @@ check "threads do not change a digest" test -n "$(digest one.json)" -a "$(digest
 check "JSON names the effect" grep -q '"bf16_effect"' out
 check "sampling takes it too" "$OUSAC" sample -m dit/model.safetensors -s s.json --samples 0:2 --compute bf16 -o s.png -q
 
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish

@@ -7,22 +7,12 @@
 # Each check prints one line; the last line counts them.
 set -u
 
-. "$(dirname "$0")/pipeline.bash"
-BUILD=${BUILD:-build}
+. "$(dirname "$0")/../support/harness.bash"
 
-# refused NAME CODE PATTERN ARGUMENT...: the exit code, one line on standard error that has the pattern, and no file.
-refused() {
-    local name=$1 code=$2 pattern=$3
-    shift 3
-    "$OUSAC" "$@" -o "$WORK/never" >"$WORK/out" 2>"$WORK/err"
-    local got=$?
-    if [ $got -eq "$code" ] && [ "$(wc -l <"$WORK/err")" = 1 ] && grep -qE -- "$pattern" "$WORK/err" &&
-        [ ! -e "$WORK/never" ]; then
-        pass "$name"
-    else
-        echo "exit code $got, expected $code; expected one line with: $pattern" >>"$WORK/err"
-        fail "$name"
-    fi
+# none NAME CODE TEXT ARGUMENT...: the program refuses, and no file is left.
+none() {
+    refused "$1" "$2" "$3" "$OUSAC" "${@:4}" -o "$WORK/never"
+    check "$1: leaves nothing" test ! -e "$WORK/never"
 }
 
 "$BUILD/tests/tools/make_dit" "$WORK" || exit 1
@@ -31,14 +21,14 @@ SCHEDULE=$DATA/schedules/sparse.json
 run=(--model "$MODEL" --schedule "$SCHEDULE")
 
 # --- refusals ---
-refused 'a device that is none' 2 'expected cpu, cuda' sample "${run[@]}" --device gpu
+none 'a device that is none' 2 'expected cpu, cuda' sample "${run[@]}" --device gpu
 export OUSAC_CUDA_PLUGIN=$WORK/absent.so
-refused 'a missing plug-in' 6 'absent.so cannot be loaded' sample "${run[@]}" --device cuda
-refused 'a missing plug-in, profiling' 6 'absent.so cannot be loaded' profile "${run[@]}" --samples 4 --device cuda:0
+none 'a missing plug-in' 6 'absent.so cannot be loaded' sample "${run[@]}" --device cuda
+none 'a missing plug-in, profiling' 6 'absent.so cannot be loaded' profile "${run[@]}" --samples 4 --device cuda:0
 export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/wrong_abi.so
-refused 'a plug-in of another version' 6 'interface is version' sample "${run[@]}" --device cuda
+none 'a plug-in of another version' 6 'interface is version' sample "${run[@]}" --device cuda
 export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/strict.so
-refused 'a device that the plug-in lacks' 6 'no device 7' sample "${run[@]}" --device cuda:7
+none 'a device that the plug-in lacks' 6 'no device 7' sample "${run[@]}" --device cuda:7
 OUSAC_CUDA_PLUGIN=$WORK/absent.so check 'auto without a plug-in is the CPU' \
     "$OUSAC" sample "${run[@]}" --samples 1 --device auto -o "$WORK/auto.png"
 "$OUSAC" sample "${run[@]}" --json --device cuda:7 -o "$WORK/never" >"$WORK/json" 2>"$WORK/err"

@@ -7,23 +7,10 @@
 # strace kills a command at every system call that changes files, and makes each such call fail in turn; the results
 # are compared, byte for byte, with what an undisturbed run writes. Works in a temporary directory and removes it.
 set -u
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
-WORK=$(mktemp -d) || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 mounted=
 trap '[ -z "$mounted" ] || umount "$WORK/full"; chmod -R u+w "$WORK"; rm -rf "$WORK"' EXIT
-cd "$WORK" || exit 2
-passed=0 failed=0 skipped=0
 export OPENBLAS_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 # leak detection does not work while being traced
-
-pass() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAILED: $1: $(head -c 300 err 2>/dev/null)" >&2
-}
-skip() {
-    skipped=$((skipped + 1))
-    echo "skipped: $1" >&2
-}
 
 # --- a tiny model, and commands that write one file, $out, each ---
 mkdir d
@@ -238,5 +225,4 @@ else
     skip "no other user can run the program here"
 fi
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish

@@ -4,10 +4,7 @@
 #
 #   OUSAC=build/ousac BUILD=build bash tests/cli/test_files.sh
 set -u
-. "$(dirname "$0")/pipeline.bash"
-OUSAC=$(realpath "$OUSAC")
-MAKE_DIT=$(realpath "${BUILD:-build}")/tests/tools/make_dit
-cd "$WORK" || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 
 check "a model" "$MAKE_DIT" dit
 check "a schedule" "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o s.json
@@ -25,7 +22,7 @@ cp b.oca eval.json dir
 ln -s ../b.oca dir/link.oca
 ln b.oca dir/hard.oca
 ln -s new.oca dangling.oca
-sums() { find . -type f ! -name out ! -name err ! -name stdout ! -name '.*' -exec sha256sum {} + | sort -k 2; }
+sums() { find . -type f ! -name out ! -name err ! -name stdout ! -name checked ! -name '.*' -exec sha256sum {} + | sort -k 2; }
 sums >"$WORK/.before"
 
 # same NAME ARGUMENT...: refused as two names of one file, nothing written.

@@ -4,11 +4,7 @@
 #
 #   OUSAC=build/ousac BUILD=build bash tests/cli/test_identity.sh
 set -u
-ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
-PYTHON=${PYTHON:-python3}
-. "$ROOT/tests/cli/pipeline.bash"
-cd "$WORK" || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 export OPENBLAS_NUM_THREADS=1
 
 "$MAKE_DIT" dit && "$MAKE_DIT" other 2 || exit 1

@@ -6,25 +6,12 @@
 # A random model of 12 blocks, 173 MB, is profiled, allocated and packed; peaks are the resident memory that the system
 # counted. Works in a temporary directory and removes it.
 set -u
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
-PYTHON=${PYTHON:-python3}
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-cd "$WORK" || exit 2
-passed=0 failed=0 skipped=0
+. "$(dirname "$0")/../support/harness.bash"
 MiB=1048576
 # A sanitizer has memory of its own.
 counted=1
 grep -qa -e __asan_init -e __tsan_init "$OUSAC" && counted=0
 
-check() { # WHAT COMMAND...
-    local what=$1
-    shift
-    if "$@"; then passed=$((passed + 1)); else
-        failed=$((failed + 1))
-        echo "FAILED: $what: $*: $(head -c 300 err 2>/dev/null)" >&2
-    fi
-}
 # peak COMMAND...: runs it and sets $peak to the most resident bytes it had, $code to how it ended.
 peak() {
     read -r code peak < <("$PYTHON" -c 'import resource, subprocess, sys
@@ -132,5 +119,4 @@ if [ $counted = 1 ]; then
     check "8 blocks more cost no memory" test $((deep - peak)) -lt $((8 * MiB))
 else skipped=$((skipped + 1)); fi
 
-echo "test_memory: $passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish

@@ -5,40 +5,26 @@
 #
 # Skipped where mpirun or build/ousac-mpi is missing. Works in a temporary directory and removes it.
 set -u
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && BUILD=$(realpath "${BUILD:-build}") || exit 2
-MPI=$BUILD/ousac-mpi MAKE_DIT=$BUILD/tests/tools/make_dit
-PYTHON=${PYTHON:-python3}
+. "$(dirname "$0")/../support/harness.bash"
+MPI=$BUILD/ousac-mpi
 if ! command -v mpirun >/dev/null || [ ! -x "$MPI" ]; then
     echo "mpirun or build/ousac-mpi is missing: sh install-deps.sh mpi && make mpi"
     exit 77
 fi
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-cd "$WORK" || exit 2
-passed=0 failed=0
 # Open MPI itself is not free of leaks; its temporary files belong into ours.
 export OPENBLAS_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 TMPDIR=$WORK
 ranks=(timeout 60 mpirun --allow-run-as-root --oversubscribe -n 3)
 
-pass() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAILED: $1: $(head -c 600 out err 2>/dev/null)" >&2
-}
-check() { # NAME COMMAND...: the command succeeds
-    local name=$1
-    shift
-    if "$@" >out 2>err; then pass; else fail "$name"; fi
-}
-refused() { # NAME TEXT COMMAND...: fails, and says so
+# denied NAME TEXT COMMAND...: fails, and says so among what mpirun says
+denied() {
     local name=$1 text=$2
     shift 2
-    if ! "$@" >out 2>err && grep -qF -- "$text" err; then pass; else fail "$name: expected '$text'"; fi
+    if ! "$@" >out 2>err && grep -qF -- "$text" err; then pass "$name"; else fail "$name: expected '$text'"; fi
 }
 # interrupted NAME OUTPUT SIGNAL PROCESS COMMAND...: sends the signal to a rank ("rank") or to mpirun ("mpirun") once
 # every rank has a state in OUTPUT; the command must fail.
 interrupted() {
-    if "$PYTHON" - "$@" >out 2>err <<'PYTHON'; then pass; else fail "$1: succeeded all the same"; fi
+    if "$PYTHON" - "$@" >out 2>err <<'PYTHON'; then pass "$1"; else fail "$1: succeeded all the same"; fi
 import glob, os, signal, subprocess, sys, time
 
 name, output, number, whom = sys.argv[1], sys.argv[2], getattr(signal, sys.argv[3]), sys.argv[4]
@@ -68,18 +54,16 @@ PYTHON
 }
 parts() { find . -path "./$1*" -name '*.part' | wc -l; }
 
-# Plots are tested elsewhere, and take longer than all of this: here there is no gnuplot that works.
-mkdir bin && printf '#!/bin/sh\nexit 1\n' >bin/gnuplot && chmod +x bin/gnuplot
-PATH=$WORK/bin:$PATH
+hide_gnuplot
 "$MAKE_DIT" dit >/dev/null || exit 1
 "$OUSAC" schedule --steps 12 --scale 3 --cfg 0:12:3 --period 3 -o s.json -q || exit 1
 common=(-q -m dit/model.safetensors -s s.json --micro-batch 2 --threads 1)
 calibrate=(calibrate "${common[@]}" --validation 4 --test 6 --budget-step 0.5)
 
 # --- the same result ---
-check "one process" "$OUSAC" "${calibrate[@]}" --samples 30 --json -o one
+exits "one process" 0 "$OUSAC" "${calibrate[@]}" --samples 30 --json -o one
 cp out one.json
-check "three ranks" "${ranks[@]}" "$MPI" "${calibrate[@]}" --samples 30 --json -o three
+exits "three ranks" 0 "${ranks[@]}" "$MPI" "${calibrate[@]}" --samples 30 --json -o three
 cp out three.json
 check "the same step weights, to the bit" "$OUSAC" diff --tolerance 0 one/weights.oca three/weights.oca
 check "the same profile" "$OUSAC" diff --tolerance 1e-10 one/profile.oca three/profile.oca
@@ -106,7 +90,7 @@ check "the same" "$OUSAC" diff --tolerance 1e-10 small.oca small1.oca
 check "a shard of one process adds to a sum of ranks" \
     "$OUSAC" profile "${common[@]}" --samples 30:36 --weights three/weights.oca -o more.oca
 check "a shard of one process adds to a sum of ranks" "$OUSAC" merge three/profile.oca more.oca -o sum.oca
-check "as many samples as it takes" "${ranks[@]}" "$MPI" profile "${common[@]:1}" --samples auto --samples-max 16 -o auto3.oca
+exits "as many samples as it takes" 0 "${ranks[@]}" "$MPI" profile "${common[@]:1}" --samples auto --samples-max 16 -o auto3.oca
 cp err said
 check "says that the other ranks wait" grep -qF "records in this process alone" said
 check "as many samples as it takes, one process" "$OUSAC" profile "${common[@]}" --samples auto --samples-max 16 -o auto1.oca
@@ -132,20 +116,19 @@ interrupted "mpirun is terminated" rough/profile.oca SIGTERM mpirun \
 interrupted "a rank is terminated" rough/profile.oca SIGTERM rank \
     "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 --checkpoint-every 0 -o rough
 check "every rank has kept its state" test "$(parts rough)" = 3
-refused "another number of ranks" "left by a run of 3 ranks, not 2" timeout 60 mpirun --allow-run-as-root --oversubscribe -n 2 \
+denied "another number of ranks" "left by a run of 3 ranks, not 2" timeout 60 mpirun --allow-run-as-root --oversubscribe -n 2 \
     "$MPI" "${long[@]}" --samples 4500 -o rough
 mv rough/profile.oca.2-of-3.part kept.part
 mkdir rough/profile.oca.2-of-3.part # a state that can neither be read nor written
-refused "a rank that fails" "rank 1: rough/profile.oca.2-of-3.part" "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 -o rough
+denied "a rank that fails" "rank 1: rough/profile.oca.2-of-3.part" "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 -o rough
 rmdir rough/profile.oca.2-of-3.part
 mv kept.part rough/profile.oca.2-of-3.part
-refused "a state of another run" "left by another run" "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 --seed 1 -o rough
+denied "a state of another run" "left by another run" "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 --seed 1 -o rough
 check "it goes on" "${ranks[@]}" "$MPI" "${long[@]}" --samples 4500 -o rough
 check "undisturbed, one process" "$OUSAC" "${long[@]}" --samples 4500 -o calm
 check "to the same profile" "$OUSAC" diff --tolerance 1e-10 rough/profile.oca calm/profile.oca
 check "no state stays behind a job that went on" test "$(parts rough)" = 0
-refused "a wrong option" "unknown option" "${ranks[@]}" "$MPI" calibrate --no-such-option
-refused "a model that is not there" "none.safetensors" "${ranks[@]}" "$MPI" profile -m none.safetensors -s s.json -o x.oca
+denied "a wrong option" "unknown option" "${ranks[@]}" "$MPI" calibrate --no-such-option
+denied "a model that is not there" "none.safetensors" "${ranks[@]}" "$MPI" profile -m none.safetensors -s s.json -o x.oca
 
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+finish

@@ -6,7 +6,7 @@
 # Each check prints one line; the last line counts them.
 set -u
 
-. "$(dirname "$0")/pipeline.bash"
+. "$(dirname "$0")/../support/harness.bash"
 
 # The files of a directory, sorted, each followed by a blank.
 files() {

@@ -4,10 +4,8 @@
 #
 #   OUSAC=build/ousac BUILD=build bash tests/cli/test_pixart.sh
 set -u
-. "$(dirname "$0")/pipeline.bash"
-OUSAC=$(realpath "$OUSAC")
+. "$(dirname "$0")/../support/harness.bash"
 MAKE=$(realpath "${BUILD:-build}")/tests/tools/make_pixart
-cd "$WORK" || exit 2
 FILE=diffusion_pytorch_model.safetensors
 
 check "a model" "$MAKE" m 1 5

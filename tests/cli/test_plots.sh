@@ -6,52 +6,13 @@
 # Works on tiny random models in a temporary directory and removes it. Each check prints one line; the last counts them.
 # shellcheck disable=SC2016 # single quotes hold programs of awk and sh
 set -u
-HERE=$(realpath "$(dirname "$0")")
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && TOOLS=$(realpath "${BUILD:-build}/tests/tools") || exit 2
-PYTHON=${PYTHON:-python3}
+. "$(dirname "$0")/../support/harness.bash"
+TOOLS=$BUILD/tests/tools
 if ! command -v gnuplot >/dev/null; then
     echo "gnuplot is not installed"
     exit 77
 fi
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-cd "$WORK" || exit 2
 export OPENBLAS_NUM_THREADS=1
-passed=0 failed=0 skipped=0
-
-# check NAME COMMAND...: the command succeeds; 77 is a skip.
-check() {
-    local name=$1
-    shift
-    "$@" >checked 2>&1
-    local got=$?
-    if [ $got -eq 0 ]; then
-        passed=$((passed + 1))
-        echo "ok      $name"
-    elif [ $got -eq 77 ]; then
-        skipped=$((skipped + 1))
-        echo "skipped $name: $(tail -n 1 checked)"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name"
-        sed 's/^/        /' checked | head -20
-    fi
-}
-# ousac NAME CODE PATTERN ARGUMENT...: exit code and, on standard output or error, a pattern.
-ousac() {
-    local name=$1 code=$2 pattern=$3
-    shift 3
-    "$OUSAC" "$@" >out 2>err
-    local got=$?
-    if [ $got -eq "$code" ] && cat out err | grep -qE -- "$pattern"; then
-        passed=$((passed + 1))
-        echo "ok      $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name: exit code $got, expected $code; expected to find: $pattern"
-        sed 's/^/        /' err out | head -20
-    fi
-}
 # report NAME OPTION... -- FILE...: a report of the files has the structure that check_report.py is told to expect.
 report() {
     local name=$1 options=()
@@ -63,7 +24,7 @@ report() {
     shift
     rm -rf report && mkdir report
     check "report: $name" "$OUSAC" report "$@" -o report/report.html
-    check "structure: $name" "$PYTHON" "$HERE/check_report.py" report/report.html "${options[@]}"
+    check "structure: $name" "$PYTHON" "$ROOT/tests/cli/check_report.py" report/report.html "${options[@]}"
 }
 # A plot's SVG, PNG and table are whole.
 whole() {
@@ -103,7 +64,7 @@ for to in zero dead57 many57 one1; do cp s.json $to/; done
 # --- a calibration from end to end ---
 ousac "calibrate ends with the path of its report" 0 'run/report\.html$' calibrate -m two/model.safetensors -s s.json \
     --samples 4 --validation 4 --test 4 --budget-step 0.5 -o run
-check "its report is whole" "$PYTHON" "$HERE/check_report.py" run/report.html --eval run/eval.json --plotted "${all[@]}"
+check "its report is whole" "$PYTHON" "$ROOT/tests/cli/check_report.py" run/report.html --eval run/eval.json --plotted "${all[@]}"
 for plot in "${all[@]}"; do
     check "calibrate writes the plot $plot" whole "run/plots/$plot"
 done
@@ -113,7 +74,7 @@ check "the same files give the same report" cmp first.html run/report.html
 ousac "report --json" 0 '"plotted":[[:space:]]*9' report run -o run/report.html --json
 
 # --- what the tables say, recomputed from the files by an independent decoder ---
-check "the tables are of the profile" "$PYTHON" - "$HERE/../interop" run <<'PYTHON'
+check "the tables are of the profile" "$PYTHON" - "$ROOT/tests/interop" run <<'PYTHON'
 import csv, json, math, struct, sys
 sys.path.insert(0, sys.argv[1])
 import oca_decode
@@ -260,7 +221,7 @@ mkdir empty bare
 PATH=$WORK/empty "$OUSAC" report run -o bare/report.html >out 2>err
 check "a report without gnuplot succeeds" test $? -eq 0
 check "with a clear message" grep -q "gnuplot was not found" err
-check "and has all tables" "$PYTHON" "$HERE/check_report.py" bare/report.html --bare --eval run/eval.json --plotted "${all[@]}"
+check "and has all tables" "$PYTHON" "$ROOT/tests/cli/check_report.py" bare/report.html --bare --eval run/eval.json --plotted "${all[@]}"
 PATH=$WORK/empty "$OUSAC" plot ranks zero -o bare/plots >out 2>err
 check "a plot without gnuplot is unsupported" test $? -eq 6
 check "its table is there all the same" test -s bare/plots/ranks.tsv
@@ -276,5 +237,4 @@ PATH=$WORK/broken:$PATH "$OUSAC" report zero -o bare/broken.html >out 2>err
 check "a report with a broken gnuplot succeeds" test $? -eq 0
 check "and says what gnuplot said" grep -q "line 1: no such terminal" err
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

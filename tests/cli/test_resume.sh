@@ -5,15 +5,9 @@
 #
 # Works on a tiny model in a temporary directory and removes it.
 set -u
-ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
-PYTHON=${PYTHON:-python3}
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-cd "$WORK" || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 export OPENBLAS_NUM_THREADS=1
 
-. "$ROOT/tests/cli/quiet.bash"
 absent() { [ ! -e "$1" ]; }
 # samples FILE: how many a profile holds.
 samples() {
@@ -21,9 +15,7 @@ samples() {
 print(json.load(sys.stdin)["samples"])'
 }
 
-# Plots are tested elsewhere, and take longer than all of this: here there is no gnuplot that works.
-mkdir bin && printf '#!/bin/sh\nexit 1\n' >bin/gnuplot && chmod +x bin/gnuplot
-PATH=$WORK/bin:$PATH
+hide_gnuplot
 "$MAKE_DIT" dit >/dev/null || exit 1
 "$OUSAC" schedule --steps 12 --scale 3 --cfg 0:12:3 --period 3 -o s.json -q || exit 1
 "$OUSAC" schedule --steps 12 --scale 4 --cfg 0:12:3 --period 3 -o other.json -q || exit 1
@@ -218,7 +210,7 @@ check "calibrate stopped behind its profile" test $? = 130
 check "keeps the profile" test -e rough/profile.oca -a -e rough/calibrate.part -a ! -e rough/profile.oca.part
 cp rough/profile.oca kept.oca
 refused "another calibration in its place" 4 "left by another run" "$OUSAC" "${calibrate[@]}" --seed 1 -o rough
-check "calibrate goes on" "$OUSAC" "${calibrate[@]}" --json -o rough
+exits "calibrate goes on" 0 "$OUSAC" "${calibrate[@]}" --json -o rough
 cp out result.json
 check "without profiling again" "$PYTHON" -c 'import json, sys
 r = json.load(open("result.json"))
@@ -236,7 +228,7 @@ check "open gates, undisturbed" "$OUSAC" "${open[@]}" -q -o still
 "$PYTHON" stop.py moved/gates.part SIGTERM "$OUSAC" "${open[@]}" -q -o moved >out 2>err
 check "open gates, stopped behind the search" test $? = 130
 check "keep what it decided" test -e moved/gates.part -a ! -e moved/bundle.oca
-check "go on" "$OUSAC" "${open[@]}" -o moved
+exits "go on" 0 "$OUSAC" "${open[@]}" -o moved
 cp err noted
 check "without another search" grep -q "gates.part: the gates that an interrupted run decided" noted
 check "nor its result" test "$(grep -c "^placed" noted)" = 0
@@ -244,7 +236,7 @@ check "to the same schedule" cmp still/schedule.json moved/schedule.json
 check "and the same bundle" cmp still/bundle.oca moved/bundle.oca
 check "and leave no state" test -z "$(find moved -name '*.part')"
 cp still/schedule.json moved/gates.part # not a decision
-check "what is no decision is not taken up" "$OUSAC" "${open[@]}" -o moved
+exits "what is no decision is not taken up" 0 "$OUSAC" "${open[@]}" -o moved
 cp err noted
 check "but searched for" grep -q "^placed" noted
 

@@ -6,38 +6,9 @@
 #
 # PYTHON names the interpreter (python3). Works in a temporary directory and removes it.
 set -u
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && DATA=$(realpath "${DATA:-data}") || exit 2
-PYTHON=${PYTHON:-python3}
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-cd "$WORK" || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 SCHEDULE=$DATA/schedules/sparse.json
-passed=0 failed=0
 
-pass() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAILED: $1" >&2
-    shift
-    for line in "$@"; do echo "    $line" >&2; done
-}
-# exits NAME CODE COMMAND...: output in `out` and `err`.
-exits() {
-    local name=$1 want=$2 got
-    shift 2
-    "$@" >out 2>err
-    got=$?
-    if [ "$got" = "$want" ]; then pass; else fail "$name: exit code $got, expected $want" "$(head -c 400 err)"; fi
-}
-says() {
-    if grep -qF -- "$3" "$2"; then pass; else fail "$1: $2 lacks '$3'" "it has: $(head -c 400 "$2")"; fi
-}
-# holds NAME EXPRESSION: true in Python, with `j` the JSON of `out`.
-holds() {
-    if "$PYTHON" -c 'import json, sys
-j = json.load(open("out"))
-sys.exit(0 if eval(sys.argv[1]) else 1)' "$2" 2>py_err; then pass; else fail "$1: not true: $2" "$(head -c 300 out)"; fi
-}
 # only NAME DIRECTORY FILE...: these files are there and no others.
 only() {
     local name=$1 there
@@ -66,15 +37,15 @@ exits "synth" 0 "$OUSAC" synth "${tiny[@]}" -o one/m.safetensors --profile one/p
 says "synth" out "synthetic DiT-S/2, 1 blocks, 4 tokens"
 only "synth" one m.safetensors config.json p.oca
 exits "synth --json" 0 "$OUSAC" synth "${tiny[@]}" -o two/m.safetensors --profile two/p.oca -s "$SCHEDULE" --json --threads 1
-holds "synth --json" 'j["preset"] == "DiT-S/2" and j["depth"] == 1 and j["tokens"] == 4 and j["config"] == "two/config.json"'
-holds "sizes" 'all(j[k] == __import__("os").path.getsize(f) for k, f in (("bytes", "two/m.safetensors"), ("profile_bytes", "two/p.oca")))'
+json "synth --json" 'r["preset"] == "DiT-S/2" and r["depth"] == 1 and r["tokens"] == 4 and r["config"] == "two/config.json"' out
+json "sizes" 'all(r[k] == __import__("os").path.getsize(f) for k, f in (("bytes", "two/m.safetensors"), ("profile_bytes", "two/p.oca")))' out
 if diff -r one two >/dev/null; then pass; else fail "two runs differ"; fi
 exits "another seed" 0 "$OUSAC" synth "${tiny[@]}" --seed 1 -o two/m.safetensors
 if cmp -s one/m.safetensors two/m.safetensors; then fail "another seed, the same weights"; else pass; fi
 exits "f32" 0 "$OUSAC" synth "${tiny[@]}" --dtype f32 --json -o two/m.safetensors
-holds "f32" 'abs(j["bytes"] / j["parameters"] - 4) < 0.01'
+json "f32" 'abs(r["bytes"] / r["parameters"] - 4) < 0.01' out
 exits "the largest, shortened" 0 "$OUSAC" synth --preset DiT-XL/2 --depth 1 --input-size 4 --json -o two/xl.safetensors --config-output two/xl.json
-holds "the largest, shortened" 'j["tokens"] == 4 and j["config"] == "two/xl.json"'
+json "the largest, shortened" 'r["tokens"] == 4 and r["config"] == "two/xl.json"' out
 "$PYTHON" - two/xl.safetensors >shapes <<'PY'
 import json, struct, sys
 f = open(sys.argv[1], "rb")
@@ -106,7 +77,7 @@ exits "sample with the bundle" 0 "$OUSAC" sample -m one/m.safetensors -b b.oca -
 
 # --- refusals ---
 mkdir no
-refused() { # NAME CODE TEXT OPTION...
+denied() { # NAME CODE TEXT OPTION...
     local name=$1 code=$2 text=$3
     shift 3
     exits "$name" "$code" "$OUSAC" synth "$@"
@@ -114,20 +85,20 @@ refused() { # NAME CODE TEXT OPTION...
     if [ "$(wc -l <err)" = 1 ]; then pass; else fail "$name: stderr is not one line"; fi
     only "$name" no
 }
-refused "unknown preset" 2 "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2, FLUX-shape" --preset DiT-H/2 -o no/m.safetensors
-refused "no preset" 2 "--preset" -o no/m.safetensors
-refused "no output" 2 "--output" --preset DiT-S/2
-refused "tokens that are no square" 2 "--tokens: 5 tokens: expected a square" --preset DiT-S/2 --tokens 5 -o no/m.safetensors
-refused "an odd input size" 2 "multiple of the patch" --preset DiT-S/2 --input-size 5 -o no/m.safetensors
-refused "both sizes" 2 "exclude each other" --preset DiT-S/2 --input-size 4 --tokens 4 -o no/m.safetensors
-refused "unknown dtype" 2 "--dtype expects bf16 or f32, not 'f16'" "${tiny[@]}" --dtype f16 -o no/m.safetensors
-refused "a profile without a schedule" 2 "--schedule" "${tiny[@]}" --profile no/p.oca -o no/m.safetensors
-refused "a schedule without a profile" 2 "--profile" "${tiny[@]}" -s "$SCHEDULE" -o no/m.safetensors
-refused "no such schedule" 1 "none.json" "${tiny[@]}" -s no/none.json --profile no/p.oca -o no/m.safetensors
-refused "no such directory" 1 "missing" "${tiny[@]}" -o missing/m.safetensors
-refused "config elsewhere, no such directory" 1 "missing" "${tiny[@]}" --config-output missing/c.json -o no/m.safetensors
+denied "unknown preset" 2 "DiT-XL/2, DiT-L/2, DiT-B/2, DiT-S/2, FLUX-shape" --preset DiT-H/2 -o no/m.safetensors
+denied "no preset" 2 "--preset" -o no/m.safetensors
+denied "no output" 2 "--output" --preset DiT-S/2
+denied "tokens that are no square" 2 "--tokens: 5 tokens: expected a square" --preset DiT-S/2 --tokens 5 -o no/m.safetensors
+denied "an odd input size" 2 "multiple of the patch" --preset DiT-S/2 --input-size 5 -o no/m.safetensors
+denied "both sizes" 2 "exclude each other" --preset DiT-S/2 --input-size 4 --tokens 4 -o no/m.safetensors
+denied "unknown dtype" 2 "--dtype expects bf16 or f32, not 'f16'" "${tiny[@]}" --dtype f16 -o no/m.safetensors
+denied "a profile without a schedule" 2 "--schedule" "${tiny[@]}" --profile no/p.oca -o no/m.safetensors
+denied "a schedule without a profile" 2 "--profile" "${tiny[@]}" -s "$SCHEDULE" -o no/m.safetensors
+denied "no such schedule" 1 "none.json" "${tiny[@]}" -s no/none.json --profile no/p.oca -o no/m.safetensors
+denied "no such directory" 1 "missing" "${tiny[@]}" -o missing/m.safetensors
+denied "config elsewhere, no such directory" 1 "missing" "${tiny[@]}" --config-output missing/c.json -o no/m.safetensors
 "$OUSAC" schedule --steps 4 --cfg none --gates auto -o auto.json -q
-refused "gates left to a plan" 2 "auto.json" "${tiny[@]}" -s auto.json --profile undecided.oca -o undecided.safetensors
+denied "gates left to a plan" 2 "auto.json" "${tiny[@]}" -s auto.json --profile undecided.oca -o undecided.safetensors
 mkdir other
 echo '{"hidden_size": 5}' >other/config.json
 exits "another model's config" 2 "$OUSAC" synth "${tiny[@]}" -o other/m.safetensors
@@ -159,5 +130,4 @@ got=$?
 if [ $got = 130 ]; then pass; else fail "an interruption: exit code $got, expected 130"; fi
 only "an interruption" no
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ "$failed" = 0 ]
+finish

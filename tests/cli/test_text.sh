@@ -4,10 +4,7 @@
 #
 #   OUSAC=build/ousac BUILD=build bash tests/cli/test_text.sh
 set -u
-. "$(dirname "$0")/pipeline.bash"
-OUSAC=$(realpath "$OUSAC")
-BUILD=$(realpath "${BUILD:-build}")
-cd "$WORK" || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 
 check "a model" "$BUILD/tests/tools/make_dit" dit
 check "a schedule" "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 --name plain -o s.json

@@ -6,11 +6,8 @@
 #
 # Works on a tiny model in a temporary directory and removes it.
 set -u
-ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
-OUSAC=$(realpath "${OUSAC:-build/ousac}") && MAKE_DIT=$(realpath "${BUILD:-build}/tests/tools/make_dit") || exit 2
 PLUGIN=$(realpath "${BUILD:-build}")/tests/plugins/emulated_cuda.so
-. "$ROOT/tests/cli/pipeline.bash"
-cd "$WORK" || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 export OPENBLAS_NUM_THREADS=1
 
 hide_gnuplot

@@ -6,12 +6,8 @@
 #     OUSAC=build/ousac BUILD=build bash tests/gpu/test_faults.sh
 set -u
 
-HERE=$(cd "$(dirname "$0")" && pwd) && OUSAC=$(realpath "${OUSAC:-build/ousac}") && BUILD=$(realpath "${BUILD:-build}") || exit 2
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-cd "$WORK" || exit 2
+. "$(dirname "$0")/../support/harness.bash"
 export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so
-. "$HERE/../cli/quiet.bash"
 
 "$BUILD/tests/tools/make_dit" dit >/dev/null || exit 1
 "$OUSAC" schedule --steps 4 --scale 3 --cfg 0:4:2 --period 2 -o s.json -q || exit 1
@@ -98,7 +94,7 @@ done
 check "the placement with graphs" cmp placed0.json placed1.json
 
 # --- bfloat16 ---
-check "a bfloat16 profile" "$OUSAC" "${profile[@]}" --compute bf16 -o b.oca
+exits "a bfloat16 profile" 0 "$OUSAC" "${profile[@]}" --compute bf16 -o b.oca
 cp out effect
 check "says what it changed" test -e b.oca
 "$OUSAC" profile -m dit/model.safetensors -s s.json --device cuda --samples 0:4 --compute bf16 --pilot-samples 4 -o e.oca >effect 2>err

@@ -3,10 +3,8 @@
 # predicted noise at most 1e-4. Skipped (77) where no Python with torch is found. BUILD, TORCH_PYTHON as `make test`
 # sets them.
 set -u
+. "$(dirname "$0")/../support/harness.bash"
 python=${TORCH_PYTHON:-python3}
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-passed=0 failed=0
 
 "$python" -c 'import torch' 2>/dev/null || {
     echo "no Python with torch"
@@ -15,7 +13,7 @@ passed=0 failed=0
 
 # Eight inputs over the whole range of timesteps, the unconditional label at two of them.
 inputs() { # DIR
-    "$python" - "$1" "$scratch" <<'EOF'
+    "$python" - "$1" "$WORK" <<'EOF'
 import array, json, random, sys
 with open(f"{sys.argv[1]}/config.json") as file:
     config = json.load(file)
@@ -30,7 +28,7 @@ EOF
 }
 
 compare() { # DIR
-    "$python" - "$1" "$scratch" <<'EOF'
+    "$python" - "$1" "$WORK" <<'EOF'
 import array, json, math, sys
 def read(name):
     values = array.array("f")
@@ -52,20 +50,16 @@ sys.exit(not worst <= 1e-4)
 EOF
 }
 
-for model in data/*-dit/model.safetensors; do
+# agrees DIR
+agrees() {
+    inputs "$1" &&
+        "$python" "$ROOT/tests/interop/dit_torch.py" "$1" --x x.f32 --t t.f32 --labels labels.i32 --out torch.f32 &&
+        "$BUILD/tests/interop/dit_forward" "$1/model.safetensors" 0 x.f32 t.f32 labels.i32 ousac.f32 && compare "$1"
+}
+
+for model in "$DATA"/*-dit/model.safetensors; do
     model=${model%/*}
-    if inputs "$model" &&
-        "$python" tests/interop/dit_torch.py "$model" --x "$scratch/x.f32" --t "$scratch/t.f32" \
-            --labels "$scratch/labels.i32" --out "$scratch/torch.f32" &&
-        "${BUILD:-build}/tests/interop/dit_forward" "$model/model.safetensors" 0 "$scratch/x.f32" "$scratch/t.f32" \
-            "$scratch/labels.i32" "$scratch/ousac.f32" &&
-        compare "$model"; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "$model: FAILED"
-    fi
-    rm -f "$scratch"/*.f32
+    check "${model##*/}" agrees "$model"
+    rm -f ./*.f32
 done
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+finish

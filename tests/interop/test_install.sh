@@ -5,18 +5,12 @@
 #
 #   OUSAC=build/ousac BUILD=build bash tests/interop/test_install.sh
 set -u
-ROOT=$(cd "$(dirname "$0")/../.." && pwd) || exit 2
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
+. "$(dirname "$0")/../support/harness.bash"
 command -v pkg-config >/dev/null || { echo "pkg-config is not installed" && exit 77; }
-. "$ROOT/tests/cli/quiet.bash"
-build=$(realpath "${BUILD:-build}")
-data=$ROOT/data
-cd "$WORK" || exit 2
 
 read -ra cc <<<"${CC:-gcc}" # a compiler may be two words
 flags=${SANITIZE:+-fsanitize=$SANITIZE}
-make -s -C "$ROOT" install BUILD="$build" PREFIX="$WORK/prefix" ${SANITIZE:+SANITIZE="$SANITIZE"} >made 2>&1 || {
+make -s -C "$ROOT" install BUILD="$BUILD" PREFIX="$WORK/prefix" ${SANITIZE:+SANITIZE="$SANITIZE"} >made 2>&1 || {
     cat made
     exit 1
 }
@@ -29,10 +23,10 @@ check "the version of pkg-config" test "$(pkg-config --modversion ousac)" = "$("
 cp "$ROOT/examples/library/calibrate.c" .
 check "a program compiles against what is installed" compile "$WORK/calibrate" "$WORK/calibrate.c"
 mkdir "$WORK/out.d"
-check "and calibrates the shipped model" "$WORK/calibrate" "$data/shapes-dit/model.safetensors" "$data/schedules/sparse.json" "$WORK/out.d"
+exits "and calibrates the shipped model" 0 "$WORK/calibrate" "$DATA/shapes-dit/model.safetensors" "$DATA/schedules/sparse.json" "$WORK/out.d"
 cp out said
-check "into a bundle that verifies" "$WORK/prefix/bin/ousac" verify --model "$data/shapes-dit/model.safetensors" "$WORK/out.d/bundle.oca"
-check "which the program evaluates alike" "$WORK/prefix/bin/ousac" eval --model "$data/shapes-dit/model.safetensors" \
+check "into a bundle that verifies" "$WORK/prefix/bin/ousac" verify --model "$DATA/shapes-dit/model.safetensors" "$WORK/out.d/bundle.oca"
+check "which the program evaluates alike" "$WORK/prefix/bin/ousac" eval --model "$DATA/shapes-dit/model.safetensors" \
     --bundle "$WORK/out.d/bundle.oca" --samples 32:40 -o "$WORK/eval.json"
 check "to the same figure" python3 -c '
 import json, re, sys
@@ -43,9 +37,9 @@ sys.exit(abs(said - measured) > 1e-4)' said "$WORK/eval.json"
 cp "$ROOT/examples/library/host.c" .
 check "a program that hosts a model compiles" compile "$WORK/host" "$WORK/host.c" -lm
 mkdir "$WORK/hosted.d"
-check "and calibrates it" "$WORK/host" "$data/schedules/sparse.json" "$WORK/hosted.d"
+check "and calibrates it" "$WORK/host" "$DATA/schedules/sparse.json" "$WORK/hosted.d"
 check "into a bundle" "$WORK/prefix/bin/ousac" verify "$WORK/hosted.d/bundle.oca"
-check "what is missing is said" bash -c "! '$WORK/calibrate' no.safetensors '$data/schedules/sparse.json' '$WORK/out.d' 2>'$WORK/why'"
+check "what is missing is said" bash -c "! '$WORK/calibrate' no.safetensors '$DATA/schedules/sparse.json' '$WORK/out.d' 2>'$WORK/why'"
 check "by name" grep -q 'no.safetensors' "$WORK/why"
 
 # --- nothing else is visible, and everything that is declared ---
@@ -62,8 +56,8 @@ done
 
 # --- the reader's example ---
 site=$("$WORK/prefix/bin/ousac" inspect --tensors "$WORK/out.d/bundle.oca" | grep -o 'factor/[^ ]*/A' | head -n 1 | cut -d/ -f2)
-check "a cached linear from the bundle" "$build/examples/cached_linear" "$WORK/out.d/bundle.oca" "$site"
-check "of a layer that is not there" bash -c "! '$build/examples/cached_linear' '$WORK/out.d/bundle.oca' blocks.99.x 2>/dev/null"
+check "a cached linear from the bundle" "$BUILD/examples/cached_linear" "$WORK/out.d/bundle.oca" "$site"
+check "of a layer that is not there" bash -c "! '$BUILD/examples/cached_linear' '$WORK/out.d/bundle.oca' blocks.99.x 2>/dev/null"
 
 # --- pages and completions ---
 commands=$("$WORK/prefix/bin/ousac" --help | awk '/^Commands:/ { on = 1; next } /^$/ { on = 0 } on { print $1 }')
@@ -79,6 +73,6 @@ completed=$(bash -c 'source "$1"; COMP_WORDS=(ousac pack --dtype b); COMP_CWORD=
     "$WORK/prefix/share/bash-completion/completions/ousac")
 check "and its choices" test "$completed" = "bf16"
 
-make -s -C "$ROOT" uninstall BUILD="$build" PREFIX="$WORK/prefix" >/dev/null 2>&1
+make -s -C "$ROOT" uninstall BUILD="$BUILD" PREFIX="$WORK/prefix" >/dev/null 2>&1
 check "nothing is left behind" test -z "$(find "$WORK/prefix" -type f)"
 finish

@@ -1,31 +1,20 @@
 #!/usr/bin/env bash
 # The reader compiles everywhere with every warning on, and reads the golden archives on 32-bit and big-endian machines.
 #
-#   bash tests/interop/test_reader_portability.sh     from the repository root
+#   bash tests/interop/test_reader_portability.sh
 #
 # Compilers: gcc, g++, clang, clang++ of this machine; cross compilers i686, mips and s390x (Debian: gcc-i686-linux-gnu,
 # gcc-mips-linux-gnu, gcc-s390x-linux-gnu, each with its libc6-dev-*-cross), run under qemu-user. What is missing is a
 # counted skip.
 set -u
-PYTHON=${PYTHON:-python3}
-WORK=$(mktemp -d) || exit 2
-trap 'rm -rf "$WORK"' EXIT
-passed=0 failed=0 skipped=0
+. "$(dirname "$0")/../support/harness.bash"
+cd "$ROOT" || exit 2
 
 # try NAME COMMAND...: passes where it succeeds and says nothing.
 try() {
     local name=$1
     shift
-    if "$@" >"$WORK/out" 2>&1 && [ ! -s "$WORK/out" ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $name: $(head -c 600 "$WORK/out")" >&2
-    fi
-}
-skip() {
-    skipped=$((skipped + 1))
-    echo "skipped: $1" >&2
+    if "$@" >"$WORK/out" 2>&1 && [ ! -s "$WORK/out" ]; then pass "$name"; else fail "$name" "$(head_of "$WORK/out")"; fi
 }
 
 common=(-Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wcast-qual -Wcast-align -Wwrite-strings -Wundef
@@ -74,11 +63,9 @@ if ! "$PYTHON" tests/interop/check_portable.py frames "$WORK/frames" "${archives
     if grep -q NoZstd "$WORK/err"; then
         skip "reading: Python has no zstandard module, and there is no zstd program"
     else
-        cat "$WORK/err" >&2
-        failed=$((failed + 1))
+        fail "reading"
     fi
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ $failed = 0 ]
+    finish
     exit
 fi
 
@@ -111,5 +98,4 @@ reads "32-bit big-endian, mapped" mips-linux-gnu-gcc c99 qemu-mips -DOCA_WITH_MM
 reads "64-bit big-endian" s390x-linux-gnu-gcc c99 qemu-s390x
 reads "64-bit big-endian, mapped" s390x-linux-gnu-gcc c99 qemu-s390x -DOCA_WITH_MMAP -D_POSIX_C_SOURCE=200809L
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish

@@ -1,5 +1,4 @@
 #include "pipeline/machine.h"
-#include "tools/cli/files.h"
 #include "tools/cli/print.h"
 #include "tools/cmd/calibrate_parts.h"
 #include "tools/report/report.h"
@@ -12,18 +11,25 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
-static const char *const file_keys[FILES] = {"schedule", "weights",     "profile", "plan", "bundle",
-                                             "eval",     "raw_samples", "samples", "cost", "report"};
-static const char *const time_keys[TIMES] = {"placement", "profiling", "allocation_and_packing",
-                                             "evaluation"};
+static const char *const result_keys[] = {"schedule", "weights", "profile", "plan", "bundle"};
+static const char *const file_keys[FILES] = {"eval", "raw_samples", "samples", "cost", "report"};
+static const char *const time_keys[OUSAC_JOB_STEPS] = {"placement", "profiling", "allocation_and_packing"};
 
-static timed_result timed_of(const calibration_work *work, const calibrate_request *request) {
-    return (timed_result){.timing = &work->timing,
-                          .budget = request->budget_time,
-                          .modelled = work->found.candidate[work->found.best].spent,
+static timed_result timed_of(const calibration_work *work) {
+    const ousac_job *job = &work->job;
+    return (timed_result){.timing = &job->timing,
+                          .budget = job->options.budget_time,
+                          .modelled = job->found.candidate[job->found.best].spent,
                           .measured = work->measured};
+}
+
+/* The file of measurements, where there is one. */
+static const char *time_file(const calibration_work *work) {
+    const ousac_job *job = &work->job;
+    if (!ousac_job_is_timed(job))
+        return NULL;
+    return job->options.time ? job->options.time : job->path[OUSAC_JOB_TIME];
 }
 
 ousac_status calibrate_draw(const calibration_work *work, ousac_error *error) {
@@ -38,7 +44,7 @@ ousac_status calibrate_draw(const calibration_work *work, ousac_error *error) {
         .first = work->test.first,
         .seed = work->result.seed,
     };
-    if (work->found.count) {
+    if (work->job.found.count) {
         shown.run[SAMPLES_TODAY] = run[OUSAC_EVAL_REFERENCE].samples;
         shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
         shown.run[SAMPLES_FEWER] = work->result.headline.fewer;
@@ -49,7 +55,7 @@ ousac_status calibrate_draw(const calibration_work *work, ousac_error *error) {
     }
     memcpy(shown.data_range, work->model->data_range, sizeof shown.data_range);
     memcpy(shown.model_digest, work->model->digest, sizeof shown.model_digest);
-    ousac_schedule_digest(&work->schedule, shown.schedule_digest);
+    ousac_schedule_digest(&work->job.schedule, shown.schedule_digest);
     const ousac_status status = samples_save(&shown, work->path[RAW_SAMPLES], error);
     return status ? status : samples_draw(&shown, shown.count, 1, work->path[SAMPLES], &drawn, error);
 }
@@ -63,8 +69,9 @@ ousac_status calibrate_save_cost(const calibration_work *work, const ousac_sessi
     ousac_json_put_text(&doc, doc.root, "kind", "ousac calibration cost");
     ousac_json_put_u64(&doc, doc.root, "version", 1);
     cJSON *times = ousac_json_put_object(&doc, doc.root, "wall_s");
-    for (int i = 0; i < TIMES; i++)
-        ousac_json_put_real(&doc, times, time_keys[i], work->seconds[i]);
+    for (int i = 0; i < OUSAC_JOB_STEPS; i++)
+        ousac_json_put_real(&doc, times, time_keys[i], work->job.seconds[i]);
+    ousac_json_put_real(&doc, times, "evaluation", work->evaluating);
     ousac_json_put_real(&doc, times, "total", ousac_clock_s() - work->start);
     ousac_json_put_u64(&doc, doc.root, "peak_bytes", ousac_peak_bytes());
     ousac_json_put_u64(&doc, doc.root, "threads", ousac_session_threads(session));
@@ -77,13 +84,14 @@ ousac_status calibrate_save_cost(const calibration_work *work, const ousac_sessi
     return status;
 }
 
-ousac_status calibrate_write_report(const cli_common *common, const calibrate_request *request,
-                                    const calibration_work *work, ousac_error *error) {
-    const size_t length = strlen(request->directory);
-    const char *slash = length > 0 && request->directory[length - 1] == '/' ? "" : "/";
-    char *const files[] = {work->path[BUNDLE], work->path[PROFILE], work->path[EVAL], work->path[RAW_SAMPLES],
-                           work->path[COST]};
-    char *plots = join_texts(request->directory, slash, "plots");
+ousac_status calibrate_write_report(const cli_common *common, const calibration_work *work,
+                                    ousac_error *error) {
+    const char *directory = work->job.options.directory;
+    const size_t length = strlen(directory);
+    const char *slash = length > 0 && directory[length - 1] == '/' ? "" : "/";
+    char *const files[] = {work->job.path[OUSAC_JOB_BUNDLE], work->job.path[OUSAC_JOB_PROFILE],
+                           work->path[EVAL], work->path[RAW_SAMPLES], work->path[COST]};
+    char *plots = join_texts(directory, slash, "plots");
     size_t plotted = 0;
     const report_request about = {
         .files = files,
@@ -91,84 +99,91 @@ ousac_status calibrate_write_report(const cli_common *common, const calibrate_re
         .output = work->path[REPORT],
         .plots = plots,
     };
-    const ousac_status status =
-        plots == NULL ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", request->directory)
-                      : report_write(common, &about, &plotted, error);
+    const ousac_status status = plots == NULL
+                                    ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory)
+                                    : report_write(common, &about, &plotted, error);
     ousac_free(plots);
     return status;
 }
 
-ousac_status calibrate_report_search(const cli_common *common, const calibrate_request *request,
-                                     const calibration_work *work, ousac_error *error) {
-    const timed_result timed = timed_of(work, request);
+ousac_status calibrate_report_search(const cli_common *common, const calibration_work *work,
+                                     ousac_error *error) {
+    const ousac_job *job = &work->job;
+    const int timed = ousac_job_is_timed(job);
+    const char *schedule = job->path[OUSAC_JOB_SCHEDULE];
+    const timed_result in_time = timed_of(work);
     ousac_json_doc doc;
-    (void)unlink(work->gates);
     if (!common->json) {
-        search_print(&work->found, calibrate_is_timed(request));
-        if (calibrate_is_timed(request))
-            timed_print(&timed);
-        cli_printf("no cache pays at this budget: %s is all, to be run uncached\n", work->path[SCHEDULE]);
+        search_print(&job->found, timed);
+        if (timed)
+            timed_print(&in_time);
+        cli_printf("no cache pays at this budget: %s is all, to be run uncached\n", schedule);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);
     cJSON *files = ousac_json_put_object(&doc, doc.root, "files");
-    ousac_json_put_text(&doc, files, file_keys[SCHEDULE], work->path[SCHEDULE]);
-    if (calibrate_is_timed(request))
-        ousac_json_put_text(&doc, files, "time", request->time ? request->time : work->timing_path);
-    search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found,
-               calibrate_is_timed(request));
-    if (calibrate_is_timed(request))
-        timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &timed);
+    ousac_json_put_text(&doc, files, result_keys[OUSAC_JOB_SCHEDULE], schedule);
+    if (timed)
+        ousac_json_put_text(&doc, files, "time", time_file(work));
+    search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &job->found, timed);
+    if (timed)
+        timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &in_time);
     const ousac_status status = cli_json_print(&doc, error);
     ousac_json_end(&doc);
     return status;
 }
 
-ousac_status calibrate_report(const cli_common *common, const calibrate_request *request,
-                              const calibration_work *work, const ousac_session *session, double seconds,
-                              ousac_error *error) {
-    const int timed = calibrate_is_timed(request);
+ousac_status calibrate_report(const cli_common *common, const calibration_work *work,
+                              const ousac_session *session, ousac_error *error) {
+    const ousac_job *job = &work->job;
+    const ousac_arch *arch = &work->model->arch;
+    const int timed = ousac_job_is_timed(job);
+    const double seconds = ousac_clock_s() - work->start;
     timed_result in_time = {0};
     ousac_json_doc doc;
     cJSON *files = NULL;
     ousac_status status = OUSAC_STATUS_OK;
 
     if (timed)
-        in_time = timed_of(work, request);
+        in_time = timed_of(work);
     if (!common->json) {
-        if (work->found.count)
-            search_print(&work->found, timed);
+        if (job->found.count)
+            search_print(&job->found, timed);
         cli_printf("calibrated on samples 0:%" PRIu64 ": %" PRIu64 " forwards in %.1f s\n",
-                   work->samples.count, work->cost.forwards, work->cost.seconds);
-        if (work->cost.convergence.rounds > 0)
-            convergence_print(&work->cost.convergence);
+                   job->samples.count, job->cost.forwards, job->cost.seconds);
+        if (job->cost.convergence.rounds > 0)
+            convergence_print(&job->cost.convergence);
         cli_printf("\n");
-        choice_print(&work->choice, &work->model->arch);
+        choice_print(&job->choice, arch);
         cli_printf("\n");
         evaluation_print(&work->result);
         cli_printf("\n");
         if (timed)
             timed_print(&in_time);
         cli_printf("%.1f s in all; wrote\n", seconds);
+        for (int i = 0; i <= OUSAC_JOB_BUNDLE; i++)
+            cli_printf("  %s\n", job->path[i]);
         for (int i = 0; i < FILES; i++)
             cli_printf("  %s\n", work->path[i]);
-        if (timed && !request->time)
-            cli_printf("  %s\n", work->timing_path);
+        if (timed && !job->options.time)
+            cli_printf("  %s\n", time_file(work));
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);
     files = ousac_json_put_object(&doc, doc.root, "files");
+    for (int i = 0; i <= OUSAC_JOB_BUNDLE; i++)
+        ousac_json_put_text(&doc, files, result_keys[i], job->path[i]);
     for (int i = 0; i < FILES; i++)
         ousac_json_put_text(&doc, files, file_keys[i], work->path[i]);
     if (timed)
-        ousac_json_put_text(&doc, files, "time", request->time ? request->time : work->timing_path);
+        ousac_json_put_text(&doc, files, "time", time_file(work));
     ousac_json_put_real(&doc, doc.root, "wall_s", seconds);
-    ousac_record_cost_put(&doc, ousac_json_put_object(&doc, doc.root, "profiling"), session, &work->cost, 0);
-    if (work->found.count)
-        search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &work->found, timed);
+    ousac_record_cost_put(&doc, ousac_json_put_object(&doc, doc.root, "profiling"), session, &job->cost, 0);
+    if (job->found.count)
+        search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &job->found, timed);
     if (timed)
         timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &in_time);
-    choice_put(&doc, ousac_json_put_object(&doc, doc.root, "allocation"), &work->choice, &work->model->arch);
+    choice_put(&doc, ousac_json_put_object(&doc, doc.root, "allocation"), &job->choice, arch);
     evaluation_put(&doc, ousac_json_put_object(&doc, doc.root, "evaluation"), &work->result);
     status = cli_json_print(&doc, error);
     ousac_json_end(&doc);

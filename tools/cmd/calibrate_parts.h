@@ -4,15 +4,11 @@
 #define OUSAC_CALIBRATE_PARTS_H
 
 #include "pipeline/evaluation.h"
-#include "pipeline/gates.h"
+#include "pipeline/job.h"
 #include "pipeline/memory_stages.h"
-#include "pipeline/partial.h"
-#include "pipeline/search.h"
-#include "pipeline/search_time.h"
 #include "pipeline/stopwatch.h"
 #include "tools/cli/options.h"
 
-#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,46 +29,22 @@ typedef struct calibrate_request {
     const char *time;    /* its measurements; NULL: made here */
 } calibrate_request;
 
-/* What the command writes. */
-enum { SCHEDULE, WEIGHTS, PROFILE, PLAN, BUNDLE, EVAL, RAW_SAMPLES, SAMPLES, COST, REPORT, FILES };
-
-/* Wall time of the steps, in the order of cost.json. */
-enum { TIME_PLACEMENT, TIME_PROFILING, TIME_ALLOCATION, TIME_EVALUATION, TIMES };
+/* What the command writes beside the job's results. */
+enum { EVAL, RAW_SAMPLES, SAMPLES, COST, REPORT, FILES };
 
 /* Everything that the command holds, freed in one place. */
 typedef struct calibration_work {
     char *path[FILES];
-    char *marker; /* a file that stands from the moment at which the profile is complete until the end */
-    char *gates;  /* one that holds gates decided here until then, or a search's candidates */
-    ousac_partial partial;
+    ousac_job job;
     ousac_model *model;
-    ousac_schedule schedule, reference;
-    ousac_profile *pilot, *profile;
-    ousac_factor_set *set;
-    ousac_choice choice;
     ousac_bundle *bundle;
     ousac_calibration *calibration;
     ousac_eval result;
-    ousac_sample_range samples, validation, test;
-    ousac_sample_range searched; /* samples behind gates decided here; count 0 for none */
-    int undecided;               /* 1: the schedule's gates were left to a plan */
-    ousac_search_result found;   /* where no schedule was given */
-    ousac_timing timing;         /* under a budget in time */
-    char *timing_path;           /* where that is measured here */
-    char budget_text[OUSAC_SEARCH_TIME_BYTES];
-    ousac_stopwatch_share measured;
-    ousac_choice_options terms; /* how ranks are chosen */
-    ousac_fit_report fit;
-    ousac_budget budget;
-    ousac_record_cost cost;
+    ousac_sample_range test;
+    ousac_stopwatch_share measured; /* under a budget in time */
     ousac_memory_plan memory;
-    int done;                     /* nothing else was asked for than the plan of memory */
-    double seconds[TIMES], start; /* of the monotonic clock */
+    double evaluating, start; /* seconds, and of the monotonic clock */
 } calibration_work;
-
-static inline int calibrate_is_timed(const calibrate_request *request) {
-    return !isnan(request->budget_time);
-}
 
 /* The first test samples of every run, as they are and as an image. */
 ousac_status calibrate_draw(const calibration_work *work, ousac_error *error);
@@ -80,13 +52,12 @@ ousac_status calibrate_draw(const calibration_work *work, ousac_error *error);
 ousac_status calibrate_save_cost(const calibration_work *work, const ousac_session *session,
                                  ousac_error *error);
 /* The report on what was just written, and the plots beside it. */
-ousac_status calibrate_write_report(const cli_common *common, const calibrate_request *request,
-                                    const calibration_work *work, ousac_error *error);
+ousac_status calibrate_write_report(const cli_common *common, const calibration_work *work,
+                                    ousac_error *error);
 /* What is printed: where no cache pays, of which the schedule is all there is, and else of everything. */
-ousac_status calibrate_report_search(const cli_common *common, const calibrate_request *request,
-                                     const calibration_work *work, ousac_error *error);
-ousac_status calibrate_report(const cli_common *common, const calibrate_request *request,
-                              const calibration_work *work, const ousac_session *session, double seconds,
-                              ousac_error *error);
+ousac_status calibrate_report_search(const cli_common *common, const calibration_work *work,
+                                     ousac_error *error);
+ousac_status calibrate_report(const cli_common *common, const calibration_work *work,
+                              const ousac_session *session, ousac_error *error);
 
 #endif

@@ -68,9 +68,7 @@ class HostModel(ctypes.Structure):
 def _made(kind, name, /, **values):
     """A structure with the library's defaults and the given values; None leaves a default."""
     made = kind()
-    getattr(library(), name + "_init")(ctypes.byref(made))
-    if made.size != ctypes.sizeof(kind):
-        raise Error("libousac.so is of another version: %s has %d bytes, not %d" % (name, made.size, ctypes.sizeof(kind)), "UNSUPPORTED")
+    getattr(library(), name + "_init_sized")(ctypes.byref(made), _size(ctypes.sizeof(kind)))
     for key, value in values.items():
         if value is not None:
             setattr(made, key, os.fsencode(value) if isinstance(value, (str, os.PathLike)) else value)

@@ -201,6 +201,26 @@ static void shorter_structures_take_defaults(void **state) {
     ousac_context_close(older);
 }
 
+/* The library writes no byte behind the end that an older header knows, whatever its own structure has grown to. */
+static void an_init_keeps_to_the_caller_s_size(void **state) {
+    enum { SHORT = offsetof(ousac_context_calibrate_options, budget_time), ROOM = 512, MARK = 0x5a };
+    union {
+        ousac_context_calibrate_options options;
+        unsigned char byte[ROOM];
+    } mine;
+    (void)state;
+    memset(&mine, MARK, sizeof mine);
+    ousac_context_calibrate_options_init_sized(&mine.options, SHORT);
+    assert_true(mine.options.size == SHORT && mine.options.effort == 1);
+    for (size_t i = SHORT; i < ROOM; i++)
+        assert_int_equal(mine.byte[i], MARK);
+    /* and leaves nothing undefined in a longer one */
+    ousac_context_calibrate_options_init_sized(&mine.options, ROOM);
+    assert_true(mine.options.size == ROOM && isnan(mine.options.budget_time));
+    for (size_t i = sizeof mine.options; i < ROOM; i++)
+        assert_int_equal(mine.byte[i], 0);
+}
+
 static void an_interrupt_ends_the_work(void **state) {
     char nowhere[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
@@ -224,6 +244,7 @@ int main(void) {
         cmocka_unit_test(samples_are_those_of_the_evaluation),
         cmocka_unit_test(what_is_wrong_is_named_and_nothing_is_written),
         cmocka_unit_test(shorter_structures_take_defaults),
+        cmocka_unit_test(an_init_keeps_to_the_caller_s_size),
         cmocka_unit_test(an_interrupt_ends_the_work),
         cmocka_unit_test(versions_agree),
     };

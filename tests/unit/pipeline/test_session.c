@@ -113,6 +113,20 @@ static void a_run_is_told_from_start_to_end(void **state) {
     assert_int_equal(l.noted, 1);
 }
 
+/* What is computed together depends on the number of samples and on nothing else, so that threads change no result. */
+static void few_samples_are_shared_by_two_threads(void **state) {
+    ousac_session session = session_of(NULL, NULL);
+    (void)state;
+    for (session.micro_batch = 1; session.micro_batch < 9; session.micro_batch++)
+        for (uint64_t samples = 1; samples < 20; samples++) {
+            const size_t batch = ousac_session_batch(&session, samples), whole = session.micro_batch;
+            assert_true(batch >= 1 && whole % batch == 0); /* ranges stay aligned */
+            assert_true(batch == whole || (samples <= whole && samples > batch));
+            if (whole % 2 == 0 && samples == whole)
+                assert_int_equal(batch, whole / 2);
+        }
+}
+
 static void a_stop_ends_a_run(void **state) {
     ousac_stop stop = {0};
     listener l = {.stop = &stop};
@@ -272,6 +286,7 @@ static void the_machine_is_known(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_is_told_from_start_to_end),
+        cmocka_unit_test(few_samples_are_shared_by_two_threads),
         cmocka_unit_test(a_stop_ends_a_run),
         cmocka_unit_test(workers_share_what_nobody_watches),
         cmocka_unit_test(undecided_gates_are_refused_by_file),
