@@ -4,6 +4,8 @@
 # CUDA_HOME (the CUDA Toolkit; found by nvcc on the PATH), CUDA_ARCHS (compute capabilities, such as "90").
 
 BUILD ?= build
+# One name for one folder, since what it holds depends on files by name.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -448,11 +450,14 @@ run-tests: tests cuda
 # The tests with PyTorch and diffusers, which `make test` skips where they are missing: here they come from pip into a venv of
 # their own, TORCH_VENV.
 TORCH_VENV ?= $(BUILD)/torch-venv
-.PHONY: test-torch
-test-torch: tests library ## the tests with PyTorch and diffusers, installed into build/torch-venv
+.PHONY: torch-venv
+torch-venv:
 	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python -c 'import torch, diffusers, transformers, setuptools' 2>/dev/null || \
-	  $(TORCH_VENV)/bin/pip install --quiet torch diffusers transformers accelerate safetensors numpy setuptools wheel
+	  $(TORCH_VENV)/bin/pip install --quiet --retries 2 --timeout 30 torch diffusers transformers accelerate safetensors numpy setuptools wheel
+
+.PHONY: test-torch
+test-torch: tests library torch-venv ## the tests with PyTorch and diffusers, installed into build/torch-venv
 	$(TEST_ENV) TORCH_PYTHON=$(abspath $(TORCH_VENV))/bin/python bash tests/run.sh $(filter tests/interop/test_torch_%.sh tests/interop/test_%_torch.sh tests/interop/test_wheel.sh,$(INTEROP_TESTS))
 
 # The tests of the CUDA backend, which `make test` skips where there is no device, and this fails. GPU_PLUGIN: the

@@ -9,7 +9,7 @@ set -eu
 
 build="gcc libc6-dev make libopenblas-dev liblapacke-dev libzstd-dev libcjson-dev libxxhash-dev libpng-dev
        libsodium-dev gnuplot-nox"
-test="$build g++ pkg-config libcmocka-dev python3 python3-zstandard python3-numpy minisign strace libdnnl2"
+test="$build g++ pkg-config libcmocka-dev python3 python3-venv python3-pip python3-setuptools python3-zstandard python3-numpy minisign strace libdnnl2"
 mpi="$build libopenmpi-dev openmpi-bin"
 deb="$build g++ dpkg-dev debhelper fakeroot lintian"
 check="$test clang clang-format cppcheck shellcheck libclang-rt-14-dev valgrind"

@@ -10,7 +10,8 @@ ousac_status ousac_gauge_create(ousac_gauge *g, const ousac_session *session, co
     const size_t size = ousac_model_sample_size(session->model), count = (size_t)range->count;
     ousac_status status = OUSAC_STATUS_OK;
     memset(g, 0, sizeof *g);
-    g->session = session;
+    g->session = *session;
+    g->session.micro_batch = ousac_session_batch(session, range->count);
     g->range = *range;
     if (range->count <= SIZE_MAX / size) {
         g->exact = ousac_malloc(count * size, sizeof *g->exact);
@@ -27,7 +28,7 @@ ousac_status ousac_gauge_create(ousac_gauge *g, const ousac_session *session, co
                                    .exact = 1,
                                    .samples = g->exact,
                                    .seconds = &g->exact_seconds};
-    status = ousac_session_run_samples(session, &run, error);
+    status = ousac_session_run_samples(&g->session, &run, error);
 done:
     if (status)
         ousac_gauge_free(g);
@@ -53,11 +54,11 @@ ousac_status ousac_gauge_measure(ousac_gauge *g, const ousac_gauge_arm *arm, ous
                                    .samples = g->samples,
                                    .counters = counters,
                                    .seconds = &seconds};
-    ousac_status status = ousac_session_run_samples(g->session, &run, error);
+    ousac_status status = ousac_session_run_samples(&g->session, &run, error);
     if (!status)
         status =
             ousac_evaluate_samples(g->samples, g->exact, (size_t)g->range.count,
-                                   ousac_model_sample_size(g->session->model), NULL, g->squares, NULL, error);
+                                   ousac_model_sample_size(g->session.model), NULL, g->squares, NULL, error);
     if (status)
         return status;
     for (uint64_t i = 0; i < g->range.count; i++)
@@ -72,7 +73,7 @@ ousac_status ousac_gauge_measure_ranks(ousac_gauge *g, const char *label, const 
                                        ousac_factor_set *set, const size_t *rank,
                                        const ousac_forecast *forecast, double *relative_error,
                                        ousac_error *error) {
-    const ousac_model *model = g->session->model;
+    const ousac_model *model = g->session.model;
     const ousac_ranks ranks = {.rank = rank, .dense_fallback = 1, .forecast = forecast != NULL};
     ousac_calibration *calibration = NULL;
     ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks,

@@ -12,7 +12,7 @@
 #include <stddef.h>
 
 typedef struct ousac_gauge {
-    const ousac_session *session;
+    ousac_session session; /* with samples computed together as ousac_session_batch says */
     ousac_sample_range range;
     float *exact, *samples; /* (count, channels, height, width); samples: of the last run measured */
     double *squares;        /* (count): relative squared errors of the last run measured */

@@ -117,15 +117,11 @@ ousac_status ousac_session_run_samples(const ousac_session *session, const ousac
     const ousac_workers *workers = session->workers;
     ousac_counters counters = {0};
     ousac_session_run counted = *run;
-    ousac_session parted = *session;
-    if (run->observers || run->gradient)
+    if (!workers || run->observers || run->gradient)
         return ousac_session_run_here(session, run, error);
-    parted.micro_batch = ousac_session_batch(session, run->range.count);
-    if (!workers)
-        return ousac_session_run_here(&parted, run, error);
     if (!counted.counters)
         counted.counters = &counters;
-    const ousac_status status = workers->run(&parted, &counted, error);
+    const ousac_status status = workers->run(session, &counted, error);
     if (!status)
         count(session, counted.counters);
     return status;

@@ -81,7 +81,7 @@ ousac_status ousac_session_load_schedule(ousac_schedule *schedule, const char *p
 enum { OUSAC_SESSION_DEVICE_THREADS = 2 };
 size_t ousac_session_threads(const ousac_session *session);
 
-/* Samples computed together where nothing is recorded: a micro-batch, or half of one where there are no more samples than
+/* Samples computed together where errors are compared, in searches, fits and probes: a micro-batch, or half of one where there are no more samples than
  * that, so that two threads have something to do. The number of samples alone decides: results are the same whatever
  * the threads. A device, or a model that computes one evaluation at a time, keeps the micro-batch. */
 size_t ousac_session_batch(const ousac_session *session, uint64_t samples);

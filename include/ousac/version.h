@@ -7,9 +7,9 @@
 #define OUSAC_VERSION_H
 
 #define OUSAC_VERSION_MAJOR 0
-#define OUSAC_VERSION_MINOR 2
+#define OUSAC_VERSION_MINOR 3
 #define OUSAC_VERSION_PATCH 0
-#define OUSAC_VERSION "0.2.0"
+#define OUSAC_VERSION "0.3.0"
 /* For comparing: 1000000 MAJOR + 1000 MINOR + PATCH. */
 #define OUSAC_VERSION_NUMBER                                                                                 \
     (1000000 * OUSAC_VERSION_MAJOR + 1000 * OUSAC_VERSION_MINOR + OUSAC_VERSION_PATCH)
@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-/* Of the library that is linked, which may differ from the header's: "0.2.0", and as OUSAC_VERSION_NUMBER. */
+/* Of the library that is linked, which may differ from the header's: "0.3.0", and as OUSAC_VERSION_NUMBER. */
 const char *ousac_version(void);
 long ousac_version_number(void);
 

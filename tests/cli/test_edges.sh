@@ -101,8 +101,8 @@ if [ "$(id -u)" = 0 ] && command -v setpriv prlimit >/dev/null; then # nothing l
     install -d -m 777 "$WORK/theirs"
     # The search for leaks takes a thread of its own.
     alone=(env ASAN_OPTIONS=detect_leaks=0 setpriv --reuid=65534 --clear-groups prlimit --nproc=1)
-    check "a version where no thread may start" "${alone[@]}" "$WORK/ousac" --version
-    check "which says nothing else" test "$(cat "$WORK/out" "$WORK/err")" = "$("$OUSAC" --version)"
+    exits "a version where no thread may start" 0 "${alone[@]}" "$WORK/ousac" --version
+    check "which says nothing else" test "$(cat out err)" = "$("$OUSAC" --version)"
     check "samples where no thread may start" "${alone[@]}" "$WORK/ousac" sample --threads 4 -m "$TINY" -s "$WORK/s.json" \
         --samples 0:8 -o "$WORK/theirs/x.png"
 else

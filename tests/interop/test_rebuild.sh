@@ -2,6 +2,8 @@
 # What is built is not built again: `make demo` after `make test`, or either twice, compiles nothing.
 #
 #   BUILD=build bash tests/interop/test_rebuild.sh
+#
+# Runs alone: what others build meanwhile is not its own.
 set -u
 . "$(dirname "$0")/../support/harness.bash"
 

