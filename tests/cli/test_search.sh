@@ -57,6 +57,16 @@ if [ -e found/bundle.oca ]; then
     ousac "calibrate: a bundle of another fit is told apart" 4 . sample "${M[@]}" -b found/bundle.oca -s fitted.json -o x.png
 fi
 
+# One step holds no cache: the schedule is all, and it is judged on test samples all the same.
+ousac "calibrate: where no cache pays" 0 . calibrate "${M[@]}" --reference reference.json --budget-total 0.042 --effort quick --test 8 --json -q -o few
+keep
+json "calibrate: its result against the reference" '[h["method"] for h in r["headline"]] == ["fitted-steps", "fewer-steps"] and r["test"] == [32, 40] and "evaluation" not in r and all(h["steps"] == 1 and h["low"] <= h["error"] <= h["high"] and abs(h["macs_share"] - 1 / 24) < 1e-9 for h in r["headline"])'
+json "calibrate: fitted steps are the better ones" 'r["headline"][0]["error"] < r["headline"][1]["error"] and r["headline"][1]["ratio"]["mean"] < 1'
+json "calibrate: kept too" 'r["headline"][0]["method"] == "fitted-steps" and len(r["stages"]) == 2' few/search.json
+ousac "calibrate: and drawn" 0 'curve.tsv' plot curve few --tables -o tables
+check "calibrate: as what ships" awk -F'\t' '$13 == 1 && $6 == "fitted" && $7 == "test" { n++ } END { exit n < 1 }' tables/curve.tsv
+check "calibrate: without a bundle" test ! -e few/bundle.oca
+
 # An interrupted search goes on, and ends where an undisturbed one does.
 "${OUSAC}" "${search[@]}" -q -o again >/dev/null 2>&1 &
 job=$!
