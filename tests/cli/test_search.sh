@@ -47,6 +47,7 @@ cp found/search.json "$WORK/stdout"
 json "calibrate: what was compared is kept" 'r["kind"] == "ousac search" and r["reference"]["steps"] == 24 and len(r["candidates"]) >= 2 and len(r["points"]) == 4'
 json "calibrate: what each stage gained" '[s["stage"] for s in r["stages"]][:2] == ["fewer steps", "fitted steps"] and (len(r["stages"]) == 6 or [c for c in r["candidates"] if c["taken"]][0]["kind"] != "cached") and all(0 < s["macs_share"] <= 0.4 for s in r["stages"])'
 ousac "calibrate: the curves are drawn from it" 0 'curve.tsv' plot curve found --tables -o tables
+# shellcheck disable=SC2016 # a program of awk
 check "calibrate: all of them" awk -F'\t' 'NR > 1 && $7 == "validation" { n++ } END { exit n < 6 }' tables/curve.tsv
 check "calibrate: the schedule is fitted" grep -q '"version": 2' found/schedule.json
 check "calibrate: nothing is left of the search" test ! -e found/search.part
@@ -55,6 +56,16 @@ if [ -e found/bundle.oca ]; then
     ousac "calibrate: its schedule is the one written" 0 equal diff found/schedule.json found/schedule.json
     ousac "calibrate: a bundle of another fit is told apart" 4 . sample "${M[@]}" -b found/bundle.oca -s fitted.json -o x.png
 fi
+
+# One step holds no cache: the schedule is all, and it is judged on test samples all the same.
+ousac "calibrate: where no cache pays" 0 . calibrate "${M[@]}" --reference reference.json --budget-total 0.042 --effort quick --test 8 --json -q -o few
+keep
+json "calibrate: its result against the reference" '[h["method"] for h in r["headline"]] == ["fitted-steps", "fewer-steps"] and r["test"] == [32, 40] and "evaluation" not in r and all(h["steps"] == 1 and h["low"] <= h["error"] <= h["high"] and abs(h["macs_share"] - 1 / 24) < 1e-9 for h in r["headline"])'
+json "calibrate: fitted steps are the better ones" 'r["headline"][0]["error"] < r["headline"][1]["error"] and r["headline"][1]["ratio"]["mean"] < 1'
+json "calibrate: kept too" 'r["headline"][0]["method"] == "fitted-steps" and len(r["stages"]) == 2' few/search.json
+ousac "calibrate: and drawn" 0 'curve.tsv' plot curve few --tables -o tables
+check "calibrate: as what ships" awk -F'\t' '$13 == 1 && $6 == "fitted" && $7 == "test" { n++ } END { exit n < 1 }' tables/curve.tsv
+check "calibrate: without a bundle" test ! -e few/bundle.oca
 
 # An interrupted search goes on, and ends where an undisturbed one does.
 "${OUSAC}" "${search[@]}" -q -o again >/dev/null 2>&1 &

@@ -8,6 +8,7 @@
 
 #include "formats/file.h"
 #include "formats/memory.h"
+#include "profile/record/ranges.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -71,8 +72,12 @@ ousac_status calibrate_save_search(const calibration_work *work, const ousac_ses
                                           .timing = timed ? &job->timing : NULL,
                                           .effort = job->options.effort};
     ousac_cost_total reference, shipped;
-    search_record record = {
-        .options = &options, .found = &job->found, .model = work->model, .seed = session->seed};
+    search_record record = {.options = &options,
+                            .found = &job->found,
+                            .model = work->model,
+                            .seed = session->seed,
+                            .headline = &work->headline,
+                            .test = work->test};
     if (!job->uncached) {
         const ousac_ranks ranks = ousac_plan_ranks(job->choice.plan);
         ousac_status status = ousac_cost_trajectory(arch, &job->reference, NULL, &reference, error);
@@ -145,6 +150,9 @@ ousac_status calibrate_report_search(const cli_common *common, const calibration
     ousac_json_doc doc;
     if (!common->json) {
         search_print(&job->found, timed);
+        headline_print(&work->headline);
+        cli_printf("(against the reference on test samples %" PRIu64 ":%" PRIu64 ")\n\n", work->test.first,
+                   work->test.first + work->test.count);
         if (timed)
             timed_print(&in_time);
         cli_printf("no cache pays at this budget: %s is all, to be run uncached\n", schedule);
@@ -157,6 +165,8 @@ ousac_status calibrate_report_search(const cli_common *common, const calibration
     if (timed)
         ousac_json_put_text(&doc, files, "time", time_file(work));
     search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &job->found, timed);
+    ousac_range_put(&doc, doc.root, "test", work->test.first, work->test.count);
+    headline_put(&doc, doc.root, &work->headline);
     if (timed)
         timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &in_time);
     const ousac_status status = cli_json_print(&doc, error);

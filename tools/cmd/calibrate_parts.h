@@ -41,6 +41,7 @@ typedef struct calibration_work {
     ousac_bundle *bundle;
     ousac_calibration *calibration;
     ousac_eval result;
+    ousac_headline headline; /* where no cache pays */
     ousac_sample_range test;
     ousac_stopwatch_share measured; /* under a budget in time */
     ousac_memory_plan memory;

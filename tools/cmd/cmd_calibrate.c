@@ -20,6 +20,7 @@ static const char record_name[] = "search.json";
 
 static void free_work(calibration_work *work) {
     ousac_eval_free(&work->result);
+    ousac_headline_free(&work->headline);
     ousac_calibration_free(work->calibration);
     ousac_bundle_close(work->bundle);
     ousac_job_free(&work->job);
@@ -198,6 +199,41 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
     return status;
 }
 
+/* A result without a cache against the reference, beside plain fewer steps. */
+static ousac_status judge_uncached(calibration_work *work, const ousac_session *session, ousac_error *error) {
+    const ousac_job *job = &work->job;
+    const int fitted = job->found.candidate[job->found.best].kind == OUSAC_SEARCH_FITTED;
+    const size_t size = ousac_model_sample_size(session->model);
+    ousac_counters counters = {0};
+    ousac_headline_run row = {
+        .method = fitted ? "fitted-steps" : "fewer-steps", .schedule = &job->schedule, .range = work->test};
+    float *reference =
+        work->test.count > SIZE_MAX / size ? NULL : ousac_malloc(work->test.count * size, sizeof *reference);
+    if (!reference)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu samples",
+                          (size_t)work->test.count);
+    const ousac_session_run run = {.label = "reference",
+                                   .schedule = &job->reference,
+                                   .range = work->test,
+                                   .exact = 1,
+                                   .samples = reference,
+                                   .counters = &counters,
+                                   .seconds = &row.reference_seconds};
+    ousac_status status = ousac_session_run_samples(session, &run, error);
+    row.reference = reference;
+    row.reference_macs = counters.macs / work->test.count;
+    if (!status)
+        status = ousac_headline_run_and_add(&work->headline, session, &row, error);
+    for (size_t i = 0; i < job->found.count && fitted && !status; i++)
+        if (job->found.candidate[i].kind == OUSAC_SEARCH_FEWER) {
+            row.method = "fewer-steps";
+            row.schedule = &job->found.candidate[i].schedule;
+            status = ousac_headline_run_and_add(&work->headline, session, &row, error);
+        }
+    ousac_free(reference);
+    return status;
+}
+
 /* What the result takes beside the reference. */
 static ousac_status measure_time(calibration_work *work, const ousac_session *session, ousac_error *error) {
     enum { REPEATS = 3 };
@@ -223,6 +259,9 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
         goto done;
     const ousac_session session = cli_session(common, work.model, request->seed, request->micro_batch);
     status = ousac_job_run(&work.job, &session, error);
+    work.test = (ousac_sample_range){work.job.next_sample, request->test};
+    if (!status && work.job.uncached)
+        status = judge_uncached(&work, &session, error);
     if (!status && ousac_job_searches(&work.job))
         status = calibrate_save_search(&work, &session, error);
     if (!status && work.job.uncached) {
@@ -234,7 +273,6 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     }
     if (status || work.job.uncached)
         goto done;
-    work.test = (ousac_sample_range){work.job.next_sample, request->test};
     const double since = ousac_clock_s();
     status = evaluate(&work, request, &session, error);
     if (!status)
@@ -351,7 +389,8 @@ const cli_command command_calibrate = {
         "forecast at "
         "work. Fewer steps, plain and fitted, are always among the candidates: where no cache is better on "
         "validation "
-        "samples, their schedule is all that is written. An interrupted search goes on from search.part.\n"
+        "samples, their schedule is all that is written, with what it is worth on test samples. An "
+        "interrupted search goes on from search.part.\n"
         "\n"
         "With --budget-time the budget is a share of the reference's seconds. What evaluations take is "
         "measured first "

@@ -196,9 +196,8 @@ const cli_command command_refit = {
         "bundle "
         "its cache and forecast stay as they are; whether those must be calibrated again is what `ousac eval "
         "--schedule` says. The keys of the JSON form are listed in formats/EVAL.md.",
-    .example =
-        "build/ousac refit --model data/shapes-dit/model.safetensors \\\n"
-        "    --reference data/schedules/constant.json --schedule build/demo/fitted15.json --samples 56:80",
+    .example = "build/ousac refit --model data/shapes-dit/model.safetensors \\\n"
+               "    --reference data/schedules/constant.json --bundle build/demo/bundle.oca --samples 56:80",
     .options = options,
     .request_size = sizeof(refit_request),
     .run = run,

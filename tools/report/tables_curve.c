@@ -109,19 +109,21 @@ static void add_search(cost_points *all, const cJSON *root) {
 }
 
 /* What shipped and what stands beside it: on test samples, with intervals; seconds as run once. */
-static void add_headline(cost_points *all, const cJSON *root) {
+static void add_headline(cost_points *all, const cJSON *root, const char *range) {
     const cJSON *item = NULL;
     cost_point point = {.tested = 1};
+    int first = 1;
     name_panel(&point, root);
     cJSON_ArrayForEach(item, plot_json_item(root, "headline")) {
         if (!kind_of(plot_json_text(item, "method"), &point.kind))
             continue;
-        name_series(&point, called(point.kind), count_of(plot_json_item(root, "samples")));
+        name_series(&point, called(point.kind), count_of(plot_json_item(root, range)));
         point.steps = plot_json_real(item, "steps");
         point.error = plot_json_real(item, "error");
         point.low = plot_json_real(item, "low");
         point.high = plot_json_real(item, "high");
-        point.taken = point.kind == COST_OURS;
+        point.taken = first;
+        first = 0;
         add(all, &point, plot_json_real(item, "macs_share"), plot_json_real(item, "seconds_share"));
     }
 }
@@ -197,10 +199,12 @@ ousac_status tables_curve(table *t, const plot_inputs *inputs, ousac_error *erro
                 "panel panel_label axis series label kind samples steps cost error low high taken");
     if (all.point == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the table curve");
-    for (size_t i = 0; i < inputs->search_count; i++)
+    for (size_t i = 0; i < inputs->search_count; i++) {
         add_search(&all, inputs->search[i].root);
+        add_headline(&all, inputs->search[i].root, "test"); /* of a result without a bundle */
+    }
     for (size_t i = 0; i < inputs->evaluation_count; i++)
-        add_headline(&all, inputs->evaluation[i].root);
+        add_headline(&all, inputs->evaluation[i].root, "samples");
     for (size_t i = 0; i < inputs->quality_count; i++)
         cJSON_ArrayForEach(cell, plot_json_item(inputs->quality[i].root, "cells")) add_cell(&all, cell);
     place(&all);

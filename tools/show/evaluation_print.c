@@ -95,11 +95,11 @@ static void print_times(const ousac_eval *result) {
 }
 
 /* What a user asks first. */
-static void print_headline(const ousac_eval *result) {
+void headline_print(const ousac_headline *headline) {
     cli_printf("\n%-14s %6s %9s %9s   %-31s %10s %10s\n", "against it", "steps", "MACs, %", "time, %",
                "relative error, 95 % interval", "median", "worst");
-    for (size_t i = 0; i < result->headline.count; i++) {
-        const ousac_headline_row *row = &result->headline.row[i];
+    for (size_t i = 0; i < headline->count; i++) {
+        const ousac_headline_row *row = &headline->row[i];
         cli_printf("%-14s %6zu %9.2f %9.1f   %-10.4g [%.4g, %.4g] %10.4g %10.4g\n", row->method, row->steps,
                    100 * row->macs_share, 100 * row->seconds_share, row->error.mean, row->error.low,
                    row->error.high, row->median, row->worst);
@@ -113,7 +113,7 @@ void evaluation_print(const ousac_eval *result) {
                result->schedule_name, result->plan_name, result->plan_method);
     cli_printf("reference: %s%s\n", result->reference_name,
                result->reference_same ? " (the schedule itself, uncached: the exact run)" : ", uncached");
-    print_headline(result);
+    headline_print(&result->headline);
     print_errors(result);
     print_costs(result);
     print_times(result);
@@ -177,10 +177,10 @@ static void put_costs(ousac_json_doc *doc, cJSON *root, const ousac_eval *result
     ousac_json_put_real(doc, root, "cached_step", cost->cached_step);
 }
 
-static void put_headline(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) {
+void headline_put(ousac_json_doc *doc, cJSON *root, const ousac_headline *headline) {
     cJSON *list = ousac_json_put_array(doc, root, "headline");
-    for (size_t i = 0; i < result->headline.count; i++) {
-        const ousac_headline_row *row = &result->headline.row[i];
+    for (size_t i = 0; i < headline->count; i++) {
+        const ousac_headline_row *row = &headline->row[i];
         cJSON *item = ousac_json_put_object(doc, list, NULL);
         ousac_json_put_text(doc, item, "method", row->method);
         ousac_json_put_u64(doc, item, "steps", row->steps);
@@ -223,7 +223,7 @@ void evaluation_put(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) 
     ousac_json_put_text(doc, plan, "method", result->plan_method);
     ousac_json_put_text(doc, plan, "note", result->note);
 
-    put_headline(doc, root, result);
+    headline_put(doc, root, &result->headline);
     list = ousac_json_put_array(doc, root, "errors");
     for (size_t i = 0; i < OUSAC_EVAL_PAIRS; i++) {
         cJSON *item = ousac_json_put_object(doc, list, NULL);

@@ -71,6 +71,10 @@ ousac_status search_record_save(const search_record *record, const char *path, o
     ousac_range_put(&doc, doc.root, "validation", found->validation.first, found->validation.count);
     search_put(&doc, doc.root, found, timed);
     put_stages(&doc, doc.root, record);
+    if (record->headline->count) {
+        ousac_range_put(&doc, doc.root, "test", record->test.first, record->test.count);
+        headline_put(&doc, doc.root, record->headline);
+    }
     const ousac_status status = ousac_json_save(&doc, path, error);
     ousac_json_end(&doc);
     return status;

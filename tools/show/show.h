@@ -25,6 +25,9 @@ void convergence_print(const ousac_record_convergence *found);
 /* Keys of the JSON form: formats/EVAL.md. */
 void evaluation_print(const ousac_eval *result);
 void evaluation_put(ousac_json_doc *doc, cJSON *object, const ousac_eval *result);
+/* Its headline alone, as member "headline" of the object. */
+void headline_print(const ousac_headline *headline);
+void headline_put(ousac_json_doc *doc, cJSON *object, const ousac_headline *headline);
 /* The JSON form into a file. */
 ousac_status evaluation_save(const ousac_eval *result, const char *path, ousac_error *error);
 
@@ -55,8 +58,10 @@ typedef struct search_record {
     const ousac_model *model;
     uint64_t seed;
     const ousac_fit_report
-        *shipped;         /* the last fit, on the trajectory that ships; NULL where there is none (yet) */
+        *shipped;         /* the last fit, on the trajectory that ships; NULL where nothing is cached */
     double shipped_share; /* of the reference's MACs */
+    const ousac_headline *headline; /* of a result without a cache, on `test`; count 0 for none */
+    ousac_sample_range test;
 } search_record;
 ousac_status search_record_save(const search_record *record, const char *path, ousac_error *error);
 
