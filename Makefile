@@ -391,6 +391,11 @@ bench: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/dit_fo
 	@mkdir -p $(BUILD)/bench
 	$(TORCH_PYTHON) tests/bench/bench_speed.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/speed.json
 
+.PHONY: bench-families
+bench-families: $(PROGRAM) $(BUILD)/tests/bench/bench_speed $(BUILD)/tests/interop/inputs_forward ## blocks of PixArt and FLUX at full width beside diffusers, needs torch and diffusers: build/bench/families.json
+	@mkdir -p $(BUILD)/bench
+	$(TORCH_PYTHON) tests/bench/bench_families.py --build $(BUILD) --depth $(BENCH_DEPTH) -o $(BUILD)/bench/families.json
+
 $(BUILD)/tests/bench/bench_gpu: $(patsubst %,$(BUILD)/obj/tests/bench/%.o,bench_gpu bench_gpu_attention bench_gpu_factors) $(LIBRARY)
 	$(call link,)
 

@@ -4,6 +4,7 @@
 #include "pipeline/context_parts.h"
 #include "profile/model/hosted.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* What a caller's forward is called through: the public structure from the inner one. */
@@ -26,6 +27,16 @@ static int forward(void *self, const ousac_hosted_forward_args *args, ousac_host
     return b->forward(b->self, &evaluation, (ousac_host_call *)call, message, size);
 }
 
+/* Of a model that is captured. */
+static int no_forward(void *self, const ousac_host_evaluation *evaluation, ousac_host_call *call,
+                      char *message, size_t bytes) {
+    (void)self;
+    (void)evaluation;
+    (void)call;
+    (void)snprintf(message, bytes, "it is captured, and none was given");
+    return 1;
+}
+
 void ousac_host_model_init_sized(ousac_host_model *model, size_t size) {
     const ousac_host_model defaults = {.size = sizeof defaults};
     INIT_OPTIONS(model, size, defaults);
@@ -40,7 +51,7 @@ ousac_status ousac_context_open_host(ousac_context **context, const ousac_contex
     *context = NULL;
     TAKE_OPTIONS(ousac_context_options, o, options, error);
     TAKE_OPTIONS(ousac_host_model, h, model, error);
-    if (!h.forward)
+    if (!h.forward && !h.captured)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`forward` is missing");
     ousac_status status = ousac_context_begin(&made, &o, error);
     if (status)
@@ -51,7 +62,7 @@ ousac_status ousac_context_open_host(ousac_context **context, const ousac_contex
         status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a context");
         goto done;
     }
-    *b = (bridge){h.self, h.forward};
+    *b = (bridge){h.self, h.forward ? h.forward : no_forward};
     const ousac_hosted_options inner = {.name = h.name,
                                         .arch = h.arch,
                                         .levels = h.levels,

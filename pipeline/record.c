@@ -90,14 +90,25 @@ ousac_profile_identity ousac_record_identity(const ousac_session *session,
     return identity;
 }
 
+ousac_status ousac_record_weigh(ousac_profile *pilot, ousac_error *error) {
+    /* Sizes that the profile has already allocated once, so the product cannot overflow. */
+    const size_t count = pilot->schedule.step_count * OUSAC_BRANCHES * pilot->arch.group_count;
+    double *weight = ousac_malloc(count, sizeof *weight);
+    if (!weight)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the step weights");
+    ousac_profile_step_weights(pilot, weight);
+    memcpy(pilot->weight, weight, count * sizeof *weight);
+    ousac_profile_weights_digest(pilot, pilot->identity.weights_digest);
+    ousac_free(weight);
+    return OUSAC_STATUS_OK;
+}
+
 ousac_status ousac_record_pilot(const ousac_session *session, const ousac_schedule *schedule,
                                 uint64_t samples, ousac_partial *partial, ousac_profile **pilot,
                                 ousac_record_cost *cost, ousac_error *error) {
     const ousac_record_options plain = {.segments = 1};
     const ousac_profile_identity identity = ousac_record_identity(session, &plain);
     const ousac_sample_range range = {0, samples};
-    double *weight = NULL;
-    size_t count = 0;
     ousac_status status = OUSAC_STATUS_OK;
     if (partial && ousac_partial_has_weights(partial)) {
         status = ousac_profile_create(pilot, &session->model->arch, schedule, &identity, NULL, 0, error);
@@ -114,25 +125,24 @@ ousac_status ousac_record_pilot(const ousac_session *session, const ousac_schedu
     if (status)
         return status;
     cost->pilot = range;
-    /* Sizes that the profile has already allocated once, so the product cannot overflow. */
-    count = schedule->step_count * OUSAC_BRANCHES * session->model->arch.group_count;
-    weight = ousac_malloc(count, sizeof *weight);
-    if (!weight) {
-        status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for the step weights");
+    status = ousac_record_weigh(*pilot, error);
+    if (status) {
         ousac_profile_free(*pilot);
         *pilot = NULL;
-        return status;
     }
-    ousac_profile_step_weights(*pilot, weight);
-    memcpy((*pilot)->weight, weight, count * sizeof *weight);
-    ousac_profile_weights_digest(*pilot, (*pilot)->identity.weights_digest);
-    ousac_free(weight);
-    return OUSAC_STATUS_OK;
+    return status;
 }
 
 ousac_status ousac_record_load_weights(const ousac_session *session, const ousac_schedule *schedule,
                                        const char *path, ousac_profile **weights, ousac_record_cost *cost,
                                        ousac_error *error) {
+    return ousac_record_load_weights_of(session, schedule, compute_of(session->model->backend), path, weights,
+                                        cost, error);
+}
+
+ousac_status ousac_record_load_weights_of(const ousac_session *session, const ousac_schedule *schedule,
+                                          ousac_compute compute, const char *path, ousac_profile **weights,
+                                          ousac_record_cost *cost, ousac_error *error) {
     const ousac_record_options plain = {.segments = 1};
     const ousac_profile_identity identity = ousac_record_identity(session, &plain);
     char have[OUSAC_DIGEST_CHARS], want[OUSAC_DIGEST_CHARS];
@@ -153,7 +163,7 @@ ousac_status ousac_record_load_weights(const ousac_session *session, const ousac
         what = "other `inputs`";
     else if ((*weights)->identity.seed != session->seed)
         what = "another seed";
-    else if ((*weights)->identity.compute != compute_of(session->model->backend))
+    else if ((*weights)->identity.compute != compute)
         what = "another `compute`";
     else if ((*weights)->arch.group_count != session->model->arch.group_count)
         what = "a model with other sites";

@@ -28,6 +28,14 @@ ousac_status ousac_record_load_weights(const ousac_session *session, const ousac
                                        const char *path, ousac_profile **weights, ousac_record_cost *cost,
                                        ousac_error *error);
 
+/* The same of what was computed in other numbers than the session's. */
+ousac_status ousac_record_load_weights_of(const ousac_session *session, const ousac_schedule *schedule,
+                                          ousac_compute compute, const char *path, ousac_profile **weights,
+                                          ousac_record_cost *cost, ousac_error *error);
+
+/* Sets the step weights of a profile recorded without moments from its sums: a pilot. MEMORY. */
+ousac_status ousac_record_weigh(ousac_profile *pilot, ousac_error *error);
+
 typedef struct ousac_record_options {
     ousac_sample_range range;
     int magnitudes;               /* 1: channel magnitudes too, which ca-svd and cd-svd factors need */

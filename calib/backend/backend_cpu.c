@@ -1,5 +1,6 @@
 #include "calib/backend/backend.h"
 
+#include "calib/backend/attention_cpu.h"
 #include "calib/backend/kernels.h"
 #include "calib/backend/products.h"
 #include "formats/memory.h"
@@ -14,9 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Score rows that attention keeps at a time: 512 KiB, a share of the second-level cache. */
-enum { ATTENTION_BLOCK_FLOATS = 131072 };
 
 static const ousac_kernels *kernels_of(const ousac_backend *backend) {
     return (const ousac_kernels *)backend->state;
@@ -480,61 +478,14 @@ static ousac_status cpu_rotate_heads(const ousac_backend *backend, size_t rows, 
     return OUSAC_STATUS_OK;
 }
 
-/* Rows of q (batch * queries) on those of k and v (batch * keys); sizes checked, none 0. */
-typedef struct attention_job {
-    size_t batch, queries, keys, heads, head_dim;
-    const float *q, *k, *v, *bias; /* bias (batch, keys), or NULL */
-    size_t ld_q, ld_kv, ld_out;
-    float *out, *work;
-} attention_job;
-
-/* The queries [first, first + rows) of one head of one sequence. */
-static void attend(const ousac_kernels *kernels, const attention_job *a, size_t sequence, size_t head,
-                   size_t first, size_t rows) {
-    const size_t column = head * a->head_dim, row = sequence * a->queries + first;
-    const ousac_product scores = {.rows = rows,
-                                  .cols = a->keys,
-                                  .inner = a->head_dim,
-                                  .x = a->q + row * a->ld_q + column,
-                                  .ldx = a->ld_q,
-                                  .p = a->k + sequence * a->keys * a->ld_kv + column,
-                                  .ldp = a->ld_kv,
-                                  .transposed = 1,
-                                  .alpha = (float)(1.0 / sqrt((double)a->head_dim)),
-                                  .y = a->work,
-                                  .ldy = a->keys};
-    const ousac_product values = {.rows = rows,
-                                  .cols = a->head_dim,
-                                  .inner = a->keys,
-                                  .x = a->work,
-                                  .ldx = a->keys,
-                                  .p = a->v + sequence * a->keys * a->ld_kv + column,
-                                  .ldp = a->ld_kv,
-                                  .alpha = 1,
-                                  .y = a->out + row * a->ld_out + column,
-                                  .ldy = a->ld_out};
-    kernels->products->product(&scores);
-    for (size_t i = 0; a->bias != NULL && i < rows; i++)
-        kernels->axpy(a->keys, 1, a->bias + sequence * a->keys, a->work + i * a->keys);
-    kernels->softmax(rows, a->keys, a->work, a->keys);
-    kernels->products->product(&values);
-}
-
-static ousac_status attend_all(const ousac_backend *backend, const char *operation, const attention_job *a,
-                               ousac_error *error) {
-    const size_t share = ATTENTION_BLOCK_FLOATS / a->keys;
-    /* Never more rows than queries: a share below 32 means thousands of keys. */
-    const size_t least = share < 32 ? 32 : share, block = least < a->queries ? least : a->queries;
+static ousac_status attend(const ousac_backend *backend, const char *operation, const ousac_attention *a,
+                           ousac_error *error) {
     const size_t ld = a->ld_q > a->ld_kv ? a->ld_q : a->ld_kv;
     /* Our own products take any size; the bound is that of every other operation. */
     product sizes;
-    if (narrow_product(&sizes, block, a->keys, a->head_dim, ld, a->ld_out, a->keys) != 0)
+    if (narrow_product(&sizes, a->queries, a->keys, a->head_dim, ld, a->ld_out, a->keys) != 0)
         return bad_size(operation, a->keys, ld, a->ld_out, error);
-    for (size_t b = 0; b < a->batch; b++)
-        for (size_t h = 0; h < a->heads; h++)
-            for (size_t first = 0; first < a->queries; first += block)
-                attend(kernels_of(backend), a, b, h, first,
-                       a->queries - first < block ? a->queries - first : block);
+    ousac_attention_run(kernels_of(backend), a);
     return OUSAC_STATUS_OK;
 }
 
@@ -548,9 +499,9 @@ static ousac_status cpu_attention(const ousac_backend *backend, size_t batch, si
     CHECK_VIEW("attention", "work", tokens, tokens, tokens, float);
     if (batch == 0 || tokens == 0 || heads == 0 || head_dim == 0)
         return OUSAC_STATUS_OK;
-    const attention_job job = {batch, tokens, tokens, heads,  head_dim, q,   k,
-                               v,     NULL,   ld_qkv, ld_qkv, ld_out,   out, work};
-    return attend_all(backend, "attention", &job, error);
+    const ousac_attention job = {batch, tokens, tokens, heads,  head_dim, q,   k,
+                                 v,     NULL,   ld_qkv, ld_qkv, ld_out,   out, work};
+    return attend(backend, "attention", &job, error);
 }
 
 static ousac_status cpu_cross_attention(const ousac_backend *backend, size_t batch, size_t queries,
@@ -569,9 +520,9 @@ static ousac_status cpu_cross_attention(const ousac_backend *backend, size_t bat
         return OUSAC_STATUS_OK;
     if (keys == 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "cross_attention: 0 keys: expected at least 1");
-    const attention_job job = {batch, queries, keys, heads, head_dim, q,   k,
-                               v,     bias,    ld_q, ld_kv, ld_out,   out, work};
-    return attend_all(backend, "cross_attention", &job, error);
+    const ousac_attention job = {batch, queries, keys, heads, head_dim, q,   k,
+                                 v,     bias,    ld_q, ld_kv, ld_out,   out, work};
+    return attend(backend, "cross_attention", &job, error);
 }
 
 static ousac_status cpu_subtract(const ousac_backend *backend, size_t rows, size_t cols, const float *a,

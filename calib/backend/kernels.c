@@ -176,6 +176,37 @@ static void softmax(size_t rows, size_t cols, float *x, size_t ldx) {
     }
 }
 
+static void softmax_part(size_t rows, size_t cols, float *x, size_t ldx, float *peak, float *sum,
+                         float *shrink) {
+    for (size_t i = 0; i < rows && cols > 0; i++) {
+        float *row = x + i * ldx;
+        const float before = peak[i], now = most(row_max(cols, row), before);
+        /* Of values that are all -inf so far the exponentials are 0, not NaN: others may follow. */
+        const float level = now == -INFINITY ? 0.0F : now;
+        for (size_t j = 0; j < cols; j++)
+            row[j] = exp_one(row[j] - level);
+        shrink[i] = exp_one(before - level);
+        sum[i] = sum[i] * shrink[i] + row_sum(cols, row);
+        peak[i] = now;
+    }
+}
+
+static void scale_rows(size_t rows, size_t cols, const float *factor, const float *x, size_t ldx, float *y,
+                       size_t ldy) {
+    for (size_t i = 0; i < rows; i++) {
+        const float by = factor[i];
+        if (x + i * ldx == y + i * ldy) {
+            for (size_t j = 0; j < cols; j++)
+                y[i * ldy + j] *= by;
+            continue;
+        }
+        const float *restrict source = x + i * ldx;
+        float *restrict target = y + i * ldy;
+        for (size_t j = 0; j < cols; j++)
+            target[j] = by * source[j];
+    }
+}
+
 /* Two passes. The second also sums the centred values, whose mean is the rounding error of the first mean. */
 static inline void row_moments(size_t d, const float *x, float *mean, float *correction, float *variance) {
     const float centre = row_sum(d, x) / (float)d;
@@ -462,6 +493,8 @@ const ousac_kernels JOIN(ousac_kernels_, OUSAC_ISA) = {
     .silu = silu,
     .rotate_heads = rotate_heads,
     .softmax = softmax,
+    .softmax_part = softmax_part,
+    .scale_rows = scale_rows,
     .norm_modulate = norm_modulate,
     .add_gated = add_gated,
     .subtract = subtract,

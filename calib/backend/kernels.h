@@ -35,6 +35,14 @@ typedef struct ousac_kernels {
                          const float *weight, const float *table, size_t positions, float *y, size_t ldy);
     /* Each row of x (rows, cols) becomes exp(x - max) / sum, in place. A row with NaN or +inf becomes NaN. */
     void (*softmax)(size_t rows, size_t cols, float *x, size_t ldx);
+    /* The next columns of rows that come in parts: of row i the largest value so far, peak[i], -inf before the first,
+     * and the sum of exp(value - peak), sum[i], 0 before it, go on; x becomes exp(x - peak), and shrink[i] is
+     * what exponentials of the parts before, and sums of them, are to be multiplied by. NaN or +inf makes the sum NaN. */
+    void (*softmax_part)(size_t rows, size_t cols, float *x, size_t ldx, float *peak, float *sum,
+                         float *shrink);
+    /* Row i of y = factor[i] times that of x, (rows, cols); y may be x. */
+    void (*scale_rows)(size_t rows, size_t cols, const float *factor, const float *x, size_t ldx, float *y,
+                       size_t ldy);
 
     void (*norm_modulate)(size_t rows, size_t d, const float *x, float eps, const float *shift,
                           const float *scale, size_t rows_per_group, size_t ld_mod, float *y);

@@ -1,5 +1,5 @@
 /* Calibration as a library: what `ousac profile`, `allocate`, `pack`, `eval`, `sample` and `calibrate` do, without a
- * terminal, on a checkpoint or on a model that the caller runs.
+ * terminal, on a checkpoint or on a model that the caller runs; and capture, of a loop that the caller runs.
  *
  *     #include <ousac/ousac.h>          cc program.c $(pkg-config --cflags --libs ousac)
  *
@@ -101,6 +101,8 @@ typedef struct ousac_host_model {
      * anything else where it failed, which ends the work; it may then put one line of at most `bytes` into `message`. */
     int (*forward)(void *self, const ousac_host_evaluation *evaluation, ousac_host_call *call, char *message,
                    size_t bytes);
+    int captured; /* 1: `forward` may be NULL. Such a context captures, packs, and plans without comparing (`compare` 0,
+                     `forecast` 0); what would run the model is refused */
 } ousac_host_model;
 
 void ousac_host_model_init_sized(ousac_host_model *model, size_t size);
@@ -143,6 +145,81 @@ static inline void ousac_context_profile_options_init(ousac_context_profile_opti
 ousac_status ousac_context_profile(ousac_context *context, const char *schedule,
                                    const ousac_context_profile_options *options, const char *output,
                                    ousac_error *error);
+
+/* --- capture: a profile from a loop that is the caller's --- */
+
+/* Activations are handed over as they pass; nothing is run here. Samples come in micro-batches, each from its first
+ * evaluation to its last before the next begins. The steps of a branch come in the schedule's order, none left out; of
+ * the two branches either may be ahead, and an evaluation of each may be open at once. In an evaluation every group's
+ * input comes exactly once, groups and branches in any order. Sums of the branches are added as they come: another order
+ * changes them by rounding.
+ *
+ * What breaks the rules is USAGE and names group, site or step. After any failure the micro-batch under way is forgotten;
+ * those before it stay, and the same samples may come again from their first step. Matrices are read during the call
+ * alone. A capture is used by one thread at a time, and not beside other work of its context. */
+typedef struct ousac_capture ousac_capture;
+
+typedef enum ousac_capture_dtype {
+    OUSAC_CAPTURE_F32 = 0, /* IEEE 754 */
+    OUSAC_CAPTURE_F16 = 1,
+    OUSAC_CAPTURE_BF16 = 2
+} ousac_capture_dtype;
+
+typedef struct ousac_capture_options {
+    size_t size;
+    uint64_t first,
+        count;     /* samples; first a multiple of the micro-batch; shards are merged by `ousac merge` */
+    size_t tokens; /* of a sample that are recorded; 0: at most 64 */
+    ousac_capture_dtype dtype; /* in which the caller's model computes: part of the profile's identity */
+    int outputs;         /* 1: outputs of sites are handed over too; 0: computed from the context's weights */
+    int pilot;           /* 1: a pilot, which has step weights and no moments */
+    const char *weights; /* a pilot's file, for its step weights; NULL: every step weighs the same */
+} ousac_capture_options;
+void ousac_capture_options_init_sized(ousac_capture_options *options, size_t size);
+static inline void ousac_capture_options_init(ousac_capture_options *options) {
+    ousac_capture_options_init_sized(options, sizeof *options);
+}
+
+/* Under a schedule (a file), of the context's model, with its micro-batch; samples are its own by seed and inputs. The
+ * context is borrowed. Errors: USAGE for options or a schedule that does not suit the model; IO, FORMAT, MISMATCH, MEMORY.
+ * Close with ousac_capture_close, which writes nothing. */
+ousac_status ousac_capture_open(ousac_capture **capture, ousac_context *context, const char *schedule,
+                                const ousac_capture_options *options, ousac_error *error);
+void ousac_capture_close(ousac_capture *capture); /* NULL is fine */
+
+/* Row-major, contiguous. */
+typedef struct ousac_capture_matrix {
+    const void *data;
+    ousac_capture_dtype dtype;
+    size_t rows, columns; /* rows: tokens of its stream, of all samples one behind another */
+    int taken;            /* 1: only the rows of ousac_capture_rows */
+} ousac_capture_matrix;
+
+/* An evaluation of samples [first, first + count): the micro-batch, at the end of the range what is left. step: index
+ * into the schedule; branch 0: conditional, 1: unconditional. */
+ousac_status ousac_capture_begin(ousac_capture *capture, uint64_t first, uint64_t count, size_t step,
+                                 int branch, ousac_error *error);
+/* Which rows of a stream are looked at in the branch's open evaluation, rising, so that no others need be fetched from
+ * a device. *rows NULL: all of them. Valid until the evaluation ends. */
+ousac_status ousac_capture_rows(ousac_capture *capture, int branch, size_t stream, const uint32_t **rows,
+                                size_t *count, ousac_error *error);
+/* Input of a group (rows, n); with `outputs` those of its sites (rows, m), bias included. */
+ousac_status ousac_capture_input(ousac_capture *capture, int branch, size_t group,
+                                 const ousac_capture_matrix *x, ousac_error *error);
+ousac_status ousac_capture_output(ousac_capture *capture, int branch, size_t site,
+                                  const ousac_capture_matrix *y, ousac_error *error);
+/* Output number `output` of a module, before the gate of the residual sum; not needed where it is that of the module's
+ * last linear. */
+ousac_status ousac_capture_module(ousac_capture *capture, int branch, size_t module, size_t output,
+                                  const ousac_capture_matrix *out, ousac_error *error);
+/* USAGE naming what did not come; NUMBER naming site or module, step and branch, where activations are not finite. */
+ousac_status ousac_capture_end(ousac_capture *capture, int branch, ousac_error *error);
+
+/* Gives up the micro-batch under way: after a failure of the caller's own. */
+void ousac_capture_forget(ousac_capture *capture);
+
+/* Writes the profile (.oca). USAGE, naming the first sample that is missing, unless all came to their last step. */
+ousac_status ousac_capture_write(ousac_capture *capture, const char *output, ousac_error *error);
 
 /* --- allocate: ranks under a budget --- */
 

@@ -54,7 +54,8 @@ typedef enum ousac_compute {
     OUSAC_COMPUTE_F32 = 0,
     OUSAC_COMPUTE_BF16 = 1,           /* linears in bfloat16, as on a CPU */
     OUSAC_COMPUTE_BF16_ATTENTION = 2, /* attention too, as on a GPU */
-    OUSAC_COMPUTE_BF16_UNKNOWN = 3    /* one of the two: a file of version 1 does not say */
+    OUSAC_COMPUTE_BF16_UNKNOWN = 3,   /* one of the two: a file of version 1 does not say */
+    OUSAC_COMPUTE_F16_ATTENTION = 4   /* both in half precision: captured of somebody else's run */
 } ousac_compute;
 
 typedef struct ousac_profile_identity {
@@ -102,7 +103,8 @@ ousac_identity ousac_profile_model(const ousac_profile *profile);
 size_t ousac_profile_scalar_width(const ousac_arch *arch, ousac_scalar scalar);
 const char *ousac_scalar_name(ousac_scalar scalar);          /* "x2", "dx2", ... */
 const char *ousac_magnitude_name(ousac_magnitude magnitude); /* "x", "y", "adx", "ady" */
-const char *ousac_compute_name(ousac_compute compute); /* "f32", "bf16", "bf16+attention", "bf16+unknown" */
+const char *ousac_compute_name(
+    ousac_compute compute); /* "f32", "bf16", "bf16+attention", "bf16+unknown", "f16+attention" */
 /* How many groups or sites the kind is recorded for, and the channels of one: n or m. */
 size_t ousac_profile_magnitude_parts(const ousac_arch *arch, ousac_magnitude magnitude);
 size_t ousac_profile_magnitude_channels(const ousac_arch *arch, ousac_magnitude magnitude, size_t index);

@@ -241,13 +241,14 @@ static ousac_status take_compute(const ousac_archive *archive, ousac_profile_ide
         identity->compute = OUSAC_COMPUTE_BF16_UNKNOWN;
         return OUSAC_STATUS_OK;
     }
-    for (int i = 0; archive->version > 1 && i <= OUSAC_COMPUTE_BF16_UNKNOWN; i++)
+    for (int i = 0; archive->version > 1 && i <= OUSAC_COMPUTE_F16_ATTENTION; i++)
         if (strcmp(text, ousac_compute_name((ousac_compute)i)) == 0) {
             identity->compute = (ousac_compute)i;
             return OUSAC_STATUS_OK;
         }
     return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                      "%s: compute \"%.40s\": expected f32, bf16 or bf16+attention", archive->path, text);
+                      "%s: compute \"%.40s\": expected f32, bf16, bf16+attention or f16+attention",
+                      archive->path, text);
 }
 
 /* By which rule the tokens used were chosen, and of which inputs file the samples are. */

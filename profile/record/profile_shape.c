@@ -43,7 +43,7 @@ static int is_of_groups(ousac_magnitude magnitude) {
 }
 
 const char *ousac_compute_name(ousac_compute compute) {
-    static const char *const names[] = {"f32", "bf16", "bf16+attention", "bf16+unknown"};
+    static const char *const names[] = {"f32", "bf16", "bf16+attention", "bf16+unknown", "f16+attention"};
     return (unsigned)compute < sizeof names / sizeof *names ? names[compute] : "?";
 }
 

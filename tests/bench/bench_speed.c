@@ -1,8 +1,9 @@
 /* The stages of ousac and what they are measured against, one at a time, as tests/bench/bench_speed.py asks:
  *
- *     bench_speed MODEL CONFIG DIRECTORY BATCH
+ *     bench_speed MODEL CONFIG DIRECTORY BATCH [INPUTS STEPS]
  *
- * A line on standard input is "STAGE THREADS"; the answer is one line of JSON on standard output: seconds,
+ * INPUTS are those of a model that is told something; then only the forwards are asked for, of runs of STEPS steps,
+ * the first of them full (tests/bench/bench_families.py). A line on standard input is "STAGE THREADS"; the answer is one line of JSON on standard output: seconds,
  * multiply-accumulates (macs), bytes moved, and the peak of the resident memory while it ran. The driver
  * interleaves stages and takes medians. Baselines that need no other process are here: SGEMM, DGESDD, memcpy
  * and a plain write.
@@ -42,8 +43,7 @@ enum {
     THREADS_MAX = 64,
     TIMES_MAX = 4096,
     PATH_BYTES = 1024,
-    STEPS = 5, /* of the runs: full, cached, cached, cached, cached */
-    CACHED_STEPS = 4,
+    STEPS = 5,        /* of the runs, unless told otherwise: the first full, the others cached */
     RECORD_BATCH = 4, /* the program's default micro-batch */
     RECORDED =
         2 * RECORD_BATCH /* on each thread: the first micro-batch touches its memory for the first time */
@@ -59,6 +59,7 @@ typedef struct bench {
     ousac_model_options from;
     ousac_model *model;
     size_t batch; /* samples of one forward */
+    size_t steps;
     ousac_schedule schedule;
     size_t *rank;             /* (sites), of forwards and bundle */
     size_t *factor_rank;      /* (sites), of the factors that are made */
@@ -323,20 +324,28 @@ static void sgemm(size_t rows, size_t m, size_t n, const float *x, const float *
 static void *run_gemms(void *self) {
     gemm_worker *g = self;
     const ousac_arch *arch = &g->b->model->arch;
-    const size_t rows = g->b->batch * arch->stream[0].tokens;
-    size_t widest = 0;
-    for (size_t s = 0; s < arch->site_count; s++)
-        widest = arch->sites[s].m + arch->sites[s].n > widest ? arch->sites[s].m + arch->sites[s].n : widest;
+    size_t in = 0, most = 0; /* of a group: values read; values written, whole or by halves */
+    for (size_t k = 0; k < arch->group_count; k++) {
+        const ousac_group *group = &arch->groups[k];
+        const size_t rows = g->b->batch * ousac_arch_group_tokens(arch, k),
+                     n = arch->sites[group->first_site].n;
+        size_t m = 0, ranks = 0;
+        for (size_t s = group->first_site; s < group->first_site + group->site_count; s++)
+            m += arch->sites[s].m, ranks += g->b->rank[s];
+        in = rows * n > in ? rows * n : in;
+        most = rows * (m + ranks) > most ? rows * (m + ranks) : most;
+    }
     /* Results go nowhere: fed on, they would end as denormals, which take many times as long. */
-    float *x = room(rows * widest * 3, sizeof *x), *y = room(rows * widest * 3, sizeof *y),
-          *out = room(rows * widest, sizeof *out);
-    for (size_t i = 0; i < rows * widest * 3; i++)
-        x[i] = (float)(i % 17) - 8, y[i] = 0;
-    memset(out, 0, rows * widest * sizeof *out);
+    float *x = room(in, sizeof *x), *y = room(most, sizeof *y), *out = room(most, sizeof *out);
+    for (size_t i = 0; i < in; i++)
+        x[i] = (float)(i % 17) - 8;
+    memset(y, 0, most * sizeof *y);
+    memset(out, 0, most * sizeof *out);
     const double start = now(), cpu_start = cpu_of(CLOCK_THREAD_CPUTIME_ID);
     for (size_t k = 0; k < arch->group_count; k++) {
         const ousac_group *group = &arch->groups[k];
         const ousac_site *first = &arch->sites[group->first_site];
+        const size_t rows = g->b->batch * ousac_arch_group_tokens(arch, k);
         size_t m = 0, ranks = 0;
         for (size_t s = group->first_site; s < group->first_site + group->site_count; s++)
             m += arch->sites[s].m, ranks += g->b->rank[s];
@@ -372,7 +381,8 @@ static void gemms(bench *b, size_t threads, int cached, result *r) {
     }
     for (size_t s = 0; s < arch->site_count; s++) {
         const double m = (double)arch->sites[s].m, n = (double)arch->sites[s].n;
-        r->macs += (double)arch->stream[0].tokens * (cached ? (double)b->rank[s] * (m + n) : m * n);
+        r->macs += (double)ousac_arch_group_tokens(arch, arch->sites[s].group) *
+                   (cached ? (double)b->rank[s] * (m + n) : m * n);
     }
     r->seconds = median(times, threads) / (double)(threads * b->batch);
     r->cpu = median(cpu, threads) / (double)b->batch;
@@ -409,7 +419,7 @@ static void trajectory(bench *b, size_t threads, size_t samples, int recorded, r
     must(ousac_run_samples(&run, &error), &error);
     r->seconds = (now() - start) / (double)run.count;
     r->cpu = (cpu_of(CLOCK_PROCESS_CPUTIME_ID) - cpu_start) / (double)run.count;
-    r->macs = (double)macs_of(b, 0) * STEPS;
+    r->macs = (double)macs_of(b, 0) * (double)b->steps;
     ousac_recorder_free(recorder);
     if (recorded) {
         ousac_profile_free(b->profile);
@@ -703,23 +713,30 @@ static void read_bundle(bench *b, result *r) {
 /* ---- the program ---- */
 
 static void set_up(bench *b) {
-    const double scales[STEPS] = {NAN, NAN, NAN, NAN, NAN};
-    const ousac_gate gates[STEPS] = {OUSAC_GATE_FULL, OUSAC_GATE_CACHED, OUSAC_GATE_CACHED, OUSAC_GATE_CACHED,
-                                     OUSAC_GATE_CACHED};
+    double scales[STEPS];
+    ousac_gate gates[STEPS];
     ousac_error error = {0};
     result ignored = {0};
     must(ousac_model_load(&b->model, b->path, &b->from, b->be, &error), &error);
-    const ousac_schedule_options options = {.steps = STEPS,
-                                            .train_steps = b->model->noise.train_steps,
-                                            .other_mode = OUSAC_MODE_COND,
-                                            .scales = scales,
-                                            .gates = gates};
+    for (size_t i = 0; i < b->steps; i++) {
+        scales[i] = NAN;
+        gates[i] = i == 0 ? OUSAC_GATE_FULL : OUSAC_GATE_CACHED;
+    }
+    const ousac_schedule_options options = {
+        .steps = b->steps,
+        .train_steps = b->model->noise.train_steps,
+        .other_mode = OUSAC_MODE_COND,
+        .scales = scales,
+        .gates = gates,
+        .solver = b->model->noise.kind == OUSAC_NOISE_FLOW ? OUSAC_SOLVER_FLOW_EULER : OUSAC_SOLVER_DDIM};
     must(ousac_schedule_build(&b->schedule, &options, &error), &error);
     make_set(b);
     const ousac_ranks ranks = {.rank = b->rank, .dense_fallback = 1};
     must(ousac_calibration_create(&b->calibration, b->be, &b->model->arch, &ranks, ousac_factor_set_source,
                                   &b->set, NULL, &error),
          &error);
+    if (b->from.inputs_path)
+        return;
     make_moments(b);
     (void)snprintf(b->bundle, sizeof b->bundle, "%s/bundle.oca", b->directory);
     trajectory(b, 1, 1, 1, &ignored); /* a profile for the bundle */
@@ -783,10 +800,10 @@ static void answer(bench *b, const char *stage, size_t threads) {
 }
 
 int main(int argc, char **argv) {
-    bench b = {.be = ousac_backend_cpu()};
+    bench b = {.be = ousac_backend_cpu(), .steps = STEPS};
     char line[256], stage[64];
-    if (argc != 5) {
-        (void)fprintf(stderr, "usage: bench_speed MODEL CONFIG DIRECTORY BATCH\n");
+    if (argc != 5 && argc != 7) {
+        (void)fprintf(stderr, "usage: bench_speed MODEL CONFIG DIRECTORY BATCH [INPUTS STEPS]\n");
         return 2;
     }
     b.path = argv[1];
@@ -794,6 +811,11 @@ int main(int argc, char **argv) {
     b.directory = argv[3];
     b.batch = strtoul(argv[4], NULL, 10);
     check(b.batch > 0, "the batch is 1 or more");
+    if (argc == 7) {
+        b.from.inputs_path = argv[5];
+        b.steps = strtoul(argv[6], NULL, 10);
+        check(b.steps > 1 && b.steps <= STEPS, "the steps are 2 or a few more");
+    }
     set_up(&b);
     printf("{\"backend\": \"%s\", \"tokens\": %zu, \"width\": %zu, \"blocks\": %zu, \"sites\": %zu}\n",
            b.be->detail, b.model->arch.stream[0].tokens, b.model->arch.width, b.model->arch.block_count,

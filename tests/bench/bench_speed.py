@@ -42,8 +42,8 @@ KINDS = ("q", "proj", "fc1", "fc2")
 class Server:
     """A process of bench_speed, asked for one stage at a time."""
 
-    def __init__(self, build, model, config, directory, batch):
-        command = [os.path.join(build, "tests/bench/bench_speed"), model, config, directory, str(batch)]
+    def __init__(self, build, model, config, directory, batch, *more):
+        command = [os.path.join(build, "tests/bench/bench_speed"), model, config, directory, str(batch), *map(str, more)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.facts = self.line()
 

@@ -47,6 +47,7 @@ cp found/search.json "$WORK/stdout"
 json "calibrate: what was compared is kept" 'r["kind"] == "ousac search" and r["reference"]["steps"] == 24 and len(r["candidates"]) >= 2 and len(r["points"]) == 4'
 json "calibrate: what each stage gained" '[s["stage"] for s in r["stages"]][:2] == ["fewer steps", "fitted steps"] and (len(r["stages"]) == 6 or [c for c in r["candidates"] if c["taken"]][0]["kind"] != "cached") and all(0 < s["macs_share"] <= 0.4 for s in r["stages"])'
 ousac "calibrate: the curves are drawn from it" 0 'curve.tsv' plot curve found --tables -o tables
+# shellcheck disable=SC2016 # a program of awk
 check "calibrate: all of them" awk -F'\t' 'NR > 1 && $7 == "validation" { n++ } END { exit n < 6 }' tables/curve.tsv
 check "calibrate: the schedule is fitted" grep -q '"version": 2' found/schedule.json
 check "calibrate: nothing is left of the search" test ! -e found/search.part

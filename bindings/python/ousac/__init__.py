@@ -9,7 +9,7 @@ docs/PYTORCH.md is the tutorial. torch and diffusers are imported where they are
 from .library import Error
 
 _WHERE = {"apply": "applied", "summary": "applied", "Applied": "applied", "Scheduler": "scheduler", "Bundle": "bundle",
-          "Schedule": "schedule", "find_sites": "sites", "load_map": "sites", "oca": None, "Context": "context", "Host": "host", "safetensors": None, "calibrate": "calibration", "Result": "calibration"}
+          "Schedule": "schedule", "find_sites": "sites", "load_map": "sites", "oca": None, "Context": "context", "Host": "host", "capture": "capturing", "Capture": "capturing", "safetensors": None, "calibrate": "calibration", "Result": "calibration"}
 __all__ = ["Error"] + sorted(_WHERE)
 
 

@@ -62,10 +62,10 @@ class HostModel(ctypes.Structure):
     _fields_ = [("size", _size), ("name", _text), ("arch", _text), ("levels", _text), ("prediction", _text), ("constants", _text),
                 ("rest", _text), ("channels", _size), ("height", _size), ("width", _size), ("guided_channels", _size),
                 ("has_uncond", _int), ("weight", ctypes.POINTER(_pointer)), ("bias", ctypes.POINTER(_pointer)), ("self", _pointer),
-                ("forward", FORWARD)]
+                ("forward", FORWARD), ("captured", _int)]
 
 
-def _made(kind, name, /, **values):
+def made(kind, name, /, **values):
     """A structure with the library's defaults and the given values; None leaves a default."""
     made = kind()
     getattr(library(), name + "_init_sized")(ctypes.byref(made), _size(ctypes.sizeof(kind)))
@@ -76,7 +76,7 @@ def _made(kind, name, /, **values):
 
 
 def host_model(**values):
-    return _made(HostModel, "ousac_host_model", **values)
+    return made(HostModel, "ousac_host_model", **values)
 
 
 def _interval(found):
@@ -93,7 +93,7 @@ class Context:
         self._progress = PROGRESS(lambda _, label, done, total: progress(label.decode(), done, total)) if progress else PROGRESS()
         self._note = NOTE(lambda _, line: note(line.decode(errors="replace"))) if note else NOTE()
         hosted = isinstance(model, HostModel)
-        options = _made(_Options, "ousac_context_options", model=None if hosted else model, config=config, inputs=inputs,
+        options = made(_Options, "ousac_context_options", model=None if hosted else model, config=config, inputs=inputs,
                         device=device, seed=seed, micro_batch=micro_batch, threads=threads)
         options.progress, options.note = self._progress, self._note
         self._handle, record = _pointer(), ErrorRecord()
@@ -144,11 +144,11 @@ class Context:
         check(result[0], record)
 
     def profile(self, schedule, output, samples=None, first=0, pilot=None, tokens=None):
-        options = _made(_Profile, "ousac_context_profile_options", first=first, count=samples, pilot=pilot, tokens=tokens)
+        options = made(_Profile, "ousac_context_profile_options", first=first, count=samples, pilot=pilot, tokens=tokens)
         self._work("ousac_context_profile", os.fsencode(schedule), ctypes.byref(options), os.fsencode(output))
 
     def plan(self, profile, output, budget_step=None, budget_total=None, forecast=None, compare=None):
-        options = _made(_Plan, "ousac_context_plan_options", budget_step=budget_step, budget_total=budget_total, forecast=forecast,
+        options = made(_Plan, "ousac_context_plan_options", budget_step=budget_step, budget_total=budget_total, forecast=forecast,
                         compare=compare)
         self._work("ousac_context_plan", os.fsencode(profile), ctypes.byref(options), os.fsencode(output))
 
@@ -157,12 +157,12 @@ class Context:
 
     def evaluate(self, bundle, first, count, reference=None, force=False):
         """Errors (mean, low, high), cost and seconds, as a dict."""
-        options = _made(_Evaluate, "ousac_context_evaluate_options", first=first, count=count, reference=reference, force=int(force))
-        found = _made(_Evaluation, "ousac_context_evaluation")
+        options = made(_Evaluate, "ousac_context_evaluate_options", first=first, count=count, reference=reference, force=int(force))
+        found = made(_Evaluation, "ousac_context_evaluation")
         self._work("ousac_context_evaluate", os.fsencode(bundle), ctypes.byref(options), ctypes.byref(found))
-        made = {name: _interval(getattr(found, name)) for name in ("calibrated", "reuse", "against_reference")}
-        made.update({name: getattr(found, name) for name in ("macs_share", "calibrated_s", "exact_s", "reference_s")})
-        return dict(made, held_out=bool(found.held_out))
+        result = {name: _interval(getattr(found, name)) for name in ("calibrated", "reuse", "against_reference")}
+        result.update({name: getattr(found, name) for name in ("macs_share", "calibrated_s", "exact_s", "reference_s")})
+        return dict(result, held_out=bool(found.held_out))
 
     def sample(self, schedule=None, bundle=None, first=0, count=1):
         """Final samples (count, channels, height, width)."""
@@ -176,10 +176,10 @@ class Context:
         """Into a folder: schedule.json, and where a cache pays profile.oca, plan.oca and bundle.oca."""
         if effort not in ("quick", "full"):
             raise ValueError("effort %r; expected quick or full" % (effort,))
-        options = _made(_Calibrate, "ousac_context_calibrate_options", reference=reference, schedule=schedule,
+        options = made(_Calibrate, "ousac_context_calibrate_options", reference=reference, schedule=schedule,
                         budget_total=budget_total, effort=int(effort == "full"), samples=samples, validation=validation, tokens=tokens,
                         budget_time=budget_time, time=time)
-        found = _made(_Calibration, "ousac_context_calibration")
+        found = made(_Calibration, "ousac_context_calibration")
         self._work("ousac_context_calibrate", ctypes.byref(options), os.fsencode(directory), ctypes.byref(found))
         error = found.validation_error
         return {"cached": bool(found.cached), "steps": found.steps, "next_sample": found.next_sample,

@@ -20,7 +20,7 @@ CHUNK = 8  # prompts encoded together
 TEXT = ("prompt_embeds", "prompt_mask", "pooled", "negative_prompt_embeds", "negative_prompt_mask", "negative_pooled")
 
 
-def _levels(scheduler):
+def levels_of(scheduler):
     config = dict(scheduler.config)
     noise = Noise.of_scheduler(config)
     if noise.kind == "flow":
@@ -96,7 +96,7 @@ class Adapter:
                 "steps": [{"timestep": t, **gate} for t in times]}
 
     def host(self, sites=None):
-        levels, prediction = _levels(self.pipe.scheduler)
+        levels, prediction = levels_of(self.pipe.scheduler)
         return Host(self.pipe.transformer, self.call, self.shape, levels, prediction, sites, has_uncond=self.has_uncond(),
                     constants=self.constants(), name=self.name)
 

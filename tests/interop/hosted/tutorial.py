@@ -87,6 +87,21 @@ class Tutorial(unittest.TestCase):
                 images = pipe([1, 5], guidance_scale=4.0, num_inference_steps=steps, output_type="np").images
         self.assertTrue(numpy.isfinite(images).all())
 
+    def test_capturing(self):
+        pipe = pipeline()
+        pipe.scheduler.save_pretrained("capturing")
+        run("schedule", "--from", "capturing/scheduler_config.json", "--steps", "10", "--scale", "4", "--period", "3", "-o", "schedule.json")
+        pipe.scheduler.set_timesteps(10)
+        names = {"ousac": ousac, "transformer": pipe.transformer, "scheduler": pipe.scheduler, "timesteps": pipe.scheduler.timesteps,
+                 "noise": torch.randn(4, 4, 8, 8), "labels": torch.tensor([3, 1, 4, 1]), "null": torch.tensor([1000, 1000]),
+                 "my_step": lambda x, i, u, c: x - 0.1 * (u + 4.0 * (c - u))[:, :4]}
+        with torch.no_grad():
+            exec(block_with("docs/PYTORCH.md", "ousac.capture("), names)
+        run("verify", "bundle.oca")
+        with ousac.apply(pipe, "bundle.oca"):
+            images = pipe([3, 1], guidance_scale=4.0, num_inference_steps=10, output_type="np").images
+        self.assertTrue(numpy.isfinite(images).all())
+
     def test_a_loop_of_your_own(self):
         pipe = pipeline()
         names = {"ousac": ousac, "transformer": pipe.transformer, "x": torch.randn(2, 4, 8, 8), "labels": torch.tensor([3, 1]),

@@ -53,12 +53,12 @@ static float *attend(const ousac_backend *backend, size_t batch, size_t tokens, 
 }
 
 static void attention_matches_its_definition(void **unused) {
-    /* batch, tokens, heads, head width; 1100 tokens make several blocks of rows. The widths lie on both sides
-     * of where a backend may change its method: 32, 64, 80, 128. */
-    static const size_t cases[][4] = {{1, 1, 1, 1},    {2, 5, 3, 7},   {1, 16, 2, 64},  {3, 33, 4, 16},
-                                      {1, 64, 1, 8},   {2, 65, 1, 33}, {1, 1100, 1, 8}, {2, 400, 2, 5},
-                                      {1, 128, 2, 72}, {1, 70, 1, 80}, {2, 63, 1, 96},  {1, 97, 1, 128},
-                                      {2, 40, 2, 129}};
+    /* batch, tokens, heads, head width; 1100 tokens make several blocks of rows, and of keys: these from about 400
+     * on. The widths lie on both sides of where a backend may change its method: 32, 64, 80, 128. */
+    static const size_t cases[][4] = {{1, 1, 1, 1},    {2, 5, 3, 7},    {1, 16, 2, 64},  {3, 33, 4, 16},
+                                      {1, 64, 1, 8},   {2, 65, 1, 33},  {1, 1100, 1, 8}, {2, 400, 2, 5},
+                                      {1, 128, 2, 72}, {1, 70, 1, 80},  {2, 63, 1, 96},  {1, 97, 1, 128},
+                                      {2, 40, 2, 129}, {2, 777, 2, 72}, {1, 643, 1, 128}};
     uint64_t state = 7;
     (void)unused;
     EACH_BACKEND(k) {
@@ -83,19 +83,20 @@ static void attention_matches_its_definition(void **unused) {
 
 /* Scores far beyond the range of the exponential, whose maximum comes late, early and in the middle. */
 static void large_scores_do_not_overflow(void **unused) {
-    enum { TOKENS = 200, WIDTH = 4, LD = 3 * WIDTH };
+    enum { MANY = 900, WIDTH = 4, LD = 3 * WIDTH };
     uint64_t state = 20;
     (void)unused;
     EACH_BACKEND(k) {
-        for (size_t peak = 0; peak < TOKENS; peak += 66) {
-            float *qkv = filled(&state, TOKENS, LD);
-            double score[TOKENS], expected[WIDTH];
-            for (size_t i = 0; i < TOKENS; i++)
+        for (size_t c = 0; c < 8; c++) {
+            const size_t tokens = c < 4 ? 200 : MANY, peak = c % 4 * (tokens / 3 - 1);
+            float *qkv = filled(&state, tokens, LD);
+            double score[MANY], expected[WIDTH];
+            for (size_t i = 0; i < tokens; i++)
                 for (size_t e = 0; e < 2 * WIDTH; e++)
                     qkv[i * LD + e] *= i == peak ? 40.0F : 6.0F;
-            float *out = attend(k, 1, TOKENS, 1, WIDTH, qkv, LD, WIDTH);
-            for (size_t i = 0; i < TOKENS; i++) {
-                exact_row(TOKENS, WIDTH, qkv + i * LD, qkv + WIDTH, qkv + 2 * WIDTH, LD, score, expected);
+            float *out = attend(k, 1, tokens, 1, WIDTH, qkv, LD, WIDTH);
+            for (size_t i = 0; i < tokens; i++) {
+                exact_row(tokens, WIDTH, qkv + i * LD, qkv + WIDTH, qkv + 2 * WIDTH, LD, score, expected);
                 for (size_t e = 0; e < WIDTH; e++) /* scores of 1e4 carry errors of 1e-3 into the exponent */
                     assert_near(out[i * WIDTH + e], expected[e], 2e-2);
             }
@@ -106,17 +107,19 @@ static void large_scores_do_not_overflow(void **unused) {
 
 /* NaN in a query spoils that query's output and no other; NaN in a key spoils its whole sequence. */
 static void nan_spreads_as_far_as_the_definition_says(void **unused) {
-    enum { TOKENS = 70, WIDTH = 8, LD = 3 * WIDTH };
+    enum { WIDTH = 8, LD = 3 * WIDTH };
+    static const size_t lengths[][2] = {{70, 66}, {900, 66}, {900, 866}}; /* tokens, the bad one */
     uint64_t state = 21;
     (void)unused;
     EACH_BACKEND(k) {
-        for (int key = 0; key < 2; key++) {
-            float *qkv = filled(&state, 2 * TOKENS, LD);
-            qkv[(TOKENS + 66) * LD + (key ? WIDTH : 0) + 3] = NAN;
-            float *out = attend(k, 2, TOKENS, 1, WIDTH, qkv, LD, WIDTH);
-            for (size_t i = 0; i < 2 * TOKENS; i++)
+        for (size_t c = 0; c < 6; c++) {
+            const size_t tokens = lengths[c / 2][0], bad = tokens + lengths[c / 2][1], key = c % 2;
+            float *qkv = filled(&state, 2 * tokens, LD);
+            qkv[bad * LD + (key ? WIDTH : 0) + 3] = NAN;
+            float *out = attend(k, 2, tokens, 1, WIDTH, qkv, LD, WIDTH);
+            for (size_t i = 0; i < 2 * tokens; i++)
                 for (size_t e = 0; e < WIDTH; e++)
-                    assert_true(isnan(out[i * WIDTH + e]) == (key ? i >= TOKENS : i == TOKENS + 66));
+                    assert_true(isnan(out[i * WIDTH + e]) == (key ? i >= tokens : i == bad));
             free(qkv), free(out);
         }
     }

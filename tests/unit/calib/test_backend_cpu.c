@@ -117,11 +117,86 @@ static void softmax_rows_are_distributions(void **unused) {
         }
 }
 
+/* A row in parts of any length, whose largest value comes late or early, or which begins with a part of -inf alone, adds
+ * up to the softmax of the whole; a bad element in any part spoils the sum of its row and no other. */
+static void softmax_in_parts_is_that_of_the_whole(void **unused) {
+    enum { ROWS = 5, COLS = 200 };
+    static const size_t ends[][4] = {{200}, {1, 2, 100, 200}, {33, 66, 200}, {64, 128, 199, 200}};
+    uint64_t state = 16;
+    (void)unused;
+    for (size_t b = 0; b < table_count; b++)
+        for (size_t c = 0; c < 2 * sizeof ends / sizeof *ends; c++) {
+            const ousac_kernels *kernels = tables[b];
+            const int bad = c % 2;
+            float x[ROWS * COLS], peak[ROWS], sum[ROWS], shrink[ROWS];
+            double before[ROWS * COLS], factor[ROWS * COLS];
+            for (size_t i = 0; i < ROWS * COLS; i++) {
+                const size_t row = i / COLS, col = i % COLS;
+                x[i] = (float)(calib_normal(&state) * 3 + (row == 1   ? (double)col
+                                                           : row == 2 ? -(double)col
+                                                                      : 500));
+                if (row == 3 && col < ends[c / 2][0] && ends[c / 2][0] < COLS)
+                    x[i] = -INFINITY;
+                before[i] = (double)x[i];
+                factor[i] = 1;
+            }
+            if (bad)
+                x[4 * COLS + 150] = c % 4 == 1 ? NAN : INFINITY;
+            for (size_t i = 0; i < ROWS; i++)
+                peak[i] = -INFINITY, sum[i] = 0;
+            for (size_t part = 0, first = 0; first < COLS; first = ends[c / 2][part++]) {
+                const size_t cols = ends[c / 2][part] - first;
+                kernels->softmax_part(ROWS, cols, x + first, COLS, peak, sum, shrink);
+                for (size_t i = 0; i < ROWS; i++)
+                    for (size_t j = 0; j < first; j++)
+                        factor[i * COLS + j] *= (double)shrink[i];
+            }
+            for (size_t i = 0; i < ROWS; i++) {
+                double most = -INFINITY, all = 0;
+                for (size_t j = 0; j < COLS; j++)
+                    most = fmax(most, before[i * COLS + j]);
+                for (size_t j = 0; j < COLS; j++)
+                    all += exp(before[i * COLS + j] - most);
+                if (bad && i == 4) {
+                    assert_true(isnan(sum[i]));
+                    continue;
+                }
+                assert_near(peak[i], most, 0);
+                for (size_t j = 0; j < COLS; j++) {
+                    const double exact = exp(before[i * COLS + j] - most) / all;
+                    assert_near((double)x[i * COLS + j] * factor[i * COLS + j] / (double)sum[i], exact,
+                                2e-5 * exact + 1e-37); /* differences of up to 200 are rounded twice */
+                }
+            }
+        }
+}
+
+static void rows_are_scaled(void **unused) {
+    enum { ROWS = 3, COLS = 37, LD = 40 };
+    static const float by[ROWS] = {2, 0, -0.5F};
+    uint64_t state = 17;
+    (void)unused;
+    for (size_t b = 0; b < table_count; b++) {
+        float *x = blank(ROWS, LD), *y = blank(ROWS, COLS);
+        for (size_t i = 0; i < ROWS * COLS; i++)
+            x[i / COLS * LD + i % COLS] = (float)calib_normal(&state);
+        tables[b]->scale_rows(ROWS, COLS, by, x, LD, y, COLS);
+        for (size_t i = 0; i < ROWS * COLS; i++)
+            assert_near(y[i], by[i / COLS] * x[i / COLS * LD + i % COLS], 0);
+        tables[b]->scale_rows(ROWS, COLS, by, x, LD, x, LD);
+        for (size_t i = 0; i < ROWS * COLS; i++)
+            assert_near(y[i], x[i / COLS * LD + i % COLS], 0);
+        assert_pad_untouched(x, ROWS, COLS, LD);
+        free(x), free(y);
+    }
+}
+
 /* A run's numbers must not depend on which of these kernels the processor got. */
 static void instruction_sets_agree_bit_for_bit(void **unused) {
     enum { ROWS = 7, COLS = 203, COUNT = ROWS * COLS };
     uint64_t state = 14;
-    static float x[COUNT], z[COUNT], mod[COUNT], y[2][5][COUNT];
+    static float x[COUNT], z[COUNT], mod[COUNT], y[2][6][COUNT];
+    static float state_of[2][3][ROWS];
     double sums[2][4], columns[2][2][COLS] = {{{0}}};
     (void)unused;
     if (table_count < 2)
@@ -137,6 +212,11 @@ static void instruction_sets_agree_bit_for_bit(void **unused) {
             k->norm_modulate(ROWS, COLS, x, 1e-6F, mod, z, 3, COLS, y[which][2]);
             memcpy(y[which][3], x, sizeof x);
             k->softmax(ROWS, COLS, y[which][3], COLS);
+            memcpy(y[which][5], x, sizeof x);
+            for (size_t i = 0; i < ROWS; i++)
+                state_of[which][0][i] = 0.25F, state_of[which][1][i] = 3;
+            k->softmax_part(ROWS, COLS, y[which][5], COLS, state_of[which][0], state_of[which][1],
+                            state_of[which][2]);
             memcpy(y[which][4], z, sizeof z);
             k->add_gated(ROWS, COLS, y[which][4], x, mod, 2, COLS);
             sums[which][0] = k->sum_squares(ROWS, COLS, x, COLS);
@@ -149,6 +229,7 @@ static void instruction_sets_agree_bit_for_bit(void **unused) {
             k->sum_abs_columns_diff(ROWS, COLS, x, COLS, z, COLS, columns[which][1]);
         }
         assert_memory_equal(y[0], y[1], sizeof y[0]);
+        assert_memory_equal(state_of[0], state_of[1], sizeof state_of[0]);
         assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
         assert_memory_equal(columns[0], columns[1], sizeof columns[0]);
     }
@@ -178,6 +259,8 @@ int main(void) {
         cmocka_unit_test(eigen64_reports_failed_allocations),
         cmocka_unit_test(exponential_is_accurate_everywhere),
         cmocka_unit_test(softmax_rows_are_distributions),
+        cmocka_unit_test(softmax_in_parts_is_that_of_the_whole),
+        cmocka_unit_test(rows_are_scaled),
         cmocka_unit_test(instruction_sets_agree_bit_for_bit),
         cmocka_unit_test(the_limit_narrows_the_instruction_set),
         cmocka_unit_test(eigen64_refuses_orders_beyond_lapack),
