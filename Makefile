@@ -4,6 +4,8 @@
 # CUDA_HOME (the CUDA Toolkit; found by nvcc on the PATH), CUDA_ARCHS (compute capabilities, such as "90").
 
 BUILD ?= build
+# One name for one folder, since what it holds depends on files by name.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
 ifeq ($(origin CC),default)
 CC := gcc
 endif

@@ -232,6 +232,7 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
     if (status)
         goto done;
     result->reference_same = same_trajectory(&reference, options->schedule);
+    result->reference_steps = reference.step_count;
     set_every_gate(&reference, OUSAC_GATE_FULL);
     ousac_schedule_digest(&reference, result->reference_digest);
     (void)snprintf(result->reference_name, sizeof result->reference_name, "%s",

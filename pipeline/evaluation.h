@@ -57,6 +57,7 @@ typedef struct ousac_eval {
     char reference_digest[OUSAC_DIGEST_CHARS];
     char schedule_name[OUSAC_SCHEDULE_NAME_BYTES]; /* what they are called, see ousac_schedule_called */
     char reference_name[OUSAC_SCHEDULE_NAME_BYTES];
+    size_t reference_steps;
     int reference_same;     /* 1: the reference is the exact run */
     double reference_scale; /* constant guidance of a reference made here; 0 for one that was given or for
                                none */

@@ -13,6 +13,16 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* The first row's errors over these; NAN where there is no such ratio. */
+static ousac_status compare_with_first(ousac_headline *headline, const double *squares, size_t count,
+                                       uint64_t seed, ousac_interval *ratio, ousac_error *error) {
+    int some = headline->count > 0 && headline->first_count == count;
+    *ratio = (ousac_interval){NAN, NAN, NAN};
+    for (size_t s = 0; s < count && some; s++)
+        some = squares[s] > 0;
+    return some ? ousac_paired_ratio(headline->first, squares, count, seed, ratio, error) : OUSAC_STATUS_OK;
+}
+
 ousac_status ousac_headline_add(ousac_headline *headline, const ousac_headline_row *row, const float *samples,
                                 const float *reference, size_t count, size_t size, uint64_t seed,
                                 ousac_error *error) {
@@ -25,6 +35,19 @@ ousac_status ousac_headline_add(ousac_headline *headline, const ousac_headline_r
         status = ousac_stats_root_mean(squares, count, seed, &made.error, error);
     if (!status && headline->count == OUSAC_HEADLINE_ROWS)
         status = OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "more than %d rows", OUSAC_HEADLINE_ROWS);
+    if (!status)
+        status = compare_with_first(headline, squares, count, seed, &made.ratio, error);
+    if (!status && headline->count == 0) {
+        ousac_free(headline->first);
+        headline->first_count = 0;
+        headline->first = ousac_malloc(count, sizeof *headline->first);
+        if (!headline->first)
+            status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu samples", count);
+        else {
+            memcpy(headline->first, squares, count * sizeof *squares);
+            headline->first_count = count;
+        }
+    }
     if (!status) {
         qsort(squares, count, sizeof *squares, ascending);
         made.median = (sqrt(squares[(count - 1) / 2]) + sqrt(squares[count / 2])) / 2;
@@ -72,5 +95,6 @@ ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_se
 
 void ousac_headline_free(ousac_headline *headline) {
     ousac_free(headline->fewer);
+    ousac_free(headline->first);
     memset(headline, 0, sizeof *headline);
 }

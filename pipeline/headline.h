@@ -4,6 +4,7 @@
 #ifndef OUSAC_HEADLINE_H
 #define OUSAC_HEADLINE_H
 
+#include "calib/stats/paired.h"
 #include "calib/stats/stats.h"
 #include "pipeline/session.h"
 
@@ -16,12 +17,17 @@ typedef struct ousac_headline_row {
     double seconds_share; /* wall time of this run over the reference's */
     ousac_interval error; /* relative, of the final sample against the reference's */
     double median, worst; /* of single samples */
+    ousac_interval
+        ratio; /* the first row's error over this one's, paired; NAN in the first, and where a sample has none
+                             or the samples are others */
 } ousac_headline_row;
 
 enum { OUSAC_HEADLINE_ROWS = 3 };
 typedef struct ousac_headline {
     ousac_headline_row row[OUSAC_HEADLINE_ROWS];
     size_t count;
+    double *first; /* squared errors of the first row's samples, (first_count), owned */
+    size_t first_count;
     float *fewer; /* samples of "fewer-steps", (count, size), owned; NULL where there is no such row */
 } ousac_headline;
 void ousac_headline_free(ousac_headline *headline);

@@ -63,7 +63,8 @@ static ousac_search_options search_options(const ousac_job *job) {
                                   .timing = timed ? &job->timing : NULL,
                                   .effort = job->options.effort,
                                   .kept = job->path[OUSAC_JOB_SEARCH],
-                                  .restart = job->options.partial.restart};
+                                  .restart = job->options.partial.restart,
+                                  .curve = job->options.curve};
 }
 
 static ousac_status load_schedule(ousac_job *job, ousac_error *error) {

@@ -45,6 +45,7 @@ typedef struct ousac_job_options {
     const char *reference; /* a file: what is run today; NULL only where a schedule is given */
     size_t period;       /* of open gates: within the cost of every so-manieth step; 0: OUSAC_PLACE_PERIOD */
     ousac_effort effort; /* of a search */
+    int curve;           /* of a search: 1: fewer steps are measured at other costs too */
     double budget_time;  /* of a search, instead of choose.budget: seconds over the reference's; NAN */
     const char *time;    /* of that: measurements (formats/TIME.md); NULL: made here */
     size_t samples;      /* calibration samples, from 0; 0: as many as `automatic` finds enough */

@@ -4,6 +4,7 @@
 #include "formats/memory.h"
 #include "pipeline/machine.h"
 #include "pipeline/place.h"
+#include "pipeline/search_curve.h"
 #include "pipeline/search_kept.h"
 
 #include <inttypes.h>
@@ -169,7 +170,7 @@ static ousac_status fit(search *s, const ousac_calibration *calibration, ousac_s
 static ousac_status fit_spaced(search *s, size_t steps, ousac_search_candidate *best, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t i = 0; i < POWERS && !status; i++) {
-        ousac_search_candidate c = {.kind = OUSAC_SEARCH_FITTED};
+        ousac_search_candidate c = {.kind = OUSAC_SEARCH_FITTED, .power = powers[i]};
         status = ousac_fit_spaced_steps(&c.schedule, s->options->reference, steps, powers[i], error);
         if (!status) {
             ousac_place_evenly(&c.schedule, 1);
@@ -193,7 +194,8 @@ static ousac_status fit_spaced(search *s, size_t steps, ousac_search_candidate *
 static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
     const double since = ousac_clock_s();
     const ousac_fit_arm arm = {.exact = 1};
-    ousac_search_candidate plain = {.kind = OUSAC_SEARCH_FEWER}, fitted = {.kind = OUSAC_SEARCH_FITTED};
+    ousac_search_candidate plain = {.kind = OUSAC_SEARCH_FEWER, .power = 1},
+                           fitted = {.kind = OUSAC_SEARCH_FITTED, .power = 1};
     ousac_cost_total cost;
     ousac_price_parts parts;
     uint64_t evaluations = 0;
@@ -249,7 +251,7 @@ static ousac_status even_period(const search *s, ousac_schedule *even, size_t *p
 static ousac_status try_cached(search *s, size_t steps, int *made, ousac_error *error) {
     const struct spending *spent = &spending[s->options->effort];
     const double since = ousac_clock_s();
-    ousac_search_candidate c = {.kind = OUSAC_SEARCH_CACHED};
+    ousac_search_candidate c = {.kind = OUSAC_SEARCH_CACHED, .power = 1};
     ousac_schedule even = {0};
     ousac_place_result placed = {0};
     size_t period = 0;
@@ -400,6 +402,13 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
     }
     if (!status)
         status = walk(&s, fewer, error);
+    if (!status && options->curve) {
+        const ousac_search_prices prices = {&s.price, s.reference_price, s.reference_macs};
+        const size_t before = result->point_count;
+        status = ousac_search_measure_curve(session, options, &prices, fewer, result, error);
+        if (!status && options->kept && result->point_count > before)
+            status = ousac_search_keep(options, session, result, error);
+    }
     result->seconds = ousac_clock_s() - since;
 done:
     ousac_price_free(&s.price);

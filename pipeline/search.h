@@ -44,6 +44,7 @@ typedef struct ousac_search_options {
     ousac_effort effort;
     const char *kept; /* the file in which candidates are kept until the caller removes it; NULL: nowhere */
     int restart;      /* 1: what is kept there is not looked at */
+    int curve;        /* 1: fewer steps, plain and fitted, are measured at other costs too */
 } ousac_search_options;
 
 typedef struct ousac_search_candidate {
@@ -51,6 +52,7 @@ typedef struct ousac_search_candidate {
     ousac_schedule schedule; /* gates closed; owned */
     size_t full, rank;       /* of a cached one: full evaluations of a sample, uniform rank */
     int forecast;            /* likewise: 1 with a forecast */
+    double power;            /* of a fitted one: how its steps are chosen, ousac_fit_spaced_steps; else 1 */
     double share;            /* MACs over the reference's */
     double spent;            /* what the budget counts, over the reference's */
     double unfitted, error;  /* relative error on the validation samples, before and after the fit */
@@ -58,10 +60,19 @@ typedef struct ousac_search_candidate {
     int resumed; /* 1: found by an earlier run */
 } ousac_search_candidate;
 
-enum { OUSAC_SEARCH_CANDIDATES_MAX = 8 };
+/* Steps that are no candidates, to see how error goes with cost: fewer or fitted ones, uncached. */
+typedef struct ousac_search_point {
+    ousac_search_kind kind;
+    size_t steps;
+    double share, spent, error; /* as of a candidate */
+} ousac_search_point;
+
+enum { OUSAC_SEARCH_CANDIDATES_MAX = 8, OUSAC_SEARCH_POINTS_MAX = 10 };
 typedef struct ousac_search_result {
     ousac_search_candidate candidate[OUSAC_SEARCH_CANDIDATES_MAX];
     size_t count, best;
+    ousac_search_point point[OUSAC_SEARCH_POINTS_MAX];
+    size_t point_count;
     uint64_t budget; /* of a trajectory, at most, in what the budget counts */
     ousac_sample_range fitting, validation;
     ousac_fit_target fitted, validated; /* the reference on those; empty where every candidate was resumed */

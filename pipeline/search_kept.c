@@ -45,6 +45,7 @@ ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_
         ousac_json_put_u64(&doc, item, "full", c->full);
         ousac_json_put_u64(&doc, item, "rank", c->rank);
         ousac_json_put_bool(&doc, item, "forecast", c->forecast);
+        ousac_json_put_real(&doc, item, "power", c->power);
         ousac_json_put_real(&doc, item, "share", c->share);
         ousac_json_put_real(&doc, item, "spent", c->spent);
         ousac_json_put_real(&doc, item, "unfitted", c->unfitted);
@@ -52,6 +53,16 @@ ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_
         ousac_json_put_real(&doc, item, "seconds", c->seconds);
         ousac_json_put_text(&doc, item, "schedule", text ? text : "");
         ousac_free(text);
+    }
+    list = ousac_json_put_array(&doc, doc.root, "points");
+    for (size_t i = 0; i < result->point_count; i++) {
+        const ousac_search_point *p = &result->point[i];
+        cJSON *item = ousac_json_put_object(&doc, list, NULL);
+        ousac_json_put_u64(&doc, item, "kind", (uint64_t)p->kind);
+        ousac_json_put_u64(&doc, item, "steps", p->steps);
+        ousac_json_put_real(&doc, item, "share", p->share);
+        ousac_json_put_real(&doc, item, "spent", p->spent);
+        ousac_json_put_real(&doc, item, "error", p->error);
     }
     if (!status)
         status = ousac_json_save(&doc, options->kept, error);
@@ -79,16 +90,27 @@ static int read_candidate(const cJSON *item, const char *name, ousac_search_cand
                                  .full = whole_of(item, "full"),
                                  .rank = whole_of(item, "rank"),
                                  .forecast = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "forecast")),
+                                 .power = real_of(item, "power"),
                                  .share = real_of(item, "share"),
                                  .spent = real_of(item, "spent"),
                                  .unfitted = real_of(item, "unfitted"),
                                  .error = real_of(item, "error"),
                                  .seconds = real_of(item, "seconds"),
                                  .resumed = 1};
-    return c->kind <= OUSAC_SEARCH_CACHED && isfinite(c->share) && isfinite(c->spent) &&
-           isfinite(c->unfitted) && isfinite(c->error) && cJSON_IsString(text) &&
+    return c->kind <= OUSAC_SEARCH_CACHED && c->power > 0 && c->power <= 1 && isfinite(c->share) &&
+           isfinite(c->spent) && isfinite(c->unfitted) && isfinite(c->error) && cJSON_IsString(text) &&
            ousac_schedule_parse(&c->schedule, text->valuestring, strlen(text->valuestring), name, &ignored) ==
                OUSAC_STATUS_OK;
+}
+
+static int read_point(const cJSON *item, ousac_search_point *p) {
+    *p = (ousac_search_point){.kind = (ousac_search_kind)whole_of(item, "kind"),
+                              .steps = whole_of(item, "steps"),
+                              .share = real_of(item, "share"),
+                              .spent = real_of(item, "spent"),
+                              .error = real_of(item, "error")};
+    return p->kind <= OUSAC_SEARCH_FITTED && p->steps > 0 && isfinite(p->share) && isfinite(p->spent) &&
+           isfinite(p->error);
 }
 
 void ousac_search_take_up(const ousac_search_options *options, const ousac_session *session,
@@ -103,7 +125,9 @@ void ousac_search_take_up(const ousac_search_options *options, const ousac_sessi
             OUSAC_STATUS_OK) {
         const cJSON *of = cJSON_GetObjectItemCaseSensitive(root, "of"), *item;
         const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "candidates");
-        if (cJSON_IsString(of) && strcmp(of->valuestring, key) == 0)
+        const cJSON *points = cJSON_GetObjectItemCaseSensitive(root, "points");
+        const int same = cJSON_IsString(of) && strcmp(of->valuestring, key) == 0;
+        if (same)
             cJSON_ArrayForEach(item, list) {
                 ousac_search_candidate *c = &result->candidate[result->count];
                 if (result->count == OUSAC_SEARCH_CANDIDATES_MAX || !read_candidate(item, options->kept, c))
@@ -111,6 +135,13 @@ void ousac_search_take_up(const ousac_search_options *options, const ousac_sessi
                 if (c->error < result->candidate[result->best].error)
                     result->best = result->count;
                 result->count++;
+            }
+        if (same)
+            cJSON_ArrayForEach(item, points) {
+                if (result->point_count == OUSAC_SEARCH_POINTS_MAX ||
+                    !read_point(item, &result->point[result->point_count]))
+                    break;
+                result->point_count++;
             }
         if (result->count)
             ousac_session_note(session, "%s: %zu candidates of an interrupted search", options->kept,

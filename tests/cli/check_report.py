@@ -20,6 +20,8 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 DRAWN = {"path", "use", "polygon", "rect", "image", "circle", "text", "line", "polyline"}
 # What the axes of each plot say, units in parentheses.
 AXES = {
+    "curve": ["MACs of the trajectory (% of the reference's)", "relative error from the reference (no unit)"],
+    "stages": ["relative error from the reference (no unit)"],
     "samples": ["sample (index of noise and conditioning)", "relative error (no unit)"],
     "pareto": ["MACs of the trajectory (% of the reference run)", "relative error of the final sample (no unit)"],
     "macs": ["MACs of one sample (% of the reference run)"],
@@ -169,12 +171,33 @@ def near(a, b):
     return abs(a - b) <= 1e-6 * max(abs(a), abs(b), 1e-12)
 
 
+def check_answer(root, evaluation, tables):
+    """The sentence at the head says what the headline found, and the plot of error against cost has its rows."""
+    found = root.find(tag="p", id="answer")
+    check(len(found) == 1, f"{len(found)} sentences at the head")
+    said = " ".join(found[0].content().split()) if found else ""
+    check("%d-step reference" % evaluation["reference"]["steps"] in said, f"the head does not say the steps: {said}")
+    check("%d test samples" % (evaluation["samples"][1] - evaluation["samples"][0]) in said, f"nor of how many: {said}")
+    for row in evaluation["headline"]:
+        for key in ("error", "low", "high"):
+            check("%.3g" % row[key] in said, f"{key} of {row['method']} is not at the head: {said}")
+        check("%.3g" % (100 * row["macs_share"]) in said, f"MACs of {row['method']} are not at the head: {said}")
+        if row["method"] != "calibrated" and "ratio" in row:
+            check("%.2g" % row["ratio"]["mean"] in said, f"the ratio to {row['method']} is not at the head: {said}")
+        points = [p for p in tables.get("curve", []) if p["samples"] == "test" and near(float(p["error"]), row["error"])]
+        check({p["axis"] for p in points} == {"MACs", "seconds"}, f"curve: no point of {row['method']}")
+        for point in points:
+            share = row["macs_share" if point["axis"] == "MACs" else "seconds_share"]
+            check(near(float(point["cost"]), share) and near(float(point["low"]), row["low"]), f"curve: {point}")
+
+
 def check_evaluation(root, evaluation, tables):
     text = root.content()
     for pair in evaluation["errors"]:
         for key in ("mean", "low", "high"):
             shown = "%.4g" % pair["relative_error"][key]
             check(shown in text, f"{key} of {pair['run']} against {pair['against']}, {shown}, is not in the page")
+    check_answer(root, evaluation, tables)
     shares = evaluation["shares"]
     macs = {row["part"]: (float(row["from"]), float(row["to"])) for row in tables["macs"]}
     for part, share in (("guidance saving", "guidance_saving"), ("caching saving", "caching_saving"),

@@ -67,6 +67,7 @@ cp index lone.safetensors.index.json
 ousac "inspect of an index without its shards" 1 "model-00001-of-00002.safetensors" inspect lone.safetensors.index.json
 
 # --- the JSON texts of ousac are looked at too ---
+echo '{"kind": "ousac search", "version": 1, "reference": {"name": "today", "steps": 50}}' >search.json
 while read -r file kind words; do
     ousac "inspect of $file" 0 "$words" inspect "$file"
     ousac "inspect --json of $file" 0 "" inspect "$file" --json
@@ -76,6 +77,7 @@ while read -r file kind words; do
 done <<'EOF'
 cal/eval.json evaluation model_digest
 cal/cost.json calibration-cost wall_s
+search.json search reference
 dit/config.json model-config num_heads
 EOF
 printf '{"kind": "ousac evaluation", }' >broken.json

@@ -39,7 +39,7 @@ plan() {
     check "bundle of $to" "$TOOLS/make_bundle" "$model/model.safetensors" "$to/profile.oca" "$rank" "$to/bundle.oca"
 }
 
-all=(samples pareto macs schedule delta error ranks spectra spectrum)
+all=(curve samples pareto macs schedule delta error ranks spectra spectrum)
 local_plots=(macs schedule delta error ranks spectra spectrum)
 
 # --- models: two blocks, one, fifty-seven, and one with a layer whose output never changes ---
@@ -71,7 +71,7 @@ done
 cp run/report.html first.html
 ousac "report of the directory" 0 'run/report\.html$' report run -o run/report.html
 check "the same files give the same report" cmp first.html run/report.html
-ousac "report --json" 0 '"plotted":[[:space:]]*9' report run -o run/report.html --json
+ousac "report --json" 0 '"plotted":[[:space:]]*10' report run -o run/report.html --json
 
 # --- what the tables say, recomputed from the files by an independent decoder ---
 check "the tables are of the profile" "$PYTHON" - "$ROOT/tests/interop" run <<'PYTHON'
@@ -191,6 +191,35 @@ cat >quality.json <<'JSON'
 JSON
 report "baselines" --plotted "${local_plots[@]}" pareto -- zero quality.json
 check "every point of the table of qualities" test "$(wc -l <report/plots/pareto.tsv)" = 8
+# --- against what is run today ---
+digest=$("$OUSAC" inspect two | sed -n 's/^digest *//p')
+cat >search.json <<JSON
+{"kind": "ousac search", "version": 1, "model_digest": "$digest", "reference": {"name": "today", "digest": "0", "steps": 50},
+ "validation": [16, 32], "candidates": [
+  {"kind": "fewer steps", "taken": false, "steps": 15, "macs_share": 0.3, "error": 0.09},
+  {"kind": "fitted steps", "taken": false, "steps": 15, "macs_share": 0.3, "error": 0.03},
+  {"kind": "cached", "taken": true, "steps": 25, "macs_share": 0.29, "error": 0.015}], "points": [
+  {"kind": "fewer steps", "steps": 23, "macs_share": 0.46, "error": 0.05},
+  {"kind": "fitted steps", "steps": 23, "macs_share": 0.46, "error": 0.02},
+  {"kind": "fewer steps", "steps": 8, "macs_share": 0.16, "error": 0.2}], "stages": [
+  {"stage": "fewer steps", "steps": 15, "macs_share": 0.3, "error": 0.09},
+  {"stage": "fitted once more", "steps": 25, "macs_share": 0.29, "error": 0.018}]}
+JSON
+cat >methods.json <<'JSON'
+{"kind": "ousac quality against a reference", "cells": [{"model": "shapes", "reference": "today.json", "test": [56, 120], "rows": [
+  {"method": "goc", "ours": false, "steps": 20, "macs_share": 0.29, "seconds_share": 0.3, "error": 0.05, "low": 0.04, "high": 0.06},
+  {"method": "ousac", "ours": true, "steps": 25, "macs_share": 0.28, "seconds_share": 0.4, "error": 0.01, "low": 0.009, "high": 0.02},
+  {"method": "svd", "left_out": "no rank fits"}]}]}
+JSON
+report "a search" --plotted "${local_plots[@]}" curve stages -- zero search.json
+check "a curve rises with its cost" awk -F'\t' '$6 == "fewer" { if ($9 < last) exit 1; last = $9; n++ } END { exit n != 3 }' report/plots/curve.tsv
+check "what ships is marked" awk -F'\t' '$13 == 1 { n++; if ($6 != "ours") exit 1 } END { exit n != 1 }' report/plots/curve.tsv
+check "what a stage leaves" awk -F'\t' 'NR == 3 && $7 != 0.2 { exit 1 }' report/plots/stages.tsv
+ousac "plot curve of methods and a search" 0 'both/curve\.svg' plot curve search.json methods.json -o both
+check "panels of MACs come before those of time" test "$(cut -f1,3 both/curve.tsv | tail -n +2 | uniq | tr '\t\n' ': ')" = "0:MACs 1:MACs 2:seconds "
+check "and their methods" grep -q 'goc, 64 test samples' both/curve.svg
+ousac "a search of another model" 4 "is of model" report one1 search.json -o never.html
+ousac "plot stages without a search" 2 "plot stages needs a search" plot stages zero --term
 ousac "plot of a schedule file" 0 'drawn/schedule\.png' plot schedule plain/s.json -o "$WORK/drawn"
 "$OUSAC" schedule --steps 6 --scale 4 --gates auto -q -o auto.json
 ousac "a schedule that leaves gates to a plan" 0 "auto" plot schedule auto.json --term
@@ -200,7 +229,7 @@ ousac "tables only" 0 'tables/ranks\.tsv' plot all zero --tables -o tables
 check "and no plot" test -z "$(find tables -name '*.svg' -o -name '*.png')"
 
 # --- what is refused ---
-ousac "an unknown plot" 2 "no plot named heat; expected one of samples, " plot heat zero --term
+ousac "an unknown plot" 2 "no plot named heat; expected one of curve, " plot heat zero --term
 ousac "a plot whose inputs are missing" 2 "plot pareto needs an evaluation" plot pareto zero --term
 ousac "nothing to write to" 2 "--output DIR, or --term" plot ranks zero
 ousac "no file" 2 "at least one file" plot ranks

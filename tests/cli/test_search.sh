@@ -41,6 +41,13 @@ json "calibrate: fewer steps are among the candidates" '[c["kind"] for c in r["s
 json "calibrate: what is taken is the best of them" 'min(c["error"] for c in r["search"]["candidates"]) == [c["error"] for c in r["search"]["candidates"] if c["taken"]][0]'
 json "calibrate: within the budget" 'all(c["macs_share"] <= 0.4 for c in r["search"]["candidates"]) and (not "evaluation" in r or r["evaluation"]["shares"]["total"] <= 0.4)'
 json "calibrate: the headline has fewer steps beside it" 'not "evaluation" in r or [h["method"] for h in r["evaluation"]["headline"]] == ["calibrated", "fewer-steps", "fitted-steps"] and all(0 < h["median"] <= h["worst"] and h["low"] <= h["error"] <= h["high"] and h["macs_share"] <= 0.4 + 0.5 / 24 for h in r["evaluation"]["headline"])'
+json "calibrate: fewer steps at other costs, plain and fitted" 'sorted({p["kind"] for p in r["search"]["points"]}) == ["fewer steps", "fitted steps"] and len(r["search"]["points"]) == 4 and all(p["error"] > 0 and abs(p["macs_share"] - p["steps"] / 24) < 1e-9 for p in r["search"]["points"])'
+json "calibrate: the headline compares" 'not "evaluation" in r or all(h["ratio"]["low"] <= h["ratio"]["mean"] <= h["ratio"]["high"] and abs(h["ratio"]["mean"] - r["evaluation"]["headline"][0]["error"] / h["error"]) < 1e-6 for h in r["evaluation"]["headline"][1:])'
+cp found/search.json "$WORK/stdout"
+json "calibrate: what was compared is kept" 'r["kind"] == "ousac search" and r["reference"]["steps"] == 24 and len(r["candidates"]) >= 2 and len(r["points"]) == 4'
+json "calibrate: what each stage gained" '[s["stage"] for s in r["stages"]][:2] == ["fewer steps", "fitted steps"] and (len(r["stages"]) == 6 or [c for c in r["candidates"] if c["taken"]][0]["kind"] != "cached") and all(0 < s["macs_share"] <= 0.4 for s in r["stages"])'
+ousac "calibrate: the curves are drawn from it" 0 'curve.tsv' plot curve found --tables -o tables
+check "calibrate: all of them" awk -F'\t' 'NR > 1 && $7 == "validation" { n++ } END { exit n < 6 }' tables/curve.tsv
 check "calibrate: the schedule is fitted" grep -q '"version": 2' found/schedule.json
 check "calibrate: nothing is left of the search" test ! -e found/search.part
 if [ -e found/bundle.oca ]; then

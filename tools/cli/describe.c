@@ -176,6 +176,10 @@ const char *file_kind_name(file_kind kind) {
         return "evaluation";
     case FILE_KIND_COST:
         return "calibration cost";
+    case FILE_KIND_SEARCH:
+        return "search";
+    case FILE_KIND_REFIT:
+        return "fits under other settings";
     case FILE_KIND_TIME:
         return "time of evaluations";
     case FILE_KIND_COMPARISON:
@@ -216,6 +220,10 @@ static file_kind json_kind(const char *text, size_t size) {
         found = FILE_KIND_EVALUATION;
     else if (kind && strcmp(kind, "ousac calibration cost") == 0)
         found = FILE_KIND_COST;
+    else if (kind && strcmp(kind, "ousac search") == 0)
+        found = FILE_KIND_SEARCH;
+    else if (kind && strcmp(kind, "ousac refit") == 0)
+        found = FILE_KIND_REFIT;
     else if (kind && strcmp(kind, "ousac time") == 0)
         found = FILE_KIND_TIME;
     else if (cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(root, "cells")))

@@ -52,6 +52,8 @@ typedef enum file_kind {
     FILE_KIND_SCHEDULE,   /* also any other JSON text that is none of these: */
     FILE_KIND_EVALUATION, /* of ousac eval */
     FILE_KIND_COST,       /* of ousac calibrate */
+    FILE_KIND_SEARCH,     /* of ousac calibrate: what a search compared */
+    FILE_KIND_REFIT,      /* of ousac refit */
     FILE_KIND_TIME,       /* of ousac time */
     FILE_KIND_COMPARISON, /* cells of the comparison of methods */
     FILE_KIND_CONFIG      /* of a model */

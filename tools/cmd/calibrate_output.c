@@ -60,6 +60,32 @@ ousac_status calibrate_draw(const calibration_work *work, ousac_error *error) {
     return status ? status : samples_draw(&shown, shown.count, 1, work->path[SAMPLES], &drawn, error);
 }
 
+ousac_status calibrate_save_search(const calibration_work *work, const ousac_session *session,
+                                   ousac_error *error) {
+    const ousac_job *job = &work->job;
+    const ousac_arch *arch = &work->model->arch;
+    const int timed = ousac_job_is_timed(job);
+    const ousac_search_options options = {.reference = &job->reference,
+                                          .budget = timed ? job->options.budget_time
+                                                          : job->options.choose.budget.total,
+                                          .timing = timed ? &job->timing : NULL,
+                                          .effort = job->options.effort};
+    ousac_cost_total reference, shipped;
+    search_record record = {
+        .options = &options, .found = &job->found, .model = work->model, .seed = session->seed};
+    if (!job->uncached) {
+        const ousac_ranks ranks = ousac_plan_ranks(job->choice.plan);
+        ousac_status status = ousac_cost_trajectory(arch, &job->reference, NULL, &reference, error);
+        if (!status)
+            status = ousac_cost_trajectory(arch, &job->schedule, &ranks, &shipped, error);
+        if (status)
+            return status;
+        record.shipped = &job->fit;
+        record.shipped_share = (double)shipped.schedule_cached / (double)reference.schedule_full;
+    }
+    return search_record_save(&record, work->record, error);
+}
+
 ousac_status calibrate_save_cost(const calibration_work *work, const ousac_session *session,
                                  ousac_error *error) {
     ousac_json_doc doc;
@@ -89,13 +115,17 @@ ousac_status calibrate_write_report(const cli_common *common, const calibration_
     const char *directory = work->job.options.directory;
     const size_t length = strlen(directory);
     const char *slash = length > 0 && directory[length - 1] == '/' ? "" : "/";
-    char *const files[] = {work->job.path[OUSAC_JOB_BUNDLE], work->job.path[OUSAC_JOB_PROFILE],
-                           work->path[EVAL], work->path[RAW_SAMPLES], work->path[COST]};
+    char *const files[] = {work->job.path[OUSAC_JOB_BUNDLE],
+                           work->job.path[OUSAC_JOB_PROFILE],
+                           work->path[EVAL],
+                           work->path[RAW_SAMPLES],
+                           work->path[COST],
+                           work->record};
     char *plots = join_texts(directory, slash, "plots");
     size_t plotted = 0;
     const report_request about = {
         .files = files,
-        .file_count = sizeof files / sizeof *files,
+        .file_count = sizeof files / sizeof *files - !ousac_job_searches(&work->job),
         .output = work->path[REPORT],
         .plots = plots,
     };
@@ -123,6 +153,7 @@ ousac_status calibrate_report_search(const cli_common *common, const calibration
     ousac_json_begin(&doc);
     cJSON *files = ousac_json_put_object(&doc, doc.root, "files");
     ousac_json_put_text(&doc, files, result_keys[OUSAC_JOB_SCHEDULE], schedule);
+    ousac_json_put_text(&doc, files, "search", work->record);
     if (timed)
         ousac_json_put_text(&doc, files, "time", time_file(work));
     search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &job->found, timed);
@@ -165,6 +196,8 @@ ousac_status calibrate_report(const cli_common *common, const calibration_work *
             cli_printf("  %s\n", job->path[i]);
         for (int i = 0; i < FILES; i++)
             cli_printf("  %s\n", work->path[i]);
+        if (ousac_job_searches(job))
+            cli_printf("  %s\n", work->record);
         if (timed && !job->options.time)
             cli_printf("  %s\n", time_file(work));
         return OUSAC_STATUS_OK;
@@ -175,6 +208,8 @@ ousac_status calibrate_report(const cli_common *common, const calibration_work *
         ousac_json_put_text(&doc, files, result_keys[i], job->path[i]);
     for (int i = 0; i < FILES; i++)
         ousac_json_put_text(&doc, files, file_keys[i], work->path[i]);
+    if (ousac_job_searches(job))
+        ousac_json_put_text(&doc, files, "search", work->record);
     if (timed)
         ousac_json_put_text(&doc, files, "time", time_file(work));
     ousac_json_put_real(&doc, doc.root, "wall_s", seconds);

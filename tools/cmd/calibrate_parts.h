@@ -35,6 +35,7 @@ enum { EVAL, RAW_SAMPLES, SAMPLES, COST, REPORT, FILES };
 /* Everything that the command holds, freed in one place. */
 typedef struct calibration_work {
     char *path[FILES];
+    char *record; /* what a search compared */
     ousac_job job;
     ousac_model *model;
     ousac_bundle *bundle;
@@ -48,6 +49,9 @@ typedef struct calibration_work {
 
 /* The first test samples of every run, as they are and as an image. */
 ousac_status calibrate_draw(const calibration_work *work, ousac_error *error);
+/* search.json (formats/EVAL.md): what the search compared, and what each stage to what ships gained. */
+ousac_status calibrate_save_search(const calibration_work *work, const ousac_session *session,
+                                   ousac_error *error);
 /* cost.json (formats/EVAL.md). */
 ousac_status calibrate_save_cost(const calibration_work *work, const ousac_session *session,
                                  ousac_error *error);

@@ -16,6 +16,7 @@
 
 static const char *const file_names[FILES] = {"eval.json", "samples.oca", "samples.png", "cost.json",
                                               "report.html"};
+static const char record_name[] = "search.json";
 
 static void free_work(calibration_work *work) {
     ousac_eval_free(&work->result);
@@ -25,6 +26,7 @@ static void free_work(calibration_work *work) {
     ousac_model_free(work->model);
     for (int i = 0; i < FILES; i++)
         ousac_free(work->path[i]);
+    ousac_free(work->record);
 }
 
 static ousac_status make_paths(calibration_work *work, const char *directory, ousac_error *error) {
@@ -35,7 +37,9 @@ static ousac_status make_paths(calibration_work *work, const char *directory, ou
         if (!work->path[i])
             return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
     }
-    return OUSAC_STATUS_OK;
+    work->record = join_texts(directory, slash, record_name);
+    return work->record ? OUSAC_STATUS_OK
+                        : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", directory);
 }
 
 static ousac_job_options job_options(const calibrate_request *request) {
@@ -44,6 +48,7 @@ static ousac_job_options job_options(const calibrate_request *request) {
                                .reference = request->reference,
                                .period = request->period,
                                .effort = request->effort,
+                               .curve = 1,
                                .budget_time = request->budget_time,
                                .time = request->time,
                                .samples = request->samples,
@@ -218,6 +223,8 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
         goto done;
     const ousac_session session = cli_session(common, work.model, request->seed, request->micro_batch);
     status = ousac_job_run(&work.job, &session, error);
+    if (!status && ousac_job_searches(&work.job))
+        status = calibrate_save_search(&work, &session, error);
     if (!status && work.job.uncached) {
         status = measure_time(&work, &session, error);
         if (!status)
@@ -318,6 +325,8 @@ static void list_files(const cli_call *call, const void *values, cli_files *file
             cli_files_written_in(files, "the result", request->directory, ousac_job_file_name(i));
     for (int i = 0; i < FILES; i++)
         cli_files_written_in(files, "the result", request->directory, file_names[i]);
+    if (!request->schedule)
+        cli_files_written_in(files, "the result", request->directory, record_name);
     for (int i = OUSAC_JOB_RESULTS; i < OUSAC_JOB_FILES; i++)
         cli_files_written_in(files, "the partial result", request->directory, ousac_job_file_name(i));
 }
@@ -351,6 +360,10 @@ const cli_command command_calibrate = {
         "then, as they were timed. Where a cached evaluation is hardly faster than one in full, fitted fewer "
         "steps are "
         "the result.\n"
+        "\n"
+        "A search also measures fewer steps, plain and fitted, at other costs, and leaves in search.json "
+        "what "
+        "it compared and what each stage gained; the report and `ousac plot curve` draw both.\n"
         "\n"
         "With --samples auto the profile takes as many samples as it needs (`ousac profile --help`), judged "
         "at "

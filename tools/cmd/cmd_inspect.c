@@ -42,6 +42,8 @@ static ousac_status inspect(inspection *in, ousac_error *error) {
         return inspect_time(in, error);
     case FILE_KIND_EVALUATION:
     case FILE_KIND_COST:
+    case FILE_KIND_SEARCH:
+    case FILE_KIND_REFIT:
     case FILE_KIND_COMPARISON:
     case FILE_KIND_CONFIG:
         return inspect_json(in, error);

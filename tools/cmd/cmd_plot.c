@@ -273,21 +273,25 @@ const cli_command command_plot = {
     .name = "plot",
     .summary = "plots of schedules, profiles, bundles and evaluations, as SVG, PNG or text",
     .arguments = "PLOT FILE...",
-    .details = "Draws with gnuplot, from tables that it writes beside the plots (plots/TABLES.md says what "
-               "is in them). A "
-               "directory stands for the files that `ousac calibrate` writes there.\n"
-               "\n"
-               "  schedule  scale per step, branches evaluated, gates\n"
-               "  delta     relative change of every block and step, a panel for each branch\n"
-               "  error     error of every block as reuse leaves it and at the chosen ranks; several bundles "
-               "side by side\n"
-               "  ranks     rank of every site, beside the uniform plan\n"
-               "  spectra   error spectra of all sites\n"
-               "  spectrum  error spectrum of one site (--site)\n"
-               "  pareto    cost against end-to-end error, from evaluations and tables of qualities\n"
-               "  macs      where the multiply-accumulates go\n"
-               "  samples   exact, calibrated, reuse, and the differences\n"
-               "  all       whatever the files allow",
+    .details =
+        "Draws with gnuplot, from tables that it writes beside the plots (plots/TABLES.md says what "
+        "is in them). A "
+        "directory stands for the files that `ousac calibrate` writes there.\n"
+        "\n"
+        "  curve     error from what is run today against cost: fewer steps, fitted ones, ours; of several "
+        "directories too\n"
+        "  stages    what each stage of a search gained\n"
+        "  schedule  scale per step, branches evaluated, gates, fitted coefficients\n"
+        "  delta     relative change of every block and step, a panel for each branch\n"
+        "  error     error of every block as reuse leaves it and at the chosen ranks; several bundles "
+        "side by side\n"
+        "  ranks     rank of every site, beside the uniform plan\n"
+        "  spectra   error spectra of all sites\n"
+        "  spectrum  error spectrum of one site (--site)\n"
+        "  pareto    cost against end-to-end error of caching, from evaluations and tables of qualities\n"
+        "  macs      where the multiply-accumulates go\n"
+        "  samples   exact, calibrated, reuse, and the differences\n"
+        "  all       whatever the files allow",
     .example = "build/ousac plot delta build/demo/profile.oca --term\n"
                "build/ousac plot spectrum build/demo --site blocks.3.mlp.fc1 -o build/demo/plots\n"
                "build/ousac plot all build/demo -o build/demo/plots",

@@ -17,6 +17,7 @@ extern const cli_command command_calibrate;
 extern const cli_command command_schedule;
 extern const cli_command command_place;
 extern const cli_command command_fit;
+extern const cli_command command_refit;
 extern const cli_command command_profile;
 extern const cli_command command_merge;
 extern const cli_command command_allocate;

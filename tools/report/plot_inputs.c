@@ -212,7 +212,7 @@ static ousac_status keep_json(plot_json *list, size_t *count, const char *path, 
     return OUSAC_STATUS_OK;
 }
 
-/* An evaluation, a table of qualities, what a calibration cost, or a schedule. */
+/* An evaluation, a table of qualities, a search, what a calibration cost, or a schedule. */
 static ousac_status load_json(plot_inputs *inputs, const char *path, ousac_error *error) {
     char *text = NULL;
     size_t size = 0;
@@ -227,6 +227,8 @@ static ousac_status load_json(plot_inputs *inputs, const char *path, ousac_error
         status = keep_json(inputs->evaluation, &inputs->evaluation_count, path, &root, error);
     else if (kind != NULL && strcmp(kind, "ousac calibration cost") == 0)
         status = keep_json(inputs->cost, &inputs->cost_count, path, &root, error);
+    else if (kind != NULL && strcmp(kind, "ousac search") == 0)
+        status = keep_json(inputs->search, &inputs->search_count, path, &root, error);
     else if (cJSON_IsArray(plot_json_item(root, "cells")))
         status = keep_json(inputs->quality, &inputs->quality_count, path, &root, error);
     else if (inputs->given.step_count > 0)
@@ -273,12 +275,14 @@ static ousac_status load_file(plot_inputs *inputs, const char *path, ousac_error
     case FILE_KIND_SCHEDULE:
     case FILE_KIND_EVALUATION:
     case FILE_KIND_COST:
+    case FILE_KIND_SEARCH:
     case FILE_KIND_TIME:
     case FILE_KIND_COMPARISON:
     case FILE_KIND_CONFIG:
         return load_json(inputs, path, error);
     case FILE_KIND_ARCHIVE:
         return load_archive(inputs, path, error);
+    case FILE_KIND_REFIT:
     case FILE_KIND_SAFETENSORS:
     case FILE_KIND_UNKNOWN:
         return OUSAC_FAIL(
@@ -295,8 +299,8 @@ static ousac_status load_file(plot_inputs *inputs, const char *path, ousac_error
 static const struct {
     const char *name;
     int with_bundle;
-} directory_files[] = {{"bundle.oca", 1}, {"profile.oca", 1}, {"eval.json", 1},    {"samples.oca", 1},
-                       {"cost.json", 1},  {"plan.oca", 0},    {"schedule.json", 0}};
+} directory_files[] = {{"bundle.oca", 1}, {"profile.oca", 1}, {"eval.json", 1},     {"samples.oca", 1},
+                       {"cost.json", 1},  {"plan.oca", 0},    {"schedule.json", 0}, {"search.json", 1}};
 
 void plot_inputs_list(cli_files *files, const char *path) {
     struct stat info;
@@ -398,6 +402,20 @@ static ousac_status check_evaluation(const plot_inputs *inputs, const plot_bundl
     return OUSAC_STATUS_OK;
 }
 
+/* A search belongs to the bundle of whose model it is. */
+static ousac_status check_search(const plot_inputs *inputs, const plot_bundle *bundle, ousac_error *error) {
+    if (inputs->bundle_count != 1 || inputs->search_count != 1)
+        return OUSAC_STATUS_OK;
+    const plot_json *search = &inputs->search[0];
+    const char *model = plot_json_text(search->root, "model_digest");
+    if (model == NULL)
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: expected \"model_digest\"", search->path);
+    if (strcmp(model, ousac_bundle_model_digest(bundle->bundle)) != 0)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH, "%s is of model %.12s, and %s is of model %.12s",
+                          search->path, model, bundle->path, ousac_bundle_model_digest(bundle->bundle));
+    return OUSAC_STATUS_OK;
+}
+
 static ousac_status connect(plot_inputs *inputs, const char *plan, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     label_bundles(inputs);
@@ -422,6 +440,8 @@ static ousac_status connect(plot_inputs *inputs, const char *plan, ousac_error *
         inputs->bundle[0].plan = inputs->given_plan;
     if (!status && inputs->bundle_count == 1)
         status = check_evaluation(inputs, &inputs->bundle[0], error);
+    if (!status && inputs->bundle_count == 1)
+        status = check_search(inputs, &inputs->bundle[0], error);
     return status;
 }
 
@@ -447,7 +467,7 @@ void plot_inputs_free(plot_inputs *inputs) {
     }
     for (size_t i = 0; i < inputs->profile_count; i++)
         free_profile(&inputs->profile[i]);
-    plot_json *const lists[] = {inputs->evaluation, inputs->quality, inputs->cost};
+    plot_json *const lists[] = {inputs->evaluation, inputs->quality, inputs->cost, inputs->search};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         for (size_t j = 0; j < PLOT_INPUTS_MAX; j++) {
             ousac_free(lists[i][j].path);

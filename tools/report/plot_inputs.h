@@ -59,8 +59,9 @@ typedef struct plot_json {
 typedef struct plot_inputs {
     plot_bundle bundle[PLOT_INPUTS_MAX];
     plot_profile profile[PLOT_INPUTS_MAX];
-    plot_json evaluation[PLOT_INPUTS_MAX], quality[PLOT_INPUTS_MAX], cost[PLOT_INPUTS_MAX];
-    size_t bundle_count, profile_count, evaluation_count, quality_count, cost_count;
+    plot_json evaluation[PLOT_INPUTS_MAX], quality[PLOT_INPUTS_MAX], cost[PLOT_INPUTS_MAX],
+        search[PLOT_INPUTS_MAX];
+    size_t bundle_count, profile_count, evaluation_count, quality_count, cost_count, search_count;
     ousac_schedule given;   /* a schedule file; step_count 0 for none */
     ousac_plan *given_plan; /* a plan file; NULL for none */
     char *samples;          /* path of an archive of samples; NULL for none */

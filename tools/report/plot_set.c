@@ -11,13 +11,32 @@
 enum { IMAGE_COLUMNS = 8 };
 
 static const plot_info PLOTS[PLOT_COUNT] = {
+    [PLOT_CURVE] =
+        {"curve", "Error against cost", "a search, an evaluation or a table of qualities against a reference",
+         "Relative error of the final sample from the reference's own, same noise and conditioning, against "
+         "the "
+         "cost of the trajectory: of fewer steps of the reference, of the same with fitted numbers, and "
+         "calibrated. Open marks: the search's validation samples, and the candidates that it compared. "
+         "Filled "
+         "marks: test samples, with 95 % bootstrap intervals. MACs by the cost model. Time: of open marks by "
+         "the "
+         "cost model that was measured on the machine, of filled ones the wall time of one run."},
+    [PLOT_STAGES] =
+        {"stages", "What each stage gained", "a search (search.json of ousac calibrate)",
+         "Relative error from the reference on the search's validation samples, from as many plain steps as "
+         "the "
+         "budget pays for to what ships: their numbers fitted; more steps that are cached, refreshes placed; "
+         "their "
+         "numbers fitted with the cache at work; ranks and factors chosen from the whole profile; the "
+         "numbers "
+         "fitted once more with those. All at most at the budget's cost."},
     [PLOT_SAMPLES] =
         {"samples", "Samples", "samples (ousac sample --raw, or a directory of ousac calibrate)",
          "The same noise and conditioning in every column: computed exactly, calibrated, and with plain "
          "reuse. The rows below are the signed differences from the exact row around middle gray, both "
          "amplified by the factor that their labels state. Below, each sample's relative error."},
     [PLOT_PARETO] =
-        {"pareto", "Cost against error", "an evaluation or a table of qualities",
+        {"pareto", "Cost against the error of caching", "an evaluation or a table of qualities",
          "MACs of a whole trajectory, as a share of the reference run (constant guidance, uncached), against "
          "the relative error of the final sample from the exact run of the same schedule. Bars: 95 % "
          "bootstrap "
@@ -112,7 +131,6 @@ ousac_status plot_set_create(plot_set *set, const plot_inputs *inputs, ousac_err
         set->given[PLOT_ERROR] |= inputs->bundle[i].plan != NULL;
     set->given[PLOT_RANKS] = plot_inputs_arch(inputs) != NULL && plot_inputs_plan(inputs) != NULL;
     set->given[PLOT_SPECTRA] = set->given[PLOT_SPECTRUM] = bundle != NULL;
-    set->given[PLOT_PARETO] = inputs->evaluation_count + inputs->quality_count > 0;
     set->given[PLOT_MACS] = plot_inputs_arch(inputs) != NULL;
     set->given[PLOT_SAMPLES] = inputs->samples != NULL;
     if (inputs->samples != NULL) {
@@ -120,6 +138,10 @@ ousac_status plot_set_create(plot_set *set, const plot_inputs *inputs, ousac_err
         shown = &set->pictures;
     }
     set->image_columns = set->pictures.count < IMAGE_COLUMNS ? set->pictures.count : IMAGE_COLUMNS;
+    if (!status)
+        status = tables_curve(&set->tables[PLOT_CURVE], inputs, error);
+    if (!status)
+        status = tables_stages(&set->tables[PLOT_STAGES], inputs, error);
     if (!status)
         status = tables_schedule(&set->tables[PLOT_SCHEDULE], plot_inputs_schedule(inputs), error);
     if (!status)
@@ -140,6 +162,10 @@ ousac_status plot_set_create(plot_set *set, const plot_inputs *inputs, ousac_err
         status = tables_macs(&set->tables[PLOT_MACS], inputs, error);
     if (!status)
         status = tables_samples(&set->tables[PLOT_SAMPLES], shown, error);
+    /* JSON of a kind may hold nothing for a plot. */
+    set->given[PLOT_CURVE] = set->tables[PLOT_CURVE].rows > 0;
+    set->given[PLOT_STAGES] = set->tables[PLOT_STAGES].rows > 0;
+    set->given[PLOT_PARETO] = set->tables[PLOT_PARETO].rows > 0;
     return status;
 }
 

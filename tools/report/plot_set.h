@@ -13,7 +13,9 @@
 
 /* In the order of the report. */
 typedef enum plot_id {
-    PLOT_SAMPLES = 0,
+    PLOT_CURVE = 0,
+    PLOT_STAGES,
+    PLOT_SAMPLES,
     PLOT_PARETO,
     PLOT_MACS,
     PLOT_SCHEDULE,

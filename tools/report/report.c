@@ -4,6 +4,7 @@
 #include "formats/memory.h"
 #include "tools/cli/describe.h"
 #include "tools/report/plot_set.h"
+#include "tools/report/report_head.h"
 #include "tools/report/report_html.h"
 #include "tools/report/tables.h"
 
@@ -22,105 +23,6 @@ typedef struct report_work {
     char why[OUSAC_ERROR_MESSAGE_BYTES + 64];
     html page;
 } report_work;
-
-/* ---- the top: what somebody who reads nothing else should know ---- */
-
-static const cJSON *error_of(const cJSON *evaluation, const char *run) {
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, plot_json_item(evaluation, "errors")) {
-        const char *a = plot_json_text(item, "run"), *b = plot_json_text(item, "against");
-        if (a != NULL && b != NULL && strcmp(a, run) == 0 && strcmp(b, "exact") == 0)
-            return item;
-    }
-    return NULL;
-}
-
-static void add_tile(html *h, const char *value, const char *what) {
-    html_raw(h, "<div class=\"tile\"><b>");
-    html_text(h, value);
-    html_raw(h, "</b><span>");
-    html_text(h, what);
-    html_raw(h, "</span></div>\n");
-}
-
-static void add_tiles(html *h, const cJSON *evaluation) {
-    char value[64], what[160];
-    const cJSON *calibrated = error_of(evaluation, "calibrated"), *reuse = error_of(evaluation, "reuse");
-    const double total = plot_json_real(evaluation, "shares/total");
-    const double ours = plot_json_real(calibrated, "relative_error/mean");
-    const double plain = plot_json_real(reuse, "relative_error/mean");
-
-    html_raw(h, "<div class=\"tiles\">\n");
-    if (!isnan(total)) {
-        (void)snprintf(value, sizeof value, "%.1f %%", 100 * total);
-        add_tile(h, value, "of the MACs of the reference: constant guidance, uncached");
-    }
-    if (!isnan(ours)) {
-        (void)snprintf(value, sizeof value, "%.4g", ours);
-        (void)snprintf(what, sizeof what, "relative error against the exact run; 95 %% interval %.4g to %.4g",
-                       plot_json_real(calibrated, "relative_error/low"),
-                       plot_json_real(calibrated, "relative_error/high"));
-        add_tile(h, value, what);
-    }
-    if (!isnan(plain)) {
-        (void)snprintf(value, sizeof value, "%.4g", plain);
-        (void)snprintf(what, sizeof what, "the same with plain reuse, at %.1f %% of the MACs; %.4g to %.4g",
-                       100 * plot_json_real(evaluation, "runs/reuse/macs_ratio"),
-                       plot_json_real(reuse, "relative_error/low"),
-                       plot_json_real(reuse, "relative_error/high"));
-        add_tile(h, value, what);
-    }
-    const double wall = plot_json_real(evaluation, "runs/calibrated/wall_ratio");
-    if (!isnan(wall)) {
-        (void)snprintf(value, sizeof value, "%.1f %%", 100 * wall);
-        add_tile(h, value, "of the reference's wall time, as run on this machine");
-    }
-    html_raw(h, "</div>\n");
-}
-
-static void add_head(report_work *work) {
-    html *h = &work->page;
-    const plot_bundle *bundle = &work->inputs.bundle[0];
-    const cJSON *evaluation = work->inputs.evaluation_count > 0 ? work->inputs.evaluation[0].root : NULL;
-    schedule_counts counts;
-    char line[DESCRIBE_LINE_BYTES], macs[DESCRIBE_BYTES];
-
-    html_raw(h, "<header>\n<p class=\"soft\">ousac " OUSAC_VERSION ", calibration report</p>\n<h1>");
-    html_text(h, bundle->label);
-    html_raw(h, "</h1>\n<p class=\"lead\">");
-    describe_macs(macs, (double)ousac_cost_full(&bundle->arch));
-    html_raw(h, "A calibration of a model of family ");
-    html_text(h, bundle->arch.family[0] != '\0' ? bundle->arch.family : "without a name");
-    html_format(h, " (%zu block%s, %zu tokens, width %zu, %s a forward)", bundle->arch.block_count,
-                bundle->arch.block_count == 1 ? "" : "s", bundle->arch.stream[0].tokens, bundle->arch.width,
-                macs);
-    if (describe_schedule(&bundle->schedule, &counts, NULL) == OUSAC_STATUS_OK) {
-        describe_schedule_line(line, &bundle->schedule, &counts);
-        html_raw(h, " for the schedule ");
-        html_text(h, bundle->schedule.name[0] != '\0' ? bundle->schedule.name : "without a name");
-        html_raw(h, ": ");
-        html_text(h, line);
-    }
-    html_raw(h, ".</p>\n");
-    if (evaluation == NULL)
-        html_raw(h,
-                 "<p class=\"warn\">No evaluation was given: what this bundle is worth end to end is not in "
-                 "this report.</p>\n");
-    else {
-        add_tiles(h, evaluation);
-        if (!cJSON_IsTrue(plot_json_item(evaluation, "held_out")))
-            html_raw(h, "<p class=\"warn\">The test samples are not known to be held out: the errors may be "
-                        "too good.</p>\n");
-    }
-    if (bundle->plan != NULL && bundle->plan->note[0] != '\0') {
-        html_raw(h, "<p>Plan ");
-        html_text(h, bundle->plan->name);
-        html_raw(h, ": ");
-        html_text(h, bundle->plan->note);
-        html_raw(h, ".</p>\n");
-    }
-    html_raw(h, "</header>\n");
-}
 
 /* ---- plots ---- */
 
@@ -434,7 +336,7 @@ static void add_page(report_work *work, const char *plots, ousac_error *error) {
     char title[PLOT_LABEL_BYTES + 32];
     (void)snprintf(title, sizeof title, "%s: calibration report", work->inputs.bundle[0].label);
     html_begin(h, title);
-    add_head(work);
+    report_add_head(h, &work->inputs);
     html_raw(h, "<nav><a href=\"#evaluation\">Evaluation</a>");
     for (int id = 0; id < PLOT_COUNT; id++) {
         html_format(h, "<a href=\"#%s\">", plot_info_of((plot_id)id)->name);

@@ -26,6 +26,10 @@ ousac_status tables_choose_site(const plot_bundle *bundle, const char *name, siz
                                 ousac_error *error);
 ousac_status tables_spectrum(table *t, const plot_bundle *bundle, size_t site, ousac_error *error);
 
+/* tools/report/tables_curve.c */
+ousac_status tables_curve(table *t, const plot_inputs *inputs, ousac_error *error);
+ousac_status tables_stages(table *t, const plot_inputs *inputs, ousac_error *error);
+
 /* tools/report/tables_result.c */
 ousac_status tables_macs(table *t, const plot_inputs *inputs, ousac_error *error);
 ousac_status tables_pareto(table *t, const plot_inputs *inputs, ousac_error *error);

@@ -191,6 +191,8 @@ static void put_headline(ousac_json_doc *doc, cJSON *root, const ousac_eval *res
         ousac_json_put_real(doc, item, "high", row->error.high);
         ousac_json_put_real(doc, item, "median", row->median);
         ousac_json_put_real(doc, item, "worst", row->worst);
+        if (!isnan(row->ratio.mean))
+            put_interval(doc, item, "ratio", &row->ratio);
     }
 }
 
@@ -212,6 +214,7 @@ void evaluation_put(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) 
     reference = ousac_json_put_object(doc, root, "reference");
     ousac_json_put_text(doc, reference, "name", result->reference_name);
     ousac_json_put_text(doc, reference, "digest", result->reference_digest);
+    ousac_json_put_u64(doc, reference, "steps", result->reference_steps);
     ousac_json_put_bool(doc, reference, "same_as_exact", result->reference_same);
     if (result->reference_scale != 0)
         ousac_json_put_real(doc, reference, "scale", result->reference_scale);

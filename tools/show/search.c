@@ -16,6 +16,14 @@ void search_print(const ousac_search_result *found, int timed) {
             cli_printf(" %10.2f", 100 * c->spent);
         cli_printf(" %16.4g %14.4g%s\n", c->unfitted, c->error, i == found->best ? "  <- taken" : "");
     }
+    for (size_t i = 0; i < found->point_count; i++) {
+        const ousac_search_point *p = &found->point[i];
+        cli_printf("%-14s %6zu %6s %6s %10.2f", ousac_search_kind_name(p->kind), p->steps, "", "",
+                   100 * p->share);
+        if (timed)
+            cli_printf(" %10.2f", 100 * p->spent);
+        cli_printf(" %16s %14.4g  (at another cost)\n", "", p->error);
+    }
     cli_printf("on %" PRIu64 " validation samples; %.0f s\n\n", found->validation.count, found->seconds);
 }
 
@@ -35,6 +43,17 @@ void search_put(ousac_json_doc *doc, cJSON *object, const ousac_search_result *f
         ousac_json_put_real(doc, item, "unfitted", c->unfitted);
         ousac_json_put_real(doc, item, "error", c->error);
         ousac_json_put_real(doc, item, "wall_s", c->seconds);
+    }
+    list = ousac_json_put_array(doc, object, "points");
+    for (size_t i = 0; i < found->point_count; i++) {
+        const ousac_search_point *p = &found->point[i];
+        cJSON *item = ousac_json_put_object(doc, list, NULL);
+        ousac_json_put_text(doc, item, "kind", ousac_search_kind_name(p->kind));
+        ousac_json_put_u64(doc, item, "steps", p->steps);
+        ousac_json_put_real(doc, item, "macs_share", p->share);
+        if (timed)
+            ousac_json_put_real(doc, item, "time_share", p->spent);
+        ousac_json_put_real(doc, item, "error", p->error);
     }
     ousac_json_put_u64(doc, object, "fit_evaluations", found->evaluations);
     ousac_json_put_real(doc, object, "wall_s", found->seconds);

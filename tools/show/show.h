@@ -9,6 +9,7 @@
 #include "pipeline/evaluation.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/record_auto.h"
+#include "pipeline/refit.h"
 #include "pipeline/search.h"
 #include "pipeline/stopwatch.h"
 #include "pipeline/timing.h"
@@ -36,12 +37,28 @@ void compare_put(ousac_json_doc *doc, cJSON *object, const ousac_compare_cell *c
 void yardstick_print(const ousac_yardstick *result);
 void yardstick_put(ousac_json_doc *doc, cJSON *object, const ousac_yardstick *result);
 
+/* Keys of the JSON form: formats/EVAL.md. */
+void refit_print(const ousac_refit *result);
+void refit_put(ousac_json_doc *doc, cJSON *object, const ousac_refit *result);
+
 /* Keys of the JSON form: formats/TIME.md, written by ousac_timing_put. */
 void timing_print(const ousac_timing *timing);
 
 /* What a search found; its candidates as members of `object`. */
 void search_print(const ousac_search_result *found, int timed);
 void search_put(ousac_json_doc *doc, cJSON *object, const ousac_search_result *found, int timed);
+
+/* What a search compared, and what each stage from fewer steps to what ships gained: search.json. */
+typedef struct search_record {
+    const ousac_search_options *options;
+    const ousac_search_result *found;
+    const ousac_model *model;
+    uint64_t seed;
+    const ousac_fit_report
+        *shipped;         /* the last fit, on the trajectory that ships; NULL where there is none (yet) */
+    double shipped_share; /* of the reference's MACs */
+} search_record;
+ousac_status search_record_save(const search_record *record, const char *path, ousac_error *error);
 
 /* A budget in time, and what was measured of the result. */
 typedef struct timed_result {

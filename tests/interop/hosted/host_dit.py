@@ -117,6 +117,19 @@ class Hosted(unittest.TestCase):
         self.assertEqual(result.bundle is not None, os.path.exists(path("searched/bundle.oca")))
         self.assertGreater(result.found["validation_error"], 0)
 
+        for wrong in ({"budget_total": 0.6, "budget_time": 0.6}, {}, {"budget_total": 0.6, "time": "time.json"},
+                      {"budget_time": 0.6, "schedule": "given.json"}):
+            with self.assertRaises(ValueError):
+                ousac.calibrate(pipe, LABELS, reference={"steps": 8, "guidance_scale": 3.0}, out=path("wrong"), **wrong)
+        result = ousac.calibrate(pipe, LABELS, reference={"steps": 8, "guidance_scale": 3.0}, budget_time=0.6, out=path("timed"),
+                                 effort="quick", samples=8, validation=4, test=4)
+        with open(path("timed/time.json")) as file:
+            self.assertGreater(json.load(file)["repeats"], 0)
+        again = ousac.calibrate(pipe, LABELS, reference={"steps": 8, "guidance_scale": 3.0}, budget_time=0.6, out=path("again"),
+                                time=path("timed/time.json"), effort="quick", samples=8, validation=4, test=4)
+        self.assertEqual(again.found["steps"], result.found["steps"])
+        self.assertFalse(os.path.exists(path("again/time.json")))
+
         given = schedule()
         result = ousac.calibrate(pipe, LABELS, reference={"steps": 8, "guidance_scale": 3.0}, budget_total=0.6, schedule=given,
                                  out=path("given"), samples=8, validation=4, test=4)

@@ -36,6 +36,25 @@ static void errors_median_and_worst_are_of_single_samples(void **state) {
     assert_int_equal(headline.count, 0);
 }
 
+/* Squares of both rows are known: the ratio of the roots of their sums, and none where the samples are others. */
+static void errors_are_compared_with_the_first_row(void **state) {
+    static const float reference[] = {3, 4, 3, 4}, ours[] = {3, 5, 3, 5}, other[] = {5, 4, 3, 8},
+                       none[] = {3, 4, 3, 5};
+    const ousac_headline_row row = {.method = "calibrated"};
+    ousac_headline headline = {0};
+    (void)state;
+    assert_int_equal(ousac_headline_add(&headline, &row, ours, reference, 2, SIZE, 1, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_headline_add(&headline, &row, other, reference, 2, SIZE, 1, NULL),
+                     OUSAC_STATUS_OK);
+    assert_int_equal(ousac_headline_add(&headline, &row, none, reference, 2, SIZE, 1, NULL), OUSAC_STATUS_OK);
+    assert_true(isnan(headline.row[0].ratio.mean));
+    assert_true(fabs(headline.row[1].ratio.mean - sqrt((0.04 + 0.04) / (0.16 + 0.64))) < 1e-12);
+    assert_true(headline.row[1].ratio.low <= headline.row[1].ratio.mean);
+    assert_true(headline.row[1].ratio.high >= headline.row[1].ratio.mean);
+    assert_true(isnan(headline.row[2].ratio.mean)); /* a sample without an error */
+    ousac_headline_free(&headline);
+}
+
 static void rows_that_cannot_be_are_refused(void **state) {
     static const float zero[SIZE] = {0, 0}, one[SIZE] = {1, 1};
     const ousac_headline_row row = {.method = "calibrated"};
@@ -54,6 +73,7 @@ static void rows_that_cannot_be_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_median_and_worst_are_of_single_samples),
+        cmocka_unit_test(errors_are_compared_with_the_first_row),
         cmocka_unit_test(rows_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

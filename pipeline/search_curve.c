@@ -1,0 +1,98 @@
+#include "pipeline/search_curve.h"
+
+#include "calib/cost.h"
+#include "pipeline/place.h"
+
+#include <math.h>
+
+/* Of the steps that the budget pays for, in sixths. */
+static const size_t quick_sixths[] = {3, 8}, full_sixths[] = {2, 3, 4, 9, 12};
+
+static const ousac_search_point *find(const ousac_search_result *result, ousac_search_kind kind,
+                                      size_t steps) {
+    for (size_t i = 0; i < result->point_count; i++)
+        if (result->point[i].kind == kind && result->point[i].steps == steps)
+            return &result->point[i];
+    return NULL;
+}
+
+/* The way in which the search's fitted steps were chosen. */
+static double power_of(const ousac_search_result *result) {
+    for (size_t i = 0; i < result->count; i++)
+        if (result->candidate[i].kind == OUSAC_SEARCH_FITTED)
+            return result->candidate[i].power;
+    return 1;
+}
+
+static ousac_status price_of(const ousac_session *session, const ousac_search_prices *prices,
+                             const ousac_schedule *schedule, ousac_search_point *point, ousac_error *error) {
+    ousac_cost_total cost;
+    ousac_price_parts parts;
+    ousac_status status = ousac_cost_trajectory(&session->model->arch, schedule, NULL, &cost, error);
+    if (!status)
+        status = ousac_price_count(&parts, schedule, error);
+    if (status)
+        return status;
+    point->steps = schedule->step_count;
+    point->share = (double)cost.schedule_full / (double)prices->reference_macs;
+    point->spent = (double)ousac_price_exact(prices->price, &parts) / (double)prices->reference;
+    return OUSAC_STATUS_OK;
+}
+
+/* As many steps, plain and fitted: evenly chosen and, where the search's are not, chosen as those, the better of both. */
+static ousac_status measure(const ousac_session *session, const ousac_search_options *options,
+                            const ousac_search_prices *prices, size_t steps, ousac_search_result *result,
+                            ousac_error *error) {
+    const ousac_fit_options fit = {.numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.exact = 1}};
+    const double powers[] = {1, power_of(result)};
+    ousac_search_point plain = {.kind = OUSAC_SEARCH_FEWER}, fitted = {.kind = OUSAC_SEARCH_FITTED};
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t i = 0; i < (powers[1] < 1 ? 2 : 1) && !status; i++) {
+        ousac_schedule schedule = {0};
+        ousac_fit_report report = {0};
+        status = ousac_fit_spaced_steps(&schedule, options->reference, steps, powers[i], error);
+        if (!status) {
+            ousac_place_evenly(&schedule, 1);
+            status = price_of(session, prices, &schedule, &plain, error);
+        }
+        if (!status)
+            status = ousac_fit_schedule(session, &fit, &result->fitted, &result->validated, &schedule,
+                                        &report, error);
+        if (i == 0)
+            plain.error = report.before;
+        if (i == 0 || report.after < fitted.error)
+            fitted.error = report.after;
+        result->evaluations += report.evaluations;
+        ousac_schedule_free(&schedule);
+    }
+    if (status)
+        return status;
+    fitted.steps = plain.steps;
+    fitted.share = plain.share;
+    fitted.spent = plain.spent;
+    result->point[result->point_count++] = plain;
+    result->point[result->point_count++] = fitted;
+    ousac_session_note(session, "%zu steps, %.1f %% of the MACs: relative error %.4g, fitted %.4g", steps,
+                       100 * plain.share, plain.error, fitted.error);
+    return status;
+}
+
+ousac_status ousac_search_measure_curve(const ousac_session *session, const ousac_search_options *options,
+                                        const ousac_search_prices *prices, size_t fewer,
+                                        ousac_search_result *result, ousac_error *error) {
+    const int full = options->effort == OUSAC_EFFORT_FULL;
+    const size_t *sixths = full ? full_sixths : quick_sixths;
+    const size_t count =
+        full ? sizeof full_sixths / sizeof *full_sixths : sizeof quick_sixths / sizeof *quick_sixths;
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t i = 0; i < count && !status; i++) {
+        const size_t steps = (sixths[i] * fewer + 3) / 6;
+        if (steps == 0 || steps == fewer || steps >= options->reference->step_count ||
+            find(result, OUSAC_SEARCH_FEWER, steps) || result->point_count + 2 > OUSAC_SEARCH_POINTS_MAX)
+            continue;
+        status = ousac_search_targets(session, options->reference, result, error);
+        if (!status)
+            status = measure(session, options, prices, steps, result, error);
+    }
+    return status;
+}
