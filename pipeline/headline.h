@@ -17,9 +17,9 @@ typedef struct ousac_headline_row {
     double seconds_share; /* wall time of this run over the reference's */
     ousac_interval error; /* relative, of the final sample against the reference's */
     double median, worst; /* of single samples */
-    ousac_interval
-        ratio; /* the first row's error over this one's, paired; NAN in the first, and where a sample has none
-                             or the samples are others */
+    /* The first row's error over this one's, paired; NAN in the first, where a sample here has none, and where the
+     * samples are others. */
+    ousac_interval ratio;
 } ousac_headline_row;
 
 enum { OUSAC_HEADLINE_ROWS = 3 };

@@ -8,7 +8,7 @@ rows = 0; panels = 0; lines = 0; low = 1e300; high = 0.0
 stats file using (rows = rows + 1, panels = max2(panels, column("panel") + 1), lines = max2(lines, column("series") + 1), \
                   low = min2(low, max2(column("low"), column("error") / 10)), high = max2(high, column("high"))) nooutput
 down = max2(1, int(panels))
-eval start(860, rows > 0 ? 60 + (panels > 1 ? 360 : 420) * down : 300, rows > 0 ? 28 * down : 20)
+eval start(1120, rows > 0 ? 60 + (panels > 1 ? 360 : 420) * down : 300, rows > 0 ? 28 * down : 20)
 set xlabel "MACs of the trajectory (% of the reference's)"
 set ylabel "relative error from the reference (no unit)"
 if (rows == 0) {
@@ -18,7 +18,7 @@ if (rows == 0) {
     set format y "%g"
     set yrange [low / 1.5:high * 1.5]
     set grid xtics ytics lc rgb "#808080" lw 0.4 dt (2, 4)
-    if (lines > 8) { set key outside right top vertical } else { set key below center horizontal maxcols 2 }
+    if (text) { set key below center horizontal maxcols 2 } else { set key outside right top vertical }
     set datafile missing NaN # lines go on over the rows of other series
     eval log_tics(low, high)
     set multiplot layout down, 1

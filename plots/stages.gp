@@ -14,20 +14,20 @@ if (rows == 0) {
 } else {
     set lmargin (text ? 32 : 30)
     set rmargin 4
-    set xrange [0:most * 1.6]
+    set xrange [0:most * 2]
     set yrange [rows + 0.6:0.4]
     set grid xtics noytics lc rgb "#808080" lw 0.4 dt (2, 4)
     command = "set ytics ("
     do for [i = 1:rows] { command = command.sprintf("%s'%s' %g", i > 1 ? ", " : "", label[i], i) }
     eval command.")"
     do for [i = 1:rows] {
-        set label i sprintf("%.4g (%g steps, %.1f %% of MACs)", value[i], count[i], share[i]) at value[i], i left offset 0.6, 0
+        set label i sprintf("%.4g (%g steps, %.1f %% of MACs)", value[i], count[i], share[i]) at value[i], i left offset (text ? 1 : 0.6), 0
     }
     unset key
     tint(i) = label[i] eq "fewer steps" ? grey : label[i] eq "fitted steps" ? vermillion : label[i] eq "more steps, cached" ? sky : blue
     if (text) {
         set samples 2 * columns
-        plot for [i = 1:rows] '+' using (value[i] * $1 / (1.6 * most)):(i) with points pt "#" notitle
+        plot for [i = 1:rows] '+' using (value[i] * $1 / (2 * most)):(i) with points pt "#" notitle
     } else {
         plot for [i = 1:rows] '+' every ::0::0 using (value[i] / 2):(i):(value[i] / 2):(0.36) with boxxyerror lc rgb tint(i) notitle
     }

@@ -452,7 +452,7 @@ static ousac_status make_pos_embed(loader *l) {
         return OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY,
                           "%s: no memory for the positions of %zu tokens", l->common.model->path, dit->N);
     if (l->common.model->use != OUSAC_MODEL_SHAPES)
-        ousac_patches_sincos(dit->side, dit->d, 1, made);
+        ousac_patches_sincos(dit->side, dit->side, dit->d, 1, 1, made);
     ousac_loader_hash_shape(&l->common, "pos_embed", 3, (size_t[]){1, dit->N, dit->d});
     if (l->common.model->use != OUSAC_MODEL_SHAPES)
         ousac_sha256_add(&l->common.hash, made, count * sizeof *made);
@@ -539,7 +539,7 @@ static ousac_status load_weights(loader *l) {
 
 static ousac_status build_indices(loader *l) {
     ousac_dit *dit = l->dit;
-    const ousac_patches patches = {dit->side, dit->patch, dit->channels, dit->out_channels};
+    const ousac_patches patches = {dit->side, dit->side, dit->patch, dit->channels, dit->out_channels};
     const ousac_status status = ousac_patches_index(&patches, l->common.model->backend, l->common.model->path,
                                                     &dit->indices, l->common.error);
     dit->patch_index = dit->indices;

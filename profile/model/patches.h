@@ -12,9 +12,9 @@
 extern "C" {
 #endif
 
-/* Tokens of a sample (C, side p, side p): the patches row by row. */
+/* Tokens of a sample (C, rows p, cols p): the patches row by row. */
 typedef struct ousac_patches {
-    size_t side;         /* patches along an edge; N = side^2 tokens */
+    size_t rows, cols;   /* of patches; N = rows cols tokens */
     size_t patch;        /* p, values along a patch's edge */
     size_t channels;     /* C of the sample */
     size_t out_channels; /* of the last linear: C or more, of which the first C are the sample's */
@@ -28,10 +28,10 @@ ousac_status ousac_patches_index(const ousac_patches *patches, const ousac_backe
                                  uint32_t **indices, ousac_error *error);
 size_t ousac_patches_count(const ousac_patches *patches);
 
-/* 2-D sines and cosines (the DiT code's, after MAE), out (side^2, d), d a multiple of 4: the first half of the
+/* 2-D sines and cosines (the DiT code's, after MAE), out (rows cols, d), d a multiple of 4: the first half of the
  * channels from the column, the second from the row, each half sines, then cosines, of position /
- * 10000^(i / (d / 4)); a patch is 1 / scale further than the one before. */
-void ousac_patches_sincos(size_t side, size_t d, double scale, float *out);
+ * 10000^(i / (d / 4)); a patch is 1 / row_scale below, or 1 / col_scale right of, the one before. */
+void ousac_patches_sincos(size_t rows, size_t cols, size_t d, double row_scale, double col_scale, float *out);
 
 #ifdef __cplusplus
 }

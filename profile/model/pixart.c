@@ -194,7 +194,7 @@ static ousac_status set_sizes(const ousac_model *model, workspace *ws, uint64_t 
     const size_t F = net->frequencies, third = net->d / 3;
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t i = 0; i < count && !status; i++) {
-        float size[2] = {(float)net->pixels, (float)net->pixels}, ratio = 1;
+        float size[2] = {(float)net->pixels[0], (float)net->pixels[1]}, ratio = size[0] / size[1];
         if (ousac_inputs_has(model->inputs, OUSAC_INPUT_RESOLUTION))
             ousac_inputs_read(model->inputs, OUSAC_INPUT_RESOLUTION, first + i, size);
         if (ousac_inputs_has(model->inputs, OUSAC_INPUT_ASPECT_RATIO))

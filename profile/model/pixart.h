@@ -40,11 +40,13 @@ typedef struct ousac_pixart_block {
 
 typedef struct ousac_pixart {
     size_t L, N, d, hidden, heads;
-    size_t side, patch, channels, out_channels; /* as ousac_patches */
-    size_t caption_tokens, caption_channels;    /* of an embedding */
-    size_t frequencies;                         /* width of S: cosines, then sines */
-    int micro;                                  /* 1: it is told height, width and their ratio */
-    double pixels;        /* height and width that it is told where the inputs do not say: 8 a latent value */
+    size_t rows, cols, patch, channels, out_channels; /* as ousac_patches */
+    size_t
+        side; /* patches along an edge of the square sample that positions are drawn together or apart to */
+    size_t caption_tokens, caption_channels; /* of an embedding */
+    size_t frequencies;                      /* width of S: cosines, then sines */
+    int micro;                               /* 1: it is told height, width and their ratio */
+    double pixels[2];     /* height and width that it is told where the inputs do not say: 8 a latent value */
     double interpolation; /* of the positions */
     float norm_eps, final_norm_eps;
 

@@ -104,7 +104,7 @@ static ousac_status read_constants(loader *l) {
     ousac_pixart *net = l->net;
     const ousac_loader *c = &l->common;
     double eps = 1e-6;
-    size_t size = 0, tokens = 0;
+    size_t size = 0, height, width, tokens = 0;
     int told = 1;
     const int stated = ousac_loader_size(c, "sample_size", &size);
     if (stated < 0 || ousac_loader_real(c, "norm_eps", &eps) < 0 ||
@@ -114,9 +114,20 @@ static ousac_status read_constants(loader *l) {
         return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT,
                           "%s: key \"sample_size\": expected a multiple of the patch %zu, up to 4096",
                           c->config_name, net->patch);
+    height = width = size;
+    if (ousac_loader_size(c, "sample_height", &height) < 0 ||
+        ousac_loader_size(c, "sample_width", &width) < 0)
+        return OUSAC_STATUS_FORMAT;
+    if (height < 1 || width < 1 || height > 4096 || width > 4096 || height % net->patch || width % net->patch)
+        return OUSAC_FAIL(
+            c->error, OUSAC_STATUS_FORMAT,
+            "%s: a sample of %zu x %zu (\"sample_height\", \"sample_width\"): expected multiples of the "
+            "patch %zu, up to 4096",
+            c->config_name, height, width, net->patch);
     net->side = size / net->patch;
-    net->N = net->side * net->side;
-    net->pixels = PIXELS * (double)size;
+    net->rows = height / net->patch, net->cols = width / net->patch;
+    net->N = net->rows * net->cols;
+    net->pixels[0] = PIXELS * (double)height, net->pixels[1] = PIXELS * (double)width;
     if (!(eps >= 0 && eps <= 1))
         return OUSAC_FAIL(c->error, OUSAC_STATUS_FORMAT, "%s: key \"norm_eps\" is %g; expected from 0 to 1",
                           c->config_name, eps);
@@ -300,7 +311,10 @@ static ousac_status make_positions(loader *l) {
     if (!(made = ousac_malloc(net->N * net->d, sizeof *made)))
         return OUSAC_FAIL(l->common.error, OUSAC_STATUS_MEMORY,
                           "%s: no memory for the positions of %zu tokens", l->common.model->path, net->N);
-    ousac_patches_sincos(net->side, net->d, net->interpolation, made);
+    /* Along either axis they span what those of the square sample do. */
+    ousac_patches_sincos(net->rows, net->cols, net->d,
+                         (double)net->rows / (double)net->side * net->interpolation,
+                         (double)net->cols / (double)net->side * net->interpolation, made);
     status = be->upload(be, slot, made, net->N * net->d * sizeof *made, l->common.error);
     ousac_free(made);
     return status;
@@ -376,7 +390,7 @@ static ousac_status load_weights(loader *l) {
 static ousac_status build_indices(loader *l) {
     ousac_pixart *net = l->net;
     const ousac_backend *be = l->common.model->backend;
-    const ousac_patches patches = {net->side, net->patch, net->channels, net->out_channels};
+    const ousac_patches patches = {net->rows, net->cols, net->patch, net->channels, net->out_channels};
     const size_t count = net->L > 2 ? net->L : 2;
     float *ones = ousac_malloc(count, sizeof *ones);
     ousac_status status =
@@ -425,7 +439,7 @@ static ousac_status fill_model(loader *l) {
     ousac_model *model = l->common.model;
     ousac_pixart *net = l->net;
     model->channels = net->channels;
-    model->height = model->width = net->side * net->patch;
+    model->height = net->rows * net->patch, model->width = net->cols * net->patch;
     model->has_uncond = 1;
     ousac_status status = ousac_arch_create_pixart(&model->arch, net, l->common.error);
     if (status)
@@ -444,6 +458,11 @@ static ousac_status fill_model(loader *l) {
                    "pixart heads=%zu eps=%.9g,%.9g side=%zu interpolation=%.17g caption=%zu micro=%d",
                    net->heads, (double)net->norm_eps, (double)net->final_norm_eps, net->side,
                    net->interpolation, net->caption_tokens, net->micro);
+    if (net->rows != net->side || net->cols != net->side) {
+        const size_t used = strlen(model->constants);
+        (void)snprintf(model->constants + used, sizeof model->constants - used, " grid=%zux%zu", net->rows,
+                       net->cols);
+    }
     ousac_loader_digest(&l->common);
     if ((status = ousac_loader_range(&l->common)))
         return status;

@@ -64,6 +64,7 @@ json "calibrate: its result against the reference" '[h["method"] for h in r["hea
 json "calibrate: fitted steps are the better ones" 'r["headline"][0]["error"] < r["headline"][1]["error"] and r["headline"][1]["ratio"]["mean"] < 1'
 json "calibrate: kept too" 'r["headline"][0]["method"] == "fitted-steps" and len(r["stages"]) == 2' few/search.json
 ousac "calibrate: and drawn" 0 'curve.tsv' plot curve few --tables -o tables
+# shellcheck disable=SC2016 # a program of awk
 check "calibrate: as what ships" awk -F'\t' '$13 == 1 && $6 == "fitted" && $7 == "test" { n++ } END { exit n < 1 }' tables/curve.tsv
 check "calibrate: without a bundle" test ! -e few/bundle.oca
 

@@ -71,6 +71,7 @@ json "calibrate: fitted, as many as the time pays for" '[(c["kind"], c["steps"],
 json "calibrate: the share is measured" '0 < r["time"]["wall_share_least"] <= r["time"]["wall_share"] <= r["time"]["wall_share_most"] and r["time"]["budget"] == 0.4 and r["time"]["caching_saves_time"] is False and r["files"]["time"] == "dear.json"'
 json "calibrate: a result without a cache is judged" '[h["method"] for h in r["headline"]] == ["fitted-steps", "fewer-steps"]'
 ousac "calibrate: its curves are drawn by time too" 0 'curve.tsv' plot curve none --tables -o tables
+# shellcheck disable=SC2016 # a program of awk
 check "calibrate: by the cost model" awk -F'\t' '$3 == "seconds" && $7 == "validation" && $8 == 12 && $9 == 0.5 { n++ } END { exit n != 2 }' tables/curve.tsv
 check "calibrate: no bundle, no measurements of its own" test ! -e none/bundle.oca -a ! -e none/time.json -a ! -e none/search.part
 

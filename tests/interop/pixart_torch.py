@@ -35,6 +35,8 @@ MODELS = [
     ("sigma", dict(SMALL, sample_size=32, use_additional_conditions=False, interpolation_scale=2), 2, 300, None, True),
     # conditions and interpolation by diffusers' own rules for a size of 128, which are alpha's at 1024 pixels
     ("alpha-1024", dict(SMALL, sample_size=128, num_layers=1), 2, 7, 7, False),
+    # not square, positions stretched and squeezed, and told so by default
+    ("wide", dict(SMALL, sample_size=16, sample_height=12, sample_width=20, use_additional_conditions=True), 2, 9, 9, True),
     # without variances; patches of 4; another epsilon
     ("no-variance", dict(SMALL, sample_size=16, patch_size=4, in_channels=3, out_channels=3, norm_eps=1e-3), 3, 5, 5,
      True),
@@ -57,6 +59,8 @@ def write_model(directory, net, class_name, tokens):
     config["_class_name"] = class_name
     if tokens:
         config["caption_tokens"] = tokens
+    if net.latent != [net.config.sample_size] * 2:
+        config["sample_height"], config["sample_width"] = net.latent
     with open(f"{directory}/config.json", "w") as file:
         json.dump(config, file)
     save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()},
@@ -74,7 +78,7 @@ def make_inputs(net, rows, tokens, micro):
     inputs = {"prompt_embeds": torch.randn(rows, tokens, config.caption_channels), "prompt_mask": mask,
               "negative_prompt_embeds": torch.randn(rows, tokens, config.caption_channels),
               "negative_prompt_mask": negative,
-              "noise": torch.randn(rows, config.in_channels, config.sample_size, config.sample_size)}
+              "noise": torch.randn(rows, config.in_channels, *net.latent)}
     if micro == "given":
         inputs["resolution"] = torch.tensor([[1024.0, 1024], [512, 1024], [640, 320], [2048, 16]])[:rows]
         inputs["aspect_ratio"] = inputs["resolution"][:, :1] / inputs["resolution"][:, 1:]
@@ -83,9 +87,9 @@ def make_inputs(net, rows, tokens, micro):
 
 def predict(net, inputs, x, t, branch):
     prefix = ["", "negative_"][branch]
-    rows, pixels = len(x), 8.0 * net.config.sample_size
-    sizes = {"resolution": inputs.get("resolution", torch.full((rows, 2), pixels)),
-             "aspect_ratio": inputs.get("aspect_ratio", torch.ones(rows, 1))}
+    rows, (height, width) = len(x), x.shape[2:]
+    sizes = {"resolution": inputs.get("resolution", torch.tensor([[8.0 * height, 8.0 * width]] * rows)),
+             "aspect_ratio": inputs.get("aspect_ratio", torch.full((rows, 1), height / width))}
     told = net.use_additional_conditions
     out = net(x, inputs[prefix + "prompt_embeds"], t, sizes if told else {"resolution": None, "aspect_ratio": None},
               encoder_attention_mask=inputs[prefix + "prompt_mask"], return_dict=False)[0]
@@ -114,12 +118,12 @@ def run_pipeline(net, scheduler, inputs, steps):
     """diffusers' own pipeline on embeddings and noise."""
     pipeline = PixArtAlphaPipeline(tokenizer=None, text_encoder=None, vae=None, transformer=net, scheduler=scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    edge = 8 * net.config.sample_size
+    height, width = (8 * size for size in net.latent)
     return pipeline(prompt=None, negative_prompt=None, prompt_embeds=inputs["prompt_embeds"],
                     prompt_attention_mask=inputs["prompt_mask"],
                     negative_prompt_embeds=inputs["negative_prompt_embeds"],
                     negative_prompt_attention_mask=inputs["negative_prompt_mask"], latents=inputs["noise"],
-                    num_inference_steps=steps, guidance_scale=SCALE, height=edge, width=edge,
+                    num_inference_steps=steps, guidance_scale=SCALE, height=height, width=width,
                     use_resolution_binning=False, output_type="latent").images
 
 
@@ -190,7 +194,9 @@ def main():
     with tempfile.TemporaryDirectory(dir=args.work) as work, torch.no_grad():
         for i, (name, sizes, rows, tokens, stated, trajectories) in enumerate(MODELS):
             torch.manual_seed(i)
+            latent = [sizes.pop(key, sizes["sample_size"]) for key in ("sample_height", "sample_width")]
             net = PixArtTransformer2DModel(**sizes).eval()
+            net.latent = latent  # height and width of the samples, which diffusers' class takes from its input
             randomise(net)
             model = f"{work}/{name}"
             # the published configs of alpha still name the class that it was split from

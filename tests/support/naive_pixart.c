@@ -127,8 +127,8 @@ static void embed_condition(const naive_pixart *net, uint64_t sample, double tim
     embed_number(net, "timestep_embedder", timestep, d, e);
     if (!net->micro)
         return;
-    const double edge = 8 * (double)(net->side * net->patch);
-    float size[2] = {(float)edge, (float)edge}, ratio = 1;
+    float size[2] = {(float)(8 * net->rows * net->patch), (float)(8 * net->cols * net->patch)};
+    float ratio = (float)net->rows / (float)net->cols;
     double *part = room(third);
     if (ousac_inputs_has(net->inputs, OUSAC_INPUT_RESOLUTION))
         ousac_inputs_read(net->inputs, OUSAC_INPUT_RESOLUTION, sample, size);
@@ -145,21 +145,23 @@ static void embed_condition(const naive_pixart *net, uint64_t sample, double tim
 
 /* Patches through the convolution, and positions: sines and cosines of the column, then of the row. */
 static void embed_patches(const naive_pixart *net, const double *x, double *h) {
-    const size_t p = net->patch, edge = net->side * p, d = net->d;
+    const size_t p = net->patch, height = net->rows * p, width = net->cols * p, d = net->d;
     double *w = read_tensor(net, "pos_embed.proj.weight"), *b = read_tensor(net, "pos_embed.proj.bias");
-    for (size_t row = 0; row < net->side; row++)
-        for (size_t column = 0; column < net->side; column++)
+    for (size_t row = 0; row < net->rows; row++)
+        for (size_t column = 0; column < net->cols; column++)
             for (size_t j = 0; j < d; j++) {
                 double sum = b[j];
                 for (size_t c = 0; c < net->channels; c++)
                     for (size_t dy = 0; dy < p; dy++)
                         for (size_t dx = 0; dx < p; dx++)
                             sum += w[((j * net->channels + c) * p + dy) * p + dx] *
-                                   x[(c * edge + row * p + dy) * edge + column * p + dx];
-                const double place = (double)(j < d / 2 ? column : row) / net->interpolation;
+                                   x[(c * height + row * p + dy) * width + column * p + dx];
+                const double share =
+                    j < d / 2 ? (double)column / (double)net->cols : (double)row / (double)net->rows;
+                const double place = share * (double)net->side / net->interpolation;
                 const size_t wave = j % (d / 4);
                 const double phase = place * pow(10000, -(double)wave / ((double)d / 4));
-                h[(row * net->side + column) * d + j] = sum + (j % (d / 2) < d / 4 ? sin(phase) : cos(phase));
+                h[(row * net->cols + column) * d + j] = sum + (j % (d / 2) < d / 4 ? sin(phase) : cos(phase));
             }
     free(w), free(b);
 }
@@ -239,8 +241,8 @@ static void run_block(const forward_state *f, size_t b, const double *shared) {
 static void run(void *self, uint64_t sample, int branch, double timestep, const double *x,
                 const family_hooks *hooks, double *out) {
     const naive_pixart *net = self;
-    const size_t d = net->d, N = net->side * net->side, M = net->caption_tokens, p = net->patch,
-                 edge = net->side * p, widest = d > net->hidden ? d : net->hidden;
+    const size_t d = net->d, N = net->rows * net->cols, M = net->caption_tokens, p = net->patch,
+                 height = net->rows * p, width = net->cols * p, widest = d > net->hidden ? d : net->hidden;
     const ousac_safetensors_tensor *last = ousac_safetensors_find(net->file, "proj_out.bias");
     const size_t final = (size_t)last->count, out_channels = final / (p * p);
     float *embeds = calloc(M * net->caption_channels, sizeof *embeds), *mask = calloc(M, sizeof *mask);
@@ -282,10 +284,10 @@ static void run(void *self, uint64_t sample, int branch, double timestep, const 
     modulate(N, d, f.h, 1e-6, table, table + d, f.x);
     linear(net, "proj_out", N, final, d, f.x, tokens);
     for (size_t c = 0; c < net->channels; c++)
-        for (size_t i = 0; i < edge; i++)
-            for (size_t j = 0; j < edge; j++)
-                out[(c * edge + i) * edge + j] =
-                    tokens[(i / p * net->side + j / p) * final + (i % p * p + j % p) * out_channels + c];
+        for (size_t i = 0; i < height; i++)
+            for (size_t j = 0; j < width; j++)
+                out[(c * height + i) * width + j] =
+                    tokens[(i / p * net->cols + j / p) * final + (i % p * p + j % p) * out_channels + c];
     double *const blocks[] = {wide, inner,     ctx,       e,         active,  shared, tokens, table, f.h,
                               f.x,  f.wide[0], f.wide[1], f.wide[2], f.mixed, f.y,    f.k,    f.v};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)

@@ -14,13 +14,13 @@
 typedef struct naive_pixart {
     ousac_safetensors *file;
     ousac_inputs *inputs;
-    size_t d, heads, hidden, depth, patch, channels, side, caption_tokens, caption_channels;
+    size_t d, heads, hidden, depth, patch, channels, side, rows, cols, caption_tokens, caption_channels;
     int micro;
     double norm_eps, interpolation;
 } naive_pixart;
 
-/* A checkpoint in float32 and its inputs. What no tensor tells is given in the fields: heads, side, caption_tokens,
- * norm_eps, interpolation. Free with naive_pixart_close. */
+/* A checkpoint in float32 and its inputs. What no tensor tells is given in the fields: heads, side,
+ * rows and cols of patches, caption_tokens, norm_eps, interpolation. Free with naive_pixart_close. */
 ousac_status naive_pixart_open(naive_pixart *net, const char *model, const char *inputs, ousac_error *error);
 void naive_pixart_close(naive_pixart *net);
 

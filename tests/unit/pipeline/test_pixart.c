@@ -67,6 +67,8 @@ static void open_all(const random_pixart_options *options, const ousac_backend *
     must_succeed(naive_pixart_open(&naive, model_path, inputs_path, &error), &error);
     naive.heads = options->heads;
     naive.side = options->sample_size / options->patch;
+    naive.rows = model->height / options->patch;
+    naive.cols = model->width / options->patch;
     naive.caption_tokens = options->caption_tokens;
     naive.norm_eps = 1e-6;
     naive.interpolation = options->interpolation > 0 ? options->interpolation : 1;
@@ -143,7 +145,7 @@ static double worst_forward(void) {
 static void forwards_match_the_oracle(void **state) {
     random_pixart_options options = random_pixart_defaults();
     (void)state;
-    for (int kind = 0; kind < 5; kind++) {
+    for (int kind = 0; kind < 7; kind++) {
         options = random_pixart_defaults();
         options.seed = 10 + (uint64_t)kind;
         options.micro = kind < 2;
@@ -151,8 +153,13 @@ static void forwards_match_the_oracle(void **state) {
         options.interpolation = kind == 3 ? 2.5 : 0;
         options.width = kind == 4 ? 144 : 24; /* heads of 72 */
         options.caption_tokens = kind == 4 ? 33 : 5;
-        options.more = kind == 1 ? "\"interpolation_scale\": null," : NULL;
-        open_all(&options, kind == 1 ? strict_backend() : ousac_backend_cpu());
+        options.more = kind == 1   ? "\"interpolation_scale\": null,"
+                       : kind == 5 ? "\"sample_height\": 4, \"sample_width\": 10,"
+                       : kind == 6 ? "\"sample_height\": 8, \"interpolation_scale\": 2,"
+                                   : NULL;
+        open_all(&options, kind == 1 || kind == 6 ? strict_backend() : ousac_backend_cpu());
+        if (kind == 6)
+            naive.interpolation = 2;
         const double worst = worst_forward();
         print_message("model %d: %.2e\n", kind, worst);
         assert_true(worst < 1e-5);
@@ -510,6 +517,12 @@ static void inputs_must_fit(void **state) {
     (void)fclose(config);
     must_fail(ousac_model_load(&loaded, model_path, &given, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT,
               &error, "sample_size");
+    /* samples that are not of whole patches */
+    assert_non_null(config = fopen(other, "w"));
+    (void)fputs("{\"num_attention_heads\": 2, \"sample_size\": 6, \"sample_width\": 5}", config);
+    (void)fclose(config);
+    must_fail(ousac_model_load(&loaded, model_path, &given, ousac_backend_cpu(), &error), OUSAC_STATUS_FORMAT,
+              &error, "a sample of 6 x 5");
     /* sizes that the model is not told */
     options.micro = 0;
     must_succeed(random_pixart_write(directory.path, &options, &error), &error);
