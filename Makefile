@@ -270,13 +270,13 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(SUPPORT_LIB) $$(LIBS_$$(fir
 
 # --- plug-ins that tests open: one that works, on the CPU, and ones that must be refused ---
 PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/plugins/%.so,$(sort $(wildcard tests/plugins/*.c)))
-PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory formats/utf8 calib/backend/backend_cpu tests/support/strict_backend) \
+PIC_CPU := $(patsubst %,$(BUILD)/obj/pic/%.o,formats/status formats/memory formats/utf8 calib/backend/backend_cpu calib/backend/attention_cpu tests/support/strict_backend) \
            $(foreach i,$(ISAS),$(BUILD)/obj/pic/calib/backend/kernels_$(i).o $(BUILD)/obj/pic/calib/backend/products_$(i).o)
 
 $(BUILD)/tests/plugins/strict.so: $(PIC_CPU)
 $(BUILD)/tests/plugins/%.so: $(BUILD)/obj/pic/tests/plugins/%.o
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LDFLAGS) -shared $^ -lopenblas -llapacke -lm -pthread -o $@
+	$(CC) $(CFLAGS_ALL) $(LDFLAGS) $(if $(SANITIZE),,-Wl,-z,defs) -shared $^ -lopenblas -llapacke -lm -pthread -o $@
 
 # The CUDA plug-in's own sources, run on the processor: see tests/gpu/emulation/README.md.
 EMULATED_CUDA := $(BUILD)/tests/plugins/emulated_cuda.so

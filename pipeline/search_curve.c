@@ -39,28 +39,40 @@ static ousac_status price_of(const ousac_session *session, const ousac_search_pr
     return OUSAC_STATUS_OK;
 }
 
-/* As many steps, plain and fitted: evenly chosen and, where the search's are not, chosen as those, the better of both. */
+/* As many steps of the reference's, chosen by a power, uncached. */
+static ousac_status spaced(ousac_schedule *schedule, const ousac_search_options *options, size_t steps,
+                           double power, ousac_error *error) {
+    const ousac_status status = ousac_fit_spaced_steps(schedule, options->reference, steps, power, error);
+    if (!status)
+        ousac_place_evenly(schedule, 1);
+    return status;
+}
+
+/* As many steps, plain and fitted: evenly chosen and, where the search's are not, chosen as those, the better of both. A
+ * quick search takes only the first way for fewer steps than its own and only the second for more: the better one there. */
 static ousac_status measure(const ousac_session *session, const ousac_search_options *options,
-                            const ousac_search_prices *prices, size_t steps, ousac_search_result *result,
-                            ousac_error *error) {
+                            const ousac_search_prices *prices, size_t steps, size_t fewer,
+                            ousac_search_result *result, ousac_error *error) {
     const ousac_fit_options fit = {.numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.exact = 1}};
     const double powers[] = {1, power_of(result)};
+    const int quick = options->effort == OUSAC_EFFORT_QUICK, differ = powers[1] < 1;
+    const size_t first = quick && differ && steps > fewer, ways = differ && !quick ? 2 : 1;
     ousac_search_point plain = {.kind = OUSAC_SEARCH_FEWER}, fitted = {.kind = OUSAC_SEARCH_FITTED};
-    ousac_status status = OUSAC_STATUS_OK;
-    for (size_t i = 0; i < (powers[1] < 1 ? 2 : 1) && !status; i++) {
-        ousac_schedule schedule = {0};
+    ousac_schedule schedule = {0};
+    ousac_status status = spaced(&schedule, options, steps, 1, error);
+    if (!status)
+        status = price_of(session, prices, &schedule, &plain, error);
+    if (!status)
+        status = ousac_fit_measure(session, &fit.arm, &result->validated, &schedule, &plain.error,
+                                   &result->evaluations, error);
+    ousac_schedule_free(&schedule);
+    for (size_t i = first; i < first + ways && !status; i++) {
         ousac_fit_report report = {0};
-        status = ousac_fit_spaced_steps(&schedule, options->reference, steps, powers[i], error);
-        if (!status) {
-            ousac_place_evenly(&schedule, 1);
-            status = price_of(session, prices, &schedule, &plain, error);
-        }
+        status = spaced(&schedule, options, steps, powers[i], error);
         if (!status)
             status = ousac_fit_schedule(session, &fit, &result->fitted, &result->validated, &schedule,
                                         &report, error);
-        if (i == 0)
-            plain.error = report.before;
-        if (i == 0 || report.after < fitted.error)
+        if (i == first || report.after < fitted.error)
             fitted.error = report.after;
         result->evaluations += report.evaluations;
         ousac_schedule_free(&schedule);
@@ -92,7 +104,7 @@ ousac_status ousac_search_measure_curve(const ousac_session *session, const ousa
             continue;
         status = ousac_search_targets(session, options->reference, result, error);
         if (!status)
-            status = measure(session, options, prices, steps, result, error);
+            status = measure(session, options, prices, steps, fewer, result, error);
     }
     return status;
 }
