@@ -481,9 +481,9 @@ test-gpu-sanitizer: tests cuda ## the operations on a GPU under compute-sanitize
 	  $(GPU_ENV) WRAP="compute-sanitizer --tool $$tool --error-exitcode 9 --leak-check no" \
 	  bash tests/gpu/test_backend.sh || exit 1; done
 
-# Without what repeats whole calibrations at length, measures memory or emulates a device, all of it covered by shorter
-# tests; SKIP= runs those too.
-test-asan: SKIP ?= %/test_synth tests/interop/test_install.sh tests/cli/test_compare.sh tests/cli/test_memory.sh tests/cli/test_mpi.sh tests/cli/test_pipeline.sh \
+# Without what repeats whole calibrations or the build at length, measures memory or emulates a device, all of it covered by
+# shorter tests; SKIP= runs those too.
+test-asan: SKIP ?= %/test_synth tests/interop/test_install.sh tests/interop/test_rebuild.sh tests/cli/test_compare.sh tests/cli/test_memory.sh tests/cli/test_mpi.sh tests/cli/test_pipeline.sh \
                    tests/cli/test_synth.sh tests/gpu/test_bench.sh tests/gpu/test_emulated.sh tests/gpu/test_faults.sh
 .PHONY: test-asan
 test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in build-asan
