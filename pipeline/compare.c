@@ -70,8 +70,9 @@ void ousac_compare_free(ousac_compare_cell *cell) {
 /* Profile and the factors asked for (bits, 1 << ousac_method). */
 static ousac_status calibrate(comparison *c, calibrated *on, unsigned methods, ousac_error *error) {
     const double since = ousac_clock_s();
-    const uint64_t half = (c->options->calibration + 1) / 2,
-                   pilot = half < OUSAC_DEFAULT_PILOT_SAMPLES ? half : OUSAC_DEFAULT_PILOT_SAMPLES;
+    const uint64_t pilot = c->options->calibration < OUSAC_DEFAULT_PILOT_SAMPLES
+                               ? c->options->calibration
+                               : OUSAC_DEFAULT_PILOT_SAMPLES;
     ousac_record_cost cost = {0};
     ousac_status status =
         ousac_record_pilot(c->session, &on->schedule, pilot, NULL, &on->pilot, &cost, error);
@@ -236,15 +237,12 @@ static void mark_shipped(ousac_compare_cell *cell) {
 /* The whole pipeline: placement, then ranks. */
 static ousac_status ours_placed(comparison *c, ousac_error *error) {
     const size_t place_most = (size_t)(PLACE_PART * (double)c->options->evaluations);
-    /* A few evaluations are not worth a long probe. */
-    const size_t horizon =
-        c->options->evaluations < DESCENT_LEAST ? OUSAC_PLACE_HORIZON / 2 : OUSAC_PLACE_HORIZON;
     const ousac_place_options options = {.even = &c->even.schedule,
                                          .budget = c->macs,
                                          .samples = place_samples(c),
                                          .search_samples = search_samples(c),
                                          .probe_samples = place_samples(c),
-                                         .horizon = horizon,
+                                         .horizon = OUSAC_PLACE_HORIZON,
                                          .stride = OUSAC_PLACE_STRIDE,
                                          .evaluations = place_most > 2 ? place_most : 2};
     ousac_place_result found = {0};
