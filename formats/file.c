@@ -533,3 +533,24 @@ done:
     ousac_file_discard(writer);
     return status;
 }
+
+ousac_status ousac_file_make_directory(const char *path, ousac_error *error) {
+    struct stat info;
+    ousac_status status = OUSAC_STATUS_OK;
+    char *copy = ousac_strdup(path);
+    if (!copy)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
+    for (char *at = copy + (*copy != '\0'); *at; at++)
+        if (*at == '/') {
+            *at = '\0';
+            (void)mkdir(copy, 0777); /* one that cannot be made shows at the last */
+            *at = '/';
+        }
+    if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot make the directory: %s", path, strerror(errno));
+    else if (stat(copy, &info) != 0 || !S_ISDIR(info.st_mode))
+        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: not a directory", path);
+    ousac_free(copy);
+    return status;
+}

@@ -62,6 +62,10 @@ void ousac_file_discard(ousac_file_writer *writer);
 /* The above in one call. */
 ousac_status ousac_file_replace(const char *path, const void *data, size_t size, ousac_error *error);
 
+/* Makes a directory and those above it, where they are missing. IO, with the path and the system's reason, or where
+ * something else has that name. */
+ousac_status ousac_file_make_directory(const char *path, ousac_error *error);
+
 #ifdef __cplusplus
 }
 #endif

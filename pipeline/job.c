@@ -8,11 +8,9 @@
 #include "pipeline/place.h"
 #include "profile/bundle/plan_file.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 const char *ousac_job_file_name(int file) {
@@ -339,32 +337,10 @@ static ousac_status plan_and_pack(ousac_job *job, const ousac_session *session, 
 
 /* --- all of it --- */
 
-/* Makes the directory and those above it. */
-static ousac_status make_directory(const char *path, ousac_error *error) {
-    struct stat info;
-    ousac_status status = OUSAC_STATUS_OK;
-    char *copy = ousac_strdup(path);
-    if (!copy)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
-    for (char *at = copy + 1; *at; at++)
-        if (*at == '/') {
-            *at = '\0';
-            (void)mkdir(copy, 0777); /* one that cannot be made shows at the last */
-            *at = '/';
-        }
-    if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-        status =
-            OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot make the directory: %s", path, strerror(errno));
-    else if (stat(copy, &info) != 0 || !S_ISDIR(info.st_mode))
-        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: not a directory", path);
-    ousac_free(copy);
-    return status;
-}
-
 ousac_status ousac_job_run(ousac_job *job, const ousac_session *session, ousac_error *error) {
     ousac_status status = ousac_job_check(job, session, error);
     if (!status)
-        status = make_directory(job->options.directory, error);
+        status = ousac_file_make_directory(job->options.directory, error);
     double since = ousac_clock_s();
     if (!status && job->open)
         status = decide_gates(job, session, error);

@@ -202,7 +202,8 @@ static ousac_status add_waiting(ousac_witness *w, size_t group, ousac_error *err
     return status;
 }
 
-ousac_status ousac_witness_settle(ousac_witness *w, ousac_error *error) {
+/* Rows of deltas that still wait join their moments: before these are read. */
+static ousac_status settle(ousac_witness *w, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t g = 0; w->moment && g < w->profile->arch.group_count && !status; g++)
         status = add_waiting(w, g, error);
@@ -343,7 +344,7 @@ ousac_status ousac_witness_end(ousac_witness *w, int branch, ousac_error *error)
         ousac_history_end(&w->history[branch]);
     }
     /* Here and not in `collect`, for which threads wait on one another. */
-    return slot(e->step, branch) == w->last_slot ? ousac_witness_settle(w, error) : OUSAC_STATUS_OK;
+    return slot(e->step, branch) == w->last_slot ? settle(w, error) : OUSAC_STATUS_OK;
 }
 
 /* --- handing over --- */
@@ -402,7 +403,8 @@ static ousac_status collect_moment(const ousac_backend *be, double *moment, doub
     return be->upload(be, part, host, size * sizeof(double), error);
 }
 
-void ousac_witness_reset(ousac_witness *w) {
+/* Forgets the references: the next trajectory starts without. */
+static void reset(ousac_witness *w) {
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_history_reset(&w->history[b]);
 }
@@ -411,7 +413,7 @@ ousac_status ousac_witness_collect(ousac_witness *w, ousac_profile *p, double *h
                                    size_t count, ousac_error *error) {
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         collect_scalar(p, s, w->scalar[s]);
-    ousac_status status = ousac_witness_settle(w, error);
+    ousac_status status = settle(w, error);
     for (size_t i = 0; w->moment && !status && i < p->identity.segments * p->arch.group_count; i++) {
         status = collect_moment(w->backend, p->moment[i], w->moment[i],
                                 packed_size(p->arch.groups[i % p->arch.group_count].dim), host, error);
@@ -422,13 +424,13 @@ ousac_status ousac_witness_collect(ousac_witness *w, ousac_profile *p, double *h
         return status;
     if (w->magnitudes)
         ousac_magnitudes_collect(w->magnitudes, p);
-    ousac_witness_reset(w);
+    reset(w);
     return ousac_profile_add_range(p, first, count, error);
 }
 
 void ousac_witness_forget(ousac_witness *w) {
     const ousac_profile *p = w->profile;
-    ousac_witness_reset(w);
+    reset(w);
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         memset(w->scalar[s], 0, scalar_size(p, s) * sizeof(double));
     if (!w->moment)

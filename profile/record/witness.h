@@ -91,11 +91,7 @@ size_t ousac_witness_output_site(const ousac_arch *arch, size_t module, size_t o
 /* NUMBER, naming site or module, step and branch, where what was seen is not finite: the sums are then spoilt. */
 ousac_status ousac_witness_end(ousac_witness *witness, int branch, ousac_error *error);
 
-/* Rows of deltas that still wait join their moments: before these are read. */
-ousac_status ousac_witness_settle(ousac_witness *witness, ousac_error *error);
-/* Forgets the references: the next trajectory starts without. */
-void ousac_witness_reset(ousac_witness *witness);
-/* Forgets the sums too. Moments are on the host. */
+/* Forgets the references and the sums. Moments are on the host. */
 void ousac_witness_forget(ousac_witness *witness);
 
 /* Adds the sums to the profile's, which is that of ousac_witness_create, and clears them. `host` is room for the largest

@@ -200,7 +200,7 @@ static ousac_status execute(const cli_common *common, plot_request *request, ous
     if (!status)
         status = check_given(request, &set, common, error);
     if (!status)
-        status = request->output != NULL ? plot_make_directory(request->output, error)
+        status = request->output != NULL ? ousac_file_make_directory(request->output, error)
                                          : make_scratch(&scratch, error);
     if (status)
         goto done;

@@ -3,10 +3,8 @@
 #include "formats/memory.h"
 #include "tools/report/tables.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { IMAGE_COLUMNS = 8 };
 
@@ -209,25 +207,4 @@ ousac_status plot_set_draw(const plot_set *set, plot_id id, const char *director
         used += (size_t)snprintf(labels + used, sizeof labels - used, "%s%s", row > 0 ? "|" : "",
                                  set->grid.label[row]);
     return gnuplot_draw(&job, image, size, error);
-}
-
-ousac_status plot_make_directory(const char *path, ousac_error *error) {
-    struct stat info;
-    ousac_status status = OUSAC_STATUS_OK;
-    char *copy = ousac_strdup(path);
-    if (copy == NULL)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory", path);
-    for (char *at = copy + (*copy != '\0'); *at != '\0'; at++)
-        if (*at == '/') {
-            *at = '\0';
-            (void)mkdir(copy, 0777); /* one that cannot be made shows at the last */
-            *at = '/';
-        }
-    if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-        status =
-            OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: cannot make the directory: %s", path, strerror(errno));
-    else if (stat(copy, &info) != 0 || !S_ISDIR(info.st_mode))
-        status = OUSAC_FAIL(error, OUSAC_STATUS_IO, "%s: not a directory", path);
-    ousac_free(copy);
-    return status;
 }

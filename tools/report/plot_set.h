@@ -59,7 +59,4 @@ ousac_status plot_set_save(plot_set *set, plot_id id, const char *directory, ous
 ousac_status plot_set_draw(const plot_set *set, plot_id id, const char *directory, gnuplot_terminal terminal,
                            size_t columns, char **image, size_t *size, ousac_error *error);
 
-/* Makes a directory and those above it. */
-ousac_status plot_make_directory(const char *path, ousac_error *error);
-
 #endif

@@ -436,7 +436,7 @@ ousac_status report_write(const cli_common *common, const report_request *reques
     if (!status)
         status = tables_runs(&work->runs, &work->inputs, error);
     if (!status)
-        status = plot_make_directory(request->plots, error);
+        status = ousac_file_make_directory(request->plots, error);
     if (status)
         goto done;
     plots = join_texts(request->plots, "/", "");

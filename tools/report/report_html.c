@@ -11,7 +11,7 @@
 
 enum { PIECE_BYTES = 1024, ROWS_SHOWN = 400, CAPACITY_FIRST = 1 << 16 };
 
-void html_bytes(html *h, const char *bytes, size_t size) {
+static void html_bytes(html *h, const char *bytes, size_t size) {
     if (h->failed)
         return;
     if (size >= h->capacity - h->size) { /* a byte is kept for the NUL */

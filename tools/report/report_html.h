@@ -15,7 +15,6 @@ typedef struct html {
 } html;
 
 void html_raw(html *h, const char *text);
-void html_bytes(html *h, const char *bytes, size_t size);
 void html_format(html *h, const char *format, ...)
     __attribute__((format(printf, 2, 3))); /* not escaped; 1 KiB */
 void html_text(html *h, const char *text); /* escaped */

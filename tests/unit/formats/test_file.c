@@ -305,6 +305,19 @@ static void a_pipe_is_refused_and_lives(void **state) {
     assert_true(S_ISFIFO(info.st_mode));
 }
 
+static void directories_are_made_with_those_above(void **state) {
+    ousac_error error = {0};
+    struct stat info;
+    (void)state;
+    assert_int_equal(ousac_file_make_directory(at("one/two/three/"), &error), OUSAC_STATUS_OK);
+    assert_true(stat(at("one/two/three"), &info) == 0 && S_ISDIR(info.st_mode));
+    assert_int_equal(ousac_file_make_directory(at("one/two"), &error), OUSAC_STATUS_OK); /* as it stands */
+    scratch_put(&dir, "taken", "x", 1);
+    assert_io(ousac_file_make_directory(at("taken"), &error), &error, at("taken"), "not a directory");
+    assert_io(ousac_file_make_directory(at("taken/below"), &error), &error, at("taken/below"), "cannot make");
+    assert_int_equal(ousac_file_make_directory("", &error), OUSAC_STATUS_IO);
+}
+
 static void a_missing_directory_is_io(void **state) {
     ousac_error error = {0};
     (void)state;
@@ -575,6 +588,7 @@ int main(void) {
         TEST(a_symbolic_link_survives),
         TEST(a_link_to_a_device_is_refused),
         TEST(directories_are_refused),
+        TEST(directories_are_made_with_those_above),
         TEST(a_device_is_refused_and_lives),
         TEST(a_pipe_is_refused_and_lives),
         TEST(a_missing_directory_is_io),

@@ -12,14 +12,11 @@
 #include "pipeline/fit.h"
 #include "pipeline/fit_parts.h"
 #include "pipeline/search.h"
-#include "tests/support/random_dit.h"
-#include "tests/support/scratch.h"
+#include "tests/support/tiny_session.h"
 
 enum { SIZE = 3 * 8 * 8, STEPS = 8 };
 
-static scratch directory;
-static ousac_model *model;
-static ousac_session session;
+static tiny_session tiny;
 static const ousac_sample_range fitting_range = {0, 8}, validation_range = {8, 6};
 
 static void must(ousac_status status, const ousac_error *error) {
@@ -28,23 +25,14 @@ static void must(ousac_status status, const ousac_error *error) {
 }
 
 static int set_up(void **state) {
-    char file[SCRATCH_PATH_BYTES];
-    ousac_error error = {0};
-    random_dit_options options = random_dit_defaults();
     (void)state;
-    scratch_create(&directory);
-    must(random_dit_write(directory.path, &options, &error), &error);
-    must(ousac_model_load(&model, scratch_path(&directory, "model.safetensors", file), NULL,
-                          ousac_backend_cpu(), &error),
-         &error);
-    session = (ousac_session){.model = model, .seed = 3, .micro_batch = 2, .threads = 2};
+    tiny_session_open(&tiny, NULL);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    ousac_model_free(model);
-    scratch_remove(&directory);
+    tiny_session_close(&tiny);
     return 0;
 }
 
@@ -65,8 +53,8 @@ static void make_schedule(ousac_schedule *schedule, size_t count, double scale, 
 static void make_targets(const ousac_schedule *reference, ousac_fit_target *fitting,
                          ousac_fit_target *validation) {
     ousac_error error = {0};
-    must(ousac_fit_target_create(fitting, &session, reference, &fitting_range, &error), &error);
-    must(ousac_fit_target_create(validation, &session, reference, &validation_range, &error), &error);
+    must(ousac_fit_target_create(fitting, &tiny.session, reference, &fitting_range, &error), &error);
+    must(ousac_fit_target_create(validation, &tiny.session, reference, &validation_range, &error), &error);
 }
 
 static ousac_fit_options fit_options(int stepwise, size_t jacobians) {
@@ -83,9 +71,9 @@ static double measure(const ousac_schedule *schedule, const ousac_schedule *refe
     static float a[16 * SIZE], b[16 * SIZE];
     double sum = 0;
     ousac_error error = {0};
-    ousac_run run = {.model = model,
+    ousac_run run = {.model = tiny.model,
                      .schedule = schedule,
-                     .seed = session.seed,
+                     .seed = tiny.session.seed,
                      .first = range->first,
                      .count = range->count,
                      .micro_batch = 2,
@@ -120,7 +108,7 @@ static void numbers_that_were_moved_are_found(void **state) {
         make_targets(&reference, &fitting, &validation);
         const ousac_fit_options options = fit_options(!newton, newton ? 4 : 0);
         const double before = measure(&schedule, &reference, &validation_range);
-        must(ousac_fit_schedule(&session, &options, &fitting, &validation, &schedule, &report, &error),
+        must(ousac_fit_schedule(&tiny.session, &options, &fitting, &validation, &schedule, &report, &error),
              &error);
         const double after = measure(&schedule, &reference, &validation_range);
         print_message("%s: %.3g to %.3g, fitted %.3g, %zu steps\n", newton ? "newton" : "stepwise", before,
@@ -156,11 +144,12 @@ static void fewer_steps_come_nearer(void **state) {
         must(ousac_schedule_copy(&again, &schedule, &error), &error);
         make_targets(&reference, &fitting, &validation);
         ousac_fit_options options = fit_options(1, 0);
-        must(ousac_fit_schedule(&session, &options, &fitting, &validation, &schedule, &stepwise, &error),
+        must(ousac_fit_schedule(&tiny.session, &options, &fitting, &validation, &schedule, &stepwise, &error),
              &error);
         options = fit_options(1, 2);
         options.knots = 4;
-        must(ousac_fit_schedule(&session, &options, &fitting, &validation, &again, &both, &error), &error);
+        must(ousac_fit_schedule(&tiny.session, &options, &fitting, &validation, &again, &both, &error),
+             &error);
         print_message("guided at every %zu: %.3g, stepwise %.3g, newton %.3g (%zu columns, %zu steps)\n",
                       every, stepwise.before, stepwise.after, both.after, both.columns, both.steps);
         assert_true(stepwise.after < 0.6 * stepwise.before);
@@ -189,12 +178,13 @@ static void validation_decides(void **state) {
     make_schedule(&reference, STEPS, 3, 1);
     make_schedule(&other, STEPS, 6, 1);
     make_schedule(&schedule, STEPS, 3, 1);
-    must(ousac_fit_target_create(&fitting, &session, &other, &fitting_range, &error), &error);
-    must(ousac_fit_target_create(&validation, &session, &reference, &validation_range, &error), &error);
+    must(ousac_fit_target_create(&fitting, &tiny.session, &other, &fitting_range, &error), &error);
+    must(ousac_fit_target_create(&validation, &tiny.session, &reference, &validation_range, &error), &error);
     memset(&unused, 0, sizeof unused);
     ousac_schedule_digest(&schedule, before);
     const ousac_fit_options options = fit_options(1, 1);
-    must(ousac_fit_schedule(&session, &options, &fitting, &validation, &schedule, &report, &error), &error);
+    must(ousac_fit_schedule(&tiny.session, &options, &fitting, &validation, &schedule, &report, &error),
+         &error);
     ousac_schedule_digest(&schedule, after);
     assert_string_equal(before, after);
     assert_true(report.after == report.before && report.before < 1e-6);
@@ -215,14 +205,14 @@ static void states_between_timesteps_are_ddims(void **state) {
     ousac_walk *walk = NULL;
     (void)state;
     make_schedule(&reference, STEPS, 3, 1);
-    must(ousac_fit_target_create(&target, &session, &reference, &fitting_range, &error), &error);
+    must(ousac_fit_target_create(&target, &tiny.session, &reference, &fitting_range, &error), &error);
     must(ousac_schedule_copy(&part, &reference, &error), &error);
     part.steps[1].timestep = 0.3 * reference.steps[0].timestep + 0.7 * reference.steps[1].timestep;
     const ousac_fit_arm exact = {.exact = 1};
-    must(ousac_fit_walk(&session, &exact, &fitting_range, &part, &walk, &error), &error);
+    must(ousac_fit_walk(&tiny.session, &exact, &fitting_range, &part, &walk, &error), &error);
     must(ousac_walk_evaluate(walk, &error), &error);
     must(ousac_walk_advance(walk, &part.steps[0], NULL, &error), &error);
-    must(ousac_fit_level(model, part.steps[1].timestep, &alpha, &sigma, &error), &error);
+    must(ousac_fit_level(tiny.model, part.steps[1].timestep, &alpha, &sigma, &error), &error);
     ousac_fit_state_at(&target, part.steps[1].timestep, alpha, sigma, between);
     for (size_t i = 0; i < sizeof between / sizeof *between; i++)
         assert_true(fabs((double)between[i] - (double)ousac_walk_state(walk)[i]) < 1e-4);
@@ -272,7 +262,8 @@ static void more_samples_are_told_apart(void **state) {
     must(ousac_fit_fewer_steps(&schedule, &reference, STEPS / 2, &error), &error);
     make_targets(&reference, &fitting, &validation);
     const ousac_fit_options options = fit_options(1, 0);
-    must(ousac_fit_learning(&session, &options, &fitting, &validation, &schedule, &curve, &error), &error);
+    must(ousac_fit_learning(&tiny.session, &options, &fitting, &validation, &schedule, &curve, &error),
+         &error);
     assert_int_equal(curve.points, 3);
     for (size_t k = 0; k < curve.points; k++) {
         assert_int_equal(curve.samples[k], 2u << k);
@@ -299,7 +290,8 @@ static void what_diverges_is_left_out(void **state) {
     for (size_t i = 0; i < (size_t)STEPS * 8 * SIZE; i++)
         fitting.state[i] = 3e38f; /* what no step can reach and stay finite */
     const ousac_fit_options options = fit_options(1, 0);
-    must(ousac_fit_schedule(&session, &options, &fitting, &validation, &schedule, &report, &error), &error);
+    must(ousac_fit_schedule(&tiny.session, &options, &fitting, &validation, &schedule, &report, &error),
+         &error);
     assert_true(report.diverged);
     assert_true(report.after == report.before);
     assert_false(ousac_schedule_is_fitted(&schedule));
@@ -316,22 +308,22 @@ static void references_and_budgets_that_cannot_be_are_refused(void **state) {
     (void)state;
     make_schedule(&reference, STEPS, 3, 1);
     ousac_search_options options = {.reference = &reference, .budget = 1.5};
-    assert_int_equal(ousac_search(&session, &options, &result, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(ousac_search(&tiny.session, &options, &result, &error), OUSAC_STATUS_USAGE);
     options.budget = NAN;
-    assert_int_equal(ousac_search(&session, &options, &result, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(ousac_search(&tiny.session, &options, &result, &error), OUSAC_STATUS_USAGE);
     options.budget = 0.1;
-    assert_int_equal(ousac_search(&session, &options, &result, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(ousac_search(&tiny.session, &options, &result, &error), OUSAC_STATUS_USAGE);
     assert_non_null(strstr(error.message, "below what one of the reference's 8 steps costs, 0.125"));
     options.budget = 0.5;
     reference.steps[3].mode = OUSAC_MODE_COND;
     reference.steps[3].scale = 1;
-    assert_int_equal(ousac_search(&session, &options, &result, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(ousac_search(&tiny.session, &options, &result, &error), OUSAC_STATUS_USAGE);
     assert_non_null(strstr(error.message, "step 3"));
     reference.steps[3] = reference.steps[2];
     reference.steps[3].timestep -= 1;
     must(ousac_schedule_make_fitted(&reference, &error), &error);
     reference.fitted[1].value[OUSAC_COEFFICIENT_GAIN] = 0.5;
-    assert_int_equal(ousac_search(&session, &options, &result, &error), OUSAC_STATUS_USAGE);
+    assert_int_equal(ousac_search(&tiny.session, &options, &result, &error), OUSAC_STATUS_USAGE);
     assert_non_null(strstr(error.message, "fitted coefficients"));
     ousac_schedule_free(&reference);
 }

@@ -10,14 +10,11 @@
 
 #include "formats/memory.h"
 #include "pipeline/refit.h"
-#include "tests/support/random_dit.h"
-#include "tests/support/scratch.h"
+#include "tests/support/tiny_session.h"
 
 enum { STEPS = 4 };
 
-static scratch directory;
-static ousac_model *model;
-static ousac_session session;
+static tiny_session tiny;
 
 static void must(ousac_status status, const ousac_error *error) {
     if (status)
@@ -25,23 +22,14 @@ static void must(ousac_status status, const ousac_error *error) {
 }
 
 static int set_up(void **state) {
-    char file[SCRATCH_PATH_BYTES];
-    ousac_error error = {0};
-    random_dit_options options = random_dit_defaults();
     (void)state;
-    scratch_create(&directory);
-    must(random_dit_write(directory.path, &options, &error), &error);
-    must(ousac_model_load(&model, scratch_path(&directory, "model.safetensors", file), NULL,
-                          ousac_backend_cpu(), &error),
-         &error);
-    session = (ousac_session){.model = model, .seed = 3, .micro_batch = 2, .threads = 2};
+    tiny_session_open(&tiny, NULL);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    ousac_model_free(model);
-    scratch_remove(&directory);
+    tiny_session_close(&tiny);
     return 0;
 }
 
@@ -132,12 +120,12 @@ static void every_setting_is_measured(void **state) {
     ousac_error error = {0};
     (void)state;
     must(ousac_fit_fewer_steps(&schedule, &reference, STEPS, &error), &error);
-    must(ousac_fit_target_create(&fitting, &session, &reference, &(ousac_sample_range){0, 8}, &error),
+    must(ousac_fit_target_create(&fitting, &tiny.session, &reference, &(ousac_sample_range){0, 8}, &error),
          &error);
-    must(ousac_fit_target_create(&validation, &session, &reference, &(ousac_sample_range){8, 6}, &error),
+    must(ousac_fit_target_create(&validation, &tiny.session, &reference, &(ousac_sample_range){8, 6}, &error),
          &error);
     const ousac_fit_options fit = {.numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.exact = 1}};
-    must(ousac_fit_schedule(&session, &fit, &fitting, &validation, &schedule, &report, &error), &error);
+    must(ousac_fit_schedule(&tiny.session, &fit, &fitting, &validation, &schedule, &report, &error), &error);
     assert_true(ousac_schedule_is_fitted(&schedule));
     const ousac_refit_options options = {.schedule = &schedule,
                                          .reference = &reference,
@@ -150,7 +138,7 @@ static void every_setting_is_measured(void **state) {
                                          .validation = 6,
                                          .test = {14, 6},
                                          .threshold = OUSAC_REFIT_THRESHOLD};
-    must(ousac_refit_run(&session, &options, &result, &error), &error);
+    must(ousac_refit_run(&tiny.session, &options, &result, &error), &error);
     assert_int_equal(result.row_count, 5);
     const ousac_refit_row *own = row_of(&result, OUSAC_REFIT_AS_FITTED, NAN);
     assert_true(fabs(own->ratio.mean - 1) < 1e-9);
