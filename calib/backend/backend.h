@@ -34,7 +34,7 @@ struct ousac_backend {
     void *state;
     int host; /* 1: its memory is the process's own, so that a mapped file may stand in for it */
     int bf16; /* 1: `linear` rounds its inputs, and weights that it was told of, to bfloat16; on a GPU
-                 `attention` rounds too, as is said there, on the CPU it does not */
+                 `attention` and `cross_attention` round too, as is said there, on the CPU they do not */
 
     /* --- memory of the backend. alloc: 64-byte aligned, uninitialised, NULL where short. upload and
      * download: source, respectively target, is host memory, free to change on return. --- */
@@ -113,11 +113,11 @@ struct ousac_backend {
     ousac_status (*attention)(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                               size_t head_dim, const float *q, const float *k, const float *v, size_t ld_qkv,
                               float *out, size_t ld_out, float *work, ousac_error *error);
-    /* The same of `queries` rows of a sequence on `keys` other rows, in float32 everywhere: q (batch * queries,
+    /* The same of `queries` rows of a sequence on `keys` other rows, rounded as there: q (batch * queries,
      * heads * head_dim) with leading dimension ld_q, k and v (batch * keys, heads * head_dim) with ld_kv, out as
-     * q with ld_out. bias (batch, keys), contiguous, or NULL: added to every score on that key, after the scale:
-     * 0 for a key that is there and -10000, whose exponential is 0 beside any other, for one that is not; where
-     * none is, the weights are those of the scores alone. `work`: at least queries * keys floats. */
+     * q with ld_out. bias (batch, keys), contiguous, or NULL: added in float32 to every score on that key, after
+     * the scale: 0 for a key that is there and -10000, whose exponential is 0 beside any other, for one that is
+     * not; where none is, the weights are those of the scores alone. `work`: at least queries * keys floats. */
     ousac_status (*cross_attention)(const ousac_backend *backend, size_t batch, size_t queries, size_t keys,
                                     size_t heads, size_t head_dim, const float *q, size_t ld_q,
                                     const float *k, const float *v, size_t ld_kv, const float *bias,

@@ -245,9 +245,8 @@ ousac_status attention_tiled(Context *context, const char *operation, const Atte
                              ousac_error *error);
 /* The same with Q, K, V and the weights rounded to bfloat16; compute capability 8.0. attention_bf16.cu */
 ousac_status attention_bf16_prepare(ousac_error *error);
-ousac_status attention_bf16(Context *context, size_t batch, size_t tokens, size_t heads, size_t head_dim,
-                            const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
-                            size_t ld_out, ousac_error *error);
+ousac_status attention_bf16(Context *context, const char *operation, const AttentionJob &job,
+                            ousac_error *error);
 /* work (rows, n), contiguous = x - last - s (last - before); before NULL: x - last. elementwise.cu */
 ousac_status subtract_past(const ousac_backend *, const char *operation, size_t rows, size_t n, float s,
                            const float *x, size_t ldx, const float *last, const float *before, size_t ld_past,

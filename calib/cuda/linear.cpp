@@ -224,7 +224,7 @@ ousac_status attention(const ousac_backend *backend, size_t batch, size_t tokens
     if (head_dim > ATTENTION_HEAD_DIM_MAX)
         return attention_by_scores(c, "attention", job, work, error);
     if (backend->bf16)
-        return attention_bf16(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, error);
+        return attention_bf16(c, "attention", job, error);
     return attention_tiled(c, "attention", job, error);
 }
 
@@ -255,8 +255,10 @@ ousac_status cross_attention(const ousac_backend *backend, size_t batch, size_t 
     if ((status = enter(backend, operation, &c, error)))
         return status;
     const AttentionJob job = {batch, queries, keys, heads, head_dim, q, k, v, bias, ld_q, ld_kv, ld_out, out};
-    return head_dim > ATTENTION_HEAD_DIM_MAX ? attention_by_scores(c, operation, job, work, error)
-                                             : attention_tiled(c, operation, job, error);
+    if (head_dim > ATTENTION_HEAD_DIM_MAX)
+        return attention_by_scores(c, operation, job, work, error);
+    return backend->bf16 ? attention_bf16(c, operation, job, error)
+                         : attention_tiled(c, operation, job, error);
 }
 
 } // namespace ousac_cuda
