@@ -64,6 +64,7 @@ struct Job {
     const float *q, *k, *v, *bias;
     unsigned ld_q, ld_kv, ld_out;
     float *out;
+    uint16_t *ahead;   /* or null: as out, contiguous, rounded, for the linear that follows */
     uint16_t *rounded; /* K and V of many keys */
 };
 
@@ -371,7 +372,9 @@ __global__ void __launch_bounds__(THREADS, blocks_at_once(DIM)) attention_bf16_k
         for (int h = 0; h < 2; h++) {
             const float inverse = 1.0F / quad_sum(strip[s].sum[h]);
             const int query_row = row + s * STRIP + lane / 4 + 8 * h;
-            float *target = job.out + (first + static_cast<size_t>(query_row)) * job.ld_out + column;
+            const size_t to = (first + static_cast<size_t>(query_row)) * job.ld_out + column;
+            float *const target = job.out + to;
+            uint16_t *const ahead = job.ahead == nullptr ? nullptr : job.ahead + to;
             if (query_row >= queries)
                 continue;
 #pragma unroll
@@ -379,6 +382,8 @@ __global__ void __launch_bounds__(THREADS, blocks_at_once(DIM)) attention_bf16_k
                 const int col = 8 * n + lane % 4 * 2;
                 const float left = strip[s].output[n][2 * h] * inverse;
                 const float right = strip[s].output[n][2 * h + 1] * inverse;
+                if (ahead != nullptr && col < job.head_dim) /* head_dim is even */
+                    *reinterpret_cast<uint32_t *>(ahead + col) = pack_bf16(left, right);
                 if (job.out_in_twos && col + 1 < job.head_dim) {
                     *reinterpret_cast<float2 *>(target + col) = make_float2(left, right);
                 } else {
@@ -472,6 +477,8 @@ ousac_status attention_bf16(Context *c, const char *operation, const AttentionJo
     job.ld_kv = static_cast<unsigned>(given.ld_kv);
     job.ld_out = static_cast<unsigned>(given.ld_out);
     job.out = given.out;
+    if (job.out_in_twos && given.ld_out == given.heads * given.head_dim)
+        job.ahead = round_ahead(c, given.out, given.batch * given.queries * given.ld_out);
     if (given.head_dim > 64 && given.head_dim <= 72)
         return launch<72>(c, operation, job, given.batch, blocks, error);
     switch ((given.head_dim + 15) / 16) {

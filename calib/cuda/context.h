@@ -259,7 +259,7 @@ enum { ATTENTION_HEAD_DIM_MAX = 128 };
 ousac_status attention_prepare(ousac_error *error); /* once per device, before the first call */
 ousac_status attention_tiled(Context *context, const char *operation, const AttentionJob &job,
                              ousac_error *error);
-/* The same with Q, K, V and the weights rounded to bfloat16; compute capability 8.0. attention_bf16.cu */
+/* The same with Q, K, V and the weights rounded to bfloat16, and round_ahead; compute capability 8.0. attention_bf16.cu */
 ousac_status attention_bf16_prepare(ousac_error *error);
 ousac_status attention_bf16(Context *context, const char *operation, const AttentionJob &job,
                             ousac_error *error);
