@@ -27,6 +27,11 @@ ousac_status linear(const ousac_backend *backend, size_t rows, size_t m, size_t 
         return status;
     if (rounded != nullptr)
         return linear_bf16(c, &p, x, rounded, bias, beta, y, error);
+    if (rows <= FEW_ROWS_MAX && beta == 0.0F) {
+        int done = 0;
+        if ((status = linear_few_rows(c, &p, x, w, bias, y, &done, error)) || done)
+            return status;
+    }
     if (bias != nullptr) {
         if ((status = fill_rows(c, "linear", rows, m, bias, y, ldy, error)))
             return status;

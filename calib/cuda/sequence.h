@@ -34,7 +34,7 @@
 
 namespace ousac_cuda {
 
-/* Runs the call whose arguments begin at `at`; the next one's place. */
+/* Runs the call whose arguments begin at `at`, or not where backend is NULL; the next one's place. */
 typedef const unsigned char *(*Runner)(const unsigned char *at, const ousac_backend *backend,
                                        ousac_status *status, ousac_error *error);
 
@@ -92,6 +92,8 @@ struct Recorded<Operation> {
         std::tuple<Rest...> all;
         std::apply([&at](Rest &...each) { (..., (std::memcpy(&each, at, sizeof each), at += sizeof each)); },
                    all);
+        if (backend == nullptr)
+            return at;
         std::get<LAST>(all) = error;
         *status = std::apply([backend](Rest... each) { return Operation(backend, each...); }, all);
         return at;
