@@ -472,7 +472,7 @@ test-torch: tests library torch-venv ## the tests with PyTorch and diffusers, in
 # plug-in to test.
 GPU_PLUGIN ?= $(BUILD)/libousac_cuda.so
 GPU_ENV = $(TEST_ENV) OUSAC_GPU_REQUIRED=1 OUSAC_CUDA_PLUGIN=$(GPU_PLUGIN)
-GPU_REAL := tests/gpu/test_backend.sh tests/gpu/test_pipeline.sh
+GPU_REAL := tests/gpu/test_backend.sh tests/gpu/test_pipeline.sh tests/gpu/test_commands.sh
 
 .PHONY: test-gpu
 test-gpu: tests cuda ## the tests of the CUDA backend on a GPU; fails where there is none

@@ -189,21 +189,37 @@ const uint16_t *rounded_weights(const ousac_backend *backend, size_t rows, size_
     return found;
 }
 
+/* X (rows, inner), contiguous, in bfloat16: what the operation before left behind, or rounded here, for the linears that
+ * follow on the same X as well. */
+static ousac_status rounded_inputs(Context *c, size_t rows, size_t inner, const float *x, size_t ldx,
+                                   const uint16_t **rounded, ousac_error *error) {
+    void *block = nullptr;
+    if (ldx == inner && c->ahead_of == x && c->ahead_count == rows * inner) {
+        *rounded = static_cast<const uint16_t *>(c->ahead);
+        return OUSAC_STATUS_OK;
+    }
+    if (ldx == inner)
+        block = round_ahead(c, x, rows * inner);
+    const ousac_status status = block != nullptr
+                                    ? OUSAC_STATUS_OK
+                                    : scratch(c, "linear", rows * inner * sizeof(uint16_t), &block, error);
+    *rounded = static_cast<const uint16_t *>(block);
+    return status ? status
+                  : round_rows(c, "linear", rows, inner, x, ldx, static_cast<uint16_t *>(block), error);
+}
+
 ousac_status linear_bf16(Context *c, const Product *p, const float *x, const uint16_t *w, const float *bias,
                          float beta, float *y, ousac_error *error) {
     const size_t rows = static_cast<size_t>(p->rows), cols = static_cast<size_t>(p->cols);
     const size_t inner = static_cast<size_t>(p->inner);
     const float one = 1.0F;
-    void *block = nullptr;
+    const uint16_t *rounded = nullptr;
     int done = 0;
     ousac_status status;
     if (rows > SIZE_MAX / sizeof(uint16_t) / inner)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "linear: %zu x %zu inputs are too many", rows, inner);
-    if ((status = scratch(c, "linear", rows * inner * sizeof(uint16_t), &block, error)) ||
-        (status = round_rows(c, "linear", rows, inner, x, static_cast<size_t>(p->lda),
-                             static_cast<uint16_t *>(block), error)) ||
-        (status = multiply_bf16(c, p, w, static_cast<uint16_t *>(block), bias, beta, y, &done, error)) ||
-        done)
+    if ((status = rounded_inputs(c, rows, inner, x, static_cast<size_t>(p->lda), &rounded, error)) ||
+        (status = multiply_bf16(c, p, w, rounded, bias, beta, y, &done, error)) || done)
         return status;
     if (bias != nullptr) {
         if ((status = fill_rows(c, "linear", rows, cols, bias, y, static_cast<size_t>(p->ldc), error)))
@@ -211,8 +227,8 @@ ousac_status linear_bf16(Context *c, const Product *p, const float *x, const uin
         beta = 1.0F;
     }
     return check(cublasGemmEx(c->blas, CUBLAS_OP_T, CUBLAS_OP_N, p->cols, p->rows, p->inner, &one, w,
-                              CUDA_R_16BF, p->ldb, block, CUDA_R_16BF, p->inner, &beta, y, CUDA_R_32F, p->ldc,
-                              CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                              CUDA_R_16BF, p->ldb, rounded, CUDA_R_16BF, p->inner, &beta, y, CUDA_R_32F,
+                              p->ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
                  "linear", error);
 }
 

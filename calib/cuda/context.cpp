@@ -87,7 +87,9 @@ static void destroy(Context *c) {
     if (c->blas)
         (void)cublasDestroy(c->blas);
     (void)cudaFree(c->blas_workspace);
+    (void)cudaFree(c->blocks_done);
     (void)cudaFree(c->scratch);
+    (void)cudaFree(c->ahead);
     (void)cudaFreeHost(c->pinned);
     if (c->stream)
         (void)cudaStreamDestroy(c->stream);
@@ -96,6 +98,7 @@ static void destroy(Context *c) {
 
 static ousac_status create(State *state, Context **context, const char *operation, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
+    void *block = nullptr;
     Context *c = static_cast<Context *>(ousac_calloc(1, sizeof *c));
     if (c == nullptr)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cuda: %s: no memory for a thread's context",
@@ -105,6 +108,8 @@ static ousac_status create(State *state, Context **context, const char *operatio
     if ((status = check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), operation, error)) ||
         (status = check(cublasCreate(&c->blas), operation, error)) ||
         (status = check(cudaMalloc(&c->blas_workspace, BLAS_WORKSPACE_BYTES), operation, error)) ||
+        (status = check(cudaMalloc(&block, sizeof *c->blocks_done), operation, error)) ||
+        (status = check(cudaMemsetAsync(block, 0, sizeof *c->blocks_done, c->stream), operation, error)) ||
         (status = check(cublasSetStream(c->blas, c->stream), operation, error)) ||
         /* After the stream, whose setting forgets the workspace. */
         (status =
@@ -113,9 +118,11 @@ static ousac_status create(State *state, Context **context, const char *operatio
         (status =
              check(cublasSetMathMode(c->blas, state->tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH),
                    operation, error))) {
+        (void)cudaFree(block);
         destroy(c);
         return status;
     }
+    c->blocks_done = static_cast<unsigned *>(block);
     *context = c;
     return OUSAC_STATUS_OK;
 }
@@ -167,24 +174,41 @@ static void give_back(void *pointer) {
     (void)pthread_mutex_unlock(&c->state->mutex);
 }
 
-ousac_status scratch(Context *c, const char *operation, size_t bytes, void **block, ousac_error *error) {
-    if (bytes > c->scratch_bytes) {
-        if (c->capturing)
-            return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "cuda: %s: needs scratch within a capture",
-                              operation);
-        ousac_status status = check(cudaStreamSynchronize(c->stream), operation, error);
-        if (status)
-            return status;
-        forget_graphs(c->sequence);
-        (void)cudaFree(c->scratch);
-        c->scratch = nullptr;
-        c->scratch_bytes = 0;
-        if ((status = check(cudaMalloc(&c->scratch, bytes), operation, error)))
-            return status;
-        c->scratch_bytes = bytes;
-    }
-    *block = c->scratch;
+/* At least `bytes` of device memory in *block. */
+static ousac_status grow(Context *c, const char *operation, size_t bytes, void **block, size_t *room,
+                         ousac_error *error) {
+    if (bytes <= *room)
+        return OUSAC_STATUS_OK;
+    if (c->capturing)
+        return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "cuda: %s: needs memory within a capture",
+                          operation);
+    ousac_status status = check(cudaStreamSynchronize(c->stream), operation, error);
+    if (status)
+        return status;
+    forget_graphs(c->sequence);
+    (void)cudaFree(*block);
+    *block = nullptr;
+    *room = 0;
+    if ((status = check(cudaMalloc(block, bytes), operation, error)))
+        return status;
+    *room = bytes;
     return OUSAC_STATUS_OK;
+}
+
+ousac_status scratch(Context *c, const char *operation, size_t bytes, void **block, ousac_error *error) {
+    const ousac_status status = grow(c, operation, bytes, &c->scratch, &c->scratch_bytes, error);
+    *block = c->scratch;
+    return status;
+}
+
+uint16_t *round_ahead(Context *c, const float *y, size_t count) {
+    c->ahead_of = nullptr;
+    if (!c->state->table.bf16 || !c->linear_next || count > SIZE_MAX / sizeof(uint16_t) ||
+        grow(c, "round", count * sizeof(uint16_t), &c->ahead, &c->ahead_bytes, nullptr))
+        return nullptr;
+    c->ahead_of = y;
+    c->ahead_count = count;
+    return static_cast<uint16_t *>(c->ahead);
 }
 
 ousac_status pinned(Context *c, const char *operation, size_t bytes, void **block, ousac_error *error) {

@@ -39,6 +39,14 @@ struct Context {
     size_t scratch_bytes;
     void *pinned; /* page-locked host memory, likewise */
     size_t pinned_bytes;
+    unsigned *blocks_done; /* device memory: a count of blocks, 0 between kernels */
+    void *ahead;           /* device memory: see round_ahead */
+    size_t ahead_bytes;
+    const float *ahead_of; /* what it is the rounded form of: NULL for nothing */
+    size_t ahead_count;
+    /* While a sequence runs: the call behind the one that runs, or NULL; that call's work is done; it is a linear. */
+    const unsigned char *next_call;
+    bool next_done, linear_next;
     Sequence *sequence; /* made by the first */
     Matmul *matmuls;    /* of shapes met so far */
     bool capturing;     /* the stream's work goes into a graph, and nothing may wait for it */
@@ -157,6 +165,10 @@ const uint16_t *rounded_weights(const ousac_backend *, size_t rows, size_t m, si
 ousac_status linear_bf16(Context *context, const Product *p, const float *x, const uint16_t *w,
                          const float *bias, float beta, float *y, ousac_error *error);
 
+/* Where an operation that writes `count` values y, contiguous, is to leave them rounded to bfloat16 as well, for the
+ * linear that is called next; NULL where none is, or where there is no room. */
+uint16_t *round_ahead(Context *context, const float *y, size_t count);
+
 /* matmul_bf16.cpp: the same of inputs (rows, n) that are rounded and contiguous; *done = 0 where the library
  * has no way for these sizes, and nothing was done. */
 ousac_status multiply_bf16(Context *context, const Product *p, const uint16_t *w, const uint16_t *x,
@@ -167,10 +179,12 @@ void free_matmuls(Matmul *matmuls);
 ousac_status eigen64(const ousac_backend *, size_t n, double *a, size_t lda, double *values,
                      ousac_error *error);
 
-/* elementwise.cu */
+/* norm.cu */
 ousac_status norm_modulate(const ousac_backend *, size_t rows, size_t d, const float *x, float eps,
                            const float *shift, const float *scale, size_t rows_per_group, size_t ld_mod,
                            float *y, ousac_error *error);
+
+/* elementwise.cu */
 ousac_status add_gated(const ousac_backend *, size_t rows, size_t d, float *x, const float *y,
                        const float *gate, size_t rows_per_group, size_t ld_mod, ousac_error *error);
 ousac_status gelu_tanh(const ousac_backend *, size_t count, const float *x, float *y, ousac_error *error);
@@ -236,6 +250,11 @@ ousac_status softmax_rows(Context *context, const char *operation, size_t rows, 
  * too many for one launch. attention.cu */
 ousac_status attention_grid(size_t batch, size_t tokens, size_t heads, size_t queries, size_t *query_tiles,
                             unsigned *blocks, ousac_error *error);
+/* Y = X W^T + bias (NULL for none) of few rows, at most FEW_ROWS_MAX, bound by the reading of W; *done 0, and nothing done,
+ * where W or X cannot be read in fours. few_rows.cu */
+enum { FEW_ROWS_MAX = 31 };
+ousac_status linear_few_rows(Context *context, const Product *p, const float *x, const float *w,
+                             const float *bias, float *y, int *done, ousac_error *error);
 /* What attention and cross attention share: as in ousac_backend. */
 struct AttentionJob {
     size_t batch, queries, keys, heads, head_dim;

@@ -1,10 +1,11 @@
-/* Elementwise kernels, the layer norm and the packed sums of the CUDA plug-in.
+/* Elementwise kernels and the packed sums of the CUDA plug-in.
  *
  * Matrices are walked by a two-dimensional grid whose x runs along rows of memory; every loop strides by the
  * grid, so that any size is covered by any grid. Four columns at a time where pointers and leading dimensions
  * allow it. No kernel reads an element that another thread of it writes.
  */
 #include "calib/cuda/context.h"
+#include "calib/cuda/device.h"
 
 #include <climits>
 
@@ -18,12 +19,10 @@ struct Cover {
     dim3 grid, block;
 };
 
-/* Threads for rows of `units` elements: as wide as a row fills, up to THREADS. */
+/* Threads for rows of `units` elements: whole warps, as few idle as may be, of one row or more. */
 Cover cover(size_t rows, size_t units) {
-    unsigned wide = WARP;
-    while (wide < THREADS && wide < units)
-        wide *= 2;
-    const unsigned high = THREADS / wide;
+    const size_t passes = (units + THREADS - 1) / THREADS, each = (units + passes - 1) / passes;
+    const unsigned wide = static_cast<unsigned>((each + WARP - 1) / WARP * WARP), high = THREADS / wide;
     size_t x = (units + wide - 1) / wide, y = (rows + high - 1) / high;
     x = x < GRID_X_MAX ? x : GRID_X_MAX;
     y = y < GRID_Y_MAX ? y : static_cast<size_t>(GRID_Y_MAX);
@@ -175,13 +174,30 @@ struct Axpy {
 
 /* --- kernels that are no maps --- */
 
-__global__ void __launch_bounds__(THREADS)
-    add_gated_kernel(size_t rows, size_t d, float *x, const float *y, const float *gate,
-                     size_t rows_per_group, size_t ld_mod) {
+/* x += gate y. */
+struct Gated {
+    __device__ float operator()(float x, float y, float gate) const {
+        return x + gate * y;
+    }
+};
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) add_gated_kernel(size_t rows, size_t units, T *x, const T *y,
+                                                            Operand<const T> gate, size_t rows_per_group) {
     for (size_t i = first_row(); i < rows; i += row_step()) {
-        const float *multiply = gate + i / rows_per_group * ld_mod;
-        for (size_t j = first_col(); j < d; j += col_step())
-            x[i * d + j] += multiply[j] * y[i * d + j];
+        const T *multiply = gate.data + i / rows_per_group * gate.step;
+        for (size_t j = first_col(); j < units; j += col_step())
+            x[i * units + j] = apply(Gated{}, x[i * units + j], y[i * units + j], multiply[j]);
+    }
+}
+
+/* y = gelu(x), and the same in bfloat16. */
+__global__ void __launch_bounds__(THREADS)
+    gelu_round_kernel(size_t units, const float4 *x, float4 *y, Rounded *rounded) {
+    for (size_t j = first_col(); j < units; j += col_step()) {
+        const float4 value = apply(Gelu{}, x[j]);
+        y[j] = value;
+        round_unit(value, &rounded[j]);
     }
 }
 
@@ -201,24 +217,6 @@ __global__ void __launch_bounds__(THREADS)
     for (size_t b = first_row(); b < batch; b += row_step())
         for (size_t i = first_col(); i < count; i += col_step())
             y[b * stride_y + i] = x[b * stride_x + index[i]];
-}
-
-/* Of a NaN only the quiet bit is set: rounding could carry it into infinity. */
-__device__ inline uint16_t round_to_bf16(float value) {
-    const uint32_t bits = __float_as_uint(value);
-    if ((bits & 0x7fffffffU) > 0x7f800000U)
-        return static_cast<uint16_t>((bits | 0x400000U) >> 16);
-    return static_cast<uint16_t>((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
-}
-
-struct alignas(8) Rounded {
-    uint16_t x, y, z, w;
-};
-__device__ inline void round_unit(float from, uint16_t *to) {
-    *to = round_to_bf16(from);
-}
-__device__ inline void round_unit(float4 from, Rounded *to) {
-    *to = {round_to_bf16(from.x), round_to_bf16(from.y), round_to_bf16(from.z), round_to_bf16(from.w)};
 }
 
 template <typename From, typename To>
@@ -248,51 +246,6 @@ __global__ void __launch_bounds__(THREADS) clear_lower_kernel(size_t n, float *g
     for (size_t i = first_row(); i < n; i += row_step())
         for (size_t j = first_col(); j <= i; j += col_step())
             g[i * ldg + j] = 0;
-}
-
-/* The same sum in every lane. All lanes of the warp must call it. */
-__device__ inline float warp_sum(float value) {
-    for (int offset = WARP / 2; offset > 0; offset /= 2)
-        value += __shfl_xor_sync(0xffffffffU, value, offset);
-    return value;
-}
-
-/* One warp per row, whose three readings after the first come from the cache. The second pass also sums the
- * centred values, whose mean is the rounding error of the first mean. */
-__global__ void __launch_bounds__(THREADS)
-    norm_modulate_kernel(size_t rows, size_t d, const float *x, float eps, const float *shift,
-                         const float *scale, size_t rows_per_group, size_t ld_mod, float *y) {
-    const unsigned lane = threadIdx.x % WARP;
-    const size_t warps = static_cast<size_t>(gridDim.x) * (THREADS / WARP);
-    /* The row is the warp's: its lanes stay together. */
-    for (size_t i = blockIdx.x * static_cast<size_t>(THREADS / WARP) + threadIdx.x / WARP; i < rows;
-         i += warps) {
-        const float *source = x + i * d;
-        float *target = y + i * d;
-        float sum = 0;
-        for (size_t j = lane; j < d; j += WARP)
-            sum += source[j];
-        const float mean = warp_sum(sum) / static_cast<float>(d);
-        float squares = 0, rest = 0;
-        for (size_t j = lane; j < d; j += WARP) {
-            const float centred = source[j] - mean;
-            squares += centred * centred;
-            rest += centred;
-        }
-        const float correction = warp_sum(rest) / static_cast<float>(d);
-        float variance = warp_sum(squares) / static_cast<float>(d) - correction * correction;
-        variance = variance < 0 ? 0 : variance; /* keeps NaN */
-        const float inverse = 1.0F / sqrtf(variance + eps);
-        if (scale == nullptr) {
-            for (size_t j = lane; j < d; j += WARP)
-                target[j] = ((source[j] - mean) - correction) * inverse;
-            continue;
-        }
-        const float *add = shift + i / rows_per_group * ld_mod;
-        const float *multiply = scale + i / rows_per_group * ld_mod;
-        for (size_t j = lane; j < d; j += WARP)
-            target[j] = (((source[j] - mean) - correction) * inverse) * (1.0F + multiply[j]) + add[j];
-    }
 }
 
 /* One warp per head, a pair a lane and turn. The inverse root of the mean square is the warp's before any lane
@@ -336,31 +289,6 @@ __global__ void __launch_bounds__(THREADS)
 
 /* --- operations --- */
 
-ousac_status norm_modulate(const ousac_backend *backend, size_t rows, size_t d, const float *x, float eps,
-                           const float *shift, const float *scale, size_t rows_per_group, size_t ld_mod,
-                           float *y, ousac_error *error) {
-    Context *c = nullptr;
-    ousac_status status = check_view("norm_modulate", "x", rows, d, d, sizeof *x, error);
-    if (status)
-        return status;
-    if ((shift == nullptr) != (scale == nullptr))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "norm_modulate: one of shift and scale: expected both or neither");
-    if (shift != nullptr &&
-        ((status = check_groups("norm_modulate", rows, rows_per_group, error)) ||
-         (status = check_view("norm_modulate", "shift", rows / rows_per_group + (rows % rows_per_group != 0),
-                              d, ld_mod, sizeof *x, error))))
-        return status;
-    if (rows == 0 || d == 0)
-        return OUSAC_STATUS_OK;
-    if ((status = enter(backend, "norm_modulate", &c, error)))
-        return status;
-    const size_t blocks = (rows - 1) / (THREADS / WARP) + 1;
-    norm_modulate_kernel<<<static_cast<unsigned>(blocks < GRID_X_MAX ? blocks : GRID_X_MAX), THREADS, 0,
-                           c->stream>>>(rows, d, x, eps, shift, scale, rows_per_group, ld_mod, y);
-    return launched("norm_modulate", error);
-}
-
 ousac_status add_gated(const ousac_backend *backend, size_t rows, size_t d, float *x, const float *y,
                        const float *gate, size_t rows_per_group, size_t ld_mod, ousac_error *error) {
     Context *c = nullptr;
@@ -372,13 +300,35 @@ ousac_status add_gated(const ousac_backend *backend, size_t rows, size_t d, floa
         return status;
     if ((status = enter(backend, "add_gated", &c, error)))
         return status;
-    const Cover over = cover(rows, d);
-    add_gated_kernel<<<over.grid, over.block, 0, c->stream>>>(rows, d, x, y, gate, rows_per_group, ld_mod);
+    const Operand<float> target = {x, d};
+    const Operand<const float> added = {y, d}, gates = {gate, ld_mod};
+    if (d % 4 == 0 && in_fours(rows, target) && in_fours(rows, added) && in_fours(2, gates)) {
+        const Cover over = cover(rows, d / 4);
+        add_gated_kernel<<<over.grid, over.block, 0, c->stream>>>(rows, d / 4, reinterpret_cast<float4 *>(x),
+                                                                  reinterpret_cast<const float4 *>(y),
+                                                                  fours(gates), rows_per_group);
+    } else {
+        const Cover over = cover(rows, d);
+        add_gated_kernel<<<over.grid, over.block, 0, c->stream>>>(rows, d, x, y, gates, rows_per_group);
+    }
     return launched("add_gated", error);
 }
 
 ousac_status gelu_tanh(const ousac_backend *backend, size_t count, const float *x, float *y,
                        ousac_error *error) {
+    const Operand<float> target = {y, count};
+    const Operand<const float> source = {x, count};
+    Context *c = present(backend);
+    uint16_t *ahead = c != nullptr && count % 4 == 0 && in_fours(1, target) && in_fours(1, source)
+                          ? round_ahead(c, y, count)
+                          : nullptr;
+    if (ahead != nullptr) {
+        const Cover over = cover(1, count / 4);
+        gelu_round_kernel<<<over.grid, over.block, 0, c->stream>>>(
+            count / 4, reinterpret_cast<const float4 *>(x), reinterpret_cast<float4 *>(y),
+            reinterpret_cast<Rounded *>(ahead));
+        return launched("gelu_tanh", error);
+    }
     return map(backend, "gelu_tanh", 1, count, Gelu{}, Operand<float>{y, count}, error,
                Operand<const float>{x, count});
 }

@@ -78,14 +78,34 @@ bool same(const Calls *a, const Calls *b) {
     return a->used == b->used && std::memcmp(a->bytes, b->bytes, a->used) == 0;
 }
 
-ousac_status run_calls(const ousac_backend *backend, const Calls *calls, ousac_error *error) {
+Runner runner_at(const unsigned char *at) {
+    Runner runner;
+    std::memcpy(&runner, at, sizeof runner);
+    return runner;
+}
+
+/* Every call sees the next: it may leave what it writes rounded for a linear, or do the next one's work with its own. */
+ousac_status run_calls(const ousac_backend *backend, Context *c, const Calls *calls, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     const unsigned char *at = calls->bytes, *end = at + calls->used;
+    c->ahead_of = nullptr;
     while (at < end && !status) {
-        Runner runner;
-        std::memcpy(&runner, at, sizeof runner);
-        at = runner(at + sizeof runner, backend, &status, error);
+        const Runner runner = runner_at(at);
+        at += sizeof runner;
+        const unsigned char *next = runner(at, nullptr, &status, nullptr);
+        c->next_call = next < end ? next : nullptr;
+        c->next_done = false;
+        c->linear_next = next < end && runner_at(next) == Recorded<linear>::run;
+        (void)runner(at, backend, &status, error);
+        at = next;
+        if (c->next_done)
+            at = runner_at(next)(next + sizeof runner, nullptr, &status, nullptr);
+        if (!c->linear_next)
+            c->ahead_of = nullptr;
     }
+    c->next_call = nullptr;
+    c->linear_next = false;
+    c->ahead_of = nullptr;
     return status;
 }
 
@@ -135,7 +155,7 @@ cudaGraph_t capture(const ousac_backend *backend, Context *c) {
         return nullptr;
     }
     c->capturing = true;
-    const ousac_status status = run_calls(backend, &c->sequence->calls, nullptr);
+    const ousac_status status = run_calls(backend, c, &c->sequence->calls, nullptr);
     c->capturing = false;
     const cudaError_t ended = cudaStreamEndCapture(c->stream, &graph);
     if (status == OUSAC_STATUS_OK && ended == cudaSuccess && graph != nullptr)
@@ -217,7 +237,7 @@ ousac_status play(const ousac_backend *backend, Context *c, ousac_error *error) 
         (graph = keep(backend, c, place, hash, weights_released)) == nullptr)
         s->failures++;
     if (graph == nullptr)
-        return run_calls(backend, &s->calls, error);
+        return run_calls(backend, c, &s->calls, error);
     graph->used_at = s->clock;
     graph->released = released;
     return check(cudaGraphLaunch(graph->exec, c->stream), "sequence_end", error);
@@ -276,7 +296,7 @@ ousac_status flush(const ousac_backend *backend, ousac_error *error) {
     Context *c = present(backend);
     s->recording = false;
     s->staging_busy = s->staged > 0;
-    s->failed = run_calls(backend, &s->calls, &s->failure);
+    s->failed = run_calls(backend, c, &s->calls, &s->failure);
     if (!s->failed && s->result_count > 0)
         s->failed = fetch_results(backend, s->result_count, &s->failure);
     if (!s->failed)

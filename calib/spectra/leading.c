@@ -101,16 +101,6 @@ static ousac_status read_floats(const ousac_backend *be, size_t count, const flo
     return be->host ? OUSAC_STATUS_OK : be->download(be, room, block, count * sizeof *block, error);
 }
 
-/* Doubles of the host for the backend to read: `values` itself where memory is the same, else a copy in
- * `placed`, to be released by the caller, which is NULL elsewhere. */
-static ousac_status lend(const ousac_backend *be, size_t rows, size_t cols, const double *values,
-                         double **placed, const double **lent, ousac_error *error) {
-    const ousac_status status =
-        be->host ? OUSAC_STATUS_OK : ousac_spectral_place(placed, be, rows, cols, values, error);
-    *lent = be->host ? values : *placed;
-    return status;
-}
-
 static ousac_status upload_floats(const iteration *it, float *target, size_t count, const double *values,
                                   ousac_error *error) {
     to_float(count, values, it->tall);
@@ -184,7 +174,7 @@ static ousac_status orthonormalise(const iteration *it, int *good, ousac_error *
     for (size_t i = 0; !status && i < b * n; i++)
         it->wide[i] = (double)narrow[i];
     if (!status)
-        status = lend(be, b, n, it->wide, &placed, &wide, error);
+        status = ousac_spectral_lend(be, b, n, it->wide, &placed, &wide, error);
     if (!status)
         status = ousac_spectral_place(&gram, be, b, b, NULL, error);
     if (!status)
@@ -310,7 +300,7 @@ static ousac_status directions(const site *st, iteration *it, const float *y, do
             wide[i * m + j] = length > 0 ? (double)rows[i * m + j] / length : 0;
     }
     if (!status)
-        status = lend(be, r, m, wide, &placed, &rough, error);
+        status = ousac_spectral_lend(be, r, m, wide, &placed, &rough, error);
     if (!status)
         status = ousac_spectral_place(&gram, be, r, r, NULL, error);
     if (!status)

@@ -19,6 +19,14 @@ ousac_status ousac_spectral_place(double **block, const ousac_backend *backend, 
                           : backend->upload(backend, *block, source, rows * cols * sizeof(double), error);
 }
 
+ousac_status ousac_spectral_lend(const ousac_backend *backend, size_t rows, size_t cols, const double *values,
+                                 double **placed, const double **lent, ousac_error *error) {
+    const ousac_status status =
+        backend->host ? OUSAC_STATUS_OK : ousac_spectral_place(placed, backend, rows, cols, values, error);
+    *lent = backend->host ? values : *placed;
+    return status;
+}
+
 ousac_status ousac_spectral_reserve(double **block, size_t rows, size_t cols, ousac_error *error) {
     *block = cols != 0 && rows > SIZE_MAX / cols ? NULL : ousac_malloc(rows * cols, sizeof(double));
     if (*block == NULL)

@@ -18,7 +18,11 @@ extern "C" {
 /* A (rows, cols) matrix of doubles on the backend, filled from `source` where that is not NULL. */
 ousac_status ousac_spectral_place(double **block, const ousac_backend *backend, size_t rows, size_t cols,
                                   const double *source, ousac_error *error);
-/* The same in host memory, uninitialised. */
+/* Doubles (rows, cols) of the host for the backend to read: `values` themselves where its memory is the host's,
+ * else a copy in `placed`, which the caller releases and which is not touched elsewhere. */
+ousac_status ousac_spectral_lend(const ousac_backend *backend, size_t rows, size_t cols, const double *values,
+                                 double **placed, const double **lent, ousac_error *error);
+/* A matrix in host memory, uninitialised. */
 ousac_status ousac_spectral_reserve(double **block, size_t rows, size_t cols, ousac_error *error);
 /* diag(left) W diag(right) in float64 on the backend, W (m, n) in host memory; left and right NULL for ones.
  * NUMBER where a weight is not finite. */

@@ -1,5 +1,6 @@
 #include "profile/bundle/storage.h"
 
+#include "calib/spectra/spectral.h"
 #include "formats/memory.h"
 
 #include <math.h>
@@ -64,7 +65,8 @@ ousac_status ousac_storage_refuse(ousac_dtype dtype, const float *values, size_t
 
 /* ---- what it adds ---- */
 
-/* Everything about one site that does not depend on the types. */
+/* Everything about one site that does not depend on the types. What is as large as the weight stays on the
+ * backend; the rest is the host's, lent where a product needs it. */
 typedef struct site_view {
     const ousac_model *model;
     const ousac_backend *backend;
@@ -73,8 +75,8 @@ typedef struct site_view {
     const double *lambda;
     double left;        /* the error that the directions leave */
     double *a, *b;      /* (rank, m), (rank, n) */
-    double *moment;     /* (n, n) of the input; NULL where that of the output is known */
-    double *residual;   /* (m, n): T = W - A B; with `moment`, as what follows */
+    double *moment;     /* backend (n, n) of the input; NULL where that of the output is known */
+    double *residual;   /* backend (m, n): T = W - A B; with `moment`, as what follows */
     double *at, *bc;    /* (rank, n): A^T T and B C */
     double per_channel; /* tr C / n; without `moment` */
 } site_view;
@@ -113,13 +115,40 @@ static ousac_status sum_moments(const site_view *v, const ousac_profile *profile
                    : no_memory(v->site, error);
 }
 
+/* A matrix of the backend, and where the host writes it: the block itself where memory is the same, else
+ * memory of its own. */
+static ousac_status room_create(const site_view *v, size_t rows, double **block, double **room,
+                                ousac_error *error) {
+    const size_t cols = v->site->n;
+    ousac_status status = ousac_spectral_place(block, v->backend, rows, cols, NULL, error);
+    if (v->backend->host)
+        *room = *block;
+    else if (!status)
+        status = ousac_spectral_reserve(room, rows, cols, error);
+    return status;
+}
+
+/* Sends what was written. `room` is the caller's no longer, whatever `status` says of the writing. */
+static ousac_status room_send(const site_view *v, size_t rows, double *block, double *room,
+                              ousac_status status, ousac_error *error) {
+    const ousac_backend *be = v->backend;
+    if (be->host)
+        return status;
+    if (!status)
+        status = be->upload(be, block, room, rows * v->site->n * sizeof *room, error);
+    ousac_free(room);
+    return status;
+}
+
 /* The whole symmetric moment of an input from its packed lower triangle. */
-static double *unpack_moment(size_t n, const double *packed) {
-    double *whole = ousac_malloc(n, n * sizeof *whole);
-    for (size_t i = 0; whole && i < n; i++)
+static ousac_status view_moment(site_view *v, const double *packed, ousac_error *error) {
+    const size_t n = v->site->n;
+    double *whole = NULL;
+    ousac_status status = room_create(v, n, &v->moment, &whole, error);
+    for (size_t i = 0; !status && i < n; i++)
         for (size_t j = 0; j <= i; j++)
             whole[i * n + j] = whole[j * n + i] = packed[i * (i + 1) / 2 + j];
-    return whole;
+    return room_send(v, n, v->moment, whole, status, error);
 }
 
 /* tr C of a group whose output's moment is known: tr D times the weighted energies of dx over those of dy. */
@@ -139,43 +168,66 @@ static double input_trace(const ousac_profile *profile, size_t group, const doub
 }
 
 static ousac_status view_weight(site_view *v, size_t s, ousac_error *error) {
+    const ousac_backend *be = v->backend;
     const size_t m = v->site->m, n = v->site->n;
-    ousac_status status = OUSAC_STATUS_OK;
     float *w = ousac_malloc(m, n * sizeof *w);
-    v->residual = ousac_malloc(m, n * sizeof *v->residual);
-    if (!w || !v->residual) {
-        status = no_memory(v->site, error);
-        goto done;
-    }
-    status = ousac_model_site_weight(v->model, s, w, error);
-    if (status)
-        goto done;
-    for (size_t i = 0; i < m * n; i++)
-        v->residual[i] = (double)w[i];
-    status =
-        v->backend->gemm64(v->backend, 1, 0, m, n, v->rank, -1, v->a, m, v->b, n, 1, v->residual, n, error);
-done:
+    double *wide = NULL, *placed_a = NULL, *placed_b = NULL;
+    const double *a = NULL, *b = NULL;
+    ousac_status status = w ? room_create(v, m, &v->residual, &wide, error) : no_memory(v->site, error);
+    if (!status)
+        status = ousac_model_site_weight(v->model, s, w, error);
+    for (size_t i = 0; !status && i < m * n; i++)
+        wide[i] = (double)w[i];
+    status = room_send(v, m, v->residual, wide, status, error);
     ousac_free(w);
+    if (!status)
+        status = ousac_spectral_lend(be, v->rank, m, v->a, &placed_a, &a, error);
+    if (!status)
+        status = ousac_spectral_lend(be, v->rank, n, v->b, &placed_b, &b, error);
+    if (!status)
+        status = be->gemm64(be, 1, 0, m, n, v->rank, -1, a, m, b, n, 1, v->residual, n, error);
+    be->release(be, placed_a);
+    be->release(be, placed_b);
+    return status;
+}
+
+/* out (rank, n) = X M: X (rank, inner) and out of the host, M (inner, n) of the backend. */
+static ousac_status through(const site_view *v, size_t inner, const double *x, const double *matrix,
+                            double *out, ousac_error *error) {
+    const ousac_backend *be = v->backend;
+    const size_t n = v->site->n;
+    double *placed = NULL, *product = NULL;
+    const double *lent = NULL;
+    ousac_status status = ousac_spectral_lend(be, v->rank, inner, x, &placed, &lent, error);
+    if (!status && !be->host)
+        status = ousac_spectral_place(&product, be, v->rank, n, NULL, error);
+    if (!status)
+        status = be->gemm64(be, 0, 0, v->rank, n, inner, 1, lent, inner, matrix, n, 0,
+                            be->host ? out : product, n, error);
+    if (!status && !be->host)
+        status = be->download(be, out, product, v->rank * n * sizeof *out, error);
+    be->release(be, placed);
+    be->release(be, product);
     return status;
 }
 
 /* (rank, m) to (rank, n): X^T T, X stored transposed as the factors are. */
 static ousac_status through_residual(const site_view *v, const double *x, double *out, ousac_error *error) {
-    const size_t m = v->site->m, n = v->site->n;
-    return v->backend->gemm64(v->backend, 0, 0, v->rank, n, m, 1, x, m, v->residual, n, 0, out, n, error);
+    return through(v, v->site->m, x, v->residual, out, error);
 }
 
 /* (rank, n) to (rank, n): X C. */
 static ousac_status through_moment(const site_view *v, const double *x, double *out, ousac_error *error) {
-    const size_t n = v->site->n;
-    return v->backend->gemm64(v->backend, 0, 0, v->rank, n, n, 1, x, n, v->moment, n, 0, out, n, error);
+    return through(v, v->site->n, x, v->moment, out, error);
 }
 
 static void view_free(site_view *v) {
     ousac_free(v->a);
     ousac_free(v->b);
-    ousac_free(v->moment);
-    ousac_free(v->residual);
+    if (v->backend) {
+        v->backend->release(v->backend, v->moment);
+        v->backend->release(v->backend, v->residual);
+    }
     ousac_free(v->at);
     ousac_free(v->bc);
 }
@@ -211,10 +263,11 @@ static ousac_status view_create(site_view *v, const ousac_model *model, const ou
         v->per_channel = input_trace(profile, site->group, packed) / (double)site->n;
         goto done;
     }
-    v->moment = unpack_moment(group->dim, packed);
     v->at = ousac_malloc(rank, site->n * sizeof *v->at);
     v->bc = ousac_malloc(rank, site->n * sizeof *v->bc);
-    status = v->moment && v->at && v->bc ? view_weight(v, s, error) : no_memory(site, error);
+    status = v->at && v->bc ? view_moment(v, packed, error) : no_memory(site, error);
+    if (!status)
+        status = view_weight(v, s, error);
     if (!status)
         status = through_residual(v, v->a, v->at, error);
     if (!status)
@@ -236,12 +289,33 @@ static void stack(double *dst, const double *base, const double *delta, size_t c
     }
 }
 
+/* out (k, k) = X Y^T of the host, X and Y (k, inner): on the backend. Y may be X. */
+static ousac_status inner_products(const ousac_backend *be, size_t k, size_t inner, const double *x,
+                                   const double *y, double *out, ousac_error *error) {
+    double *placed_x = NULL, *placed_y = NULL, *product = NULL;
+    const double *left = NULL, *right = NULL;
+    ousac_status status = ousac_spectral_lend(be, k, inner, x, &placed_x, &left, error);
+    right = left;
+    if (!status && y != x)
+        status = ousac_spectral_lend(be, k, inner, y, &placed_y, &right, error);
+    if (!status && !be->host)
+        status = ousac_spectral_place(&product, be, k, k, NULL, error);
+    if (!status)
+        status = be->gemm64(be, 0, 1, k, k, inner, 1, left, inner, right, inner, 0, be->host ? out : product,
+                            k, error);
+    if (!status && !be->host)
+        status = be->download(be, out, product, k * k * sizeof *out, error);
+    be->release(be, placed_x);
+    be->release(be, placed_y);
+    be->release(be, product);
+    return status;
+}
+
 /* Where the moment of the input is known. Stacked, L = (dA | A) and R = (B + dB ; dB) have k = 2 r directions
  * and dM = L R, so tr dM C dM^T = sum over (L^T L) o (R C R^T), and tr T C dM^T = sum over (L^T T) o (R C).
  */
 static ousac_status added_exactly(const site_view *v, const change *a, const change *b, double *added,
                                   ousac_error *error) {
-    const ousac_backend *backend = v->backend;
     const size_t m = v->site->m, n = v->site->n, r = v->rank, k = 2 * r;
     ousac_status status = OUSAC_STATUS_OK;
     double *l = ousac_calloc(k, m * sizeof *l), *right = ousac_malloc(k, n * sizeof *right);
@@ -256,9 +330,9 @@ static ousac_status added_exactly(const site_view *v, const change *a, const cha
     memcpy(l + r * m, v->a, r * m * sizeof *l);
     stack(right, v->b, b->delta, r * n);
     stack(moved, v->bc, b->seen, r * n);
-    status = backend->gemm64(backend, 0, 1, k, k, n, 1, moved, n, right, n, 0, g, k, error);
+    status = inner_products(v->backend, k, n, moved, right, g, error);
     if (!status)
-        status = backend->gemm64(backend, 0, 1, k, k, m, 1, l, m, l, m, 0, h, k, error);
+        status = inner_products(v->backend, k, m, l, l, h, error);
     if (!status)
         *added = dot(g, h, k * k) - 2 * (a->seen ? dot(a->seen, moved, r * n) : 0) -
                  2 * dot(v->at, moved + r * n, r * n);

@@ -12,7 +12,7 @@ beside torch.linalg.svd and torch.svd_lowrank, with the error of each. Results a
 operations and short trajectories against the CPU, forwards against PyTorch, factors by the energy they leave. What
 cannot be done is skipped with its reason. The file is written anew after every part, so that one that takes too long
 costs no other. --brief leaves out what takes minutes: PyTorch's slowest ways to compile, most sizes of attention and
-eigenproblems. --toy runs the same on sizes for which a device is not needed
+eigenproblems, the CPU's trajectory at 1024 tokens. --toy runs the same on sizes for which a device is not needed
 (tests/gpu/test_bench.sh). Exit code 77: no such device.
 """
 import argparse
@@ -282,9 +282,15 @@ def make_model(args, tokens):
         return directory
     directory = os.path.join(args.work, f"dit-xl-{tokens}")
     os.makedirs(directory, exist_ok=True)
-    subprocess.run([os.path.join(args.build, "ousac"), "synth", "--preset", "DiT-XL/2", "--tokens", str(tokens), "-q", "-o",
-                    os.path.join(directory, "model.safetensors")], check=True, stdout=subprocess.DEVNULL)
+    path = os.path.join(directory, "model.safetensors")
+    if not os.path.exists(path):
+        synth(args, path, "--preset", "DiT-XL/2", "--tokens", tokens)
     return directory
+
+
+def synth(args, path, *options):
+    subprocess.run([os.path.join(args.build, "ousac"), "synth", *map(str, options), "-q", "-o", path], check=True,
+                   stdout=subprocess.DEVNULL)
 
 
 def measure_forwards(args, servers, library, why, result):
@@ -298,8 +304,9 @@ def measure_forwards(args, servers, library, why, result):
             found = {"tokens": facts["tokens"], "compute": compute, "batch": batch, "blocks": facts["blocks"],
                      "width": facts["width"], "load_seconds": facts["seconds"]}
             print(f"\n{facts['blocks']} blocks of width {facts['width']}, {facts['tokens']} tokens, {batch} samples, {compute}")
-            found["check"] = server.ask("check")["error"]
-            print(f"  a trajectory, full and corrected: {found['check']:.2g} from the CPU's in float32")
+            if not args.brief or tokens == args.tokens[0][0]:
+                found["check"] = server.ask("check")["error"]
+                print(f"  a trajectory, full and corrected: {found['check']:.2g} from the CPU's in float32")
             server.ask("write", args.work)
             if library:
                 found["torch"] = torch_forward(args, library, directory, config, args.work, compute, result)
@@ -333,9 +340,8 @@ def make_blocks(args, preset, depth, tokens):
     directory = os.path.join(args.work, f"{preset.replace('/', '-')}-{tokens}")
     os.makedirs(directory, exist_ok=True)
     files = [os.path.join(directory, name) for name in ("model.safetensors", "config.json", "inputs.safetensors")]
-    subprocess.run([os.path.join(args.build, "ousac"), "synth", "--preset", preset, "--depth", str(depth), "--tokens",
-                    str(tokens), "--prompts", "2", "--inputs-output", files[2], "-q", "-o", files[0]], check=True,
-                   stdout=subprocess.DEVNULL)
+    if not os.path.exists(files[0]):
+        synth(args, files[0], "--preset", preset, "--depth", depth, "--tokens", tokens, "--prompts", 2, "--inputs-output", files[2])
     return files
 
 

@@ -49,4 +49,14 @@ done
 check "the scaled bundle on other memory is the CPU's" "$OUSAC" diff "$WORK/cpu.cd/bundle.oca" "$WORK/cuda.cd/bundle.oca"
 check "the placement on other memory is the CPU's" "$OUSAC" diff "$WORK/cpu.json" "$WORK/cuda.json"
 
+# --- every command, where plans have factors of low rank ---
+for device in cpu cuda; do
+    DEVICE=$device bash "$ROOT/tests/gpu/test_commands.sh" "$WORK/all.$device" >log 2>&1 || fail "commands on $device" "$(cat log)"
+    check "the commands on $device were run" grep -qE '^[1-9][0-9]* passed, 0 failed' log
+done
+for file in dit/bundle.oca scaled/bundle.oca {delta-cov,svd,ca-svd,cd-svd}.{auto,i8}.oca p.oca placed.json fitted.json fitted.cached.json searched/schedule.json \
+    pixart/bundle.oca flux/bundle.oca; do
+    check "$file on other memory is the CPU's" "$OUSAC" diff --tolerance 0 "$WORK/all.cpu/$file" "$WORK/all.cuda/$file"
+done
+
 finish

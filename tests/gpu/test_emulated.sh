@@ -17,4 +17,5 @@ MODEL=$WORK/model.safetensors SCHEDULE=$WORK/short.json SAMPLES=4 bash "$HERE/te
 "$BUILD/tests/tools/make_pixart" "$WORK/pixart"
 MODEL=$WORK/pixart/diffusion_pytorch_model.safetensors INPUTS=$WORK/pixart/inputs.safetensors SCHEDULE=$WORK/short.json \
     BUDGET=0.5 SAMPLES=4 bash "$HERE/test_pipeline.sh"
-echo "3 passed, 0 failed"
+OUSAC=${OUSAC:-build/ousac} bash "$HERE/test_commands.sh"
+echo "4 passed, 0 failed"

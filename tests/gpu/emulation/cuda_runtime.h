@@ -7,6 +7,8 @@
 #include <cstring>
 #include <functional>
 #include <math.h>
+#include <type_traits>
+#include <typeinfo>
 
 #define __global__ static
 #define __device__
@@ -54,6 +56,14 @@ inline int atomicOr(int *target, int value) {
     const int before = *target;
     *target |= value;
     return before;
+}
+inline unsigned atomicAdd(unsigned *target, unsigned value) {
+    const unsigned before = *target;
+    *target += value;
+    return before;
+}
+/* Blocks run one after another. */
+inline void __threadfence() {
 }
 inline unsigned long long atomicMax(unsigned long long *target, unsigned long long value) {
     const unsigned long long before = *target;
@@ -149,9 +159,48 @@ namespace ousac_emulation {
 cudaError_t submit(cudaStream_t stream, size_t kind, std::function<void()> work);
 /* Runs the kernel for every thread of every block, block after block. */
 void run(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes);
-/* The result is that of the next cudaGetLastError. */
-void emulate(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes,
-             cudaStream_t stream);
+/* Address 0 or one of the device. */
+bool on_device(const void *address);
+/* Memory that the process has and the device does not. */
+bool of_the_host(const void *address);
+/* Loses the device, as an access to what is not its memory does, and says who was given it. */
+void illegal_address(const char *who, const char *what, size_t index, const void *address);
+
+/* That a kernel's argument is no address of the host, and nothing within it is: of a structure every word that
+ * could be one. */
+template <typename T> bool argument_is_the_devices(const char *kernel, size_t index, T argument) {
+    if constexpr (std::is_pointer_v<T>) {
+        if (!on_device(argument)) {
+            illegal_address(kernel, "argument", index, argument);
+            return false;
+        }
+    } else if constexpr (std::is_class_v<T>) {
+#if __has_builtin(__builtin_clear_padding)
+        __builtin_clear_padding(&argument);
+        for (size_t at = 0; at + sizeof(void *) <= sizeof argument; at += sizeof(void *)) {
+            const void *word;
+            std::memcpy(&word, reinterpret_cast<const char *>(&argument) + at, sizeof word);
+            if (!on_device(word) && of_the_host(word)) {
+                illegal_address(kernel, "within argument", index, word);
+                return false;
+            }
+        }
+#endif
+    }
+    return true;
+}
+
+/* Launches a kernel. Arguments are looked at when it runs, which for a captured one is later. The result is that
+ * of the next cudaGetLastError. */
+template <typename Kernel, typename... Given>
+void emulate(const char *name, Kernel kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+             Given... given) {
+    (void)submit(stream, typeid(Kernel).hash_code(), [=] {
+        size_t index = 0;
+        if ((argument_is_the_devices(name, ++index, given) && ...))
+            run([=] { kernel(given...); }, grid, block, shared_bytes);
+    });
+}
 /* The dynamic shared memory of the block that runs. */
 void *shared();
 /* `bytes` (up to 32) of every lane of the warp, in order, to all of them. */

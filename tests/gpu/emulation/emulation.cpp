@@ -13,7 +13,9 @@
 #include <memory>
 #include <mutex>
 #include <setjmp.h>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 #include <vector>
 
 /* --- threads --- */
@@ -210,7 +212,7 @@ enum { BUILT_FOR = 70 }; /* the least capability */
 static int devices = 1, capability = 90;
 static bool captures_fail;
 static std::atomic<long> submissions_left; /* before the device is lost; below 0: for ever */
-static std::atomic<bool> lost;
+static std::atomic<cudaError_t> lost;      /* what every call fails with from then on; success: it is there */
 static thread_local cudaError_t last_error;
 static thread_local ousac_emulated_stream *captured_here;
 
@@ -258,7 +260,7 @@ static void read_settings() {
     device_limit = static_cast<size_t>(setting("OUSAC_EMULATED_BYTES", std::numeric_limits<long>::max()));
     captures_fail = setting("OUSAC_EMULATED_CAPTURES_FAIL", 0) != 0;
     submissions_left = setting("OUSAC_EMULATED_LOST_AFTER", -1);
-    lost = false;
+    last_error = lost = cudaSuccess;
 }
 
 static cudaError_t fails(cudaError_t error) {
@@ -267,11 +269,11 @@ static cudaError_t fails(cudaError_t error) {
 }
 /* A lost device fails every call from then on. */
 static bool is_lost() {
-    return lost;
+    return lost != cudaSuccess;
 }
 #define UNLESS_LOST                                                                                          \
     if (is_lost())                                                                                           \
-    return fails(cudaErrorLaunchFailure)
+    return fails(lost)
 /* What a capture in mode thread-local forbids its thread. */
 #define UNLESS_CAPTURING                                                                                     \
     if (captured_here != nullptr) {                                                                          \
@@ -286,7 +288,7 @@ cudaError_t ousac_emulation::submit(cudaStream_t stream, size_t kind, std::funct
         return cudaSuccess;
     }
     if (submissions_left >= 0 && submissions_left-- == 0) {
-        lost = true;
+        lost = cudaErrorLaunchFailure;
         return fails(cudaErrorLaunchFailure);
     }
     counts.eager++;
@@ -294,10 +296,53 @@ cudaError_t ousac_emulation::submit(cudaStream_t stream, size_t kind, std::funct
     return cudaSuccess;
 }
 
-void ousac_emulation::emulate(const std::function<void()> &kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                              cudaStream_t stream) {
-    (void)submit(stream, kernel.target_type().hash_code(), [=] { run(kernel, grid, block, shared_bytes); });
+/* --- whose memory an address is of --- */
+
+/* Of a live block of the device, with `bytes` bytes of it behind; one past the end too for 0 of them. */
+static bool within_device(const void *address, size_t bytes) {
+    const std::lock_guard<std::mutex> guard(lock);
+    auto block = blocks.upper_bound(const_cast<void *>(address));
+    if (block == blocks.begin())
+        return false;
+    --block;
+    const size_t offset =
+        static_cast<size_t>(static_cast<const char *>(address) - static_cast<const char *>(block->first));
+    return offset <= block->second && bytes <= block->second - offset;
 }
+
+bool ousac_emulation::on_device(const void *address) {
+    return address == nullptr || within_device(address, 0);
+}
+
+/* What could be an address is asked of the system: sizes, indices and numbers hardly ever are one. */
+bool ousac_emulation::of_the_host(const void *address) {
+    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    if (at < UINT64_C(1) << 32 || at >> 47 != 0 || at % alignof(uint16_t) != 0)
+        return false;
+    return msync(reinterpret_cast<void *>(at / page * page), page, MS_ASYNC) == 0;
+}
+
+void ousac_emulation::illegal_address(const char *who, const char *what, size_t index, const void *address) {
+    std::fprintf(stderr, "emulation: %s: %s %zu is %p, which is no memory of the device\n", who, what, index,
+                 address);
+    lost = cudaErrorIllegalAddress;
+}
+
+/* What a library is given must be the device's, each or NULL. */
+static bool all_on_device(const char *who, std::initializer_list<const void *> matrices) {
+    size_t index = 0;
+    for (const void *matrix : matrices) {
+        index++;
+        if (!on_device(matrix)) {
+            illegal_address(who, "matrix", index, matrix);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- memory --- */
 
 /* As of a device: bytes that nobody has written are NaN. */
 static cudaError_t allocate(std::map<void *, size_t> *list, void **block, size_t bytes) {
@@ -335,7 +380,7 @@ static cudaError_t release(std::map<void *, size_t> *list, void *block) {
 }
 
 cudaError_t cudaGetLastError() {
-    const cudaError_t result = is_lost() ? cudaErrorLaunchFailure : last_error;
+    const cudaError_t result = is_lost() ? lost.load() : last_error;
     last_error = cudaSuccess;
     return result;
 }
@@ -345,6 +390,8 @@ const char *cudaGetErrorString(cudaError_t error) {
         return "out of memory";
     case cudaErrorLaunchFailure:
         return "unspecified launch failure";
+    case cudaErrorIllegalAddress:
+        return "an illegal memory access was encountered";
     case cudaErrorNoDevice:
         return "no CUDA-capable device is detected";
     case cudaErrorNoKernelImageForDevice:
@@ -359,6 +406,8 @@ const char *cudaGetErrorName(cudaError_t error) {
         return "cudaErrorMemoryAllocation";
     case cudaErrorLaunchFailure:
         return "cudaErrorLaunchFailure";
+    case cudaErrorIllegalAddress:
+        return "cudaErrorIllegalAddress";
     default:
         return "cudaErrorInvalidValue";
     }
@@ -433,10 +482,23 @@ cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cuda
         stream->invalid = true;
         return fails(cudaErrorStreamCaptureUnsupported);
     }
-    return submit(stream, KIND_COPY, [=] { std::memcpy(target, source, bytes); });
+    const bool from_host = kind == cudaMemcpyHostToDevice, to_host = kind == cudaMemcpyDeviceToHost;
+    return submit(stream, KIND_COPY, [=] {
+        if (bytes > 0 && within_device(source, bytes) == from_host)
+            illegal_address("a copy", "its source, direction", kind, source);
+        else if (bytes > 0 && within_device(target, bytes) == to_host)
+            illegal_address("a copy", "its target, direction", kind, target);
+        else
+            std::memcpy(target, source, bytes);
+    });
 }
 cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t stream) {
-    return submit(stream, KIND_SET, [=] { std::memset(target, value, bytes); });
+    return submit(stream, KIND_SET, [=] {
+        if (bytes > 0 && !within_device(target, bytes))
+            illegal_address("a memset", "target", 1, target);
+        else
+            std::memset(target, value, bytes);
+    });
 }
 cudaError_t ousac_set_shared_limit(int bytes) {
     if (capability < BUILT_FOR)
@@ -496,7 +558,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     counts.launched++;
     for (const ousac_emulated_node &node : exec->nodes) {
         if (submissions_left >= 0 && submissions_left-- == 0) {
-            lost = true;
+            lost = cudaErrorLaunchFailure;
             return fails(cudaErrorLaunchFailure);
         }
         counts.nodes++;
@@ -531,14 +593,16 @@ struct ousac_emulated_blas {
 };
 
 /* Scalars are those of the call, in host pointer mode; matrices are what they hold when the product runs. */
-static cublasStatus_t product_on(cudaStream_t stream, std::function<void()> work) {
+template <typename Work>
+static cublasStatus_t product_on(cudaStream_t stream, const char *who, const void *a, const void *b,
+                                 const void *c, const Work &work) {
     if (stream->capturing && captures_fail)
         stream->invalid = true;
-    return submit(stream, KIND_PRODUCT, std::move(work)) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
-                                                                        : CUBLAS_STATUS_EXECUTION_FAILED;
-}
-static cublasStatus_t product(cublasHandle_t handle, std::function<void()> work) {
-    return product_on(handle->stream, std::move(work));
+    const cudaError_t error = submit(stream, KIND_PRODUCT, [=] {
+        if (all_on_device(who, {a, b, c}))
+            work();
+    });
+    return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
 const char *cublasGetStatusName(cublasStatus_t) {
@@ -557,8 +621,8 @@ cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
     handle->stream = stream;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t) {
-    return CUBLAS_STATUS_SUCCESS;
+cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *workspace, size_t) {
+    return on_device(workspace) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 cublasStatus_t cublasSetPointerMode(cublasHandle_t, cublasPointerMode_t) {
     return CUBLAS_STATUS_SUCCESS;
@@ -572,7 +636,7 @@ cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOp
     if (refuses(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, lda, ldb, ldc))
         return CUBLAS_STATUS_INVALID_VALUE;
     const float by = *alpha, onto = *beta;
-    return product(handle, [=] {
+    return product_on(handle->stream, "cublasSgemm", a, b, c, [=] {
         cblas_sgemm(CblasColMajor, transposed(ta), transposed(tb), m, n, k, by, a, lda, b, ldb, onto, c, ldc);
     });
 }
@@ -582,7 +646,7 @@ cublasStatus_t cublasDgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOp
     if (refuses(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, lda, ldb, ldc))
         return CUBLAS_STATUS_INVALID_VALUE;
     const double by = *alpha, onto = *beta;
-    return product(handle, [=] {
+    return product_on(handle->stream, "cublasDgemm", a, b, c, [=] {
         cblas_dgemm(CblasColMajor, transposed(ta), transposed(tb), m, n, k, by, a, lda, b, ldb, onto, c, ldc);
     });
 }
@@ -593,7 +657,7 @@ cublasStatus_t cublasSsyrk(cublasHandle_t handle, cublasFillMode_t fill, cublasO
     if (n < 0 || k < 0 || lda < (rows_a > 1 ? rows_a : 1) || ldc < (n > 1 ? n : 1))
         return CUBLAS_STATUS_INVALID_VALUE;
     const float by = *alpha, onto = *beta;
-    return product(handle, [=] {
+    return product_on(handle->stream, "cublasSsyrk", a, nullptr, c, [=] {
         cblas_ssyrk(CblasColMajor, fill == CUBLAS_FILL_MODE_UPPER ? CblasUpper : CblasLower,
                     transposed(trans), n, k, by, a, lda, onto, c, ldc);
     });
@@ -624,7 +688,7 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasO
     if (refuses(flip_a, flip_b, m, n, k, lda, ldb, ldc))
         return CUBLAS_STATUS_INVALID_VALUE;
     const float by = *static_cast<const float *>(alpha), onto = *static_cast<const float *>(beta);
-    return product(handle, [=] {
+    return product_on(handle->stream, "cublasGemmEx", a, b, c, [=] {
         const std::vector<float> wide_a = widened(a, flip_a ? k : m, flip_a ? m : k, lda);
         const std::vector<float> wide_b = widened(b, flip_b ? n : k, flip_b ? k : n, ldb);
         cblas_sgemm(CblasColMajor, transposed(ta), transposed(tb), m, n, k, by, wide_a.data(), lda,
@@ -768,7 +832,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
         (biased && aligned_to(bias) < chosen[ALGO_ALIGN_BIAS]))
         return CUBLAS_STATUS_INVALID_VALUE;
     const float by = *static_cast<const float *>(alpha), onto = *static_cast<const float *>(beta);
-    return product_on(stream, [=] {
+    return product_on(stream, "cublasLtMatmul", a, b, d, [=] {
+        if (!all_on_device("cublasLtMatmul, bias and workspace", {bias, workspace}))
+            return;
         const std::vector<float> wide_a = widened(a, k, m, lda), wide_b = widened(b, k, n, ldb);
         float *target = static_cast<float *>(d);
         cblas_sgemm(CblasColMajor, CblasTrans, CblasNoTrans, m, n, k, by, wide_a.data(), lda, wide_b.data(),
@@ -816,6 +882,10 @@ cusolverStatus_t cusolverDnXsyevd(cusolverDnHandle_t, cusolverDnParams_t, cusolv
         return CUSOLVER_STATUS_INVALID_VALUE;
     if (is_lost())
         return CUSOLVER_STATUS_EXECUTION_FAILED;
+    if (!all_on_device("cusolverDnXsyevd", {a, w, device_buffer, info}))
+        return CUSOLVER_STATUS_SUCCESS; /* as of a device, which says so later */
+    if (host_bytes > 0 && on_device(host_buffer))
+        return CUSOLVER_STATUS_INVALID_VALUE;
     *info = LAPACKE_dsyevd_work(
         LAPACK_COL_MAJOR, mode == CUSOLVER_EIG_MODE_VECTOR ? 'V' : 'N',
         fill == CUBLAS_FILL_MODE_UPPER ? 'U' : 'L', static_cast<int>(n), static_cast<double *>(a),

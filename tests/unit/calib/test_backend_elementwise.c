@@ -96,13 +96,14 @@ static void activations_at_the_extremes(void **unused) {
 /* --- layer norm --- */
 
 static void norm_modulate_matches_its_definition(void **unused) {
-    static const size_t widths[] = {1, 2, 15, 16, 31, 32, 33, 64, 72, 192, 257};
+    static const size_t widths[] = {1,   2,   15,  16,   31,   32,   33,   64,  72,
+                                    192, 257, 388, 1152, 1536, 2048, 3072, 3076};
     uint64_t state = 8;
     (void)unused;
     EACH_BACKEND(k) {
         for (size_t c = 0; c < sizeof widths / sizeof *widths * 3; c++) {
             const size_t d = widths[c / 3], rows = 12, group = c % 3 == 0 ? 1 : c % 3 == 1 ? 4 : 5;
-            const size_t ld = 6 * d + 1, groups = (rows + group - 1) / group;
+            const size_t ld = 6 * d + (c % 2 ? 1 : 0), groups = (rows + group - 1) / group;
             const int plain = c % 5 == 4;
             const double eps = 1e-6;
             float *x = filled(&state, rows, d), *mod = filled(&state, groups, ld), *y = blank(rows, d);

@@ -54,6 +54,42 @@ static void linear_is_the_product(void **unused) {
     }
 }
 
+/* As modulation has them: rows that can be read in fours. */
+static void few_rows_are_the_product(void **unused) {
+    static const size_t columns[] = {1, 3, 33, 130}, inner[] = {4, 128, 132, 700};
+    uint64_t state = 11;
+    (void)unused;
+    EACH_BACKEND(k) {
+        for (size_t rows = 1; rows < 36; rows += rows < 5 ? 1 : 3)
+            for (size_t c = 0; c < 16; c++) {
+                const size_t m = columns[c % 4], n = inner[c / 4], ldx = n + 4 * (c % 3),
+                             ldw = n + 8 * (c % 2), ldy = m + c % 2;
+                float *x = filled(&state, rows, ldx), *w = filled(&state, m, ldw),
+                      *bias = filled(&state, 1, m);
+                float *y = blank(rows, ldy), *dx = put(k, x, block_bytes(rows, ldx));
+                float *dw = put(k, w, block_bytes(m, ldw)), *dbias = put(k, bias, block_bytes(1, m));
+                float *dy = put(k, y, block_bytes(rows, ldy));
+                const int biased = (rows + c) % 2 == 0;
+                assert_int_equal(
+                    k->linear(k, rows, m, n, dx, ldx, dw, ldw, biased ? dbias : NULL, 0, dy, ldy, NULL),
+                    OUSAC_STATUS_OK);
+                get(k, y, dy, block_bytes(rows, ldy));
+                for (size_t i = 0; i < rows; i++)
+                    for (size_t j = 0; j < m; j++) {
+                        double expected = biased ? bias[j] : 0, size = fabs(expected) + 1;
+                        for (size_t e = 0; e < n; e++) {
+                            expected += (double)x[i * ldx + e] * w[j * ldw + e];
+                            size += fabs((double)x[i * ldx + e] * w[j * ldw + e]);
+                        }
+                        assert_near(y[i * ldy + j], expected, 1e-6 * size);
+                    }
+                assert_pad_untouched(y, rows, m, ldy);
+                drop(k, dx), drop(k, dw), drop(k, dbias), drop(k, dy);
+                free(x), free(w), free(bias), free(y);
+            }
+    }
+}
+
 static void expand_is_the_product(void **unused) {
     uint64_t state = 2;
     (void)unused;
@@ -274,6 +310,7 @@ static void empty_products_scale_only(void **unused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_is_the_product),
+        cmocka_unit_test(few_rows_are_the_product),
         cmocka_unit_test(expand_is_the_product),
         cmocka_unit_test(project_change_is_the_product_of_the_change),
         cmocka_unit_test(expand_onto_adds_the_product_to_the_forecast),

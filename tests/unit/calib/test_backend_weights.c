@@ -226,6 +226,95 @@ static void a_bias_costs_no_pass_of_its_own(void **unused) {
     free(host), free(x), free(bias), free(y);
 }
 
+/* What the linears of a chain read, and how it changes between them. */
+typedef struct chain {
+    size_t rows, d;
+    float *x, *w, *normed, *wide, *first, *second, *last;
+} chain;
+
+/* With `disturbed` what was rounded is changed before the linear reads it. */
+static void run_chain(const chain *c, int disturbed) {
+    const size_t rows = c->rows, d = c->d;
+    assert_int_equal(k->norm_modulate(k, rows, d, c->x, 1e-6F, NULL, NULL, 1, 0, c->normed, NULL), 0);
+    if (disturbed)
+        assert_int_equal(k->axpy(k, rows * d, 1, c->x, c->normed, NULL), 0);
+    assert_int_equal(k->linear(k, rows, d, d, c->normed, d, c->w, d, NULL, 0, c->first, d, NULL), 0);
+    assert_int_equal(k->linear(k, rows, d, d, c->normed, d, c->w + d * d, d, NULL, 0, c->second, d, NULL), 0);
+    assert_int_equal(k->gelu_tanh(k, rows * d, c->first, c->first, NULL), 0);
+    if (disturbed)
+        assert_int_equal(k->axpy(k, rows * d, 1, c->second, c->first, NULL), 0);
+    assert_int_equal(k->linear(k, rows, d, d, c->first, d, c->w, d, NULL, 0, c->wide, d, NULL), 0);
+    assert_int_equal(k->linear(k, rows, d, d, c->wide, d, c->w, d, NULL, 0, c->last, d, NULL), 0);
+}
+
+/* In a sequence, operations leave what they write rounded for the linear behind them, and linears of the same inputs round
+ * them once: to the bit what the calls alone give, and a kernel less for each. */
+static void inputs_are_rounded_once(void **unused) {
+    enum { ROWS = 40, D = 64, RUNS = 3 };
+    uint64_t state = 6;
+    float *host = filled(&state, 2 * D, D), *x = filled(&state, ROWS, D), *expected = blank(ROWS, D),
+          *y = blank(ROWS, D);
+    const size_t bytes = ROWS * D * sizeof *x;
+    chain c = {ROWS,
+               D,
+               put(k, x, bytes),
+               k->alloc_weights(k, 2 * D * D),
+               put(k, x, bytes),
+               put(k, x, bytes),
+               put(k, x, bytes),
+               put(k, x, bytes),
+               put(k, x, bytes)};
+    long before[EMULATED_KINDS], after[EMULATED_KINDS];
+    (void)unused;
+    assert_non_null(c.w);
+    assert_int_equal(k->upload(k, c.w, host, 2 * D * D * sizeof *host, NULL), OUSAC_STATUS_OK);
+    for (int disturbed = 0; disturbed < 2; disturbed++) {
+        run_chain(&c, disturbed);
+        get(k, expected, c.last, bytes);
+        for (int run = 0; run < RUNS; run++) { /* as calls, captured, launched again */
+            emulated_count(before);
+            assert_int_equal(k->sequence_begin(k, NULL), OUSAC_STATUS_OK);
+            run_chain(&c, disturbed);
+            assert_int_equal(k->sequence_end(k, 1, NULL), OUSAC_STATUS_OK);
+            emulated_count(after);
+            get(k, y, c.last, bytes);
+            assert_memory_equal(y, expected, bytes);
+            /* 6 operations, and one rounding of the last linear's inputs; disturbed, 2 more operations and roundings */
+            if (run == 0 && !emulated_is_real())
+                assert_int_equal(after[EMULATED_EAGER] - before[EMULATED_EAGER], disturbed ? 11 : 7);
+        }
+    }
+    drop(k, c.x), drop(k, c.w), drop(k, c.normed), drop(k, c.wide), drop(k, c.first), drop(k, c.second),
+        drop(k, c.last);
+    free(host), free(x), free(expected), free(y);
+}
+
+/* Products of TF32, which rounds both factors to 11 bits. */
+static void grams_are_of_rounded_inputs(void **unused) {
+    static const size_t cases[][3] = {{1, 1, 1}, {40, 33, 36}, {130, 72, 72}};
+    uint64_t state = 12;
+    (void)unused;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const size_t rows = cases[c][0], n = cases[c][1], ldx = cases[c][2], ldg = n + c;
+        float *x = filled(&state, rows, ldx), *g = blank(n, ldg);
+        float *dx = put(k, x, block_bytes(rows, ldx)), *dg = put(k, g, block_bytes(n, ldg));
+        assert_int_equal(k->gram(k, rows, n, dx, ldx, dg, ldg, NULL), OUSAC_STATUS_OK);
+        get(k, g, dg, block_bytes(n, ldg));
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j <= i; j++) {
+                double expected = 0, size = 0;
+                for (size_t e = 0; e < rows; e++) {
+                    expected += (double)x[e * ldx + i] * x[e * ldx + j];
+                    size += fabs((double)x[e * ldx + i] * x[e * ldx + j]);
+                }
+                assert_near(g[i * ldg + j], expected, (ldexp(1, -10) + 1e-6) * size + 1e-12);
+            }
+        assert_pad_untouched(g, n, n, ldg);
+        drop(k, dx), drop(k, dg);
+        free(x), free(g);
+    }
+}
+
 static void a_device_without_them_is_refused(void **unused) {
     ousac_device *device = NULL;
     ousac_error error = {0};
@@ -288,6 +377,8 @@ int main(void) {
         cmocka_unit_test(everything_else_is_float32),
         cmocka_unit_test(a_sealed_block_serves_every_linear),
         cmocka_unit_test(a_bias_costs_no_pass_of_its_own),
+        cmocka_unit_test(inputs_are_rounded_once),
+        cmocka_unit_test(grams_are_of_rounded_inputs),
         cmocka_unit_test(a_device_without_them_is_refused),
         cmocka_unit_test(sealed_weights_take_half_the_memory),
     };
