@@ -9,6 +9,7 @@
 namespace ousac_cuda {
 
 uint32_t pack_bf16(float low, float high);
+void prefetch(const void *address);
 float exp2_fast(float x);
 void load_matrices(uint32_t out[4], const void *row);
 void load_matrices_transposed(uint32_t out[4], const void *row);
