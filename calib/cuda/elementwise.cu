@@ -6,6 +6,7 @@
  */
 #include "calib/cuda/context.h"
 #include "calib/cuda/device.h"
+#include "calib/cuda/gelu.h"
 
 #include <climits>
 
@@ -135,11 +136,9 @@ struct Identity {
         return a;
     }
 };
-/* x / (1 + exp(-2 u)): the tanh form without its cancellation. */
 struct Gelu {
     __device__ float operator()(float x) const {
-        const float u = 1.59576912F * (x + 0.044715F * (x * x * x)); /* 2 sqrt(2/pi) */
-        return x / (1.0F + expf(-u));
+        return gelu(x);
     }
 };
 struct Silu {

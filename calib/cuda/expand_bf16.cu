@@ -12,6 +12,7 @@
 #include "calib/cuda/gelu.h"
 #include "calib/cuda/low_rank.h"
 #include "calib/cuda/matrix_unit.h"
+#include "calib/cuda/sequence.h"
 
 #include <climits>
 
@@ -35,6 +36,12 @@ struct Job {
     float *y;
     size_t ldy;
     bool z_in_fours, a_in_fours;
+    /* x (rows, m), contiguous, += gate Y, gate as in add_gated; x NULL: nothing */
+    struct {
+        float *x;
+        const float *gate;
+        size_t rows_per_group, ld_mod;
+    } gated;
 };
 
 /* A tile's 4 neighbours in a row, rounded. */
@@ -85,13 +92,25 @@ template <int HIGH, int WIDE> struct Stage {
     }
 };
 
-template <bool ACTIVATED> __device__ inline float finished(float value) {
-    return ACTIVATED ? gelu(value) : value;
+/* What is done with an output on the way. */
+enum Finish { PLAIN, ACTIVATED, GATED };
+
+template <Finish FINISH> __device__ inline float finished(float value) {
+    return FINISH == ACTIVATED ? gelu(value) : value;
+}
+
+/* x += gate v at four neighbours, as add_gated has it. */
+__device__ inline void add_to_stream(const Job &job, int row, int col, const float4 &v) {
+    float4 *const to = reinterpret_cast<float4 *>(job.gated.x + static_cast<size_t>(row) * job.m + col);
+    const float4 gate = load_four<true>(
+        job.gated.gate + static_cast<size_t>(row) / job.gated.rows_per_group * job.gated.ld_mod + col, 4);
+    const float4 x = *to;
+    *to = make_float4(x.x + gate.x * v.x, x.y + gate.y * v.y, x.z + gate.z * v.z, x.w + gate.w * v.w);
 }
 
 /* STRIPS of a warp's outputs: a lane holds rows `row`, row + 8... of each 4 columns from col and col + 16. What
  * they read is all under way before the first is waited for. */
-template <int STRIPS, bool FOURS, bool EXTRAPOLATED, bool ACTIVATED>
+template <int STRIPS, bool FOURS, bool EXTRAPOLATED, Finish FINISH>
 __device__ inline void write_strips(const Job &job, int row, int col, const float (*sum)[SIDE / 8][4]) {
     enum { EIGHTS = STRIPS * 2 };
     const size_t at = static_cast<size_t>(row) * job.past.ld + col;
@@ -116,13 +135,15 @@ __device__ inline void write_strips(const Job &job, int row, int col, const floa
             float4 v = value[i][j];
             if (EXTRAPOLATED)
                 v = forecast(v, older[i][j], job.past.s);
-            v = make_float4(finished<ACTIVATED>(v.x + low[h]), finished<ACTIVATED>(v.y + low[h + 1]),
-                            finished<ACTIVATED>(v.z + high[h]), finished<ACTIVATED>(v.w + high[h + 1]));
+            v = make_float4(finished<FINISH>(v.x + low[h]), finished<FINISH>(v.y + low[h + 1]),
+                            finished<FINISH>(v.z + high[h]), finished<FINISH>(v.w + high[h + 1]));
             store_four<FOURS>(y + 8 * i * job.ldy + 16 * j, valid, v);
+            if (FINISH == GATED && valid > 0)
+                add_to_stream(job, row + 8 * i, col + 16 * j, v);
         }
 }
 
-template <bool FOURS, bool EXTRAPOLATED, bool ACTIVATED>
+template <bool FOURS, bool EXTRAPOLATED, Finish FINISH>
 __global__ void __launch_bounds__(THREADS, FOURS ? 2 : 1) expand_bf16_kernel(Job job) {
     extern __shared__ uint4 shared_tiles[]; /* uint4: 16-byte alignment */
     uint16_t *const Z = reinterpret_cast<uint16_t *>(shared_tiles);
@@ -181,25 +202,41 @@ __global__ void __launch_bounds__(THREADS, FOURS ? 2 : 1) expand_bf16_kernel(Job
             }
         }
     }
-    /* All of them at once take too many registers where they have two pasts. */
-    enum { AT_ONCE = FOURS && !EXTRAPOLATED ? SIDE / STRIP : 1 };
+    /* All of them at once take too many registers where more than one past is read. */
+    enum { AT_ONCE = FOURS && !EXTRAPOLATED && FINISH != GATED ? SIDE / STRIP : 1 };
     const int row = first_row + warp_row + lane / 4, col = first_col + warp_col + lane % 4 * 4;
 #pragma unroll
     for (int i = 0; i < SIDE / STRIP; i += AT_ONCE)
-        write_strips<AT_ONCE, FOURS, EXTRAPOLATED, ACTIVATED>(job, row + i * STRIP, col, sum + i);
+        write_strips<AT_ONCE, FOURS, EXTRAPOLATED, FINISH>(job, row + i * STRIP, col, sum + i);
 }
 
-/* FOURS: four neighbours of the past and of Y may be read and written as one. */
-template <bool FOURS> void launch(const Job &job, unsigned blocks, bool activated, cudaStream_t stream) {
-    const bool extrapolated = job.past.before != nullptr;
-    if (extrapolated && activated)
-        expand_bf16_kernel<FOURS, true, true><<<blocks, THREADS, SHARED_BYTES, stream>>>(job);
-    else if (extrapolated)
-        expand_bf16_kernel<FOURS, true, false><<<blocks, THREADS, SHARED_BYTES, stream>>>(job);
-    else if (activated)
-        expand_bf16_kernel<FOURS, false, true><<<blocks, THREADS, SHARED_BYTES, stream>>>(job);
+template <bool FOURS, Finish FINISH> void launch(const Job &job, unsigned blocks, cudaStream_t stream) {
+    if (job.past.before != nullptr)
+        expand_bf16_kernel<FOURS, true, FINISH><<<blocks, THREADS, SHARED_BYTES, stream>>>(job);
     else
-        expand_bf16_kernel<FOURS, false, false><<<blocks, THREADS, SHARED_BYTES, stream>>>(job);
+        expand_bf16_kernel<FOURS, false, FINISH><<<blocks, THREADS, SHARED_BYTES, stream>>>(job);
+}
+
+/* Where the sum that Y is added to comes next, it is made on the way. */
+bool take_gate(Context *c, Job *job) {
+    std::tuple<size_t, size_t, float *, const float *, const float *, size_t, size_t, ousac_error *> next;
+    if (!Recorded<add_gated>::follows(c, &next))
+        return false;
+    const auto [rows, d, x, y, gate, rows_per_group, ld_mod, error] = next;
+    (void)error;
+    const size_t m = static_cast<size_t>(job->m);
+    if (rows != static_cast<size_t>(job->rows) || d != m || job->ldy != m || y != job->y ||
+        rows_per_group == 0 || d > ld_mod || !in_fours(x, m, m) || !in_fours(gate, ld_mod, m))
+        return false;
+    job->gated = {x, gate, rows_per_group, ld_mod};
+    return c->next_done = true;
+}
+
+/* Whether four neighbours of the past and of Y may be read and written as one. */
+bool wide(const Job &job) {
+    const size_t m = static_cast<size_t>(job.m);
+    return in_fours(job.y, job.ldy, m) && in_fours(job.past.last, job.past.ld, m) &&
+           (job.past.before == nullptr || in_fours(job.past.before, job.past.ld, m));
 }
 
 } // namespace
@@ -210,25 +247,30 @@ ousac_status expand_bf16(Context *c, size_t rows, size_t m, size_t r, const floa
     const size_t row_tiles = (rows - 1) / ROWS + 1, column_tiles = (m - 1) / COLS + 1;
     if (row_tiles > INT_MAX / column_tiles)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expand_onto: %zu x %zu outputs are too many", rows, m);
-    const Job job = {static_cast<int>(rows),
-                     static_cast<int>(m),
-                     static_cast<int>(r),
-                     static_cast<int>(column_tiles),
-                     z,
-                     a,
-                     ldz,
-                     lda,
-                     {last, before, ld_past, s},
-                     y,
-                     ldy,
-                     in_fours(z, ldz, r),
-                     in_fours(a, lda, m)};
+    Job job = {static_cast<int>(rows),
+               static_cast<int>(m),
+               static_cast<int>(r),
+               static_cast<int>(column_tiles),
+               z,
+               a,
+               ldz,
+               lda,
+               {last, before, ld_past, s},
+               y,
+               ldy,
+               in_fours(z, ldz, r),
+               in_fours(a, lda, m),
+               {nullptr, nullptr, 0, 0}};
     const unsigned blocks = static_cast<unsigned>(row_tiles * column_tiles);
-    if (in_fours(y, ldy, m) && in_fours(last, ld_past, m) &&
-        (before == nullptr || in_fours(before, ld_past, m)))
-        launch<true>(job, blocks, activated, c->stream);
+    if (!wide(job))
+        activated ? launch<false, ACTIVATED>(job, blocks, c->stream)
+                  : launch<false, PLAIN>(job, blocks, c->stream);
+    else if (activated)
+        launch<true, ACTIVATED>(job, blocks, c->stream);
+    else if (take_gate(c, &job))
+        launch<true, GATED>(job, blocks, c->stream);
     else
-        launch<false>(job, blocks, activated, c->stream);
+        launch<true, PLAIN>(job, blocks, c->stream);
     return launched("expand_onto", error);
 }
 

@@ -1,6 +1,7 @@
 /* Matrix products of the CUDA plug-in. A row-major matrix is its transpose to cuBLAS, which is column-major;
  * every product here is therefore the transposed one, C^T = op(B)^T op(A)^T, with the operands exchanged. */
 #include "calib/cuda/context.h"
+#include "calib/cuda/sequence.h"
 
 #include <cmath>
 #include <cstdint>
@@ -146,10 +147,24 @@ static ousac_status expand_past(const ousac_backend *backend, size_t rows, size_
     return status || !activated ? status : gelu_tanh_rows(backend, rows, m, y, ldy, y, ldy, error);
 }
 
+/* Whether the next call of the sequence is gelu_tanh of the whole of Y in its place: it is then done on the way. */
+static bool activation_follows(const ousac_backend *backend, size_t rows, size_t m, const float *y,
+                               size_t ldy) {
+    std::tuple<size_t, const float *, float *, ousac_error *> next;
+    Context *c = present(backend);
+    if (c == nullptr || ldy != m || (m > 0 && rows > SIZE_MAX / m) || !Recorded<gelu_tanh>::follows(c, &next))
+        return false;
+    if (std::get<0>(next) != rows * m || std::get<1>(next) != y || std::get<2>(next) != y)
+        return false;
+    return c->next_done = true;
+}
+
 ousac_status expand_onto(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
                          size_t ldz, const float *a, size_t lda, float s, const float *last,
                          const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error) {
-    return expand_past(backend, rows, m, r, z, ldz, a, lda, s, last, before, ld_past, false, y, ldy, error);
+    const bool activated = activation_follows(backend, rows, m, y, ldy);
+    return expand_past(backend, rows, m, r, z, ldz, a, lda, s, last, before, ld_past, activated, y, ldy,
+                       error);
 }
 
 ousac_status expand_onto_gelu(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
