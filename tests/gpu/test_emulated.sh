@@ -9,7 +9,9 @@ BUILD=${BUILD:-build}
 HERE=$(dirname "$0")
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so OUSAC_GPU_REQUIRED=1
+# Absolute, since tests change their directory.
+OUSAC_CUDA_PLUGIN=$(realpath "$BUILD/tests/plugins/emulated_cuda.so")
+export OUSAC_CUDA_PLUGIN OUSAC_GPU_REQUIRED=1
 bash "$HERE/test_backend.sh"
 "$BUILD/tests/tools/make_dit" "$WORK"
 "${OUSAC:-build/ousac}" schedule --steps 8 --scale 5 --cfg 0:8:3 --period 3 --name short -o "$WORK/short.json" >/dev/null
