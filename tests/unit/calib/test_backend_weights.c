@@ -331,6 +331,55 @@ static void attention_leaves_its_output_rounded(void **unused) {
     free(host), free(x), free(expected), free(y);
 }
 
+/* A corrected output is bent, or added to the stream, on the way where that is what comes next in a sequence: what the
+ * calls alone give, and a kernel less. `other`: what comes next is of something else. */
+static void what_follows_a_correction_is_done_with_it(void **unused) {
+    enum { ROWS = 70, M = 132, R = 20, RUNS = 3 };
+    uint64_t state = 8;
+    const size_t bytes = ROWS * M * sizeof(float);
+    float *z = filled(&state, ROWS, R), *a = filled(&state, R, M), *last = filled(&state, ROWS, M),
+          *stream = filled(&state, ROWS, M);
+    float *dz = put(k, z, ROWS * R * sizeof *z), *da = put(k, a, R * M * sizeof *a),
+          *dlast = put(k, last, bytes);
+    float *dx = put(k, last, bytes), *dy = put(k, last, bytes), *spare = put(k, last, bytes);
+    float *got[2] = {blank(ROWS, M), blank(ROWS, M)}, *expected[2] = {blank(ROWS, M), blank(ROWS, M)};
+    long before[EMULATED_KINDS], after[EMULATED_KINDS];
+    (void)unused;
+    for (int c = 0; c < 8; c++) {
+        const int gated = c % 2, other = c / 2 % 2;
+        const float s = c / 4 ? 0.5F : 0;
+        for (int run = -1; run < RUNS; run++) {
+            assert_int_equal(k->upload(k, dx, stream, bytes, NULL), OUSAC_STATUS_OK);
+            emulated_count(before);
+            if (run >= 0)
+                assert_int_equal(k->sequence_begin(k, NULL), OUSAC_STATUS_OK);
+            assert_int_equal(
+                k->expand_onto(k, ROWS, M, R, dz, R, da, M, s, dlast, s != 0 ? spare : NULL, M, dy, M, NULL),
+                0);
+            if (gated)
+                assert_int_equal(k->add_gated(k, ROWS, M, dx, other ? dlast : dy, da, ROWS / 2, 2 * M, NULL),
+                                 0);
+            else
+                assert_int_equal(k->gelu_tanh(k, (size_t)ROWS * M - (other ? 4 : 0), dy, dy, NULL), 0);
+            if (run >= 0)
+                assert_int_equal(k->sequence_end(k, 1, NULL), OUSAC_STATUS_OK);
+            emulated_count(after);
+            float **to = run < 0 ? expected : got;
+            get(k, to[0], dy, bytes), get(k, to[1], dx, bytes);
+            for (size_t i = 0; i < ROWS * M && run >= 0;
+                 i++) /* a compiler may round two kernels differently */
+                for (int o = 0; o < 2; o++)
+                    assert_near(got[o][i], expected[o][i],
+                                emulated_is_real() ? 1e-6 * (1 + fabs((double)expected[o][i])) : 0);
+            if (run == 0 && !emulated_is_real())
+                assert_int_equal(after[EMULATED_EAGER] - before[EMULATED_EAGER], other ? 2 : 1);
+        }
+    }
+    drop(k, dz), drop(k, da), drop(k, dlast), drop(k, dx), drop(k, dy), drop(k, spare);
+    free(z), free(a), free(last), free(stream), free(got[0]), free(got[1]), free(expected[0]),
+        free(expected[1]);
+}
+
 /* Products of TF32, which rounds both factors to 11 bits. */
 static void grams_are_of_rounded_inputs(void **unused) {
     static const size_t cases[][3] = {{1, 1, 1}, {40, 33, 36}, {130, 72, 72}};
@@ -421,6 +470,7 @@ int main(void) {
         cmocka_unit_test(a_bias_costs_no_pass_of_its_own),
         cmocka_unit_test(inputs_are_rounded_once),
         cmocka_unit_test(attention_leaves_its_output_rounded),
+        cmocka_unit_test(what_follows_a_correction_is_done_with_it),
         cmocka_unit_test(grams_are_of_rounded_inputs),
         cmocka_unit_test(a_device_without_them_is_refused),
         cmocka_unit_test(sealed_weights_take_half_the_memory),
