@@ -56,7 +56,9 @@ struct ousac_backend {
     ousac_status (*expand)(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *x,
                            size_t ldx, const float *a, size_t lda, float beta, float *y, size_t ldy,
                            ousac_error *error);
-    /* Lower triangle (j <= i) of G (n, n) = X^T X, X (rows, n). The upper triangle is not touched. */
+    /* Lower triangle (j <= i) of G (n, n) = X^T X, X (rows, n). The upper triangle is not touched, but on a GPU in
+     * bfloat16, where X is rounded to TF32: an element is within 2^-10 sum |x_i x_j| of its own, and an error of
+     * float32. */
     ousac_status (*gram)(const ousac_backend *backend, size_t rows, size_t n, const float *x, size_t ldx,
                          float *g, size_t ldg, ousac_error *error);
 

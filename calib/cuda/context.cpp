@@ -87,6 +87,7 @@ static void destroy(Context *c) {
     if (c->blas)
         (void)cublasDestroy(c->blas);
     (void)cudaFree(c->blas_workspace);
+    (void)cudaFree(c->blocks_done);
     (void)cudaFree(c->scratch);
     (void)cudaFree(c->ahead);
     (void)cudaFreeHost(c->pinned);
@@ -97,6 +98,7 @@ static void destroy(Context *c) {
 
 static ousac_status create(State *state, Context **context, const char *operation, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
+    void *block = nullptr;
     Context *c = static_cast<Context *>(ousac_calloc(1, sizeof *c));
     if (c == nullptr)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "cuda: %s: no memory for a thread's context",
@@ -106,6 +108,8 @@ static ousac_status create(State *state, Context **context, const char *operatio
     if ((status = check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), operation, error)) ||
         (status = check(cublasCreate(&c->blas), operation, error)) ||
         (status = check(cudaMalloc(&c->blas_workspace, BLAS_WORKSPACE_BYTES), operation, error)) ||
+        (status = check(cudaMalloc(&block, sizeof *c->blocks_done), operation, error)) ||
+        (status = check(cudaMemsetAsync(block, 0, sizeof *c->blocks_done, c->stream), operation, error)) ||
         (status = check(cublasSetStream(c->blas, c->stream), operation, error)) ||
         /* After the stream, whose setting forgets the workspace. */
         (status =
@@ -114,9 +118,11 @@ static ousac_status create(State *state, Context **context, const char *operatio
         (status =
              check(cublasSetMathMode(c->blas, state->tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH),
                    operation, error))) {
+        (void)cudaFree(block);
         destroy(c);
         return status;
     }
+    c->blocks_done = static_cast<unsigned *>(block);
     *context = c;
     return OUSAC_STATUS_OK;
 }

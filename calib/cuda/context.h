@@ -39,11 +39,14 @@ struct Context {
     size_t scratch_bytes;
     void *pinned; /* page-locked host memory, likewise */
     size_t pinned_bytes;
-    void *ahead; /* device memory: see round_ahead */
+    unsigned *blocks_done; /* device memory: a count of blocks, 0 between kernels */
+    void *ahead;           /* device memory: see round_ahead */
     size_t ahead_bytes;
     const float *ahead_of; /* what it is the rounded form of: NULL for nothing */
     size_t ahead_count;
-    bool linear_next;   /* the call that follows in the sequence is a linear */
+    /* While a sequence runs: the call behind the one that runs, or NULL; that call's work is done; it is a linear. */
+    const unsigned char *next_call;
+    bool next_done, linear_next;
     Sequence *sequence; /* made by the first */
     Matmul *matmuls;    /* of shapes met so far */
     bool capturing;     /* the stream's work goes into a graph, and nothing may wait for it */

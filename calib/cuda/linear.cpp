@@ -148,6 +148,17 @@ ousac_status gram(const ousac_backend *backend, size_t rows, size_t n, const flo
         return clear_lower(c, "gram", n, g, ldg, error);
     /* To cuBLAS, X is the (n, rows) matrix X^T, G = X^T (X^T)^T, and our lower triangle is its upper one. */
     const float one = 1.0F, zero = 0.0F;
+    if (backend->bf16) { /* twice the products, on the matrix units */
+        if ((status = check(cublasSetMathMode(c->blas, CUBLAS_TF32_TENSOR_OP_MATH), "gram", error)))
+            return status;
+        status = check(cublasSgemm(c->blas, CUBLAS_OP_N, CUBLAS_OP_T, p.rows, p.rows, p.inner, &one, x, p.lda,
+                                   x, p.lda, &zero, g, p.ldc),
+                       "gram", error);
+        const ousac_status restored = check(
+            cublasSetMathMode(c->blas, c->state->tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH),
+            "gram", status ? nullptr : error);
+        return status ? status : restored;
+    }
     return check(cublasSsyrk(c->blas, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, p.rows, p.inner, &one, x, p.lda,
                              &zero, g, p.ldc),
                  "gram", error);

@@ -10,6 +10,8 @@ namespace {
 
 enum { THREADS = 256, TILE_COLS = 32, TILE_ROWS = THREADS / TILE_COLS, CHUNK_ROWS = 128 };
 constexpr size_t PART_ELEMENTS = 16384;
+/* A pass over what a recorder sees is short: parts small enough to fill the device. */
+constexpr size_t MEASURED_ELEMENTS = 4096;
 
 /* The value that is summed: of x, or of a - b with the difference taken in float64. */
 template <bool DIFF> __device__ inline double value_at(const float *a, const float *b, size_t at, size_t bt) {
@@ -49,38 +51,97 @@ __global__ void __launch_bounds__(THREADS)
         partial[blockIdx.x] = sum;
 }
 
-/* Block p looks at the rows [p part_rows, (p + 1) part_rows) of past and those of x that they stand for:
- * partial (2, parts), of squares and, where COMPARE, of squared changes. */
-template <bool COMPARE>
+/* What measure_kernel is given: as in ousac_backend, but `cols`, and the steps of x and past, in the units that it reads.
+ * Where `delta` is not NULL, its row i (delta_step) is `scale` times what was compared. */
+template <typename T> struct Measured {
+    size_t rows, cols;
+    const uint32_t *index, *next;
+    const T *x;
+    size_t step;
+    T *past;
+    size_t past_step;
+    bool keep;
+    T *delta;
+    size_t delta_step;
+    float scale;
+};
+
+__device__ inline double square_of(float value) {
+    return static_cast<double>(value) * static_cast<double>(value);
+}
+__device__ inline double square_of(const float4 &v) {
+    return (square_of(v.x) + square_of(v.y)) + (square_of(v.z) + square_of(v.w));
+}
+__device__ inline double change_of(float now, float then) {
+    const double moved = static_cast<double>(now) - static_cast<double>(then);
+    return moved * moved;
+}
+__device__ inline double change_of(const float4 &now, const float4 &then) {
+    return (change_of(now.x, then.x) + change_of(now.y, then.y)) +
+           (change_of(now.z, then.z) + change_of(now.w, then.w));
+}
+__device__ inline float scaled_change(float scale, float now, float then) {
+    return scale * (now - then);
+}
+__device__ inline float4 scaled_change(float scale, const float4 &now, const float4 &then) {
+    return make_float4(scaled_change(scale, now.x, then.x), scaled_change(scale, now.y, then.y),
+                       scaled_change(scale, now.z, then.z), scaled_change(scale, now.w, then.w));
+}
+
+/* Block p looks at the rows [p part_rows, (p + 1) part_rows) of past and those of x that they stand for: partial (2,
+ * parts), of squares and, where COMPARE, of squared changes. The block that is done last adds them up, in an order that
+ * does not depend on which it is: result (2). *done counts blocks and is 0 again at the end. */
+template <bool COMPARE, typename T>
 __global__ void __launch_bounds__(THREADS)
-    measure_kernel(size_t rows, size_t cols, const uint32_t *index, const uint32_t *next, const float *x,
-                   size_t ldx, float *past, size_t ld_past, int keep, size_t part_rows, double *partial) {
+    measure_kernel(Measured<T> m, size_t part_rows, double *partial, double *result, unsigned *done) {
+    __shared__ bool is_last;
     const size_t first = blockIdx.x * part_rows;
-    const size_t last = first + part_rows < rows ? first + part_rows : rows;
+    const size_t last = first + part_rows < m.rows ? first + part_rows : m.rows;
+    const unsigned cols = static_cast<unsigned>(m.cols), count = static_cast<unsigned>(last - first) * cols;
     double square = 0, change = 0;
-    for (size_t i = first; i < last; i++) {
-        const float *now = x + (index != nullptr ? index[i] : i) * ldx;
-        const float *kept = x + (next != nullptr ? next[i] : i) * ldx;
-        float *then = past + i * ld_past;
-        for (size_t j = threadIdx.x; j < cols; j += THREADS) {
-            const float value = now[j];
-            square += static_cast<double>(value) * static_cast<double>(value);
-            if (COMPARE) {
-                const double moved = static_cast<double>(value) - static_cast<double>(then[j]);
-                change += moved * moved;
-            }
-            if (keep)
-                then[j] = kept[j];
+#pragma unroll 4
+    for (unsigned e = threadIdx.x; e < count; e += THREADS) {
+        const size_t i = first + e / cols, j = e % cols;
+        const T value = m.x[(m.index != nullptr ? m.index[i] : i) * m.step + j];
+        square += square_of(value);
+        if (COMPARE) {
+            const T then = m.past[i * m.past_step + j];
+            change += change_of(value, then);
+            if (m.delta != nullptr)
+                m.delta[i * m.delta_step + j] = scaled_change(m.scale, value, then);
         }
+        if (m.keep)
+            m.past[i * m.past_step + j] = m.x[(m.next != nullptr ? m.next[i] : i) * m.step + j];
     }
     square = block_sum(square);
     if (threadIdx.x == 0)
         partial[blockIdx.x] = square;
     if (COMPARE) {
+        __syncthreads(); /* the sum's shared memory serves again */
         change = block_sum(change);
         if (threadIdx.x == 0)
             partial[gridDim.x + blockIdx.x] = change;
     }
+    if (threadIdx.x == 0) {
+        __threadfence(); /* what this block leaves is seen before its being counted */
+        is_last = atomicAdd(done, 1U) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!is_last)
+        return;
+    __threadfence();
+    const volatile double *const all = partial; /* of other blocks: not from this processor's cache */
+    for (unsigned k = 0; k < (COMPARE ? 2U : 1U); k++) {
+        double sum = 0;
+        for (size_t p = threadIdx.x; p < gridDim.x; p += THREADS)
+            sum += all[k * gridDim.x + p];
+        __syncthreads();
+        sum = block_sum(sum);
+        if (threadIdx.x == 0)
+            result[k] = sum;
+    }
+    if (threadIdx.x == 0)
+        *done = 0;
 }
 
 /* result[group] = sum of its parts; one block per group. */
@@ -240,6 +301,54 @@ ousac_status sum_squares_diff_late(const ousac_backend *backend, size_t rows, si
                                 nullptr, offset, error);
 }
 
+template <typename T>
+void launch_measure(Context *c, const Measured<T> &m, bool compare, size_t part_rows, size_t parts,
+                    double *partial, double *result) {
+    const unsigned blocks = static_cast<unsigned>(parts);
+    unsigned *done = c->blocks_done;
+    if (compare)
+        measure_kernel<true><<<blocks, THREADS, 0, c->stream>>>(m, part_rows, partial, result, done);
+    else
+        measure_kernel<false><<<blocks, THREADS, 0, c->stream>>>(m, part_rows, partial, result, done);
+}
+
+bool in_fours(const float *data, size_t ld) {
+    return reinterpret_cast<uintptr_t>(data) % sizeof(float4) == 0 && ld % 4 == 0;
+}
+
+Measured<float4> fours(const Measured<float> &m) {
+    return {m.rows,
+            m.cols / 4,
+            m.index,
+            m.next,
+            reinterpret_cast<const float4 *>(m.x),
+            m.step / 4,
+            reinterpret_cast<float4 *>(m.past),
+            m.past_step / 4,
+            m.keep,
+            reinterpret_cast<float4 *>(m.delta),
+            m.delta_step / 4,
+            m.scale};
+}
+
+/* Where the same difference is asked for next, it is written on the way. */
+void take_difference(Context *c, Measured<float> *m) {
+    std::tuple<size_t, size_t, const uint32_t *, float, const float *, size_t, const float *, size_t, float *,
+               size_t, ousac_error *>
+        next;
+    if (!Recorded<subtract_rows>::follows(c, &next))
+        return;
+    const auto [rows, cols, index, scale, a, lda, b, ldb, y, ldy, error] = next;
+    (void)error;
+    if (rows != m->rows || cols != m->cols || index != m->index || a != m->x || lda != m->step ||
+        b != m->past || ldb != m->past_step || ldy < cols)
+        return;
+    m->delta = y;
+    m->delta_step = ldy;
+    m->scale = scale;
+    c->next_done = true;
+}
+
 /* Adds the sums to *square and *change; where these are NULL, leaves them in the sequence's results, from
  * `offset` on. */
 ousac_status measure(const ousac_backend *backend, size_t rows, size_t cols, const uint32_t *index,
@@ -253,19 +362,22 @@ ousac_status measure(const ousac_backend *backend, size_t rows, size_t cols, con
     if (status || (status = check_view(operation, "past", rows, cols, ld_past, sizeof *past, error)) ||
         rows == 0 || cols == 0)
         return status;
-    const size_t part_rows = cols >= PART_ELEMENTS ? 1 : PART_ELEMENTS / cols;
+    const size_t part_rows = cols >= MEASURED_ELEMENTS ? 1 : MEASURED_ELEMENTS / cols;
     const size_t parts = (rows - 1) / part_rows + 1, count = compare ? 2 : 1;
-    if (parts > INT_MAX)
+    if (parts > INT_MAX || cols > INT_MAX)
         return too_many(operation, rows, cols, error);
     if ((status = enter(backend, operation, &c, error)) ||
         (status = scratch(c, operation, count * (parts + 1) * sizeof(double), &block, error)))
         return status;
     double *partial = static_cast<double *>(block) + count;
     double *result = square != nullptr ? static_cast<double *>(block) : sequence_results(c, offset);
-    const auto kernel = compare ? measure_kernel<true> : measure_kernel<false>;
-    kernel<<<static_cast<unsigned>(parts), THREADS, 0, c->stream>>>(rows, cols, index, next, x, ldx, past,
-                                                                    ld_past, keep, part_rows, partial);
-    finish_squares_kernel<<<static_cast<unsigned>(count), THREADS, 0, c->stream>>>(parts, partial, result);
+    Measured<float> m = {rows, cols, index, next, x, ldx, past, ld_past, keep != 0, nullptr, 0, 0};
+    if (compare && !keep)
+        take_difference(c, &m);
+    if (cols % 4 == 0 && in_fours(x, ldx) && in_fours(past, ld_past) && in_fours(m.delta, m.delta_step))
+        launch_measure(c, fours(m), compare, part_rows, parts, partial, result);
+    else
+        launch_measure(c, m, compare, part_rows, parts, partial, result);
     if ((status = launched(operation, error)) || square == nullptr ||
         (status = fetch(c, operation, result, count * sizeof(double), &host, error)))
         return status;

@@ -84,7 +84,7 @@ Runner runner_at(const unsigned char *at) {
     return runner;
 }
 
-/* Where the next call is a linear, this one may leave what it writes rounded for it; a linear leaves its inputs so. */
+/* Every call sees the next: it may leave what it writes rounded for a linear, or do the next one's work with its own. */
 ousac_status run_calls(const ousac_backend *backend, Context *c, const Calls *calls, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     const unsigned char *at = calls->bytes, *end = at + calls->used;
@@ -93,12 +93,17 @@ ousac_status run_calls(const ousac_backend *backend, Context *c, const Calls *ca
         const Runner runner = runner_at(at);
         at += sizeof runner;
         const unsigned char *next = runner(at, nullptr, &status, nullptr);
+        c->next_call = next < end ? next : nullptr;
+        c->next_done = false;
         c->linear_next = next < end && runner_at(next) == Recorded<linear>::run;
         (void)runner(at, backend, &status, error);
         at = next;
+        if (c->next_done)
+            at = runner_at(next)(next + sizeof runner, nullptr, &status, nullptr);
         if (!c->linear_next)
             c->ahead_of = nullptr;
     }
+    c->next_call = nullptr;
     c->linear_next = false;
     c->ahead_of = nullptr;
     return status;

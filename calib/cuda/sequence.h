@@ -90,12 +90,30 @@ struct Recorded<Operation> {
     static const unsigned char *run(const unsigned char *at, const ousac_backend *backend,
                                     ousac_status *status, ousac_error *error) {
         std::tuple<Rest...> all;
-        std::apply([&at](Rest &...each) { (..., (std::memcpy(&each, at, sizeof each), at += sizeof each)); },
-                   all);
+        at = read(at, &all);
         if (backend == nullptr)
             return at;
         std::get<LAST>(all) = error;
         *status = std::apply([backend](Rest... each) { return Operation(backend, each...); }, all);
+        return at;
+    }
+
+    /* Whether this is the call behind the one that runs, and with what arguments. Whoever does its work sets next_done. */
+    static bool follows(const Context *c, std::tuple<Rest...> *all) {
+        Runner runner;
+        if (c->next_call == nullptr)
+            return false;
+        std::memcpy(&runner, c->next_call, sizeof runner);
+        if (runner != run)
+            return false;
+        (void)read(c->next_call + sizeof runner, all);
+        return true;
+    }
+
+  private:
+    static const unsigned char *read(const unsigned char *at, std::tuple<Rest...> *all) {
+        std::apply([&at](Rest &...each) { (..., (std::memcpy(&each, at, sizeof each), at += sizeof each)); },
+                   *all);
         return at;
     }
 };

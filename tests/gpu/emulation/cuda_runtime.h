@@ -51,6 +51,14 @@ inline int atomicOr(int *target, int value) {
     *target |= value;
     return before;
 }
+inline unsigned atomicAdd(unsigned *target, unsigned value) {
+    const unsigned before = *target;
+    *target += value;
+    return before;
+}
+/* Blocks run one after another. */
+inline void __threadfence() {
+}
 inline unsigned long long atomicMax(unsigned long long *target, unsigned long long value) {
     const unsigned long long before = *target;
     *target = value > before ? value : before;

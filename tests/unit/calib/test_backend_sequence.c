@@ -331,6 +331,54 @@ static void sums_arrive_at_the_end(void **unused) {
     assert_memory_equal(packed_sums[0], packed_sums[1], sizeof packed_sums[0]);
 }
 
+/* What a recorder does at a cached evaluation: the difference that is asked for next is written while it is measured. To the
+ * bit what the calls alone give, also where the second call is of other rows, and a kernel less where it is not. */
+static void differences_are_taken_on_the_way(void **unused) {
+    enum { SEEN = ROWS / 2, RUNS = 3 };
+    uint64_t state = 9;
+    float *host = filled(&state, ROWS, D), *then = filled(&state, SEEN, D), *got = blank(SEEN, D),
+          *expected = blank(SEEN, D);
+    const size_t bytes = SEEN * D * sizeof *got;
+    float *x = put(k, host, X * sizeof *host), *past = put(k, then, bytes), *delta = put(k, then, bytes);
+    uint32_t rows[2 * SEEN];
+    long before[EMULATED_KINDS], after[EMULATED_KINDS];
+    (void)unused;
+    for (uint32_t i = 0; i < SEEN; i++) {
+        rows[i] = 2 * i + 1;
+        rows[SEEN + i] = 2 * i;
+    }
+    uint32_t *index = put(k, rows, sizeof rows);
+    for (int other = 0; other < 2; other++)
+        for (int run = -1; run < RUNS; run++) { /* call by call; then as calls, captured, launched again */
+            double square = 0, change = 0, squares = 0, changes = 0;
+            emulated_count(before);
+            if (run >= 0)
+                must(k->sequence_begin(k, NULL), NULL);
+            must(k->measure_change(k, SEEN, D, index, NULL, x, D, past, D, 1, 0, &square, &change, NULL),
+                 NULL);
+            must(
+                k->subtract_rows(k, SEEN, D, index + (other ? SEEN : 0), 1.5F, x, D, past, D, delta, D, NULL),
+                NULL);
+            if (run >= 0)
+                must(k->sequence_end(k, 1, NULL), NULL);
+            emulated_count(after);
+            get(k, run < 0 ? expected : got, delta, bytes);
+            if (run >= 0)
+                assert_memory_equal(got, expected, bytes);
+            if (run == 0 && !emulated_is_real()) /* and the copy of the sums */
+                assert_int_equal(after[EMULATED_EAGER] - before[EMULATED_EAGER], other ? 3 : 2);
+            for (size_t i = 0; i < SEEN * D; i++) {
+                const double value = host[rows[i / D] * D + i % D];
+                squares += value * value;
+                changes += (value - (double)then[i]) * (value - (double)then[i]);
+            }
+            assert_near(square, squares, 1e-12 * squares);
+            assert_near(change, changes, 1e-12 * changes);
+        }
+    drop(k, x), drop(k, past), drop(k, delta), drop(k, index);
+    free(host), free(then), free(got), free(expected);
+}
+
 /* More sums than there is room for: some arrive early. */
 static void many_sums_arrive(void **unused) {
     enum { N = 1030, CALLS = 2 };
@@ -595,6 +643,7 @@ int main(void) {
         cmocka_unit_test(nothing_runs_before_the_end),
         cmocka_unit_test(what_cannot_wait_runs_what_came_before),
         cmocka_unit_test(sums_arrive_at_the_end),
+        cmocka_unit_test(differences_are_taken_on_the_way),
         cmocka_unit_test(many_sums_arrive),
         cmocka_unit_test(misuse_is_reported),
         cmocka_unit_test(large_uploads_pass),

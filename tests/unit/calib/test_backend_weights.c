@@ -289,6 +289,32 @@ static void inputs_are_rounded_once(void **unused) {
     free(host), free(x), free(expected), free(y);
 }
 
+/* Products of TF32, which rounds both factors to 11 bits. */
+static void grams_are_of_rounded_inputs(void **unused) {
+    static const size_t cases[][3] = {{1, 1, 1}, {40, 33, 36}, {130, 72, 72}};
+    uint64_t state = 12;
+    (void)unused;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const size_t rows = cases[c][0], n = cases[c][1], ldx = cases[c][2], ldg = n + c;
+        float *x = filled(&state, rows, ldx), *g = blank(n, ldg);
+        float *dx = put(k, x, block_bytes(rows, ldx)), *dg = put(k, g, block_bytes(n, ldg));
+        assert_int_equal(k->gram(k, rows, n, dx, ldx, dg, ldg, NULL), OUSAC_STATUS_OK);
+        get(k, g, dg, block_bytes(n, ldg));
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j <= i; j++) {
+                double expected = 0, size = 0;
+                for (size_t e = 0; e < rows; e++) {
+                    expected += (double)x[e * ldx + i] * x[e * ldx + j];
+                    size += fabs((double)x[e * ldx + i] * x[e * ldx + j]);
+                }
+                assert_near(g[i * ldg + j], expected, (ldexp(1, -10) + 1e-6) * size + 1e-12);
+            }
+        assert_pad_untouched(g, n, n, ldg);
+        drop(k, dx), drop(k, dg);
+        free(x), free(g);
+    }
+}
+
 static void a_device_without_them_is_refused(void **unused) {
     ousac_device *device = NULL;
     ousac_error error = {0};
@@ -352,6 +378,7 @@ int main(void) {
         cmocka_unit_test(a_sealed_block_serves_every_linear),
         cmocka_unit_test(a_bias_costs_no_pass_of_its_own),
         cmocka_unit_test(inputs_are_rounded_once),
+        cmocka_unit_test(grams_are_of_rounded_inputs),
         cmocka_unit_test(a_device_without_them_is_refused),
         cmocka_unit_test(sealed_weights_take_half_the_memory),
     };
