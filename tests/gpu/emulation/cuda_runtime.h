@@ -57,8 +57,7 @@ inline unsigned atomicAdd(unsigned *target, unsigned value) {
     return before;
 }
 /* Blocks run one after another. */
-inline void __threadfence() {
-}
+inline void __threadfence() {}
 inline unsigned long long atomicMax(unsigned long long *target, unsigned long long value) {
     const unsigned long long before = *target;
     *target = value > before ? value : before;
