@@ -34,7 +34,8 @@ struct ousac_backend {
     void *state;
     int host; /* 1: its memory is the process's own, so that a mapped file may stand in for it */
     int bf16; /* 1: `linear` rounds its inputs, and weights that it was told of, to bfloat16; on a GPU
-                 `attention` rounds too, as is said there, on the CPU it does not */
+                 `gram`, `attention`, `cross_attention`, `project_change` and `expand_onto` round too, as is said
+                 there, on the CPU they do not */
 
     /* --- memory of the backend. alloc: 64-byte aligned, uninitialised, NULL where short. upload and
      * download: source, respectively target, is host memory, free to change on return. --- */
@@ -115,11 +116,11 @@ struct ousac_backend {
     ousac_status (*attention)(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                               size_t head_dim, const float *q, const float *k, const float *v, size_t ld_qkv,
                               float *out, size_t ld_out, float *work, ousac_error *error);
-    /* The same of `queries` rows of a sequence on `keys` other rows, in float32 everywhere: q (batch * queries,
+    /* The same of `queries` rows of a sequence on `keys` other rows, rounded as there: q (batch * queries,
      * heads * head_dim) with leading dimension ld_q, k and v (batch * keys, heads * head_dim) with ld_kv, out as
-     * q with ld_out. bias (batch, keys), contiguous, or NULL: added to every score on that key, after the scale:
-     * 0 for a key that is there and -10000, whose exponential is 0 beside any other, for one that is not; where
-     * none is, the weights are those of the scores alone. `work`: at least queries * keys floats. */
+     * q with ld_out. bias (batch, keys), contiguous, or NULL: added in float32 to every score on that key, after
+     * the scale: 0 for a key that is there and -10000, whose exponential is 0 beside any other, for one that is
+     * not; where none is, the weights are those of the scores alone. `work`: at least queries * keys floats. */
     ousac_status (*cross_attention)(const ousac_backend *backend, size_t batch, size_t queries, size_t keys,
                                     size_t heads, size_t head_dim, const float *q, size_t ld_q,
                                     const float *k, const float *v, size_t ld_kv, const float *bias,
@@ -180,10 +181,17 @@ struct ousac_backend {
     ousac_status (*all_finite)(const ousac_backend *backend, size_t rows, size_t cols, const float *x,
                                size_t ldx, int *finite, ousac_error *error);
 
-    /* --- the two halves of a cached linear, each in one pass over the caches --- */
+    /* --- the two halves of a cached linear, each in one pass over the caches ---
+     *
+     * On a GPU in bfloat16 both factors of either product are rounded to bfloat16, to nearest even: B and the
+     * change X - X0 - s (X0 - X1) after it was made in float32; Z and A. Sums, forecasts and outputs are
+     * float32. A sum of products is within (2^-7 + 2^-16) of the sum of their magnitudes, and an error of
+     * float32; against the rounded factors only the latter is left. So Y is off by a share of the correction,
+     * not of Y: where there is nothing to correct, what is cached comes back to the bit. The tests hold it to
+     * all three. */
     /* Z (rows, r) = (X - X0 - s (X0 - X1)) B^T, B (r, n): X, X0 = last and X1 = before (rows, n), the latter
      * two with leading dimension ld_past; before may be NULL where s is 0 (USAGE elsewhere) and is not read
-     * there. work: rows * n floats, contents undefined afterwards. */
+     * there. work: rows * n floats, contents undefined afterwards; a backend may do without. */
     ousac_status (*project_change)(const ousac_backend *backend, size_t rows, size_t r, size_t n, float s,
                                    const float *x, size_t ldx, const float *last, const float *before,
                                    size_t ld_past, const float *b, size_t ldb, float *z, size_t ldz,

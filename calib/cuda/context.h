@@ -124,6 +124,11 @@ ousac_status project_change(const ousac_backend *, size_t rows, size_t r, size_t
 ousac_status expand_onto(const ousac_backend *, size_t rows, size_t m, size_t r, const float *z, size_t ldz,
                          const float *a, size_t lda, float s, const float *last, const float *before,
                          size_t ld_past, float *y, size_t ldy, ousac_error *error);
+/* gelu_tanh of what expand_onto gives, of the same arguments: to the bit where the two are one kernel or two.
+ */
+ousac_status expand_onto_gelu(const ousac_backend *, size_t rows, size_t m, size_t r, const float *z,
+                              size_t ldz, const float *a, size_t lda, float s, const float *last,
+                              const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error);
 ousac_status gram(const ousac_backend *, size_t rows, size_t n, const float *x, size_t ldx, float *g,
                   size_t ldg, ousac_error *error);
 ousac_status gemm64(const ousac_backend *, int transpose_a, int transpose_b, size_t rows, size_t cols,
@@ -262,19 +267,27 @@ enum { ATTENTION_HEAD_DIM_MAX = 128 };
 ousac_status attention_prepare(ousac_error *error); /* once per device, before the first call */
 ousac_status attention_tiled(Context *context, const char *operation, const AttentionJob &job,
                              ousac_error *error);
-/* The same with Q, K, V and the weights rounded to bfloat16; compute capability 8.0. attention_bf16.cu */
+/* The same with Q, K, V and the weights rounded to bfloat16, and round_ahead; compute capability 8.0. attention_bf16.cu */
 ousac_status attention_bf16_prepare(ousac_error *error);
-ousac_status attention_bf16(Context *context, size_t batch, size_t tokens, size_t heads, size_t head_dim,
-                            const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
-                            size_t ld_out, ousac_error *error);
+ousac_status attention_bf16(Context *context, const char *operation, const AttentionJob &job,
+                            ousac_error *error);
 /* work (rows, n), contiguous = x - last - s (last - before); before NULL: x - last. elementwise.cu */
 ousac_status subtract_past(const ousac_backend *, const char *operation, size_t rows, size_t n, float s,
                            const float *x, size_t ldx, const float *last, const float *before, size_t ld_past,
                            float *work, ousac_error *error);
-/* The product of expand_onto in one pass. low_rank.cu */
+/* project_change for 1 <= r and n on the matrix units, the difference and B rounded to bfloat16; before NULL
+ * where s is 0; compute capability 8.0. project_bf16.cu */
+ousac_status project_bf16(Context *context, size_t rows, size_t r, size_t n, float s, const float *x,
+                          size_t ldx, const float *last, const float *before, size_t ld_past, const float *b,
+                          size_t ldb, float *z, size_t ldz, ousac_error *error);
+/* expand_onto for 1 <= r in one pass; before NULL where s is 0; `activated`: gelu_tanh of it. low_rank.cu */
 ousac_status expand_tiled(Context *context, size_t rows, size_t m, size_t r, const float *z, size_t ldz,
                           const float *a, size_t lda, float s, const float *last, const float *before,
-                          size_t ld_past, float *y, size_t ldy, ousac_error *error);
+                          size_t ld_past, bool activated, float *y, size_t ldy, ousac_error *error);
+/* The same with Z and A rounded to bfloat16; compute capability 8.0. expand_bf16.cu */
+ousac_status expand_bf16(Context *context, size_t rows, size_t m, size_t r, const float *z, size_t ldz,
+                         const float *a, size_t lda, float s, const float *last, const float *before,
+                         size_t ld_past, bool activated, float *y, size_t ldy, ousac_error *error);
 
 } // namespace ousac_cuda
 #endif

@@ -85,6 +85,8 @@ ousac_status project_change(const ousac_backend *backend, size_t rows, size_t r,
                             const float *x, size_t ldx, const float *last, const float *before,
                             size_t ld_past, const float *b, size_t ldb, float *z, size_t ldz, float *work,
                             ousac_error *error) {
+    Context *c = nullptr;
+    Product p;
     ousac_status status;
     if ((status = check_past("project_change", before, s, error)) ||
         (status = check_view("project_change", "X", rows, n, ldx, sizeof *x, error)) ||
@@ -92,20 +94,31 @@ ousac_status project_change(const ousac_backend *backend, size_t rows, size_t r,
         (status = check_view("project_change", "work", rows, n, n, sizeof *work, error)) ||
         (status = check_view("project_change", "B", r, n, ldb, sizeof *b, error)) ||
         (status = check_view("project_change", "Z", rows, r, ldz, sizeof *z, error)) ||
-        (status = subtract_past(backend, "project_change", rows, n, s, x, ldx, last,
-                                s == 0.0F ? nullptr : before, ld_past, work, error)))
+        (status = narrow("project_change", &p, rows, r, n, ldx, ldb, ldz, error)))
+        return status;
+    if (s == 0.0F)
+        before = nullptr;
+    if (backend->bf16 && rows > 0 && r > 0 && n > 0) {
+        if ((status = enter(backend, "project_change", &c, error)))
+            return status;
+        return project_bf16(c, rows, r, n, s, x, ldx, last, before, ld_past, b, ldb, z, ldz, error);
+    }
+    if ((status = subtract_past(backend, "project_change", rows, n, s, x, ldx, last, before, ld_past, work,
+                                error)))
         return status;
     return linear(backend, rows, r, n, work, n, b, ldb, nullptr, 0.0F, z, ldz, error);
 }
 
-/* Up to this rank the product is bound by memory (2 r flops for every output of 4 bytes), and one pass over
- * the outputs less is worth more than the library's faster arithmetic: by these numbers, not by measurement.
- */
+/* In float32, up to this rank the product is bound by memory (2 r flops for every output of 4 bytes), and one
+ * pass over the outputs less is worth more than the library's faster arithmetic: by these numbers, not by
+ * measurement. */
 enum { TILED_RANK_MAX = 128 };
 
-ousac_status expand_onto(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
-                         size_t ldz, const float *a, size_t lda, float s, const float *last,
-                         const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error) {
+/* Y = last + s (last - before) + Z A, or gelu_tanh of it. */
+static ousac_status expand_past(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
+                                size_t ldz, const float *a, size_t lda, float s, const float *last,
+                                const float *before, size_t ld_past, bool activated, float *y, size_t ldy,
+                                ousac_error *error) {
     Context *c = nullptr;
     Product p;
     ousac_status status;
@@ -118,19 +131,31 @@ ousac_status expand_onto(const ousac_backend *backend, size_t rows, size_t m, si
         return status;
     if (s == 0.0F)
         before = nullptr;
-    if (r > 0 && r <= TILED_RANK_MAX && !static_cast<const State *>(backend->state)->tf32) {
+    const bool tiled = r <= TILED_RANK_MAX && !static_cast<const State *>(backend->state)->tf32;
+    if (r > 0 && (backend->bf16 || tiled)) {
         if ((status = enter(backend, "expand_onto", &c, error)))
             return status;
-        return expand_tiled(c, rows, m, r, z, ldz, a, lda, s, last, before, ld_past, y, ldy, error);
+        return (backend->bf16 ? expand_bf16 : expand_tiled)(c, rows, m, r, z, ldz, a, lda, s, last, before,
+                                                            ld_past, activated, y, ldy, error);
     }
     status = before == nullptr
                  ? copy(backend, rows, m, last, ld_past, y, ldy, error)
                  : extrapolate(backend, rows, m, s, last, ld_past, before, ld_past, y, ldy, error);
-    if (status || r == 0)
-        return status;
-    if ((status = enter(backend, "expand_onto", &c, error)))
-        return status;
-    return multiply(c, "expand_onto", &p, rows, m, z, a, 1.0F, y, ldy, error);
+    if (!status && r > 0 && !(status = enter(backend, "expand_onto", &c, error)))
+        status = multiply(c, "expand_onto", &p, rows, m, z, a, 1.0F, y, ldy, error);
+    return status || !activated ? status : gelu_tanh_rows(backend, rows, m, y, ldy, y, ldy, error);
+}
+
+ousac_status expand_onto(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
+                         size_t ldz, const float *a, size_t lda, float s, const float *last,
+                         const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error) {
+    return expand_past(backend, rows, m, r, z, ldz, a, lda, s, last, before, ld_past, false, y, ldy, error);
+}
+
+ousac_status expand_onto_gelu(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
+                              size_t ldz, const float *a, size_t lda, float s, const float *last,
+                              const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error) {
+    return expand_past(backend, rows, m, r, z, ldz, a, lda, s, last, before, ld_past, true, y, ldy, error);
 }
 
 ousac_status gram(const ousac_backend *backend, size_t rows, size_t n, const float *x, size_t ldx, float *g,
@@ -240,7 +265,7 @@ ousac_status attention(const ousac_backend *backend, size_t batch, size_t tokens
     if (head_dim > ATTENTION_HEAD_DIM_MAX)
         return attention_by_scores(c, "attention", job, work, error);
     if (backend->bf16)
-        return attention_bf16(c, batch, tokens, heads, head_dim, q, k, v, ld_qkv, out, ld_out, error);
+        return attention_bf16(c, "attention", job, error);
     return attention_tiled(c, "attention", job, error);
 }
 
@@ -271,8 +296,10 @@ ousac_status cross_attention(const ousac_backend *backend, size_t batch, size_t 
     if ((status = enter(backend, operation, &c, error)))
         return status;
     const AttentionJob job = {batch, queries, keys, heads, head_dim, q, k, v, bias, ld_q, ld_kv, ld_out, out};
-    return head_dim > ATTENTION_HEAD_DIM_MAX ? attention_by_scores(c, operation, job, work, error)
-                                             : attention_tiled(c, operation, job, error);
+    if (head_dim > ATTENTION_HEAD_DIM_MAX)
+        return attention_by_scores(c, operation, job, work, error);
+    return backend->bf16 ? attention_bf16(c, operation, job, error)
+                         : attention_tiled(c, operation, job, error);
 }
 
 } // namespace ousac_cuda

@@ -7,6 +7,9 @@
  *     A (16, 16)   (g, 2t..), (g + 8, 2t..), (g, 2t + 8..), (g + 8, 2t + 8..)
  *     B (16, 8)    (2t.., g), (2t + 8.., g)
  *     C (16, 8)    floats (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
+ *
+ * and for m16n8k8 A is the first two registers of these, B the first. What goes with it, copies into shared memory
+ * beside other work and the vote of a warp, stands here too.
  */
 #ifndef OUSAC_CUDA_MATRIX_UNIT_H
 #define OUSAC_CUDA_MATRIX_UNIT_H
@@ -28,6 +31,12 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
     uint32_t packed = 0;
     OUSAC_MATRIX_UNIT("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
     return packed;
+}
+
+/* Begins to bring the 128 bytes around an address of global memory nearer, into the cache that all processors
+ * share; nobody waits for it. Of every compute capability. */
+__device__ inline void prefetch(const void *address) {
+    asm volatile("prefetch.global.L2 [%0];" : : "l"(__cvta_generic_to_global(address)));
 }
 
 /* 2^x within 2 units in the last place; results below 2^-126 are 0. */
@@ -63,6 +72,32 @@ __device__ inline void multiply_add(float c[4], const uint32_t a[4], uint32_t b0
         "{%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* The same of the first 8 columns of A and rows of B. */
+__device__ inline void multiply_add_half(float c[4], const uint32_t a[2], uint32_t b) {
+    OUSAC_MATRIX_UNIT("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+                      "{%0, %1, %2, %3};"
+                      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                      : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
+/* Starts a copy of 16 bytes, both addresses aligned to as many, from global memory to shared memory. */
+__device__ inline void start_copy(void *shared, const void *global) {
+    const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    OUSAC_MATRIX_UNIT("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at),
+                      "l"(__cvta_generic_to_global(global))
+                      : "memory");
+}
+
+/* Waits for all copies that this thread started; it takes a barrier to see those of others. */
+__device__ inline void finish_copies() {
+    OUSAC_MATRIX_UNIT("cp.async.wait_all;" ::: "memory");
+}
+
+/* Whether it is so of any lane of the warp. */
+__device__ inline bool any_lane(bool so) {
+    return __any_sync(0xffffffffU, so) != 0;
 }
 
 } // namespace ousac_cuda

@@ -8,7 +8,7 @@ set -u
 BUILD=${BUILD:-build}
 export OUSAC_TEST_BACKEND=cuda OUSAC_CUDA_PLUGIN=${OUSAC_CUDA_PLUGIN:-$BUILD/libousac_cuda.so}
 passed=0 failed=0
-for test in products eigen elementwise rotate attention cross_attention attention_bf16 reduce table weights sequence; do
+for test in products eigen elementwise rotate attention cross_attention attention_bf16 low_rank_bf16 reduce table weights sequence; do
     # shellcheck disable=SC2086 # WRAP is a command and its options
     output=$(${WRAP:-} "$BUILD/tests/unit/calib/test_backend_$test" 2>&1)
     status=$?

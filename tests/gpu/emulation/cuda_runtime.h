@@ -32,6 +32,12 @@ struct alignas(8) float2 {
 inline float2 make_float2(float x, float y) {
     return {x, y};
 }
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+inline uint2 make_uint2(unsigned x, unsigned y) {
+    return {x, y};
+}
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };

@@ -1,15 +1,25 @@
 /* The warp's matrix unit: what its lanes give is collected, and each takes what the PTX ISA says of it. */
 #include <calib/cuda/matrix_unit.h>
 
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 namespace {
 
-enum { LANES = 32 };
+enum { LANES = 32, THREADS_MAX = 1024, COPY_BYTES = 16 };
+
+/* Started by a thread of a block, and not yet waited for. */
+struct Copy {
+    unsigned block;
+    void *shared;
+    const void *global;
+};
+thread_local std::vector<Copy> copies[THREADS_MAX];
 
 uint16_t rounded(float value) {
     uint32_t bits = __float_as_uint(value);
@@ -44,6 +54,11 @@ void collect_rows(const void *row, const uint16_t *rows[LANES]) {
 
 uint32_t ousac_cuda::pack_bf16(float low, float high) {
     return static_cast<uint32_t>(rounded(low)) | static_cast<uint32_t>(rounded(high)) << 16;
+}
+
+/* Reads there, so that a sanitizer sees an address that is nobody's. */
+void ousac_cuda::prefetch(const void *address) {
+    (void)*static_cast<const volatile char *>(address);
 }
 
 float ousac_cuda::exp2_fast(float x) {
@@ -86,4 +101,40 @@ void ousac_cuda::multiply_add(float c[4], const uint32_t a[4], uint32_t b0, uint
         }
         c[e] = sum;
     }
+}
+
+void ousac_cuda::multiply_add_half(float c[4], const uint32_t a[2], uint32_t b) {
+    const uint32_t whole[4] = {a[0], a[1], 0, 0};
+    multiply_add(c, whole, b, 0);
+}
+
+/* A copy may land as soon as it is started or as late as it is waited for: every second block sees the one, the others
+ * the other. */
+void ousac_cuda::start_copy(void *shared, const void *global) {
+    std::vector<Copy> &mine = copies[threadIdx.x];
+    if (reinterpret_cast<uintptr_t>(shared) % COPY_BYTES != 0 ||
+        reinterpret_cast<uintptr_t>(global) % COPY_BYTES != 0) {
+        std::fprintf(stderr, "emulation: a copy that is not aligned\n");
+        std::abort();
+    }
+    if (!mine.empty() && mine[0].block != blockIdx.x) {
+        std::fprintf(stderr, "emulation: copies that a block never waited for\n");
+        std::abort();
+    }
+    if (blockIdx.x % 2 == 0)
+        std::memcpy(shared, global, COPY_BYTES);
+    else
+        mine.push_back({blockIdx.x, shared, global});
+}
+
+void ousac_cuda::finish_copies() {
+    for (const Copy &copy : copies[threadIdx.x])
+        std::memcpy(copy.shared, copy.global, COPY_BYTES);
+    copies[threadIdx.x].clear();
+}
+
+bool ousac_cuda::any_lane(bool so) {
+    bool all[LANES];
+    ousac_emulation::share(&so, sizeof so, all);
+    return std::find(all, all + LANES, true) != all + LANES;
 }

@@ -23,8 +23,8 @@ sys.path.insert(0, HERE)
 import report  # noqa: E402
 
 NO_DEVICE, SKIPPED = 6, 77  # exit codes of the program, of a test
-OPERATIONS = ("table", "weights", "elementwise", "rotate", "products", "reduce", "sequence", "attention", "cross_attention", "attention_bf16", "eigen")
-SANITIZED = ("elementwise", "rotate", "reduce", "attention", "cross_attention", "attention_bf16", "products")
+OPERATIONS = ("table", "weights", "elementwise", "rotate", "products", "reduce", "sequence", "attention", "cross_attention", "attention_bf16", "low_rank_bf16", "eigen")
+SANITIZED = ("elementwise", "rotate", "reduce", "attention", "cross_attention", "attention_bf16", "low_rank_bf16", "products")
 # Seconds; together under 8 minutes. The emulation, which is slow, is given more.
 LIMITS = {"facts": 20, "operations": 40, "pipeline": 80, "memory": 70, "speed": 165, "factors": 60, "sanitizer": 40}
 EMULATED_MORE = 8

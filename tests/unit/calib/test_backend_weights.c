@@ -289,6 +289,48 @@ static void inputs_are_rounded_once(void **unused) {
     free(host), free(x), free(expected), free(y);
 }
 
+/* So does attention, of either kind, where its outputs are contiguous. */
+static void attention_leaves_its_output_rounded(void **unused) {
+    enum { ROWS = 40, D = 64, HEADS = 2, PAD = 4 };
+    uint64_t state = 8;
+    float *host = filled(&state, D, D + PAD), *x = filled(&state, ROWS, D), *expected = blank(ROWS, D),
+          *y = blank(ROWS, D);
+    const size_t bytes = ROWS * D * sizeof *x;
+    float *q = put(k, x, bytes), *w = k->alloc_weights(k, D * (D + PAD)), *last = put(k, x, bytes);
+    float *between = k->alloc(k, ROWS * (D + PAD), sizeof *x), *work = k->alloc(k, ROWS * ROWS, sizeof *x);
+    (void)unused;
+    assert_true(w && between && work);
+    assert_int_equal(k->upload(k, w, host, D * (D + PAD) * sizeof *host, NULL), OUSAC_STATUS_OK);
+    for (int c = 0; c < 4; c++) {
+        const size_t ld = c % 2 ? D + PAD : D;
+        long before[EMULATED_KINDS], after[EMULATED_KINDS];
+        for (int in_sequence = 0; in_sequence < 2; in_sequence++) {
+            emulated_count(before);
+            if (in_sequence)
+                assert_int_equal(k->sequence_begin(k, NULL), OUSAC_STATUS_OK);
+            if (c / 2)
+                assert_int_equal(k->cross_attention(k, 1, ROWS, ROWS, HEADS, D / HEADS, q, D, q, q, D, NULL,
+                                                    between, ld, work, NULL),
+                                 OUSAC_STATUS_OK);
+            else
+                assert_int_equal(
+                    k->attention(k, 1, ROWS, HEADS, D / HEADS, q, q, q, D, between, ld, work, NULL),
+                    OUSAC_STATUS_OK);
+            assert_int_equal(k->linear(k, ROWS, D, D, between, ld, w, D, NULL, 0, last, D, NULL),
+                             OUSAC_STATUS_OK);
+            if (in_sequence)
+                assert_int_equal(k->sequence_end(k, 1, NULL), OUSAC_STATUS_OK);
+            emulated_count(after);
+            get(k, in_sequence ? y : expected, last, bytes);
+        }
+        assert_memory_equal(y, expected, bytes);
+        if (!emulated_is_real())
+            assert_int_equal(after[EMULATED_EAGER] - before[EMULATED_EAGER], c % 2 ? 3 : 2);
+    }
+    drop(k, q), drop(k, w), drop(k, last), drop(k, between), drop(k, work);
+    free(host), free(x), free(expected), free(y);
+}
+
 /* Products of TF32, which rounds both factors to 11 bits. */
 static void grams_are_of_rounded_inputs(void **unused) {
     static const size_t cases[][3] = {{1, 1, 1}, {40, 33, 36}, {130, 72, 72}};
@@ -378,6 +420,7 @@ int main(void) {
         cmocka_unit_test(a_sealed_block_serves_every_linear),
         cmocka_unit_test(a_bias_costs_no_pass_of_its_own),
         cmocka_unit_test(inputs_are_rounded_once),
+        cmocka_unit_test(attention_leaves_its_output_rounded),
         cmocka_unit_test(grams_are_of_rounded_inputs),
         cmocka_unit_test(a_device_without_them_is_refused),
         cmocka_unit_test(sealed_weights_take_half_the_memory),

@@ -1,0 +1,435 @@
+/* The two halves of a cached linear on the CUDA backend in bfloat16 against their definitions in double
+ * precision. On the emulation, or on a device with OUSAC_TEST_BACKEND=cuda.
+ *
+ * With u = 2^-8, the unit roundoff of bfloat16, a product of two rounded factors is off by (2 u + u^2) of
+ * itself, so that a sum of products is off by that of the sum of their magnitudes. Against the rounded
+ * factors only float32 is left.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/support/backends.h"
+#include "tests/support/calib_support.h"
+#include "tests/support/emulated.h"
+
+#include "formats/dtype.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define U 0x1p-8
+#define TWO_ROUNDED (2 * U + U * U)
+#define U32 1e-6 /* of sums in float32, in whatever order, and of the forecast */
+
+static const ousac_backend *k;
+
+static double rounded(float x) {
+    return (double)ousac_bf16_to_f32(ousac_f32_to_bf16(x));
+}
+
+/* In one shape: rows; n or m; r; what leading dimensions are longer, and floats before each first. */
+typedef struct shape {
+    size_t rows, wide, r, pad, skew;
+    float s;
+} shape;
+
+/* Columns in fours and not, tiles full and not, on both sides of each; ranks of every instance and beyond. */
+static const size_t rows_of[] = {1, 33, 130}, wide_of[] = {5, 72, 1152},
+                    ranks[] = {1, 7, 64, 65, 100, 192, 200, 256, 300};
+enum { SHAPES = 3 * 3 * sizeof ranks / sizeof *ranks };
+
+/* Those with 1152 columns and many rows only with a few ranks, which suffices and takes long enough. */
+static int shape_at(size_t i, shape *s) {
+    const size_t rank = i / 9;
+    *s = (shape){.rows = rows_of[i % 3],
+                 .wide = wide_of[i / 3 % 3],
+                 .r = ranks[rank],
+                 .pad = (size_t[]){0, 4, 1, 3}[i % 4],
+                 .skew = i % 5 == 4,
+                 .s = (float[]){0, -0.75F, 0.5F}[i % 7 % 3]};
+    return !(s->wide == 1152 && s->rows == 130 && rank % 5 != 3);
+}
+
+/* A matrix (rows, ld) on the host and `skew` floats into a block of the backend. */
+typedef struct matrix {
+    float *host, *block, *device;
+    size_t rows, ld, skew;
+} matrix;
+
+static matrix place(float *host, size_t rows, size_t ld, size_t skew) {
+    matrix m = {host, NULL, NULL, rows, ld, skew};
+    float *shifted = malloc(block_bytes(rows, ld) + skew * sizeof *shifted);
+    assert_non_null(shifted);
+    memset(shifted, 0, skew * sizeof *shifted);
+    memcpy(shifted + skew, host, block_bytes(rows, ld));
+    m.block = put(k, shifted, block_bytes(rows, ld) + skew * sizeof *shifted);
+    m.device = m.block + skew;
+    free(shifted);
+    return m;
+}
+static matrix random_matrix(uint64_t *state, size_t rows, size_t cols, const shape *s) {
+    return place(filled(state, rows, cols + s->pad), rows, cols + s->pad, s->skew);
+}
+static void fetch(matrix *m) {
+    float *shifted = malloc(block_bytes(m->rows, m->ld) + m->skew * sizeof *shifted);
+    assert_non_null(shifted);
+    get(k, shifted, m->block, block_bytes(m->rows, m->ld) + m->skew * sizeof *shifted);
+    memcpy(m->host, shifted + m->skew, block_bytes(m->rows, m->ld));
+    free(shifted);
+}
+static void discard(matrix *m) {
+    drop(k, m->block);
+    free(m->host);
+}
+
+/* --- expand_onto --- */
+
+typedef struct expansion {
+    shape s;
+    matrix z, a, last, older, y;
+} expansion;
+
+static expansion expansion_of(uint64_t *state, const shape *s) {
+    expansion e = {.s = *s};
+    e.z = random_matrix(state, s->rows, s->r, s);
+    e.a = random_matrix(state, s->r, s->wide, s);
+    e.last = random_matrix(state, s->rows, s->wide, s);
+    e.older = place(filled(state, s->rows, e.last.ld), s->rows, e.last.ld, s->skew);
+    e.y = place(blank(s->rows, s->wide + s->pad), s->rows, s->wide + s->pad, s->skew);
+    return e;
+}
+static void renew(matrix *m, const float *host) {
+    memcpy(m->host, host, block_bytes(m->rows, m->ld));
+    drop(k, m->block);
+    *m = place(m->host, m->rows, m->ld, m->skew);
+}
+static void expand(expansion *e) {
+    assert_int_equal(k->expand_onto(k, e->s.rows, e->s.wide, e->s.r, e->z.device, e->z.ld, e->a.device,
+                                    e->a.ld, e->s.s, e->last.device, e->s.s != 0 ? e->older.device : NULL,
+                                    e->last.ld, e->y.device, e->y.ld, NULL),
+                     OUSAC_STATUS_OK);
+    fetch(&e->y);
+    assert_pad_untouched(e->y.host, e->s.rows, e->s.wide, e->y.ld);
+}
+static void discard_expansion(expansion *e) {
+    discard(&e->z), discard(&e->a), discard(&e->last), discard(&e->older), discard(&e->y);
+}
+
+/* What y(i, j) is of rounded factors and of factors as they are, and the sizes of sums. */
+static void expected_at(const expansion *e, size_t i, size_t j, double *exact, double *of_rounded,
+                        double *forecast_size, double *size) {
+    const double last = e->last.host[i * e->last.ld + j];
+    const double past =
+        last + (e->s.s != 0 ? (double)e->s.s * (last - e->older.host[i * e->last.ld + j]) : 0);
+    *exact = *of_rounded = past;
+    *forecast_size = fabs(past) + fabs(last);
+    *size = 0;
+    for (size_t q = 0; q < e->s.r; q++) {
+        const float left = e->z.host[i * e->z.ld + q], right = e->a.host[q * e->a.ld + j];
+        *exact += (double)left * right;
+        *of_rounded += rounded(left) * rounded(right);
+        *size += fabs((double)left * right);
+    }
+}
+
+static void expand_onto_adds_the_rounded_product(void **unused) {
+    uint64_t state = 31;
+    shape s;
+    (void)unused;
+    for (size_t c = 0; c < SHAPES; c++) {
+        if (!shape_at(c, &s))
+            continue;
+        expansion e = expansion_of(&state, &s);
+        expand(&e);
+        for (size_t i = 0; i < s.rows; i++)
+            for (size_t j = 0; j < s.wide; j++) {
+                double exact, of_rounded, past, size;
+                expected_at(&e, i, j, &exact, &of_rounded, &past, &size);
+                assert_near(e.y.host[i * e.y.ld + j], of_rounded, U32 * (past + size));
+                assert_near(e.y.host[i * e.y.ld + j], exact, TWO_ROUNDED * size + U32 * (past + size));
+            }
+        discard_expansion(&e);
+    }
+}
+
+/* Without a correction what is cached comes back to the bit. */
+static void no_correction_changes_nothing(void **unused) {
+    const shape s = {.rows = 70, .wide = 132, .r = 20};
+    uint64_t state = 33;
+    (void)unused;
+    expansion e = expansion_of(&state, &s);
+    float *none = calloc(1, block_bytes(e.z.rows, e.z.ld));
+    renew(&e.z, none);
+    expand(&e);
+    for (size_t i = 0; i < s.rows; i++)
+        assert_memory_equal(e.y.host + i * e.y.ld, e.last.host + i * e.last.ld, s.wide * sizeof(float));
+    free(none);
+    discard_expansion(&e);
+}
+
+static void what_is_not_finite_spreads_in_expand_onto(void **unused) {
+    enum { Z, A, LAST, OLDER, PLACES };
+    uint64_t state = 34;
+    (void)unused;
+    for (int c = 0; c < 2 * PLACES; c++) {
+        const shape s = {.rows = 70, .wide = 140, .r = 70, .s = 0.5F};
+        const int place = c / 2;
+        expansion e = expansion_of(&state, &s);
+        matrix *spoilt = (matrix *[]){&e.z, &e.a, &e.last, &e.older}[place];
+        float *host = malloc(block_bytes(spoilt->rows, spoilt->ld));
+        memcpy(host, spoilt->host, block_bytes(spoilt->rows, spoilt->ld));
+        host[67 * spoilt->ld + 69] = c % 2 ? INFINITY : NAN;
+        renew(spoilt, host);
+        expand(&e);
+        for (size_t i = 0; i < s.rows; i++)
+            for (size_t j = 0; j < s.wide; j++) {
+                const float y = e.y.host[i * e.y.ld + j];
+                const int hit = place == Z ? i == 67 : place == A ? j == 69 : i == 67 && j == 69;
+                assert_int_equal(isfinite(y) != 0, !hit);
+                if (hit)
+                    assert_int_equal(isnan(y) != 0, c % 2 == 0);
+            }
+        free(host);
+        discard_expansion(&e);
+    }
+}
+
+/* --- project_change --- */
+
+typedef struct projection {
+    shape s;
+    matrix x, last, older, b, z, work;
+} projection;
+
+static projection projection_of(uint64_t *state, const shape *s) {
+    projection p = {.s = *s};
+    p.x = random_matrix(state, s->rows, s->wide, s);
+    p.last = random_matrix(state, s->rows, s->wide + s->pad, s);
+    p.older = place(filled(state, s->rows, p.last.ld), s->rows, p.last.ld, s->skew);
+    p.b = random_matrix(state, s->r, s->wide, s);
+    p.z = place(blank(s->rows, s->r + s->pad), s->rows, s->r + s->pad, s->skew);
+    p.work = place(blank(s->rows, s->wide), s->rows, s->wide, 0);
+    return p;
+}
+static void project(projection *p) {
+    assert_int_equal(k->project_change(k, p->s.rows, p->s.r, p->s.wide, p->s.s, p->x.device, p->x.ld,
+                                       p->last.device, p->s.s != 0 ? p->older.device : NULL, p->last.ld,
+                                       p->b.device, p->b.ld, p->z.device, p->z.ld, p->work.device, NULL),
+                     OUSAC_STATUS_OK);
+    fetch(&p->z), fetch(&p->work);
+    assert_pad_untouched(p->z.host, p->s.rows, p->s.r, p->z.ld);
+    assert_pad_untouched(p->work.host, p->s.rows, p->s.wide, p->work.ld);
+}
+static void discard_projection(projection *p) {
+    discard(&p->x), discard(&p->last), discard(&p->older), discard(&p->b), discard(&p->z), discard(&p->work);
+}
+
+/* The change in double precision and, where it is the one difference x - last, as it is rounded. `size`: of
+ * what float32 rounds on the way. */
+static double change_at(const projection *p, size_t i, size_t e, double *change_rounded, double *size) {
+    const float x = p->x.host[i * p->x.ld + e], last = p->last.host[i * p->last.ld + e];
+    const double older = p->s.s != 0 ? p->older.host[i * p->last.ld + e] : 0;
+    const double forecast = last + (p->s.s != 0 ? (double)p->s.s * (last - older) : 0);
+    *change_rounded = p->s.s != 0 ? NAN : rounded(x - last);
+    *size = fabs((double)x) + fabs((double)last) + fabs(older);
+    return x - forecast;
+}
+
+static void project_change_is_the_product_of_the_rounded_change(void **unused) {
+    uint64_t state = 41;
+    shape s;
+    (void)unused;
+    for (size_t c = 0; c < SHAPES; c++) {
+        if (!shape_at(c, &s))
+            continue;
+        projection p = projection_of(&state, &s);
+        project(&p);
+        for (size_t i = 0; i < s.rows; i++)
+            for (size_t j = i * 7 % 5; j<s.r; j += s.wide> 100 && s.rows > 1 ? 5 : 1) {
+                double exact = 0, of_rounded = 0, product = 0, around = 0;
+                for (size_t e = 0; e < s.wide; e++) {
+                    const float right = p.b.host[j * p.b.ld + e];
+                    double change_rounded, size;
+                    const double change = change_at(&p, i, e, &change_rounded, &size);
+                    exact += change * right;
+                    of_rounded += change_rounded * rounded(right);
+                    product += fabs(change * right);
+                    around += size * fabs((double)right);
+                }
+                const float z = p.z.host[i * p.z.ld + j];
+                assert_near(z, exact, TWO_ROUNDED * product + U32 * (product + around));
+                if (s.s == 0)
+                    assert_near(z, of_rounded, U32 * product);
+            }
+        discard_projection(&p);
+    }
+}
+
+/* Rows of many strips and n of many chunks, so that n is divided over blocks in several ways. */
+static void parts_of_a_sum_are_all_added(void **unused) {
+    static const size_t cases[][3] = {{400, 640, 64}, {900, 260, 70}, {2100, 40, 5}, {20, 4608, 192}};
+    uint64_t state = 42;
+    (void)unused;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const shape s = {.rows = cases[c][0], .wide = cases[c][1], .r = cases[c][2]};
+        projection p = projection_of(&state, &s);
+        project(&p);
+        for (size_t i = 0; i < s.rows; i++)
+            for (size_t j = i % 29; j < s.r; j += 29) {
+                double of_rounded = 0, product = 0, change_rounded, size;
+                for (size_t e = 0; e < s.wide; e++) {
+                    (void)change_at(&p, i, e, &change_rounded, &size);
+                    of_rounded += change_rounded * rounded(p.b.host[j * p.b.ld + e]);
+                    product += fabs(change_rounded * rounded(p.b.host[j * p.b.ld + e]));
+                }
+                assert_near(p.z.host[i * p.z.ld + j], of_rounded, U32 * product);
+            }
+        discard_projection(&p);
+    }
+}
+
+static void what_is_not_finite_spreads_in_project_change(void **unused) {
+    enum { X, LAST, OLDER, B, PLACES };
+    uint64_t state = 43;
+    (void)unused;
+    for (int c = 0; c < 2 * PLACES; c++) {
+        const shape s = {.rows = 140, .wide = 140, .r = 70, .s = 0.5F};
+        const int where = c / 2;
+        projection p = projection_of(&state, &s);
+        matrix *spoilt = (matrix *[]){&p.x, &p.last, &p.older, &p.b}[where];
+        float *host = malloc(block_bytes(spoilt->rows, spoilt->ld));
+        memcpy(host, spoilt->host, block_bytes(spoilt->rows, spoilt->ld));
+        host[69 * spoilt->ld + 101] = c % 2 ? INFINITY : NAN;
+        renew(spoilt, host);
+        project(&p);
+        for (size_t i = 0; i < s.rows; i++)
+            for (size_t j = 0; j < s.r; j++)
+                assert_int_equal(isfinite(p.z.host[i * p.z.ld + j]) != 0, where == B ? j != 69 : i != 69);
+        free(host);
+        discard_projection(&p);
+    }
+}
+
+/* --- both --- */
+
+static void repetitions_are_the_same_to_the_last_bit(void **unused) {
+    const shape s = {.rows = 300, .wide = 260, .r = 68, .s = 0.5F};
+    uint64_t state = 44;
+    (void)unused;
+    expansion e = expansion_of(&state, &s);
+    projection p = projection_of(&state, &s);
+    expand(&e), project(&p);
+    float *y = malloc(block_bytes(s.rows, e.y.ld)), *z = malloc(block_bytes(s.rows, p.z.ld));
+    memcpy(y, e.y.host, block_bytes(s.rows, e.y.ld));
+    memcpy(z, p.z.host, block_bytes(s.rows, p.z.ld));
+    for (int round = 0; round < 4; round++) {
+        if (round > 0)
+            assert_int_equal(k->sequence_begin(k, NULL), OUSAC_STATUS_OK);
+        const ousac_status first =
+            k->project_change(k, s.rows, s.r, s.wide, s.s, p.x.device, p.x.ld, p.last.device, p.older.device,
+                              p.last.ld, p.b.device, p.b.ld, p.z.device, p.z.ld, p.work.device, NULL);
+        const ousac_status second =
+            k->expand_onto(k, s.rows, s.wide, s.r, e.z.device, e.z.ld, e.a.device, e.a.ld, s.s, e.last.device,
+                           e.older.device, e.last.ld, e.y.device, e.y.ld, NULL);
+        assert_int_equal(first, OUSAC_STATUS_OK);
+        assert_int_equal(second, OUSAC_STATUS_OK);
+        if (round > 0)
+            assert_int_equal(k->sequence_end(k, 1, NULL), OUSAC_STATUS_OK);
+        fetch(&e.y), fetch(&p.z);
+        assert_memory_equal(e.y.host, y, block_bytes(s.rows, e.y.ld));
+        assert_memory_equal(p.z.host, z, block_bytes(s.rows, p.z.ld));
+    }
+    free(y), free(z);
+    discard_expansion(&e), discard_projection(&p);
+}
+
+static void no_rank_is_the_past_and_no_width_is_zero(void **unused) {
+    const shape none = {.rows = 5, .wide = 8, .r = 0}, narrow = {.rows = 5, .wide = 0, .r = 3};
+    uint64_t state = 45;
+    (void)unused;
+    expansion e = expansion_of(&state, &none);
+    projection p = projection_of(&state, &narrow);
+    expand(&e), project(&p);
+    for (size_t i = 0; i < 40; i++)
+        assert_true(e.y.host[i] == e.last.host[i]);
+    for (size_t i = 0; i < 15; i++)
+        assert_true(p.z.host[i] == 0);
+    discard_expansion(&e), discard_projection(&p);
+}
+
+/* --- the activation --- */
+
+typedef int (*expand_gelu)(const ousac_backend *, size_t, size_t, size_t, const float *, size_t,
+                           const float *, size_t, float, const float *, const float *, size_t, float *,
+                           size_t);
+
+static void activate(const ousac_backend *on, expansion *e, expand_gelu function) {
+    assert_int_equal(function(on, e->s.rows, e->s.wide, e->s.r, e->z.device, e->z.ld, e->a.device, e->a.ld,
+                              e->s.s, e->last.device, e->s.s != 0 ? e->older.device : NULL, e->last.ld,
+                              e->y.device, e->y.ld),
+                     OUSAC_STATUS_OK);
+}
+
+/* To the bit what the operations give one after another, in bfloat16 and, `plain`, in float32. */
+static void the_activation_is_that_of_a_step_of_its_own(void **unused) {
+    expand_gelu function = NULL;
+    uint64_t state = 35;
+    (void)unused;
+    /* ISO C has no conversion from an object pointer to a function. */
+    *(void **)&function = emulated_inside("ousac_emulated_expand_onto_gelu");
+    if (!function) {
+        print_message("skipped: the emulation alone shows what is inside\n");
+        return;
+    }
+    ousac_device *device = emulated_open(0);
+    const ousac_backend *const bf16 = k;
+    for (size_t c = 0; c < 24; c++) {
+        const shape s = {.rows = (size_t[]){1, 33, 70}[c % 3],
+                         .wide = c % 2 ? 132 : 61,
+                         .r = (size_t[]){0, 7, 64, 130}[c % 4],
+                         .pad = c % 5,
+                         .s = c % 8 < 4 ? 0 : 0.5F};
+        k = c < 12 ? bf16 : ousac_device_backend(device);
+        expansion e = expansion_of(&state, &s);
+        expand(&e);
+        assert_int_equal(k->gelu_tanh_rows(k, s.rows, s.wide, e.y.device, e.y.ld, e.y.device, e.y.ld, NULL),
+                         OUSAC_STATUS_OK);
+        fetch(&e.y);
+        float *stepwise = malloc(block_bytes(s.rows, e.y.ld));
+        memcpy(stepwise, e.y.host, block_bytes(s.rows, e.y.ld));
+        activate(k, &e, function);
+        fetch(&e.y);
+        assert_memory_equal(e.y.host, stepwise, block_bytes(s.rows, e.y.ld));
+        free(stepwise);
+        discard_expansion(&e);
+    }
+    k = bf16;
+    ousac_device_close(device);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(expand_onto_adds_the_rounded_product),
+        cmocka_unit_test(no_correction_changes_nothing),
+        cmocka_unit_test(what_is_not_finite_spreads_in_expand_onto),
+        cmocka_unit_test(project_change_is_the_product_of_the_rounded_change),
+        cmocka_unit_test(parts_of_a_sum_are_all_added),
+        cmocka_unit_test(what_is_not_finite_spreads_in_project_change),
+        cmocka_unit_test(repetitions_are_the_same_to_the_last_bit),
+        cmocka_unit_test(no_rank_is_the_past_and_no_width_is_zero),
+        cmocka_unit_test(the_activation_is_that_of_a_step_of_its_own),
+    };
+    ousac_device *device = NULL;
+    const int refused = emulated_begin(&device, 1);
+    if (refused)
+        return refused;
+    k = ousac_device_backend(device);
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ousac_device_close(device);
+    return failed;
+}
