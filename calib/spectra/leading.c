@@ -652,14 +652,31 @@ static ousac_status make_precise(site *st, const iteration *it, int *good, ousac
     return status;
 }
 
+enum { SQUARE = 32 };
+
+/* The square at (top, left), wholly below the diagonal, to where it belongs above: turned in memory of its own,
+ * since rows of a matrix often fall on the same lines of a cache. */
+static void mirror_square(size_t n, size_t top, size_t left, float *a) {
+    float turned[SQUARE][SQUARE];
+    for (size_t i = 0; i < SQUARE; i++)
+        for (size_t j = 0; j < SQUARE; j++)
+            turned[j][i] = a[(top + i) * n + left + j];
+    for (size_t j = 0; j < SQUARE; j++)
+        memcpy(a + (left + j) * n + top, turned[j], sizeof turned[j]);
+}
+
 /* The other triangle of a symmetric matrix whose lower one is given, in squares that stay in cache. */
 static void mirror(size_t n, float *a) {
-    enum { SQUARE = 32 };
     for (size_t top = 0; top < n; top += SQUARE)
-        for (size_t left = 0; left <= top; left += SQUARE)
+        for (size_t left = 0; left <= top; left += SQUARE) {
+            if (left < top && top + SQUARE <= n) {
+                mirror_square(n, top, left, a);
+                continue;
+            }
             for (size_t i = top; i < n && i < top + SQUARE; i++)
                 for (size_t j = left; j < i && j < left + SQUARE; j++)
                     a[j * n + i] = a[i * n + j];
+        }
 }
 
 static ousac_status check_weights(const site *st, ousac_error *error) {
@@ -717,29 +734,54 @@ static int allocate(site *st, iteration *it) {
 }
 
 /* A start that has been multiplied once for nearly nothing: X = R C, R (b, n) with four random signs in every
- * column, so that each row of C is in it (a sparse embedding; Nelson and Nguyen, arXiv 1211.1002). c: host.
- */
+ * column, so that each row of C is in it (a sparse embedding; Nelson and Nguyen, arXiv 1211.1002). */
+enum { ENTRIES = 4 };
+
+/* Row and sign of entry t of a column whose draw is `words`. */
+static size_t entry(const iteration *it, const uint32_t words[ENTRIES], size_t t, float *sign) {
+    *sign = (words[t] & 1U) != 0 ? 1.0F : -1.0F;
+    return (size_t)((uint64_t)(words[t] >> 1) * it->b >> 31);
+}
+
+/* X from c, the moment on the host: only what R holds is added. */
 static void draw_start(const iteration *it, const float *c, float *x) {
-    enum { ENTRIES = 4 };
-    const size_t n = it->n, b = it->b;
-    memset(x, 0, b * n * sizeof *x);
+    const size_t n = it->n;
+    memset(x, 0, it->b * n * sizeof *x);
     for (size_t j = 0; j < n; j++) {
         uint32_t words[ENTRIES];
         ousac_philox_draw(0, STREAM, 0, (uint32_t)j, words);
         for (size_t t = 0; t < ENTRIES; t++) {
-            const float sign = (words[t] & 1U) != 0 ? 1.0F : -1.0F;
+            float sign;
             const float *restrict row = c + j * n;
-            float *restrict target = x + ((uint64_t)(words[t] >> 1) * b >> 31) * n;
+            float *restrict target = x + entry(it, words, t, &sign) * n;
             for (size_t k = 0; k < n; k++)
                 target[k] += sign * row[k];
         }
     }
 }
 
+/* X by a product with the moment on a device, to which that costs less than the sums cost the host. */
+static ousac_status multiply_start(const iteration *it, ousac_error *error) {
+    const ousac_backend *be = it->backend;
+    const size_t n = it->n, b = it->b;
+    memset(it->tall, 0, b * n * sizeof *it->tall);
+    for (size_t j = 0; j < n; j++) {
+        uint32_t words[ENTRIES];
+        ousac_philox_draw(0, STREAM, 0, (uint32_t)j, words);
+        for (size_t t = 0; t < ENTRIES; t++) {
+            float sign;
+            const size_t row = entry(it, words, t, &sign);
+            it->tall[row * n + j] += sign;
+        }
+    }
+    const ousac_status status = be->upload(be, it->y, it->tall, b * n * sizeof *it->tall, error);
+    return status ? status : be->expand(be, b, n, n, it->y, n, it->c, n, 0, it->x, n, error);
+}
+
 /* The moment, W and S in float32, and the trace of K. */
 static ousac_status prepare(site *st, iteration *it, ousac_error *error) {
     const ousac_backend *be = st->backend;
-    const size_t k = st->order, b = it->b, bytes = k * k * sizeof(float);
+    const size_t k = st->order, bytes = k * k * sizeof(float);
     float *room = NULL; /* for what a device has to be sent */
     ousac_status status = OUSAC_STATUS_OK;
     if (!allocate(st, it) || (!be->host && !(room = ousac_malloc(k * k, sizeof *room))))
@@ -757,10 +799,10 @@ static ousac_status prepare(site *st, iteration *it, ousac_error *error) {
     }
     if (!status)
         status = check_moment(st, it, error);
-    if (!status)
-        draw_start(it, c, it->tall);
-    if (!status)
-        status = be->upload(be, it->x, it->tall, b * k * sizeof *it->tall, error);
+    if (!status && be->host)
+        draw_start(it, c, it->x);
+    else if (!status)
+        status = multiply_start(it, error);
     if (!status && it->s) {
         status = be->gram(be, st->m, st->n, st->w, st->n, it->s, st->n, error);
         if (!status && !be->host)

@@ -600,8 +600,8 @@ static void answer(bench *b, char **word, size_t words) {
         time_eigen(&b->on, number(word[1]), number(word[2]));
     else if (strcmp(stage, "factors") == 0 && words == 5)
         bench_factors(&b->on, number(word[1]), number(word[2]), number(word[3]), number(word[4]));
-    else if (strcmp(stage, "energy") == 0 && words == 6)
-        bench_energy(&b->on, number(word[1]), number(word[2]), number(word[3]), word[4], word[5]);
+    else if (strcmp(stage, "energy") == 0 && (words == 6 || words == 7))
+        bench_energy(&b->on, number(word[1]), number(word[2]), number(word[3]), word[4], word[5], words == 7);
     else if (strcmp(stage, "load") == 0 && (words == 4 || words == 5))
         load(b, word[1], word[2], number(word[3]), words == 5 ? word[4] : NULL);
     else if (b->model && strcmp(stage, "check") == 0 && words == 1)

@@ -34,11 +34,13 @@ void bench_attention(const bench_device *bench, size_t batch, size_t tokens, siz
  * (profile/synth/synth_law.h), made once for each of a block's sites and used for every block. Answers on standard
  * output, one line of JSON each. */
 
-/* Time of all sites, by the program's own way: leading directions where they suffice, else all. */
+/* Time of all sites, by the program's own way: leading directions where they suffice, else all, and as many threads
+ * as it has on a device. */
 void bench_factors(const bench_device *bench, size_t width, size_t hidden, size_t blocks, size_t rank);
 /* G (m, k), float64 and row-major, with G G^T = W C W^T of one kind of site into `path`, and what of it the
- * factors of `rank` directions leave, ||G - A A^T G||^2: leading ones and of the full solver. */
+ * factors of `rank` directions leave, ||G - A A^T G||^2: leading ones and of the full solver; `brief` 1: those of
+ * the program's own way alone. */
 void bench_energy(const bench_device *bench, size_t width, size_t hidden, size_t rank, const char *kind,
-                  const char *path);
+                  const char *path, int brief);
 
 #endif

@@ -10,9 +10,10 @@ full and corrected; plain and recorded runs, 64 samples of 50 steps recorded at 
 end; eigenproblems one after another and batched; factors of all sites of DiT-XL/2 and of a model of FLUX.1's size,
 beside torch.linalg.svd and torch.svd_lowrank, with the error of each. Results are checked before anything is timed:
 operations and short trajectories against the CPU, forwards against PyTorch, factors by the energy they leave. What
-cannot be done is skipped with its reason. The file is written anew after every part, so that one that takes too long
-costs no other. --brief leaves out what takes minutes: PyTorch's slowest ways to compile, most sizes of attention and
-eigenproblems, the CPU's trajectory at 1024 tokens. --toy runs the same on sizes for which a device is not needed
+cannot be done is skipped with its reason. What is ours is measured before what is PyTorch's, and the file is written anew
+after every figure, so that one that takes too long costs none before it. --brief leaves out what takes minutes: PyTorch's
+slowest ways to compile, most sizes of attention and eigenproblems, the CPU's trajectory at 1024 tokens, and at FLUX.1's
+size all energies but that of one q, without the full solver. --toy runs the same on sizes for which a device is not needed
 (tests/gpu/test_bench.sh). Exit code 77: no such device.
 """
 import argparse
@@ -30,10 +31,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../interop"))
 import dit_torch  # noqa: E402
 
-try:
-    import torch
-except ImportError:
-    torch = None
+torch = None  # loaded by find_torch: that takes seconds, which ours need not wait for
 
 KINDS = {"q": 3, "proj": 1, "fc1": 1, "fc2": 1}  # how many of a block are like it: q stands for k and v
 FORWARD_TOLERANCE = {"f32": 1e-4, "bf16": 0.05}  # of the noise predicted, against PyTorch's in float32
@@ -95,13 +93,26 @@ class Torch:
         return statistics.median(seconds)
 
 
-def find_torch(args):
-    """PyTorch, or why not."""
-    if torch is None:
-        return None, "this Python has no PyTorch"
-    if torch.cuda.is_available():
-        return Torch("cuda"), ""
-    return (Torch("cpu"), "") if args.toy else (None, "PyTorch sees no CUDA device")
+def find_torch(args, result):
+    """PyTorch, or None and why not; loaded when it is first asked for."""
+    global torch
+    if not hasattr(args, "found_torch"):
+        library, why = None, ""
+        try:
+            import torch
+            if torch.cuda.is_available():
+                library = Torch("cuda")
+            elif args.toy:
+                library = Torch("cpu")
+            else:
+                why = "PyTorch sees no CUDA device"
+        except ImportError:
+            why = "this Python has no PyTorch"
+        if library:
+            result["torch"] = {"version": torch.__version__, "device": library.device}
+            print(f"\nPyTorch {torch.__version__} on {library.device}", flush=True)
+        args.found_torch = library, why
+    return args.found_torch
 
 
 def fused_attention(net):
@@ -176,7 +187,8 @@ def torch_attention(args, library, compute, batch, tokens, heads, width):
         return library.time(lambda: function(*inputs), args.repeats, args.inner)
 
 
-def measure_attention(args, servers, library, why, result):
+def measure_attention(args, servers, result):
+    library, why = find_torch(args, result)
     print("\nattention, each kernel alone")
     if library:
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -227,44 +239,81 @@ def roofline(result, compute, facts, macs, bytes_, seconds):
             "flops_per_byte_to_be_bound_by_products": rates["flops_per_s"] / rates["bytes_per_s"]}
 
 
-def torch_contenders(net, library, modes):
-    """Name and forward of every way in which PyTorch can run the network."""
-    yield "eager", net
-    if not hasattr(torch, "compile") or library.device != "cuda":
+class TorchForward:
+    """The network of a forward in PyTorch, which checks what ours gave, in float32, and is then timed."""
+
+    def __init__(self, args, library, found, directory, config, work):
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        self.args, self.library, self.found, compute = args, library, found, found["compute"]
+        with library.default():
+            net = dit_torch.public_model(directory, config).to(library.device)
+            fused = fused_attention(net)
+            size, channels = config["input_size"], config["in_channels"]
+            x = read(os.path.join(work, "x.f32"), "f").reshape(-1, channels, size, size).to(library.device)
+            labels = read(os.path.join(work, "labels.i32"), "i").long().to(library.device)
+            t = torch.full((x.shape[0],), 500.0, device=library.device)
+            mine = read(os.path.join(work, "eps.f32"), "f").reshape(x.shape).to(library.device)
+            with torch.no_grad():
+                theirs = net(x, t, labels)[:, :channels]
+                error = float(((mine - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).max())
+        if not error < FORWARD_TOLERANCE[compute]:
+            sys.exit(f"bench_gpu.py: forward in {compute}: {error:.3g} from PyTorch, expected below "
+                     f"{FORWARD_TOLERANCE[compute]:g}")
+        print(f"  {name_of(found)}: {error:.2g} from PyTorch's in float32", flush=True)
+        if compute == "bf16":
+            net, x = net.bfloat16(), x.bfloat16()
+            net.t_embedder.forward = lambda t: embed_bf16(net.t_embedder, t)
+        self.net, self.inputs = net, (x, t, labels)
+        found["torch"] = {"error": error, "fused_attention": fused, "seconds": {}}
+
+    def time(self, name, run, result):
+        """The network as `run` has it."""
+        torch_found = self.found["torch"]
+        try:
+            with self.library.default(), torch.no_grad():
+                forward = run(self.net)
+                seconds = self.library.time(lambda: forward(*self.inputs), self.args.repeats, self.args.inner)
+        except Exception as failure:  # a compiler that this machine lacks, say
+            skipped(result, f"PyTorch, {name}", str(failure).splitlines()[0][:200])
+            return
+        torch_found["seconds"][name] = seconds
+        torch_found["best"] = min(torch_found["seconds"], key=torch_found["seconds"].get)
+        torch_found["best_seconds"] = torch_found["seconds"][torch_found["best"]]
+        row(f"{name_of(self.found)}, PyTorch, {name}", seconds, f"ousac's takes {self.found['full']['seconds'] / seconds:.2f} of it")
+        save(result, self.args.output)
+
+
+def name_of(found):
+    return f"{found['tokens']} tokens, {found['compute']}"
+
+
+def compare_forwards(args, result):
+    """Every forward checked against PyTorch's, then its ways to run it timed, the slowest to prepare at the end."""
+    library, why = find_torch(args, result)
+    if library is None:
+        for found in result["forward"]:
+            skipped(result, f"PyTorch's forward, {name_of(found)}", why)
         return
-    for mode in modes:
-        yield f"compile, {mode}", torch.compile(net, mode=None if mode == "default" else mode)
+    print("\nforwards beside PyTorch's")
+    theirs = []
+    for found in result["forward"]:
+        directory = make_model(args, found["tokens"])
+        with open(os.path.join(directory, "config.json")) as file:
+            config = json.load(file)
+        theirs.append(TorchForward(args, library, found, directory, config, written(args, found)))
+        save(result, args.output)
+    for forward in theirs:
+        forward.time("eager", lambda net: net, result)
+    if hasattr(torch, "compile") and library.device == "cuda":
+        for mode in args.modes:
+            for forward in theirs:
+                forward.time(f"compile, {mode}", lambda net: torch.compile(net, mode=None if mode == "default" else mode), result)
 
 
-def torch_forward(args, library, directory, config, work, compute, result):
-    """The check of eps.f32 and the fastest time; None where PyTorch is not there."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    with library.default():
-        net = dit_torch.public_model(directory, config).to(library.device)
-        fused = fused_attention(net)
-        size, channels = config["input_size"], config["in_channels"]
-        x = read(os.path.join(work, "x.f32"), "f").reshape(-1, channels, size, size).to(library.device)
-        labels = read(os.path.join(work, "labels.i32"), "i").long().to(library.device)
-        t = torch.full((x.shape[0],), 500.0, device=library.device)
-        mine = read(os.path.join(work, "eps.f32"), "f").reshape(x.shape).to(library.device)
-        with torch.no_grad():
-            theirs = net(x, t, labels)[:, :channels]
-            error = float(((mine - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).max())
-            if not error < FORWARD_TOLERANCE[compute]:
-                sys.exit(f"bench_gpu.py: forward in {compute}: {error:.3g} from PyTorch, expected below "
-                         f"{FORWARD_TOLERANCE[compute]:g}")
-            if compute == "bf16":
-                net, x = net.bfloat16(), x.bfloat16()
-                net.t_embedder.forward = lambda t: embed_bf16(net.t_embedder, t)
-            times = {}
-            for name, run in torch_contenders(net, library, args.modes):
-                try:
-                    times[name] = library.time(lambda: run(x, t, labels), args.repeats, args.inner)
-                except Exception as failure:  # a compiler that this machine lacks, say
-                    skipped(result, f"PyTorch, {name}", str(failure).splitlines()[0][:200])
-    best = min(times, key=times.get)
-    return {"error": error, "fused_attention": fused, "seconds": times, "best": best, "best_seconds": times[best]}
+def written(args, found):
+    """Where the inputs and the result of one of our forwards lie."""
+    return os.path.join(args.work, f"forward-{found['tokens']}-{found['compute']}")
 
 
 def embed_bf16(embedder, t):
@@ -293,7 +342,7 @@ def synth(args, path, *options):
                    stdout=subprocess.DEVNULL)
 
 
-def measure_forwards(args, servers, library, why, result):
+def measure_forwards(args, servers, result):
     for tokens, batch in args.tokens:
         directory = make_model(args, tokens)
         path, config_path = (os.path.join(directory, name) for name in ("model.safetensors", "config.json"))
@@ -306,13 +355,11 @@ def measure_forwards(args, servers, library, why, result):
             print(f"\n{facts['blocks']} blocks of width {facts['width']}, {facts['tokens']} tokens, {batch} samples, {compute}")
             if not args.brief or tokens == args.tokens[0][0]:
                 found["check"] = server.ask("check")["error"]
-                print(f"  a trajectory, full and corrected: {found['check']:.2g} from the CPU's in float32")
-            server.ask("write", args.work)
-            if library:
-                found["torch"] = torch_forward(args, library, directory, config, args.work, compute, result)
-                print(f"  a forward: {found['torch']['error']:.2g} from PyTorch's in float32")
+                print(f"  a trajectory, full and corrected: {found['check']:.2g} from the CPU's in float32", flush=True)
             else:
-                skipped(result, "PyTorch's forward", why)
+                print("  not checked by the CPU, which takes long; PyTorch's forward is to be compared", flush=True)
+            os.makedirs(written(args, found), exist_ok=True)
+            server.ask("write", written(args, found))
             for kind, macs in (("full", facts["macs"]), ("cached", facts["macs_cached"])):
                 seconds = server.ask(kind)["seconds"]
                 found[kind] = {"seconds": seconds,
@@ -324,10 +371,8 @@ def measure_forwards(args, servers, library, why, result):
                 if kind == "cached":
                     more.append(f"{100 * seconds / found['full']['seconds']:.1f} % of a full one")
                 row(f"forward, {kind}", seconds, *more)
-            if library:
-                for name, seconds in found["torch"]["seconds"].items():
-                    row(f"PyTorch, {name}", seconds, f"ousac's takes {found['full']['seconds'] / seconds:.2f} of it")
             result["forward"].append(found)
+            save(result, args.output)
 
 
 def make_blocks(args, preset, depth, tokens):
@@ -377,6 +422,7 @@ def measure_blocks(args, servers, result):
                     more.append(f"{100 * seconds / found['full']['seconds']:.1f} % of a full one")
                 row(f"forward, {kind}", seconds, *more)
             result["blocks"].append(found)
+            save(result, args.output)
 
 
 def measure_profiles(args, servers, result):
@@ -400,6 +446,7 @@ def measure_profiles(args, servers, result):
         result["profile"].append({"compute": compute, "plain": times["plain"], "recorded": times["recorded"],
                                   "overhead": statistics.median(ratios) - 1, "whole_seconds": whole,
                                   "whole_samples": samples, "whole_steps": steps})
+        save(result, args.output)
 
 
 def measure_eigen(args, server, result):
@@ -426,8 +473,9 @@ def measure_eigen(args, server, result):
             result["eigen"].append(found)
 
 
-def torch_factors(library, path, m, k, rank, least_by_us, result):
-    """Time and energy left of PyTorch's decompositions of the same matrix, and the least possible."""
+def torch_factors(library, path, m, k, rank, least_by_us, brief, result):
+    """Time and energy left of PyTorch's decompositions of the same matrix, and the least possible. `brief`: in float32
+    alone, whose singular values then say what is possible, and each once."""
     g = torch.frombuffer(bytearray(open(path, "rb").read()), dtype=torch.float64).reshape(m, k).to(library.device)
     answers, least = {}, None
 
@@ -436,56 +484,84 @@ def torch_factors(library, path, m, k, rank, least_by_us, result):
         return float((g - u @ (u.T @ g)).square().sum())
 
     single = g.float()
-    for name, run in (("linalg.svd, float64", lambda: torch.linalg.svd(g, full_matrices=False)),
-                      ("linalg.svd, float32", lambda: torch.linalg.svd(single, full_matrices=False)),
-                      ("svd_lowrank, float32", lambda: torch.svd_lowrank(single, q=rank + rank // 4 + 16, niter=3))):
+    ways = [("linalg.svd, float32", lambda: torch.linalg.svd(single, full_matrices=False)),
+            ("svd_lowrank, float32", lambda: torch.svd_lowrank(single, q=rank + rank // 4 + 16, niter=3))]
+    if not brief:
+        ways.insert(0, ("linalg.svd, float64", lambda: torch.linalg.svd(g, full_matrices=False)))
+    for name, run in ways:
         try:
-            run()
+            if not brief:
+                run()
             library.wait()
             start = time.perf_counter()
             found = run()
             library.wait()
             answers[name] = {"seconds": time.perf_counter() - start, "left": left(found[0])}
-            if name.endswith("float64"):
-                least = float(found[1][rank:].square().sum())
+            if least is None and name.startswith("linalg"):
+                least = float(found[1][rank:].double().square().sum())
         except Exception as failure:
             skipped(result, name, str(failure).splitlines()[0][:200])
     return answers, least if least is not None else least_by_us
 
 
-def measure_factors(args, server, library, why, result):
+def measure_factors(args, server, result):
+    """Ours of every model first."""
     for name, width, hidden, blocks, rank in args.models:
-        print(f"\nfactors of {name}: {blocks} blocks of width {width}, rank {rank}; every block's are those of one")
-        found = {"model": name, "width": width, "blocks": blocks, "rank": rank, "kinds": {}}
-        totals = {}
-        for kind, alike in KINDS.items():
-            path = os.path.join(args.work, "energy.f64")
-            mine = server.ask("energy", width, hidden, rank, kind, path)
-            answers, least = {}, mine["left"]
-            if library:
-                answers, least = torch_factors(library, path, mine["m"], mine["k"], rank, least, result)
-            found["kinds"][kind] = {"ousac": mine, "torch": answers, "least": least}
-            for key, tolerance in FACTOR_TOLERANCE.items():
-                if key in mine and not mine[key] <= (1 + tolerance) * least + 1e-12 * mine["energy"]:
-                    sys.exit(f"bench_gpu.py: {name}, {kind}: factors leave {mine[key] / least:.6f} of the least possible")
-            beyond = [f"ousac {mine['left'] / least - 1:.1e}"]
-            if "left_leading" in mine:
-                beyond.append(f"leading {mine['left_leading'] / least - 1:.1e}")
-            for other, answer in answers.items():
-                beyond.append(f"{other} {answer['left'] / least - 1:.1e}")
-                totals[other] = totals.get(other, 0) + answer["seconds"] * blocks * alike
-            print(f"  {kind}: energy left beyond the least: " + ", ".join(beyond), flush=True)
-            os.remove(path)
-        if not library:
-            skipped(result, "PyTorch's decompositions", why)
+        print(f"\nfactors of {name}: {blocks} blocks of width {width}, rank {rank}; every block's are those of one", flush=True)
         whole = server.ask("factors", width, hidden, blocks, rank)
-        found["seconds"] = whole
-        row(f"ousac, all {whole['sites']} sites", whole["seconds"], f"{whole['full_solver']} by the full solver")
-        for other, seconds in totals.items():
-            row(f"torch {other}, as many", seconds,
-                f"ousac takes {whole['seconds'] / seconds:.3f} of it, from moment and weights on")
-        found["torch_seconds"] = totals
+        found = {"model": name, "width": width, "hidden": hidden, "blocks": blocks, "rank": rank, "kinds": {},
+                 "seconds": whole, "torch_seconds": {}}
+        row(f"ousac, all {whole['sites']} sites, {whole['threads']} threads", whole["seconds"], f"{whole['full_solver']} by the full solver")
         result["factors"].append(found)
+        save(result, args.output)
+    for found in result["factors"]:
+        compare_factors(args, server, found, result)
+
+
+def compare_factors(args, server, found, result):
+    """What energy factors leave beyond the least, ours and PyTorch's, and how long theirs take."""
+    library, why = find_torch(args, result)
+    name, blocks, rank, totals = found["model"], found["blocks"], found["rank"], {}
+    brief = args.brief and name != args.models[0][0]
+    if library is None:
+        skipped(result, f"PyTorch's decompositions, {name}", why)
+    if brief:
+        found["left_out"] = "; ".join(["energies of proj, fc1 and fc2", "the full solver and float64 decompositions"]
+                                      if library else ["all energies, which nothing says the least of"])
+        skipped(result, f"{name}: {found['left_out']}", "a brief run")
+        if library is None:
+            return
+    print(f"\nfactors of {name}: energy left beyond the least", flush=True)
+    for kind in ("q",) if brief else KINDS:
+        path = os.path.join(args.work, "energy.f64")
+        mine = server.ask("energy", found["width"], found["hidden"], rank, kind, path, *(["brief"] if brief else []))
+        answers, least = {}, mine.get("left")
+        if library:
+            answers, least = torch_factors(library, path, mine["m"], mine["k"], rank, least, brief, result)
+        os.remove(path)
+        if least is None:
+            skipped(result, f"{name}, {kind}: the check", "PyTorch has not said the least")
+            continue
+        found["kinds"][kind] = {"ousac": mine, "torch": answers, "least": least}
+        for key, tolerance in FACTOR_TOLERANCE.items():
+            if key in mine and not mine[key] <= (1 + tolerance) * least + 1e-12 * mine["energy"]:
+                sys.exit(f"bench_gpu.py: {name}, {kind}: factors leave {mine[key] / least:.6f} of the least possible")
+        beyond = [f"{label} {mine[key] / least - 1:.1e}" for key, label in (("left", "ousac"), ("left_leading", "leading")) if key in mine]
+        for other, answer in answers.items():
+            beyond.append(f"{other} {answer['left'] / least - 1:.1e}, {scaled(answer['seconds'])}")
+            totals[other] = totals.get(other, 0) + answer["seconds"] * blocks * KINDS[kind]
+        print(f"  {kind}: " + "; ".join(beyond), flush=True)
+        save(result, args.output)
+    whole = found["seconds"]
+    for other, seconds in totals.items():
+        if brief:  # of q alone, beside which ours are a thread's seconds
+            ours = sum(whole["kinds"][kind] for kind in ("q", "k", "v")) / (KINDS["q"] * blocks)
+            found["kinds"]["q"]["ousac"]["each_seconds"] = ours
+            row(f"torch {other}, one q", seconds / (KINDS["q"] * blocks), f"ousac takes {scaled(ours)} for one on one of its threads")
+        else:
+            row(f"torch {other}, as many", seconds, f"ousac takes {whole['seconds'] / seconds:.3f} of it, from moment and weights on")
+    if not brief:
+        found["torch_seconds"] = totals
 
 
 def save(result, path):
@@ -512,7 +588,7 @@ def main():
         args.attention = [(2, 16, 2, 8), (1, 40, 1, 72)]
         args.orders, args.batches = (8, 33), (3,)
         args.tokens, args.overhead, args.profile = [(16, 2)], (2, 3), (4, 4)
-        args.models = [("toy", 24, 96, 2, 5)]
+        args.models = [("toy", 24, 96, 2, 5), ("toy of another size", 24, 96, 1, 5)]
         args.blocks = [(name, 0, (name, 64), 64, 2) for name in ("shapes-pixart", "shapes-flux")]
     else:
         args.repeats, args.inner, args.rows, args.width = 5, 10, 16384, 1152
@@ -528,25 +604,23 @@ def main():
         args.attention = args.attention[:3]
         args.orders, args.batches = args.orders[4:7], args.batches[:1]
     parts = args.parts.split(",")
-    library, why = find_torch(args)
     result = {"rates": {}, "attention": [], "forward": [], "blocks": [], "profile": [], "eigen": [], "factors": [], "skipped": []}
     servers = {}
     for compute in args.compute.split(","):
         servers[compute] = Server(args, compute)
         result.setdefault("device", servers[compute].facts)
     print(result["device"]["detail"])
-    if library:
-        result["torch"] = {"version": torch.__version__, "device": library.device}
-        print(f"PyTorch {torch.__version__} on {library.device}")
     first = next(iter(servers.values()))
-    measures = {"rates": lambda: measure_rates(args, servers, result),
-                "attention": lambda: measure_attention(args, servers, library, why, result),
-                "forward": lambda: measure_forwards(args, servers, library, why, result),
-                "profile": lambda: measure_profiles(args, servers, result),
-                "eigen": lambda: measure_eigen(args, first, result),
-                "blocks": lambda: measure_blocks(args, servers, result),
-                "factors": lambda: measure_factors(args, first, library, why, result)}
-    for part, measure in measures.items():
+    # Ours first: PyTorch takes long to load, and to compile.
+    measures = [("rates", lambda: measure_rates(args, servers, result)),
+                ("forward", lambda: measure_forwards(args, servers, result)),
+                ("profile", lambda: measure_profiles(args, servers, result)),
+                ("blocks", lambda: measure_blocks(args, servers, result)),
+                ("eigen", lambda: measure_eigen(args, first, result)),
+                ("factors", lambda: measure_factors(args, first, result)),
+                ("attention", lambda: measure_attention(args, servers, result)),
+                ("forward", lambda: compare_forwards(args, result))]
+    for part, measure in measures:
         if part in parts:
             measure()
             save(result, args.output)

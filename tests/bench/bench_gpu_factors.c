@@ -4,11 +4,15 @@
 #include "calib/spectra/factors.h"
 #include "calib/spectra/leading.h"
 #include "calib/spectra/prescribed.h"
+#include "calib/spectra/triangular.h"
 #include "formats/file.h"
 #include "formats/memory.h"
+#include "pipeline/session.h"
 #include "profile/synth/synth_law.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -101,34 +105,70 @@ static void factorise(const ousac_backend *k, const block *b, size_t s, size_t r
     bench_must(ousac_factors_create_input(factors, k, root, b->m[s], b->w[s], rank, &error), &error);
 }
 
-void bench_factors(const bench_device *bench, size_t width, size_t hidden, size_t blocks, size_t rank) {
-    block b;
-    double seconds[SITES] = {0}, total = 0;
-    size_t whole_sites = 0;
-    block_make(&b, width, hidden, SITES);
-    for (size_t i = 0; i <= blocks; i++) { /* the first of them warms up */
-        ousac_root root = {0};
-        for (size_t s = 0; s < SITES; s++) {
-            ousac_factors factors = {0};
-            int whole = 0;
-            if (s > 0 && GROUP_OF[s] != GROUP_OF[s - 1])
-                ousac_root_free(&root);
-            const double start = bench_now();
-            factorise(bench->device, &b, s, rank, &root, 1, &factors, &whole);
-            const double took = bench_now() - start;
-            if (i > 0) {
-                seconds[s] += took;
-                total += took;
-                whole_sites += (size_t)whole;
-            }
-            ousac_factors_free(&factors);
-        }
-        ousac_root_free(&root);
+/* What the threads of one run share: groups are taken in order, as profile/bundle/factorise.c does. */
+typedef struct factor_run {
+    const ousac_backend *backend;
+    const block *b;
+    size_t groups, rank;
+    pthread_barrier_t warm; /* the threads and who times them */
+    atomic_size_t next;
+    pthread_mutex_t mutex; /* over what follows */
+    double seconds[SITES]; /* summed over threads */
+    size_t whole_sites;
+} factor_run;
+
+/* The sites of one group; `counted` 0 to warm up. */
+static void factorise_group(factor_run *run, size_t group, int counted) {
+    ousac_root root = {0};
+    for (size_t s = 0; s < SITES; s++) {
+        ousac_factors factors = {0};
+        int whole = 0;
+        if (GROUP_OF[s] != group)
+            continue;
+        const double start = bench_now();
+        factorise(run->backend, run->b, s, run->rank, &root, 1, &factors, &whole);
+        const double took = bench_now() - start;
+        ousac_factors_free(&factors);
+        (void)pthread_mutex_lock(&run->mutex);
+        run->seconds[s] += counted ? took : 0;
+        run->whole_sites += (size_t)(counted && whole);
+        (void)pthread_mutex_unlock(&run->mutex);
     }
-    printf("{\"seconds\":%.9g,\"sites\":%zu,\"full_solver\":%zu,\"kinds\":{", total, blocks * SITES,
-           whole_sites);
+    ousac_root_free(&root);
+}
+
+static void *factorise_groups(void *self) {
+    factor_run *run = self;
+    for (size_t g = 0; g < GROUPS; g++) /* each thread has a context of its own on a device */
+        factorise_group(run, g, 0);
+    (void)pthread_barrier_wait(&run->warm);
+    for (size_t g; (g = atomic_fetch_add(&run->next, 1)) < run->groups;)
+        factorise_group(run, g % GROUPS, 1);
+    return NULL;
+}
+
+void bench_factors(const bench_device *bench, size_t width, size_t hidden, size_t blocks, size_t rank) {
+    enum { THREADS = OUSAC_SESSION_DEVICE_THREADS };
+    block b;
+    factor_run run = {.backend = bench->device, .b = &b, .groups = blocks * GROUPS, .rank = rank};
+    pthread_t threads[THREADS];
+    block_make(&b, width, hidden, SITES);
+    bench_check(pthread_mutex_init(&run.mutex, NULL) == 0 &&
+                    pthread_barrier_init(&run.warm, NULL, THREADS + 1) == 0,
+                "no threads");
+    for (size_t i = 0; i < THREADS; i++)
+        bench_check(pthread_create(&threads[i], NULL, factorise_groups, &run) == 0, "no thread");
+    (void)pthread_barrier_wait(&run.warm);
+    const double start = bench_now();
+    for (size_t i = 0; i < THREADS; i++)
+        (void)pthread_join(threads[i], NULL);
+    const double total = bench_now() - start;
+    (void)pthread_barrier_destroy(&run.warm);
+    (void)pthread_mutex_destroy(&run.mutex);
+    printf("{\"seconds\":%.9g,\"threads\":%d,\"sites\":%zu,\"full_solver\":%zu,\"kinds\":{", total,
+           (int)THREADS, blocks * SITES, run.whole_sites);
     for (size_t s = 0; s < SITES; s++)
-        printf("%s\"%s\":%.9g", s ? "," : "", KINDS[s], seconds[s]);
+        printf("%s\"%s\":%.9g", s ? "," : "", KINDS[s], run.seconds[s]);
     printf("}}\n");
     block_free(&b);
 }
@@ -174,8 +214,25 @@ static double energy_left(const bench_device *bench, const ousac_factors *factor
     return left;
 }
 
+/* F with F F^T = C of order n by Cholesky, F lower: seconds where eigenpairs take a minute. 0 where rounding is
+ * in its way. */
+static int cholesky_root(ousac_root *root, size_t n, const double *packed) {
+    *root = (ousac_root){.n = n, .k = n, .f = bench_room(n * n, sizeof(double))};
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j <= i; j++)
+            root->f[j * n + i] = packed[i * (i + 1) / 2 + j];
+    if (!ousac_cholesky(n, root->f)) {
+        ousac_root_free(root);
+        return 0;
+    }
+    /* both triangles are filled: the rows of the root are those of L^T */
+    for (size_t i = 0; i < n; i++)
+        memset(root->f + i * n, 0, i * sizeof *root->f);
+    return 1;
+}
+
 void bench_energy(const bench_device *bench, size_t width, size_t hidden, size_t rank, const char *kind,
-                  const char *path) {
+                  const char *path, int brief) {
     block b;
     ousac_root root = {0}, device_root = {0};
     ousac_error error = {0};
@@ -187,11 +244,12 @@ void bench_energy(const bench_device *bench, size_t width, size_t hidden, size_t
     bench_check(s < SITES, "unknown kind of site");
     block_make(&b, width, hidden, s);
     /* by the CPU, so that it does not depend on what it judges */
-    bench_must(ousac_root_create(&root, bench->cpu, width, b.moment[GROUP_OF[s]], &error), &error);
+    if (!brief || !cholesky_root(&root, width, b.moment[GROUP_OF[s]]))
+        bench_must(ousac_root_create(&root, bench->cpu, width, b.moment[GROUP_OF[s]], &error), &error);
     double *g = energy_root(bench, &b, s, &root);
     for (size_t i = 0; i < b.m[s] * root.k; i++)
         square += g[i] * g[i];
-    for (int leading = 0; leading < 2; leading++) {
+    for (int leading = brief != 0; leading < 2; leading++) {
         ousac_factors factors = {0};
         const double start = bench_now();
         factorise(bench->device, &b, s, rank, &device_root, leading, &factors, &whole[leading]);
@@ -201,9 +259,10 @@ void bench_energy(const bench_device *bench, size_t width, size_t hidden, size_t
         ousac_factors_free(&factors);
     }
     bench_must(ousac_file_replace(path, g, b.m[s] * root.k * sizeof *g, &error), &error);
-    printf("{\"m\":%zu,\"k\":%zu,\"energy\":%.17g,\"left\":%.17g,\"seconds\":%.9g", b.m[s], root.k, square,
-           left[0], seconds[0]);
-    if (!whole[1])
+    printf("{\"m\":%zu,\"k\":%zu,\"energy\":%.17g", b.m[s], root.k, square);
+    if (!brief)
+        printf(",\"left\":%.17g,\"seconds\":%.9g", left[0], seconds[0]);
+    if (brief || !whole[1])
         printf(",\"left_leading\":%.17g,\"seconds_leading\":%.9g", left[1], seconds[1]);
     printf("}\n");
     ousac_free(g);

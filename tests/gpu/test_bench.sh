@@ -11,7 +11,7 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 export OUSAC_CUDA_PLUGIN=$BUILD/tests/plugins/emulated_cuda.so
 python=${TORCH_PYTHON:-${PYTHON:-python3}}
-bench() { "$python" "$HERE/../bench/bench_gpu.py" --build "$BUILD" --eigen "$BUILD/tests/bench/emulated_bench_eigen" --toy -o "$WORK/gpu.json" >"$WORK/out" 2>&1; }
+bench() { "$python" "$HERE/../bench/bench_gpu.py" --build "$BUILD" --eigen "$BUILD/tests/bench/emulated_bench_eigen" --toy "$@" -o "$WORK/gpu.json" >"$WORK/out" 2>&1; }
 
 OUSAC_EMULATED_DEVICES=0 bench
 if [ $? != 77 ] || [ -e "$WORK/gpu.json" ]; then
@@ -50,12 +50,33 @@ for blocks in result["blocks"]:
 assert len(result["profile"]) == 2 and all(p["whole_samples"] == 4 and p["whole_steps"] == 4 for p in result["profile"])
 assert [e["order"] for e in result["eigen"]] == [8, 33]
 assert all(e[kind] > 0 for e in result["eigen"] for kind in ("looped", "batched", "device", "processor"))
-(factors,) = result["factors"]
-assert factors["seconds"]["sites"] == 12 and len(factors["kinds"]) == 4
-for kind, answer in factors["kinds"].items():
-    mine, least = answer["ousac"], answer["least"]
-    assert least <= mine["left"] * (1 + 1e-9) and mine["left"] < mine["energy"], kind
-    assert len(answer["torch"]) == (3 if "torch" in result else 0)
+assert [f["seconds"]["sites"] for f in result["factors"]] == [12, 6]
+for factors in result["factors"]:
+    assert len(factors["kinds"]) == 4 and factors["seconds"]["threads"] == 2 and "left_out" not in factors
+    for kind, answer in factors["kinds"].items():
+        mine, least = answer["ousac"], answer["least"]
+        assert least <= mine["left"] * (1 + 1e-9) and mine["left"] < mine["energy"], kind
+        assert len(answer["torch"]) == (3 if "torch" in result else 0)
 assert "torch" in result or any("PyTorch" in s["why"] for s in result["skipped"])
 PYTHON
-echo "2 passed, 0 failed"
+if ! bench --brief --parts factors --compute f32; then
+    cat "$WORK/out"
+    exit 1
+fi
+"$python" - "$WORK/gpu.json" <<'PYTHON' || exit 1
+import json
+import sys
+
+result = json.load(open(sys.argv[1]))
+first, second = result["factors"]
+assert len(first["kinds"]) == 4 and "left_out" not in first and second["seconds"]["seconds"] > 0
+if "torch" in result:
+    answer = second["kinds"]["q"]
+    mine, least = answer["ousac"], answer["least"]
+    assert "energies of proj" in second["left_out"] and list(second["kinds"]) == ["q"]
+    assert least <= mine["left_leading"] * (1 + 1e-5) < mine["energy"] and "left" not in mine and mine["each_seconds"] > 0
+    assert sorted(answer["torch"]) == ["linalg.svd, float32", "svd_lowrank, float32"]
+else:
+    assert "all energies" in second["left_out"] and not second["kinds"]
+PYTHON
+echo "3 passed, 0 failed"

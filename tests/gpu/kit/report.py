@@ -27,16 +27,17 @@ def of_speed(figures):
         yield f"measured rates, {compute}", f"{1e-12 * rates['flops_per_s']:.1f} TFLOP/s, {1e-9 * rates['bytes_per_s']:.0f} GB/s"
     for forward in figures.get("forward", []):
         name = f"{forward['blocks']} blocks, {forward['tokens']} tokens x {forward['batch']}, {forward['compute']}"
-        torch = forward.get("torch")
+        torch = forward.get("torch", {})
+        checked = "" if "check" in forward or torch else ", not checked"
         beside = f"; PyTorch ({torch['best']}) {scaled(torch['best_seconds'])}, " + judged(
-            forward["full"]["seconds"] / torch["best_seconds"], TARGETS["forward"]) if torch else "; PyTorch: not measured"
+            forward["full"]["seconds"] / torch["best_seconds"], TARGETS["forward"]) if "best" in torch else "; PyTorch: not measured"
         for kind in ("full", "cached"):
             found = forward[kind]
             text = scaled(found["seconds"])
             if "floor_seconds" in found:
                 text += f", floor {scaled(found['floor_seconds'])} (products {scaled(found['products_seconds'])}, memory {scaled(found['memory_seconds'])})"
                 text += f", {found['times_floor']:.2f} of it" if kind == "full" else ", of it " + judged(found["times_floor"], TARGETS["cached"])
-            yield f"{name}: {kind}", text + (beside if kind == "full" else "")
+            yield f"{name}: {kind}{checked}", text + (beside if kind == "full" else "")
     for blocks in figures.get("blocks", []):
         name = f"{blocks['blocks']} blocks of {blocks['model']}, {blocks['tokens']} tokens x {blocks['batch']}, {blocks['compute']}"
         for kind in ("full", "cached"):
@@ -56,9 +57,15 @@ def of_factors(figures):
     for model in figures.get("factors", []):
         target = TARGETS.get(model["model"])
         text = judged(model["seconds"]["seconds"], target, " s") if target else scaled(model["seconds"]["seconds"])
+        text += f", {model['seconds']['threads']} threads" + ("" if model["kinds"] else ", not checked")
         for other, seconds in model["torch_seconds"].items():
             text += f"; torch {other} {scaled(seconds)}"
         yield f"factors of {model['model']}", text
+        if "left_out" in model:
+            q = model["kinds"].get("q", {"torch": {}, "ousac": {}})
+            alone = "".join(f"; torch {other} {scaled(found['seconds'])}" for other, found in q["torch"].items())
+            ours = f"; one q, checked: {scaled(q['ousac']['each_seconds'])} on one thread{alone}" if "each_seconds" in q["ousac"] else ""
+            yield f"factors of {model['model']}, left out", model["left_out"] + ours
 
 
 ROWS = {"speed": of_speed, "factors": of_factors}
@@ -80,4 +87,5 @@ def table(result):
             lines.append(f"    differences from the processor: {part['figures']['differences']}, fit {part['figures']['fit']['largest_difference']:.3g}")
         if name == "memory" and part.get("figures"):
             lines.append("    {refused} times refused, {resumed} of them with a state kept, {enough} times enough".format(**part["figures"]))
+            lines.append(f"    in the middle of a calibration: {part['figures']['midway']}")
     return "\n".join(lines) + "\n"
