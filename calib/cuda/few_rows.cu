@@ -1,8 +1,9 @@
 /* Linears of few rows, such as the modulation of a batch: what counts is that W is read once, at the speed of memory.
  *
- * A warp computes COLS columns of Y for ROWS rows. Its lanes stride along the inner dimension, four values each, so that
- * a row of W is read in whole lines; X comes from the cache. The ROWS * COLS sums of 32 lanes each are added by halves:
- * of each pair of lanes one takes one half of the sums, the other the rest.
+ * A block computes COLS columns of Y for ROWS rows. Its threads stride along the inner dimension, four values each, so
+ * that a row of W is read in whole lines, and by many blocks at once; X comes from the cache. The ROWS * COLS sums of a
+ * warp's lanes are added by halves: of each pair of lanes one takes one half of the sums, the other the rest. Those of
+ * the warps are added in their order.
  */
 #include "calib/cuda/context.h"
 
@@ -32,16 +33,16 @@ template <int OFFSET, int HALF, int SUMS> __device__ inline int halve(float (&su
 
 /* X (rows, 4 units) with rows from `first` on, W (m, 4 units), steps in units; bias (m) or NULL. */
 template <int ROWS, int COLS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 3)
     few_rows_kernel(int first, int rows, int m, int units, const float4 *__restrict__ x, size_t step_x,
                     const float4 *__restrict__ w, size_t step_w, const float *__restrict__ bias, float *y,
                     size_t ldy) {
     constexpr int SUMS = ROWS * COLS, KEPT = SUMS / WARP;
-    static_assert(SUMS % WARP == 0, "every lane ends with as many sums");
+    static_assert(SUMS % WARP == 0 && SUMS <= THREADS,
+                  "every lane ends with as many sums, every thread with one");
     const int lane = static_cast<int>(threadIdx.x % WARP);
-    const int column = (static_cast<int>(blockIdx.x) * WARPS + static_cast<int>(threadIdx.x / WARP)) * COLS;
-    if (column >= m)
-        return;              /* the whole warp */
+    const int warp = static_cast<int>(threadIdx.x / WARP), column = static_cast<int>(blockIdx.x) * COLS;
+    __shared__ float part[WARPS][SUMS];
     const float4 *row[COLS]; /* beyond the last one, the last once more */
 #pragma unroll
     for (int c = 0; c < COLS; c++)
@@ -52,7 +53,7 @@ __global__ void __launch_bounds__(THREADS)
     for (int i = 0; i < SUMS; i++)
         sum[i] = 0;
 #pragma unroll 2
-    for (int j = lane; j < units; j += WARP) {
+    for (int j = static_cast<int>(threadIdx.x); j < units; j += THREADS) {
         float4 weight[COLS];
 #pragma unroll
         for (int c = 0; c < COLS; c++)
@@ -69,19 +70,24 @@ __global__ void __launch_bounds__(THREADS)
 
     const int begin = halve<WARP / 2, SUMS / 2>(sum, lane);
 #pragma unroll
-    for (int i = 0; i < KEPT; i++) {
-        const int r = first + (begin + i) / COLS, c = column + (begin + i) % COLS;
-        if (r < rows && c < m)
-            y[static_cast<size_t>(r) * ldy + static_cast<size_t>(c)] =
-                bias != nullptr ? sum[i] + bias[c] : sum[i];
-    }
+    for (int i = 0; i < KEPT; i++)
+        part[warp][begin + i] = sum[i];
+    __syncthreads();
+    const int which = static_cast<int>(threadIdx.x);
+    const int r = first + which / COLS, c = column + which % COLS;
+    if (which >= SUMS || r >= rows || c >= m)
+        return;
+    float total = bias != nullptr ? bias[c] : 0;
+#pragma unroll
+    for (int k = 0; k < WARPS; k++)
+        total += part[k][which];
+    y[static_cast<size_t>(r) * ldy + static_cast<size_t>(c)] = total;
 }
 
 template <int ROWS, int COLS>
 void launch(Context *c, const Product &p, int first, const float *x, const float *w, const float *bias,
             float *y) {
-    const int each = WARPS * COLS;
-    few_rows_kernel<ROWS, COLS><<<static_cast<unsigned>((p.cols - 1) / each + 1), THREADS, 0, c->stream>>>(
+    few_rows_kernel<ROWS, COLS><<<static_cast<unsigned>((p.cols - 1) / COLS + 1), THREADS, 0, c->stream>>>(
         first, p.rows, p.cols, p.inner / 4, reinterpret_cast<const float4 *>(x),
         static_cast<size_t>(p.lda) / 4, reinterpret_cast<const float4 *>(w), static_cast<size_t>(p.ldb) / 4,
         bias, y, static_cast<size_t>(p.ldc));

@@ -11,7 +11,7 @@ enum {
     GRAPHS_MAX = 128, /* of one thread: gates, branches and swapped slots, and a forecast's steps */
     SEEN_MAX = 512,   /* lists that ran once, by their hashes */
     UNUSED_MAX = 512, /* sequences after which a graph that none of them was makes room */
-    FAILURES_MAX = 4, /* captures that fail before this thread tries no more */
+    FAILURES_MAX = 4, /* captures or launches that fail before this thread captures no more */
     STAGING_BYTES = 64 << 10,
     STAGING_ALIGNMENT = 256,
     CALLS_BYTES = 64 << 10, /* room to begin with */
@@ -240,7 +240,18 @@ ousac_status play(const ousac_backend *backend, Context *c, ousac_error *error) 
         return run_calls(backend, c, &s->calls, error);
     graph->used_at = s->clock;
     graph->released = released;
-    return check(cudaGraphLaunch(graph->exec, c->stream), "sequence_end", error);
+    const cudaError_t launched = cudaGraphLaunch(graph->exec, c->stream);
+    if (launched != cudaErrorInvalidValue)
+        return check(launched, "sequence_end", error);
+    /* Refused, for what it holds of memory that has gone and come back: the calls hold addresses alone. */
+    (void)cudaGetLastError();
+    s->failures++;
+    const Calls calls = graph->calls; /* growing scratch drops graphs */
+    graph->calls = {};
+    drop(graph);
+    const ousac_status status = run_calls(backend, c, &calls, error);
+    ousac_free(calls.bytes);
+    return status;
 }
 
 /* What an upload within a sequence becomes: its contents lie in the staging memory. */

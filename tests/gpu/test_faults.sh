@@ -45,7 +45,7 @@ check "the profile is whole" "$OUSAC" verify short.oca
 # --- a device lost in mid-run ---
 check "undisturbed" "$OUSAC" "${profile[@]}" --threads 1 -o whole.oca
 lost=0 resumed=0
-for after in 0 5 400 900 1400 1900; do
+for after in 0 5 250 500 800 1100; do
     rm -f lost.oca lost.oca.part
     OUSAC_EMULATED_LOST_AFTER=$after "$OUSAC" "${profile[@]}" --threads 1 -o lost.oca >out 2>err
     code=$?
@@ -69,7 +69,7 @@ done
 check "it was lost" test "$lost" -gt 3
 check "and some runs left a state" test "$resumed" -gt 1
 refused "two threads: lost" 1 "the device stopped working" \
-    env OUSAC_EMULATED_LOST_AFTER=1500 "$OUSAC" "${profile[@]}" --threads 2 -o two.oca
+    env OUSAC_EMULATED_LOST_AFTER=900 "$OUSAC" "${profile[@]}" --threads 2 -o two.oca
 check "two threads: goes on" "$OUSAC" "${profile[@]}" --threads 2 -o two.oca
 check "two threads: to the same bytes" cmp whole.oca two.oca
 refused "lost while sampling" 1 "the device stopped working" env OUSAC_EMULATED_LOST_AFTER=150 "$OUSAC" "${sample[@]}" --device cuda -o no.png

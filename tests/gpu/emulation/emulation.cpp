@@ -210,7 +210,7 @@ static std::map<void *, size_t> blocks, locked; /* of the device, page-locked; b
 static size_t device_bytes, device_limit;
 enum { BUILT_FOR = 70 }; /* the least capability */
 static int devices = 1, capability = 90;
-static bool captures_fail;
+static bool captures_fail, launches_fail;
 static std::atomic<long> submissions_left; /* before the device is lost; below 0: for ever */
 static std::atomic<cudaError_t> lost;      /* what every call fails with from then on; success: it is there */
 static thread_local cudaError_t last_error;
@@ -259,6 +259,7 @@ static void read_settings() {
     capability = static_cast<int>(setting("OUSAC_EMULATED_CAPABILITY", 90));
     device_limit = static_cast<size_t>(setting("OUSAC_EMULATED_BYTES", std::numeric_limits<long>::max()));
     captures_fail = setting("OUSAC_EMULATED_CAPTURES_FAIL", 0) != 0;
+    launches_fail = setting("OUSAC_EMULATED_LAUNCHES_FAIL", 0) != 0;
     submissions_left = setting("OUSAC_EMULATED_LOST_AFTER", -1);
     last_error = lost = cudaSuccess;
 }
@@ -553,7 +554,7 @@ cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph,
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     UNLESS_LOST;
-    if (stream->capturing)
+    if (stream->capturing || launches_fail)
         return fails(cudaErrorInvalidValue);
     counts.launched++;
     for (const ousac_emulated_node &node : exec->nodes) {

@@ -564,14 +564,11 @@ static void a_sequence_without_an_end_is_forgotten(void **unused) {
     drop(k, x);
 }
 
-/* A library whose products cannot be captured: everything runs call by call. */
-static void captures_that_fail_change_nothing(void **unused) {
+/* Chains on an emulated device with this fault: everything runs call by call, and after four attempts none is made. */
+static void run_with(const char *fault) {
     const ousac_backend *before = k;
     long first[EMULATED_KINDS], last[EMULATED_KINDS];
-    (void)unused;
-    if (emulated_is_real())
-        skip();
-    assert_int_equal(setenv("OUSAC_EMULATED_CAPTURES_FAIL", "1", 1), 0);
+    assert_int_equal(setenv(fault, "1", 1), 0);
     ousac_device *device = emulated_open(0);
     k = ousac_device_backend(device);
     chain a, b;
@@ -580,12 +577,28 @@ static void captures_that_fail_change_nothing(void **unused) {
     for (uint64_t round = 0; round < 9; round++)
         compare(&a, &b, 700 + round, 0.5F * (float)(round % 3));
     emulated_count(last);
-    assert_int_equal(last[EMULATED_CAPTURES] - first[EMULATED_CAPTURES], 4); /* then it is left alone */
+    assert_int_equal(last[EMULATED_CAPTURES] - first[EMULATED_CAPTURES], 4);
     assert_int_equal(last[EMULATED_LAUNCHED], first[EMULATED_LAUNCHED]);
     chain_close(&a), chain_close(&b);
     ousac_device_close(device);
-    assert_int_equal(unsetenv("OUSAC_EMULATED_CAPTURES_FAIL"), 0);
+    assert_int_equal(unsetenv(fault), 0);
     k = before;
+}
+
+/* A library whose products cannot be captured. */
+static void captures_that_fail_change_nothing(void **unused) {
+    (void)unused;
+    if (emulated_is_real())
+        skip();
+    run_with("OUSAC_EMULATED_CAPTURES_FAIL");
+}
+
+/* A driver that refuses what it made. */
+static void launches_that_fail_change_nothing(void **unused) {
+    (void)unused;
+    if (emulated_is_real())
+        skip();
+    run_with("OUSAC_EMULATED_LAUNCHES_FAIL");
 }
 
 /* In bfloat16 products take scratch, whose address graphs hold, and weights are found by their address. */
@@ -651,6 +664,7 @@ int main(void) {
         cmocka_unit_test(threads_do_not_disturb_each_other),
         cmocka_unit_test(a_sequence_without_an_end_is_forgotten),
         cmocka_unit_test(captures_that_fail_change_nothing),
+        cmocka_unit_test(launches_that_fail_change_nothing),
         cmocka_unit_test(graphs_outlive_neither_scratch_nor_weights),
         cmocka_unit_test(they_can_be_switched_off),
     };
