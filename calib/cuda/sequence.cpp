@@ -11,7 +11,8 @@ enum {
     GRAPHS_MAX = 128, /* of one thread: gates, branches and swapped slots, and a forecast's steps */
     SEEN_MAX = 512,   /* lists that ran once, by their hashes */
     UNUSED_MAX = 512, /* sequences after which a graph that none of them was makes room */
-    FAILURES_MAX = 4, /* captures or launches that fail before this thread captures no more */
+    FAILURES_MAX =
+        4, /* captures that fail, or launches one after another, before this thread captures no more */
     STAGING_BYTES = 64 << 10,
     STAGING_ALIGNMENT = 256,
     CALLS_BYTES = 64 << 10, /* room to begin with */
@@ -50,8 +51,8 @@ struct Sequence {
     Graph graphs[GRAPHS_MAX];
     uint64_t seen[SEEN_MAX];
     size_t seen_next;
-    uint64_t clock; /* sequences so far */
-    int failures;
+    uint64_t clock;         /* sequences so far */
+    int failures, refused;  /* captures; launches without a good one between them */
     unsigned char *staging; /* page-locked */
     size_t staged;
     bool staging_busy;         /* by what was launched */
@@ -241,11 +242,14 @@ ousac_status play(const ousac_backend *backend, Context *c, ousac_error *error) 
     graph->used_at = s->clock;
     graph->released = released;
     const cudaError_t launched = cudaGraphLaunch(graph->exec, c->stream);
-    if (launched != cudaErrorInvalidValue)
+    if (launched != cudaErrorInvalidValue) {
+        s->refused = 0;
         return check(launched, "sequence_end", error);
+    }
     /* Refused, for what it holds of memory that has gone and come back: the calls hold addresses alone. */
     (void)cudaGetLastError();
-    s->failures++;
+    if (++s->refused == FAILURES_MAX)
+        s->failures = FAILURES_MAX;
     const Calls calls = graph->calls; /* growing scratch drops graphs */
     graph->calls = {};
     drop(graph);
