@@ -303,10 +303,7 @@ $(BUILD)/obj/emulated/%.o: tests/gpu/emulation/%.cpp
 	@mkdir -p $(@D)
 	$(EMULATED_CXX) -c $< -o $@
 
-# What the plug-in has inside and tests call: tests/gpu/emulation/inside.
-EMULATED_INSIDE := $(patsubst tests/gpu/emulation/%.cpp,$(BUILD)/obj/emulated/%.o,$(sort $(wildcard tests/gpu/emulation/inside/*.cpp)))
-
-$(EMULATED_CUDA): $(EMULATED) $(EMULATED_INSIDE) $(CUDA_COMMON)
+$(EMULATED_CUDA): $(EMULATED) $(CUDA_COMMON)
 	@mkdir -p $(@D)
 	$(CXX) $(LDFLAGS) -shared $^ -lopenblas -llapacke -pthread -o $@
 
@@ -520,7 +517,7 @@ demo: ## install what is needed, build, and calibrate the shipped model into bui
 
 # --- static checks ---
 SOURCES = $(filter-out calib/cuda/%,$(foreach d,include $(LAYERS) tools examples,$(wildcard $(d)/*.[ch] $(d)/*/*.[ch]))) $(shell find tests -name '*.[ch]' -not -path 'tests/gpu/emulation/*')
-CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/calib/cuda/*.h tests/gpu/emulation/*.cpp tests/gpu/emulation/inside/*.cpp tests/bench/*.cpp)
+CUDA_SOURCES = $(wildcard calib/cuda/* tests/gpu/emulation/*.h tests/gpu/emulation/calib/cuda/*.h tests/gpu/emulation/*.cpp tests/bench/*.cpp)
 SHELL_SCRIPTS = install-deps.sh .ci/run $(wildcard examples/slurm/*.sbatch) $(shell find tests -name '*.sh' -o -name '*.bash')
 
 .PHONY: check

@@ -124,11 +124,6 @@ ousac_status project_change(const ousac_backend *, size_t rows, size_t r, size_t
 ousac_status expand_onto(const ousac_backend *, size_t rows, size_t m, size_t r, const float *z, size_t ldz,
                          const float *a, size_t lda, float s, const float *last, const float *before,
                          size_t ld_past, float *y, size_t ldy, ousac_error *error);
-/* gelu_tanh of what expand_onto gives, of the same arguments: to the bit where the two are one kernel or two.
- */
-ousac_status expand_onto_gelu(const ousac_backend *, size_t rows, size_t m, size_t r, const float *z,
-                              size_t ldz, const float *a, size_t lda, float s, const float *last,
-                              const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error);
 ousac_status gram(const ousac_backend *, size_t rows, size_t n, const float *x, size_t ldx, float *g,
                   size_t ldg, ousac_error *error);
 ousac_status gemm64(const ousac_backend *, int transpose_a, int transpose_b, size_t rows, size_t cols,

@@ -115,38 +115,6 @@ ousac_status project_change(const ousac_backend *backend, size_t rows, size_t r,
  * measurement. */
 enum { TILED_RANK_MAX = 128 };
 
-/* Y = last + s (last - before) + Z A, or gelu_tanh of it. */
-static ousac_status expand_past(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
-                                size_t ldz, const float *a, size_t lda, float s, const float *last,
-                                const float *before, size_t ld_past, bool activated, float *y, size_t ldy,
-                                ousac_error *error) {
-    Context *c = nullptr;
-    Product p;
-    ousac_status status;
-    if ((status = check_past("expand_onto", before, s, error)) ||
-        (status = check_view("expand_onto", "Z", rows, r, ldz, sizeof *z, error)) ||
-        (status = check_view("expand_onto", "A", r, m, lda, sizeof *a, error)) ||
-        (status = check_view("expand_onto", "past", rows, m, ld_past, sizeof *last, error)) ||
-        (status = check_view("expand_onto", "Y", rows, m, ldy, sizeof *y, error)) ||
-        (status = narrow("expand_onto", &p, rows, m, r, ldz, lda, ldy, error)) || rows == 0 || m == 0)
-        return status;
-    if (s == 0.0F)
-        before = nullptr;
-    const bool tiled = r <= TILED_RANK_MAX && !static_cast<const State *>(backend->state)->tf32;
-    if (r > 0 && (backend->bf16 || tiled)) {
-        if ((status = enter(backend, "expand_onto", &c, error)))
-            return status;
-        return (backend->bf16 ? expand_bf16 : expand_tiled)(c, rows, m, r, z, ldz, a, lda, s, last, before,
-                                                            ld_past, activated, y, ldy, error);
-    }
-    status = before == nullptr
-                 ? copy(backend, rows, m, last, ld_past, y, ldy, error)
-                 : extrapolate(backend, rows, m, s, last, ld_past, before, ld_past, y, ldy, error);
-    if (!status && r > 0 && !(status = enter(backend, "expand_onto", &c, error)))
-        status = multiply(c, "expand_onto", &p, rows, m, z, a, 1.0F, y, ldy, error);
-    return status || !activated ? status : gelu_tanh_rows(backend, rows, m, y, ldy, y, ldy, error);
-}
-
 /* Whether the next call of the sequence is gelu_tanh of the whole of Y in its place: it is then done on the way. */
 static bool activation_follows(const ousac_backend *backend, size_t rows, size_t m, const float *y,
                                size_t ldy) {
@@ -162,15 +130,32 @@ static bool activation_follows(const ousac_backend *backend, size_t rows, size_t
 ousac_status expand_onto(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
                          size_t ldz, const float *a, size_t lda, float s, const float *last,
                          const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error) {
+    Context *c = nullptr;
+    Product p;
+    ousac_status status;
+    if ((status = check_past("expand_onto", before, s, error)) ||
+        (status = check_view("expand_onto", "Z", rows, r, ldz, sizeof *z, error)) ||
+        (status = check_view("expand_onto", "A", r, m, lda, sizeof *a, error)) ||
+        (status = check_view("expand_onto", "past", rows, m, ld_past, sizeof *last, error)) ||
+        (status = check_view("expand_onto", "Y", rows, m, ldy, sizeof *y, error)) ||
+        (status = narrow("expand_onto", &p, rows, m, r, ldz, lda, ldy, error)) || rows == 0 || m == 0)
+        return status;
+    if (s == 0.0F)
+        before = nullptr;
     const bool activated = activation_follows(backend, rows, m, y, ldy);
-    return expand_past(backend, rows, m, r, z, ldz, a, lda, s, last, before, ld_past, activated, y, ldy,
-                       error);
-}
-
-ousac_status expand_onto_gelu(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
-                              size_t ldz, const float *a, size_t lda, float s, const float *last,
-                              const float *before, size_t ld_past, float *y, size_t ldy, ousac_error *error) {
-    return expand_past(backend, rows, m, r, z, ldz, a, lda, s, last, before, ld_past, true, y, ldy, error);
+    const bool tiled = r <= TILED_RANK_MAX && !static_cast<const State *>(backend->state)->tf32;
+    if (r > 0 && (backend->bf16 || tiled)) {
+        if ((status = enter(backend, "expand_onto", &c, error)))
+            return status;
+        return (backend->bf16 ? expand_bf16 : expand_tiled)(c, rows, m, r, z, ldz, a, lda, s, last, before,
+                                                            ld_past, activated, y, ldy, error);
+    }
+    status = before == nullptr
+                 ? copy(backend, rows, m, last, ld_past, y, ldy, error)
+                 : extrapolate(backend, rows, m, s, last, ld_past, before, ld_past, y, ldy, error);
+    if (!status && r > 0 && !(status = enter(backend, "expand_onto", &c, error)))
+        status = multiply(c, "expand_onto", &p, rows, m, z, a, 1.0F, y, ldy, error);
+    return status || !activated ? status : gelu_tanh_rows(backend, rows, m, y, ldy, y, ldy, error);
 }
 
 ousac_status gram(const ousac_backend *backend, size_t rows, size_t n, const float *x, size_t ldx, float *g,

@@ -58,23 +58,16 @@ ousac_device *emulated_open(int bf16) {
     return device;
 }
 
-void *emulated_inside(const char *name) {
-    if (real)
-        return NULL;
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* open already */
-    assert_non_null(library);
-    void *found = dlsym(library, name);
-    assert_non_null(found);
-    (void)dlclose(library);
-    return found;
-}
-
 void emulated_count(long counts[EMULATED_KINDS]) {
     void (*count)(long *) = NULL;
     memset(counts, 0, EMULATED_KINDS * sizeof *counts);
     if (real)
         return;
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* open already */
+    assert_non_null(library);
     /* ISO C has no conversion from an object pointer to a function. */
-    *(void **)&count = emulated_inside("ousac_emulated_count");
+    *(void **)&count = dlsym(library, "ousac_emulated_count");
+    assert_non_null(count);
     count(counts);
+    (void)dlclose(library);
 }

@@ -26,9 +26,6 @@ int emulated_begin(ousac_device **device, int bf16);
 int emulated_is_real(void);
 /* Opens "cuda" anew, with the settings of the environment. Fails the test where that fails. */
 ousac_device *emulated_open(int bf16);
-/* A function that the emulation shows beside the plug-in's own (tests/gpu/emulation/inside); NULL on a real
- * device, which has none. A device is open. */
-void *emulated_inside(const char *name);
 /* Zeroes on a real device, of which nothing is counted. */
 void emulated_count(long counts[EMULATED_KINDS]);
 
