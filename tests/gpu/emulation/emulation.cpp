@@ -315,11 +315,14 @@ bool ousac_emulation::on_device(const void *address) {
     return address == nullptr || within_device(address, 0);
 }
 
-/* What could be an address is asked of the system: sizes, indices and numbers hardly ever are one. */
+/* What could be an address is asked of the system: sizes, indices and numbers hardly ever are one. Programs, heaps and
+ * stacks lie above AddressSanitizer's shadow memory, which begins at 2^31 - 2^15 and is the low addresses that two small
+ * integers side by side look like. */
+constexpr uintptr_t SHADOW_END = UINT64_C(0x10007fff8000);
 bool ousac_emulation::of_the_host(const void *address) {
     const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
     const uintptr_t at = reinterpret_cast<uintptr_t>(address);
-    if (at < UINT64_C(1) << 32 || at >> 47 != 0 || at % alignof(uint16_t) != 0)
+    if (at < SHADOW_END || at >> 47 != 0 || at % alignof(uint16_t) != 0)
         return false;
     return msync(reinterpret_cast<void *>(at / page * page), page, MS_ASYNC) == 0;
 }
