@@ -6,7 +6,6 @@
  */
 #include "calib/cuda/context.h"
 #include "calib/cuda/device.h"
-#include "calib/cuda/gelu.h"
 
 #include <climits>
 

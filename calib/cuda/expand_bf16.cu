@@ -9,7 +9,6 @@
  * memory: of 16 of them, columns 4 t + 2 p + e take place 8 p + 2 t + e, so that lane t of four holds 4
  * neighbours of a row, reads and writes them as 16 bytes, and a warp whole lines.
  */
-#include "calib/cuda/gelu.h"
 #include "calib/cuda/low_rank.h"
 #include "calib/cuda/matrix_unit.h"
 #include "calib/cuda/sequence.h"
@@ -28,14 +27,7 @@ static_assert(ROWS / SIDE * ACROSS * WARP == THREADS && ROWS * COLS / LINE == TH
               "as tiles are shared out");
 static_assert(SHARED_BYTES <= 48 * 1024, "more needs to be asked for");
 
-struct Job {
-    int rows, m, r, column_tiles;
-    const float *z, *a;
-    size_t ldz, lda;
-    Past past;
-    float *y;
-    size_t ldy;
-    bool z_in_fours, a_in_fours;
+struct Job : Expansion {
     /* x (rows, m), contiguous, += gate Y, gate as in add_gated; x NULL: nothing */
     struct {
         float *x;
@@ -217,6 +209,20 @@ template <bool FOURS, Finish FINISH> void launch(const Job &job, unsigned blocks
         expand_bf16_kernel<FOURS, false, FINISH><<<blocks, THREADS, SHARED_BYTES, stream>>>(job);
 }
 
+bool apart(const float *a, size_t a_count, const float *b, size_t b_count) {
+    return b == nullptr || a + a_count <= b || b + b_count <= a;
+}
+
+/* Whether x (rows, m) is apart from all that other blocks of the kernel still read. */
+bool is_nobodys(const float *x, const Job &job) {
+    const size_t rows = static_cast<size_t>(job.rows), m = static_cast<size_t>(job.m),
+                 r = static_cast<size_t>(job.r);
+    const size_t past = (rows - 1) * job.past.ld + m;
+    return apart(x, rows * m, job.z, (rows - 1) * job.ldz + r) &&
+           apart(x, rows * m, job.a, (r - 1) * job.lda + m) && apart(x, rows * m, job.past.last, past) &&
+           apart(x, rows * m, job.past.before, past);
+}
+
 /* Where the sum that Y is added to comes next, it is made on the way. */
 bool take_gate(Context *c, Job *job) {
     std::tuple<size_t, size_t, float *, const float *, const float *, size_t, size_t, ousac_error *> next;
@@ -226,17 +232,11 @@ bool take_gate(Context *c, Job *job) {
     (void)error;
     const size_t m = static_cast<size_t>(job->m);
     if (rows != static_cast<size_t>(job->rows) || d != m || job->ldy != m || y != job->y ||
-        rows_per_group == 0 || d > ld_mod || !in_fours(x, m, m) || !in_fours(gate, ld_mod, m))
+        rows_per_group == 0 || d > ld_mod || !in_fours(x, m, m) || !in_fours(gate, ld_mod, m) ||
+        !is_nobodys(x, *job))
         return false;
     job->gated = {x, gate, rows_per_group, ld_mod};
     return c->next_done = true;
-}
-
-/* Whether four neighbours of the past and of Y may be read and written as one. */
-bool wide(const Job &job) {
-    const size_t m = static_cast<size_t>(job.m);
-    return in_fours(job.y, job.ldy, m) && in_fours(job.past.last, job.past.ld, m) &&
-           (job.past.before == nullptr || in_fours(job.past.before, job.past.ld, m));
 }
 
 } // namespace
@@ -244,25 +244,13 @@ bool wide(const Job &job) {
 ousac_status expand_bf16(Context *c, size_t rows, size_t m, size_t r, const float *z, size_t ldz,
                          const float *a, size_t lda, float s, const float *last, const float *before,
                          size_t ld_past, bool activated, float *y, size_t ldy, ousac_error *error) {
-    const size_t row_tiles = (rows - 1) / ROWS + 1, column_tiles = (m - 1) / COLS + 1;
-    if (row_tiles > INT_MAX / column_tiles)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expand_onto: %zu x %zu outputs are too many", rows, m);
-    Job job = {static_cast<int>(rows),
-               static_cast<int>(m),
-               static_cast<int>(r),
-               static_cast<int>(column_tiles),
-               z,
-               a,
-               ldz,
-               lda,
-               {last, before, ld_past, s},
-               y,
-               ldy,
-               in_fours(z, ldz, r),
-               in_fours(a, lda, m),
-               {nullptr, nullptr, 0, 0}};
-    const unsigned blocks = static_cast<unsigned>(row_tiles * column_tiles);
-    if (!wide(job))
+    Job job = {};
+    unsigned blocks = 0;
+    const ousac_status status = expansion_of(ROWS, COLS, rows, m, r, z, ldz, a, lda,
+                                             {last, before, ld_past, s}, y, ldy, &job, &blocks, error);
+    if (status)
+        return status;
+    if (!outputs_in_fours(job))
         activated ? launch<false, ACTIVATED>(job, blocks, c->stream)
                   : launch<false, PLAIN>(job, blocks, c->stream);
     else if (activated)

@@ -6,6 +6,7 @@
  * the warps are added in their order.
  */
 #include "calib/cuda/context.h"
+#include "calib/cuda/device.h"
 
 namespace ousac_cuda {
 namespace {
@@ -93,18 +94,14 @@ void launch(Context *c, const Product &p, int first, const float *x, const float
         bias, y, static_cast<size_t>(p.ldc));
 }
 
-bool in_fours(const float *block, int ld) {
-    return reinterpret_cast<uintptr_t>(block) % sizeof(float4) == 0 && ld % 4 == 0;
-}
-
 } // namespace
 
 ousac_status linear_few_rows(Context *c, const Product *p, const float *x, const float *w, const float *bias,
                              float *y, int *done, ousac_error *error) {
     enum { MOST = 16 }; /* rows of one launch; the next finds W in the cache, where it fits */
     *done = 0;
-    if (p->inner == 0 || p->inner % 4 != 0 || !in_fours(x, p->rows > 1 ? p->lda : 4) ||
-        !in_fours(w, p->cols > 1 ? p->ldb : 4))
+    if (p->inner == 0 || p->inner % 4 != 0 || !in_fours(x, p->rows > 1 ? static_cast<size_t>(p->lda) : 4) ||
+        !in_fours(w, p->cols > 1 ? static_cast<size_t>(p->ldb) : 4))
         return OUSAC_STATUS_OK;
     *done = 1;
     for (int first = 0; first < p->rows; first += MOST) {

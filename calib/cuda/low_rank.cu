@@ -6,7 +6,6 @@
  * and the columns tx * 4 + 0..3 of either half. Z lies transposed in shared memory, so that a thread reads its
  * rows and its columns as 16 bytes each; 32 lanes write 32 rows of it, one bank each.
  */
-#include "calib/cuda/gelu.h"
 #include "calib/cuda/low_rank.h"
 #include "calib/cuda/matrix_unit.h"
 
@@ -19,16 +18,6 @@ enum { SIDE = 16, THREADS = SIDE * SIDE, EACH = 4, HALVES = 2, DEPTH = 32, LINE 
 enum { ROWS = SIDE * EACH, HALF = SIDE * EACH, COLS = HALVES * HALF, LD_Z = ROWS + 4, LD_A = COLS + 4 };
 
 static_assert(ROWS * COLS / LINE == THREADS, "a line a thread");
-
-struct Job {
-    int rows, m, r, column_tiles;
-    const float *z, *a;
-    size_t ldz, lda;
-    Past past;
-    float *y;
-    size_t ldy;
-    bool z_in_fours, a_in_fours;
-};
 
 /* Rows [0, rows) and columns [0, r) of z, at most ROWS x DEPTH, transposed; zeros beyond. */
 template <bool FOURS>
@@ -59,7 +48,8 @@ template <bool ACTIVATED> __device__ inline float finished(float value) {
 }
 
 /* FOURS: four neighbours of the past and of Y may be read and written as one. */
-template <bool FOURS, bool ACTIVATED> __global__ void __launch_bounds__(THREADS) expand_kernel(Job job) {
+template <bool FOURS, bool ACTIVATED>
+__global__ void __launch_bounds__(THREADS) expand_kernel(Expansion job) {
     __shared__ __align__(16) float left[DEPTH][LD_Z], right[DEPTH][LD_A];
     const int thread = static_cast<int>(threadIdx.x), tx = thread % SIDE, ty = thread / SIDE;
     const int first_row = static_cast<int>(blockIdx.x) / job.column_tiles * ROWS;
@@ -129,25 +119,13 @@ template <bool FOURS, bool ACTIVATED> __global__ void __launch_bounds__(THREADS)
 ousac_status expand_tiled(Context *c, size_t rows, size_t m, size_t r, const float *z, size_t ldz,
                           const float *a, size_t lda, float s, const float *last, const float *before,
                           size_t ld_past, bool activated, float *y, size_t ldy, ousac_error *error) {
-    const size_t row_tiles = (rows - 1) / ROWS + 1, column_tiles = (m - 1) / COLS + 1;
-    if (row_tiles > INT_MAX / column_tiles)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expand_onto: %zu x %zu outputs are too many", rows, m);
-    const bool fours = in_fours(y, ldy, m) && in_fours(last, ld_past, m) &&
-                       (before == nullptr || in_fours(before, ld_past, m));
-    const unsigned blocks = static_cast<unsigned>(row_tiles * column_tiles);
-    const Job job = {static_cast<int>(rows),
-                     static_cast<int>(m),
-                     static_cast<int>(r),
-                     static_cast<int>(column_tiles),
-                     z,
-                     a,
-                     ldz,
-                     lda,
-                     {last, before, ld_past, s},
-                     y,
-                     ldy,
-                     in_fours(z, ldz, r),
-                     in_fours(a, lda, m)};
+    Expansion job = {};
+    unsigned blocks = 0;
+    const ousac_status status = expansion_of(ROWS, COLS, rows, m, r, z, ldz, a, lda,
+                                             {last, before, ld_past, s}, y, ldy, &job, &blocks, error);
+    if (status)
+        return status;
+    const bool fours = outputs_in_fours(job);
     if (fours && activated)
         expand_kernel<true, true><<<blocks, THREADS, 0, c->stream>>>(job);
     else if (fours)

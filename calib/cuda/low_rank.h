@@ -1,9 +1,12 @@
-/* What the kernels of cached linears share: the cached values that they start from, and four neighbours of a
- * row at a time. */
+/* What the kernels of cached linears share: the cached values that they start from, and what those of the second half are
+ * given. */
 #ifndef OUSAC_CUDA_LOW_RANK_H
 #define OUSAC_CUDA_LOW_RANK_H
 
 #include "calib/cuda/context.h"
+#include "calib/cuda/device.h"
+
+#include <climits>
 
 namespace ousac_cuda {
 
@@ -23,37 +26,50 @@ __device__ inline float4 forecast(const float4 &last, const float4 &before, floa
                        forecast(last.z, before.z, s), forecast(last.w, before.w, s));
 }
 
-__device__ inline float4 zeros() {
-    return make_float4(0, 0, 0, 0);
-}
-
-/* Four neighbours of which the first `valid` exist, perhaps none or more than four; zeros for the others.
- * FOURS: they may be read as one, and all of them exist or none does. */
-template <bool FOURS> __device__ inline float4 load_four(const float *__restrict__ first, int valid) {
-    if (FOURS)
-        return valid > 0 ? *reinterpret_cast<const float4 *>(first) : zeros();
-    return make_float4(valid > 0 ? first[0] : 0.0F, valid > 1 ? first[1] : 0.0F, valid > 2 ? first[2] : 0.0F,
-                       valid > 3 ? first[3] : 0.0F);
-}
-template <bool FOURS> __device__ inline void store_four(float *first, int valid, const float4 &value) {
-    if (FOURS) {
-        if (valid > 0)
-            *reinterpret_cast<float4 *>(first) = value;
-        return;
-    }
-    if (valid > 0)
-        first[0] = value.x;
-    if (valid > 1)
-        first[1] = value.y;
-    if (valid > 2)
-        first[2] = value.z;
-    if (valid > 3)
-        first[3] = value.w;
-}
-
-/* Of a matrix with so many columns: 16-byte units wherever a fourth column begins. */
 inline bool in_fours(const float *data, size_t ld, size_t cols) {
-    return reinterpret_cast<uintptr_t>(data) % sizeof(float4) == 0 && ld % 4 == 0 && cols % 4 == 0;
+    return in_fours(data, ld) && cols % 4 == 0;
+}
+
+/* expand_onto as its kernels take it: Y (rows, m) from Z (rows, r) and A (r, m), in tiles. */
+struct Expansion {
+    int rows, m, r, column_tiles;
+    const float *z, *a;
+    size_t ldz, lda;
+    Past past;
+    float *y;
+    size_t ldy;
+    bool z_in_fours, a_in_fours;
+};
+
+/* For tiles of high x wide outputs, a block each; USAGE where these are too many. */
+inline ousac_status expansion_of(size_t high, size_t wide, size_t rows, size_t m, size_t r, const float *z,
+                                 size_t ldz, const float *a, size_t lda, const Past &past, float *y,
+                                 size_t ldy, Expansion *expansion, unsigned *blocks, ousac_error *error) {
+    const size_t row_tiles = (rows - 1) / high + 1, column_tiles = (m - 1) / wide + 1;
+    if (row_tiles > INT_MAX / column_tiles)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expand_onto: %zu x %zu outputs are too many", rows, m);
+    *expansion = {static_cast<int>(rows),
+                  static_cast<int>(m),
+                  static_cast<int>(r),
+                  static_cast<int>(column_tiles),
+                  z,
+                  a,
+                  ldz,
+                  lda,
+                  past,
+                  y,
+                  ldy,
+                  in_fours(z, ldz, r),
+                  in_fours(a, lda, m)};
+    *blocks = static_cast<unsigned>(row_tiles * column_tiles);
+    return OUSAC_STATUS_OK;
+}
+
+/* Whether four neighbours of the past and of Y may be read and written as one. */
+inline bool outputs_in_fours(const Expansion &e) {
+    const size_t m = static_cast<size_t>(e.m);
+    return in_fours(e.y, e.ldy, m) && in_fours(e.past.last, e.past.ld, m) &&
+           (e.past.before == nullptr || in_fours(e.past.before, e.past.ld, m));
 }
 
 } // namespace ousac_cuda

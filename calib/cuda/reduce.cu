@@ -1,6 +1,7 @@
 /* Reductions of the CUDA plug-in, in float64. The partition of the work and the order of every sum follow
  * from the shape alone: no atomics on floats, so results are the same from run to run and device to device.
  */
+#include "calib/cuda/device.h"
 #include "calib/cuda/sequence.h"
 
 #include <climits>
@@ -310,10 +311,6 @@ void launch_measure(Context *c, const Measured<T> &m, bool compare, size_t part_
         measure_kernel<true><<<blocks, THREADS, 0, c->stream>>>(m, part_rows, partial, result, done);
     else
         measure_kernel<false><<<blocks, THREADS, 0, c->stream>>>(m, part_rows, partial, result, done);
-}
-
-bool in_fours(const float *data, size_t ld) {
-    return reinterpret_cast<uintptr_t>(data) % sizeof(float4) == 0 && ld % 4 == 0;
 }
 
 Measured<float4> fours(const Measured<float> &m) {

@@ -11,8 +11,7 @@ enum {
     GRAPHS_MAX = 128, /* of one thread: gates, branches and swapped slots, and a forecast's steps */
     SEEN_MAX = 512,   /* lists that ran once, by their hashes */
     UNUSED_MAX = 512, /* sequences after which a graph that none of them was makes room */
-    FAILURES_MAX =
-        4, /* captures that fail, or launches one after another, before this thread captures no more */
+    FAILURES_MAX = 4, /* captures that fail, or launches in a row: this thread then captures no more */
     STAGING_BYTES = 64 << 10,
     STAGING_ALIGNMENT = 256,
     CALLS_BYTES = 64 << 10, /* room to begin with */
@@ -246,7 +245,7 @@ ousac_status play(const ousac_backend *backend, Context *c, ousac_error *error) 
         s->refused = 0;
         return check(launched, "sequence_end", error);
     }
-    /* Refused, for what it holds of memory that has gone and come back: the calls hold addresses alone. */
+    /* Seen on a device, in a calibration's second or later run, the cause not known; its calls are as good. */
     (void)cudaGetLastError();
     if (++s->refused == FAILURES_MAX)
         s->failures = FAILURES_MAX;

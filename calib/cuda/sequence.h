@@ -15,6 +15,11 @@
  * no longer used takes on the new list. Where all are in use, as with a forecast over many steps, whose lists
  * differ by their coefficients, those that find no room run call by call.
  *
+ * A call that runs sees the one behind it: it may leave its output rounded for a linear (round_ahead in context.h), or
+ * do the next call's work with its own (follows below), so that a list takes fewer kernels than its calls alone.
+ *
+ * A graph that is refused when it is launched is dropped, and its calls run one by one.
+ *
  * Sums of squares, of which a recorded forward takes hundreds, leave their results in device memory; all are
  * fetched together when the list has run, and added where the calls said, in the order of the calls.
  *

@@ -4,6 +4,7 @@
 #ifndef OUSAC_CUDA_TILES_BF16_H
 #define OUSAC_CUDA_TILES_BF16_H
 
+#include "calib/cuda/device.h"
 #include "calib/cuda/matrix_unit.h"
 
 namespace ousac_cuda {
@@ -14,13 +15,6 @@ enum { THREADS = 128, KEYS = 64, UNIT = 8 };
 
 /* Of a row in shared memory, in values. */
 template <int DIM> constexpr int ROW = DIM / UNIT % 2 != 0 ? DIM : DIM + UNIT;
-
-/* Four values, of which `left` are there, at least one; zeros beyond. */
-template <bool FOURS> __device__ inline float4 load_four(const float *__restrict__ row, int left) {
-    if (FOURS)
-        return *reinterpret_cast<const float4 *>(row);
-    return make_float4(row[0], left > 1 ? row[1] : 0, left > 2 ? row[2] : 0, left > 3 ? row[3] : 0);
-}
 
 /* The block rounds KEYS rows of DIM columns, of which `valid` and `head_dim` are there, zeros beyond, into a
  * tile of rows of LD values. Consecutive threads read and write along a row. */
@@ -34,9 +28,8 @@ __device__ inline void round_tile(const float *__restrict__ source, unsigned ld,
     for (unsigned i = 0; i < EACH; i++) {
         const unsigned at = threadIdx.x + i * THREADS, row = at / ACROSS, col = at % ACROSS * 4;
         const int left = head_dim - static_cast<int>(col);
-        value[i] = static_cast<int>(row) < valid && left > 0
-                       ? load_four<FOURS>(source + static_cast<size_t>(row) * ld + col, left)
-                       : make_float4(0, 0, 0, 0);
+        value[i] = load_four<FOURS>(source + static_cast<size_t>(row) * ld + col,
+                                    static_cast<int>(row) < valid ? left : 0);
     }
     uint16_t *const to = tile + threadIdx.x * 4; /* where rows are contiguous */
 #pragma unroll
