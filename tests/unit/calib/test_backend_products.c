@@ -17,6 +17,37 @@ static const size_t shapes[][3] = {{1, 1, 1},    {3, 5, 7},    {2, 17, 33},  {64
                                    {33, 8, 100}, {16, 16, 16}, {100, 1, 50}, {1, 100, 50},  {70, 129, 65}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
+enum { BIAS, OVERWRITE, ADD };
+
+static void check_linear(const ousac_backend *k, uint64_t *state, size_t rows, size_t m, size_t n, size_t ldx,
+                         size_t ldw, size_t ldy, int mode) {
+    const float beta = mode == ADD ? 0.75F : 0.0F;
+    float *x = filled(state, rows, ldx), *w = filled(state, m, ldw), *bias = filled(state, 1, m);
+    float *y = blank(rows, ldy), *before = filled(state, rows, m);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < m; j++)
+            y[i * ldy + j] = mode == ADD ? before[i * m + j] : NAN; /* beta 0 never reads */
+    float *dx = put(k, x, block_bytes(rows, ldx)), *dw = put(k, w, block_bytes(m, ldw));
+    float *dbias = put(k, bias, block_bytes(1, m)), *dy = put(k, y, block_bytes(rows, ldy));
+    assert_int_equal(
+        k->linear(k, rows, m, n, dx, ldx, dw, ldw, mode == BIAS ? dbias : NULL, beta, dy, ldy, NULL),
+        OUSAC_STATUS_OK);
+    get(k, y, dy, block_bytes(rows, ldy));
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < m; j++) {
+            double expected = mode == BIAS ? bias[j] : mode == ADD ? (double)beta * before[i * m + j] : 0;
+            double size = fabs(expected) + 1;
+            for (size_t e = 0; e < n; e++) {
+                expected += (double)x[i * ldx + e] * w[j * ldw + e];
+                size += fabs((double)x[i * ldx + e] * w[j * ldw + e]);
+            }
+            assert_near(y[i * ldy + j], expected, 1e-6 * size);
+        }
+    assert_pad_untouched(y, rows, m, ldy);
+    drop(k, dx), drop(k, dw), drop(k, dbias), drop(k, dy);
+    free(x), free(w), free(bias), free(y), free(before);
+}
+
 static void linear_is_the_product(void **unused) {
     uint64_t state = 1;
     (void)unused;
@@ -25,31 +56,7 @@ static void linear_is_the_product(void **unused) {
             const size_t rows = shapes[c / 6][0], m = shapes[c / 6][1], n = shapes[c / 6][2];
             const size_t ldx = n + c % 3, ldw = n + c % 2, ldy = m + c % 4;
             const int mode = (int)(c % 6 / 2); /* bias, overwrite, add */
-            const float beta = mode == 2 ? 0.75F : 0.0F;
-            float *x = filled(&state, rows, ldx), *w = filled(&state, m, ldw), *bias = filled(&state, 1, m);
-            float *y = blank(rows, ldy), *before = filled(&state, rows, m);
-            for (size_t i = 0; i < rows; i++)
-                for (size_t j = 0; j < m; j++)
-                    y[i * ldy + j] = mode == 2 ? before[i * m + j] : NAN; /* beta 0 never reads */
-            float *dx = put(k, x, block_bytes(rows, ldx)), *dw = put(k, w, block_bytes(m, ldw));
-            float *dbias = put(k, bias, block_bytes(1, m)), *dy = put(k, y, block_bytes(rows, ldy));
-            assert_int_equal(
-                k->linear(k, rows, m, n, dx, ldx, dw, ldw, mode == 0 ? dbias : NULL, beta, dy, ldy, NULL),
-                OUSAC_STATUS_OK);
-            get(k, y, dy, block_bytes(rows, ldy));
-            for (size_t i = 0; i < rows; i++)
-                for (size_t j = 0; j < m; j++) {
-                    double expected = mode == 0 ? bias[j] : mode == 2 ? (double)beta * before[i * m + j] : 0;
-                    double size = fabs(expected) + 1;
-                    for (size_t e = 0; e < n; e++) {
-                        expected += (double)x[i * ldx + e] * w[j * ldw + e];
-                        size += fabs((double)x[i * ldx + e] * w[j * ldw + e]);
-                    }
-                    assert_near(y[i * ldy + j], expected, 1e-6 * size);
-                }
-            assert_pad_untouched(y, rows, m, ldy);
-            drop(k, dx), drop(k, dw), drop(k, dbias), drop(k, dy);
-            free(x), free(w), free(bias), free(y), free(before);
+            check_linear(k, &state, rows, m, n, ldx, ldw, ldy, mode);
         }
     }
 }
@@ -64,28 +71,7 @@ static void few_rows_are_the_product(void **unused) {
             for (size_t c = 0; c < 16; c++) {
                 const size_t m = columns[c % 4], n = inner[c / 4], ldx = n + 4 * (c % 3),
                              ldw = n + 8 * (c % 2), ldy = m + c % 2;
-                float *x = filled(&state, rows, ldx), *w = filled(&state, m, ldw),
-                      *bias = filled(&state, 1, m);
-                float *y = blank(rows, ldy), *dx = put(k, x, block_bytes(rows, ldx));
-                float *dw = put(k, w, block_bytes(m, ldw)), *dbias = put(k, bias, block_bytes(1, m));
-                float *dy = put(k, y, block_bytes(rows, ldy));
-                const int biased = (rows + c) % 2 == 0;
-                assert_int_equal(
-                    k->linear(k, rows, m, n, dx, ldx, dw, ldw, biased ? dbias : NULL, 0, dy, ldy, NULL),
-                    OUSAC_STATUS_OK);
-                get(k, y, dy, block_bytes(rows, ldy));
-                for (size_t i = 0; i < rows; i++)
-                    for (size_t j = 0; j < m; j++) {
-                        double expected = biased ? bias[j] : 0, size = fabs(expected) + 1;
-                        for (size_t e = 0; e < n; e++) {
-                            expected += (double)x[i * ldx + e] * w[j * ldw + e];
-                            size += fabs((double)x[i * ldx + e] * w[j * ldw + e]);
-                        }
-                        assert_near(y[i * ldy + j], expected, 1e-6 * size);
-                    }
-                assert_pad_untouched(y, rows, m, ldy);
-                drop(k, dx), drop(k, dw), drop(k, dbias), drop(k, dy);
-                free(x), free(w), free(bias), free(y);
+                check_linear(k, &state, rows, m, n, ldx, ldw, ldy, (rows + c) % 2 == 0 ? BIAS : OVERWRITE);
             }
     }
 }

@@ -332,7 +332,8 @@ static void attention_leaves_its_output_rounded(void **unused) {
 }
 
 /* A corrected output is bent, or added to the stream, on the way where that is what comes next in a sequence: what the
- * calls alone give, and a kernel less. `other`: what comes next is of something else. */
+ * calls alone give, and a kernel less. `other`: what comes next is of something else; `own`:
+ * the stream is the past that the correction reads. */
 static void what_follows_a_correction_is_done_with_it(void **unused) {
     enum { ROWS = 70, M = 132, R = 20, RUNS = 3 };
     uint64_t state = 8;
@@ -345,11 +346,13 @@ static void what_follows_a_correction_is_done_with_it(void **unused) {
     float *got[2] = {blank(ROWS, M), blank(ROWS, M)}, *expected[2] = {blank(ROWS, M), blank(ROWS, M)};
     long before[EMULATED_KINDS], after[EMULATED_KINDS];
     (void)unused;
-    for (int c = 0; c < 8; c++) {
-        const int gated = c % 2, other = c / 2 % 2;
-        const float s = c / 4 ? 0.5F : 0;
+    for (int c = 0; c < 10; c++) {
+        const int own = c >= 8, gated = c % 2 || own, other = !own && c / 2 % 2;
+        const float s = c / 4 % 2 || c == 9 ? 0.5F : 0;
+        float *to_stream = own ? dlast : dx;
         for (int run = -1; run < RUNS; run++) {
             assert_int_equal(k->upload(k, dx, stream, bytes, NULL), OUSAC_STATUS_OK);
+            assert_int_equal(k->upload(k, dlast, last, bytes, NULL), OUSAC_STATUS_OK);
             emulated_count(before);
             if (run >= 0)
                 assert_int_equal(k->sequence_begin(k, NULL), OUSAC_STATUS_OK);
@@ -357,22 +360,22 @@ static void what_follows_a_correction_is_done_with_it(void **unused) {
                 k->expand_onto(k, ROWS, M, R, dz, R, da, M, s, dlast, s != 0 ? spare : NULL, M, dy, M, NULL),
                 0);
             if (gated)
-                assert_int_equal(k->add_gated(k, ROWS, M, dx, other ? dlast : dy, da, ROWS / 2, 2 * M, NULL),
-                                 0);
+                assert_int_equal(
+                    k->add_gated(k, ROWS, M, to_stream, other ? dlast : dy, da, ROWS / 2, 2 * M, NULL), 0);
             else
                 assert_int_equal(k->gelu_tanh(k, (size_t)ROWS * M - (other ? 4 : 0), dy, dy, NULL), 0);
             if (run >= 0)
                 assert_int_equal(k->sequence_end(k, 1, NULL), OUSAC_STATUS_OK);
             emulated_count(after);
             float **to = run < 0 ? expected : got;
-            get(k, to[0], dy, bytes), get(k, to[1], dx, bytes);
+            get(k, to[0], dy, bytes), get(k, to[1], to_stream, bytes);
             for (size_t i = 0; i < ROWS * M && run >= 0;
                  i++) /* a compiler may round two kernels differently */
                 for (int o = 0; o < 2; o++)
                     assert_near(got[o][i], expected[o][i],
                                 emulated_is_real() ? 1e-6 * (1 + fabs((double)expected[o][i])) : 0);
             if (run == 0 && !emulated_is_real())
-                assert_int_equal(after[EMULATED_EAGER] - before[EMULATED_EAGER], other ? 2 : 1);
+                assert_int_equal(after[EMULATED_EAGER] - before[EMULATED_EAGER], other || own ? 2 : 1);
         }
     }
     drop(k, dz), drop(k, da), drop(k, dlast), drop(k, dx), drop(k, dy), drop(k, spare);
