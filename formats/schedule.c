@@ -82,6 +82,17 @@ int ousac_schedule_is_fitted(const ousac_schedule *schedule) {
     return 0;
 }
 
+int ousac_schedule_tells(const ousac_schedule *schedule) {
+    for (size_t i = 0; i < schedule->step_count; i++)
+        if (schedule->steps[i].tells)
+            return 1;
+    return 0;
+}
+
+int ousac_step_tells_alike(const ousac_step *a, const ousac_step *b) {
+    return !a->tells == !b->tells && (!a->tells || a->guidance == b->guidance);
+}
+
 ousac_status ousac_schedule_make_fitted(ousac_schedule *schedule, ousac_error *error) {
     if (!schedule->fitted)
         schedule->fitted = ousac_calloc(schedule->step_count, sizeof *schedule->fitted);
@@ -130,6 +141,10 @@ static ousac_status validate_step(const ousac_schedule *schedule, size_t index, 
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
                           "%s: step %zu: scale is %.17g, expected 1 because mode \"%s\" has no guidance",
                           name, index, step->scale, ousac_mode_name(step->mode));
+    if (step->tells && !isfinite(step->guidance))
+        return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
+                          "%s: step %zu: guidance is %g, expected a finite number", name, index,
+                          step->guidance);
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         if (ousac_mode_evaluates(step->mode, b) && (unsigned)step->gate[b] >= GATES)
             return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: step %zu: gate %d of branch %s is none", name,
@@ -208,12 +223,12 @@ static const char *evaluated_gate_name(const ousac_step *step, int branch) {
 
 void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIGEST_CHARS]) {
     ousac_sha256 state;
-    const int fitted = ousac_schedule_is_fitted(schedule);
+    const int tells = ousac_schedule_tells(schedule), fitted = tells || ousac_schedule_is_fitted(schedule);
     char line[128];
     int length;
 
     ousac_sha256_begin(&state);
-    length = snprintf(line, sizeof line, "ousac-schedule/%d\nsolver=%s\nsteps=%zu\n", fitted ? 2 : 1,
+    length = snprintf(line, sizeof line, "ousac-schedule/%d\nsolver=%s\nsteps=%zu\n", 1 + fitted + tells,
                       ousac_solver_name(schedule->solver), schedule->step_count);
     ousac_sha256_add(&state, line, (size_t)length);
     for (size_t i = 0; i < schedule->step_count; i++) {
@@ -225,8 +240,15 @@ void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIG
                           evaluated_gate_name(step, OUSAC_BRANCH_UNCOND));
         ousac_sha256_add(&state, line, (size_t)length);
         for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++) {
-            length = snprintf(line, sizeof line, " %016llx",
-                              (unsigned long long)double_bits(schedule->fitted[i].value[k]));
+            length = snprintf(
+                line, sizeof line, " %016llx",
+                (unsigned long long)double_bits(schedule->fitted ? schedule->fitted[i].value[k] : 0));
+            ousac_sha256_add(&state, line, (size_t)length);
+        }
+        if (tells) {
+            length = step->tells ? snprintf(line, sizeof line, " %016llx",
+                                            (unsigned long long)double_bits(step->guidance))
+                                 : snprintf(line, sizeof line, " -");
             ousac_sha256_add(&state, line, (size_t)length);
         }
         ousac_sha256_add(&state, "\n", 1);

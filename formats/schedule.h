@@ -46,6 +46,8 @@ typedef struct ousac_step {
     ousac_mode mode;
     double scale;                    /* w; exactly 1 where the mode is not CFG */
     ousac_gate gate[OUSAC_BRANCHES]; /* of a branch that the mode does not evaluate: ignored */
+    int tells;                       /* 1: a guidance-distilled model is told `guidance` in either branch */
+    double guidance;                 /* before what its inputs say; 0 where `tells` is 0 */
 } ousac_step;
 
 /* What is added to a step of the textbook: with e the guided prediction, e' and e'' those of the two steps
@@ -94,7 +96,7 @@ const char *ousac_schedule_called(const ousac_schedule *schedule);
 
 /* Parses and validates. Errors: IO; FORMAT naming file and step: not JSON, an unknown, missing or repeated
  * key, unknown mode or gate, a non-finite number, step count other than `step_count`, no steps, timesteps not
- * strictly falling, a scale beside a mode that has none; UNSUPPORTED for another version. Steps are counted
+ * strictly falling, a scale beside a mode that has none, guidance in a version before 3; UNSUPPORTED for another version. Steps are counted
  * from 0. On failure the struct is zeroed. Free with ousac_schedule_free. */
 ousac_status ousac_schedule_load(ousac_schedule *schedule, const char *path, ousac_error *error);
 /* The same from text of `size` bytes (need not be NUL-terminated); `name` stands for the path in messages. */
@@ -108,8 +110,12 @@ ousac_status ousac_schedule_save(const ousac_schedule *schedule, const char *pat
 void ousac_schedule_free(ousac_schedule *schedule);
 ousac_status ousac_schedule_copy(ousac_schedule *target, const ousac_schedule *source, ousac_error *error);
 
-/* 1 where some coefficient is not 0: a file of version 2. */
+/* 1 where some coefficient is not 0: a file of version 2 at least. */
 int ousac_schedule_is_fitted(const ousac_schedule *schedule);
+/* 1 where some step says what the model is told: a file of version 3. */
+int ousac_schedule_tells(const ousac_schedule *schedule);
+/* 1 where both steps tell the model the same, or nothing. */
+int ousac_step_tells_alike(const ousac_step *a, const ousac_step *b);
 /* Makes room for coefficients, all 0, where there is none. */
 ousac_status ousac_schedule_make_fitted(ousac_schedule *schedule, ousac_error *error);
 
@@ -117,7 +123,8 @@ ousac_status ousac_schedule_make_fitted(ousac_schedule *schedule, ousac_error *e
 ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char *name, ousac_error *error);
 
 /* SHA-256 of the canonical form of a valid schedule: solver, and every step's timestep, mode, scale, gates of
- * the branches that it evaluates and, where any is not 0, coefficients. The name is not part. */
+ * the branches that it evaluates and, where any is not 0, coefficients, and, where any is stated, guidance. The name is
+ * not part. */
 void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIGEST_CHARS]);
 
 /* The gates that really run, written to effective[step * OUSAC_BRANCHES + branch]; -1 where the branch is not

@@ -14,7 +14,8 @@
 enum {
     TEXTBOOK = 1, /* versions */
     FITTED = 2,
-    VALUES_MAX = 16 + 12 * OUSAC_SCHEDULE_STEPS_MAX, /* a step is at most 11 JSON values */
+    TELLING = 3,
+    VALUES_MAX = 16 + 13 * OUSAC_SCHEDULE_STEPS_MAX, /* a step is at most 12 JSON values */
     WHERE_BYTES = 320,
     QUOTED_BYTES = 60, /* of a hostile text in a message */
     NUMBER_BYTES = 32,
@@ -101,15 +102,30 @@ static ousac_status parse_gates(const cJSON *item, ousac_step *step, const char 
     return status;
 }
 
-static ousac_status parse_step(const cJSON *item, ousac_step *step, ousac_fitted *fitted, const char *where,
-                               ousac_error *error) {
-    enum { TIMESTEP, MODE, SCALE, GATE, TEXTBOOK_KEYS, KEYS = TEXTBOOK_KEYS + OUSAC_COEFFICIENTS };
-    static const char *const keys[KEYS] = {"timestep", "mode", "scale", "gate", "hold", "k", "m", "c", "d"};
+/* `fitted`: NULL for version 1. */
+static ousac_status parse_step(const cJSON *item, int version, ousac_step *step, ousac_fitted *fitted,
+                               const char *where, ousac_error *error) {
+    enum {
+        TIMESTEP,
+        MODE,
+        SCALE,
+        GATE,
+        TEXTBOOK_KEYS,
+        FITTED_KEYS = TEXTBOOK_KEYS + OUSAC_COEFFICIENTS,
+        GUIDANCE = FITTED_KEYS,
+        KEYS
+    };
+    static const char *const keys[KEYS] = {"timestep", "mode", "scale", "gate", "hold",
+                                           "k",        "m",    "c",     "d",    "guidance"};
     const cJSON *values[KEYS];
     const char *text = NULL;
     ousac_status status;
 
-    status = collect(item, keys, fitted ? KEYS : TEXTBOOK_KEYS, values, where, error);
+    status = collect(item, keys,
+                     version == TELLING ? KEYS
+                     : fitted           ? FITTED_KEYS
+                                        : TEXTBOOK_KEYS,
+                     values, where, error);
     if (status)
         return status;
     status = need_number(values[TIMESTEP], keys[TIMESTEP], &step->timestep, where, error);
@@ -130,11 +146,16 @@ static ousac_status parse_step(const cJSON *item, ousac_step *step, ousac_fitted
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: mode \"%s\" has no \"scale\"", where, text);
     for (int k = 0; fitted && !status && k < OUSAC_COEFFICIENTS; k++) {
         const cJSON *value = values[TEXTBOOK_KEYS + k];
-        if (k != OUSAC_COEFFICIENT_HOLD || !guided)
+        if (version == TELLING && !value)
+            fitted->value[k] = 0;
+        else if (k != OUSAC_COEFFICIENT_HOLD || !guided)
             status = need_number(value, keys[TEXTBOOK_KEYS + k], &fitted->value[k], where, error);
         else if (value)
             status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: mode \"cfg\" has no \"hold\"", where);
     }
+    step->tells = version == TELLING && values[GUIDANCE];
+    if (!status && step->tells)
+        status = need_number(values[GUIDANCE], keys[GUIDANCE], &step->guidance, where, error);
     if (status)
         return status;
     return parse_gates(values[GATE], step, where, error);
@@ -156,15 +177,15 @@ static ousac_status parse_steps(const cJSON *array, unsigned long long count, in
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: %llu steps, expected 1 to %d", name, count,
                           OUSAC_SCHEDULE_STEPS_MAX);
     schedule->steps = ousac_calloc((size_t)count, sizeof *schedule->steps);
-    if (version == FITTED)
+    if (version != TEXTBOOK)
         schedule->fitted = ousac_calloc((size_t)count, sizeof *schedule->fitted);
-    if (!schedule->steps || (version == FITTED && !schedule->fitted))
+    if (!schedule->steps || (version != TEXTBOOK && !schedule->fitted))
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: out of memory for %llu steps", name, count);
     for (item = array->child; item; item = item->next) {
         char where[WHERE_BYTES];
         ousac_status status;
         (void)snprintf(where, sizeof where, "%.*s: step %zu", WHERE_BYTES - 32, name, schedule->step_count);
-        status = parse_step(item, &schedule->steps[schedule->step_count],
+        status = parse_step(item, version, &schedule->steps[schedule->step_count],
                             schedule->fitted ? &schedule->fitted[schedule->step_count] : NULL, where, error);
         if (status)
             return status;
@@ -184,10 +205,10 @@ static ousac_status parse_header(const cJSON *root, int *found, const char *name
     if (!ousac_json_whole(version, &number))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: \"version\" must be present and a whole number",
                           name);
-    if (number != TEXTBOOK && number != FITTED)
+    if (number < TEXTBOOK || number > TELLING)
         return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
-                          "%s: schedule version %llu; this build reads versions %d and %d", name, number,
-                          TEXTBOOK, FITTED);
+                          "%s: schedule version %llu; this build reads versions %d to %d", name, number,
+                          TEXTBOOK, TELLING);
     *found = (int)number;
     return OUSAC_STATUS_OK;
 }
@@ -305,6 +326,7 @@ static void print_number(char text[NUMBER_BYTES], double value) {
 /* Appends one step's line, without its end; returns the length. `text` has STEP_BYTES of room. */
 static size_t print_step(char *text, const ousac_step *step, const ousac_fitted *fitted) {
     char timestep[NUMBER_BYTES], number[NUMBER_BYTES], scale[NUMBER_BYTES + 16] = "", gate[64];
+    char guidance[NUMBER_BYTES + 16] = "";
     char numbers[OUSAC_COEFFICIENTS * (NUMBER_BYTES + 16)] = "";
     size_t used = 0;
     int branch = step->mode == OUSAC_MODE_UNCOND ? OUSAC_BRANCH_UNCOND : OUSAC_BRANCH_COND;
@@ -314,6 +336,10 @@ static size_t print_step(char *text, const ousac_step *step, const ousac_fitted 
     if (step->mode == OUSAC_MODE_CFG) {
         print_number(number, step->scale);
         (void)snprintf(scale, sizeof scale, "\"scale\": %s, ", number);
+    }
+    if (step->tells) {
+        print_number(number, step->guidance);
+        (void)snprintf(guidance, sizeof guidance, "\"guidance\": %s, ", number);
     }
     for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
         if (k != OUSAC_COEFFICIENT_HOLD || step->mode != OUSAC_MODE_CFG) {
@@ -327,8 +353,8 @@ static size_t print_step(char *text, const ousac_step *step, const ousac_fitted 
                        ousac_gate_name(step->gate[OUSAC_BRANCH_UNCOND]));
     else
         (void)snprintf(gate, sizeof gate, "\"%s\"", ousac_gate_name(step->gate[branch]));
-    length = snprintf(text, STEP_BYTES, "    {\"timestep\": %s, \"mode\": \"%s\", %s%s\"gate\": %s}",
-                      timestep, ousac_mode_name(step->mode), scale, numbers, gate);
+    length = snprintf(text, STEP_BYTES, "    {\"timestep\": %s, \"mode\": \"%s\", %s%s%s\"gate\": %s}",
+                      timestep, ousac_mode_name(step->mode), scale, guidance, numbers, gate);
     return (size_t)length;
 }
 
@@ -357,8 +383,10 @@ ousac_status ousac_schedule_print(const ousac_schedule *schedule, char **text, o
     used += (size_t)snprintf(out, room,
                              "{\n  \"format\": \"ousac-schedule\",\n  \"version\": %d,\n  \"name\": \"%s\",\n"
                              "  \"solver\": \"%s\",\n  \"step_count\": %zu,\n  \"steps\": [\n",
-                             fitted ? FITTED : TEXTBOOK, quoted, ousac_solver_name(schedule->solver),
-                             schedule->step_count);
+                             ousac_schedule_tells(schedule) ? TELLING
+                             : fitted                       ? FITTED
+                                                            : TEXTBOOK,
+                             quoted, ousac_solver_name(schedule->solver), schedule->step_count);
     for (size_t i = 0; i < schedule->step_count; i++) {
         const char *end = i + 1 < schedule->step_count ? ",\n" : "\n";
         used += print_step(out + used, &schedule->steps[i], fitted ? &schedule->fitted[i] : NULL);

@@ -23,7 +23,8 @@ static int forward(void *self, const ousac_hosted_forward_args *args, ousac_host
                                               .timestep = args->timestep,
                                               .guidance = args->guidance,
                                               .x = args->x,
-                                              .out = args->out};
+                                              .out = args->out,
+                                              .told = args->told};
     return b->forward(b->self, &evaluation, (ousac_host_call *)call, message, size);
 }
 
@@ -75,6 +76,7 @@ ousac_status ousac_context_open_host(ousac_context **context, const ousac_contex
                                         .width = h.width,
                                         .guided_channels = h.guided_channels,
                                         .has_uncond = h.has_uncond,
+                                        .takes_guidance = h.takes_guidance,
                                         .weight = h.weight,
                                         .bias = h.bias,
                                         .self = b,

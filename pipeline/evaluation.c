@@ -79,7 +79,7 @@ static int same_trajectory(const ousac_schedule *a, const ousac_schedule *b) {
         return 0;
     for (size_t i = 0; i < a->step_count; i++)
         if (a->steps[i].timestep != b->steps[i].timestep || a->steps[i].mode != b->steps[i].mode ||
-            a->steps[i].scale != b->steps[i].scale)
+            a->steps[i].scale != b->steps[i].scale || !ousac_step_tells_alike(&a->steps[i], &b->steps[i]))
             return 0;
     for (size_t i = 0; i < a->step_count; i++)
         for (int k = 0; k < OUSAC_COEFFICIENTS; k++)

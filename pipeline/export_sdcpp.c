@@ -33,6 +33,10 @@ static ousac_status export_schedule(const ousac_schedule *schedule, const char *
             return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
                               "%s: step %zu evaluates the unconditional branch alone, which has no scale",
                               input, i);
+        if (schedule->steps[i].tells)
+            return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
+                              "%s: step %zu states guidance %g, but guidance_schedule says scales alone",
+                              input, i, schedule->steps[i].guidance);
         result->skipped += schedule->steps[i].mode == OUSAC_MODE_COND;
     }
     char *line = ousac_malloc(bytes, 1);

@@ -164,6 +164,10 @@ static ousac_status dpmpp(yardstick *y, ousac_yardstick_row *row, ousac_error *e
             status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu steps", steps);
         if (!status)
             status = ousac_schedule_build(&laid, &options, error);
+        for (size_t i = 0; i < laid.step_count; i++) {
+            laid.steps[i].tells = reference->steps[0].tells;
+            laid.steps[i].guidance = reference->steps[0].guidance;
+        }
         (void)snprintf(settings, sizeof settings, "%zu steps, %s", steps, spacings[spacing]);
         if (!status)
             status = yardstick_try(y, &laid, &how, settings, &best, error);

@@ -1,15 +1,18 @@
-# The schedule: guidance scale of every step, below it the branches that are evaluated and their effective gates, and
+# The schedule: guidance scale of every step and what it tells the model, below it the branches that are evaluated and their effective gates, and
 # where any was fitted the coefficients of formats/SCHEDULE.md.
 # Reads schedule.tsv.
 if (!exists("ousac_common")) load "plots/common.gp"
 file = tables."schedule.tsv"
 
-rows = 0; guided = 0; most = 1.0; least = 0.0; reach = 0.0
+rows = 0; guided = 0; most = 1.0; least = 0.0; reach = 0.0; told = 0
 # How often each gate occurs: four of the conditional branch, then four of the other.
 array gates[8] = [0, 0, 0, 0, 0, 0, 0, 0]
 count_gate(g, from) = g >= 0 && g <= 3 ? (gates[from + int(g)] = gates[from + int(g)] + 1) : 0
 stats file using (rows = rows + 1, guided = guided + column("guided"), \
                   most = max2(most, column("scale")), least = min2(least, column("scale"))) nooutput
+is_told(g) = g == g
+count_told(g) = is_told(g) ? (told = told + 1, most = max2(most, g), least = min2(least, g)) : 0
+stats file using (count_told(column("guidance"))) nooutput
 do for [name in "hold k m c d"] { stats file using (reach = max2(reach, abs(column(name)))) nooutput }
 stats file using (count_gate(column("cond"), 1)) nooutput
 stats file using (count_gate(column("uncond"), 5)) nooutput
@@ -33,18 +36,20 @@ if (rows == 0) {
     set ylabel "scale w (no unit)"
     set format x ""
     set boxwidth 0.9
-    if (guided == 0) {
-        plot file using "step":"scale" with points pt 7 ps 0.5 lc rgb grey title "one branch, w = 1: no step is guided"
-    } else {
-        if (guided == rows) {
-            plot file using "step":"scale" with boxes lc rgb blue title "guided, both branches"
-        } else {
-            plot file using "step":(column("guided") == 1 ? column("scale") : NaN) with boxes lc rgb blue \
-                     title "guided, both branches", \
-                 file using "step":(column("guided") == 1 ? NaN : column("scale")) with points pt 7 ps 0.5 lc rgb grey \
-                     title "one branch, w = 1"
-        }
+    command = "plot "
+    if (guided > 0) {
+        command = command."file using 'step':(column('guided') == 1 ? column('scale') : NaN) with boxes lc rgb blue ".\
+                  "title 'guided, both branches'".(guided < rows ? ", " : "")
     }
+    if (guided < rows) {
+        command = command."file using 'step':(column('guided') == 1 ? NaN : column('scale')) with points pt 7 ps 0.5 ".\
+                  "lc rgb grey title 'one branch, w = 1".(guided == 0 ? ": no step is guided" : "")."'"
+    }
+    if (told > 0) {
+        command = command.", file using 'step':'guidance' with linespoints pt 5 ps 0.5 lc rgb orange ".\
+                  "title 'told to the model'"
+    }
+    eval command
     # below: one row a branch
     set tmargin at screen at(0.41); set bmargin at screen at(0.16)
     set yrange [-0.6:1.6]

@@ -74,11 +74,13 @@ void ousac_context_sample_shape(const ousac_context *context, size_t shape[3]);
 typedef struct ousac_host_call ousac_host_call;
 
 typedef struct ousac_host_evaluation {
-    int branch;                /* 0: conditional, 1: unconditional */
-    uint64_t first, count;     /* samples, whose conditioning the caller knows */
-    double timestep, guidance; /* guidance: the step's scale, 1 without: for models that are told it */
-    const float *x;            /* (count, channels, height, width) */
-    float *out;                /* what the model predicts, likewise */
+    int branch;            /* 0: conditional, 1: unconditional */
+    uint64_t first, count; /* samples, whose conditioning the caller knows */
+    double timestep,
+        guidance; /* guidance: what the step states, else its scale, 1 without: for models that are told it */
+    const float *x; /* (count, channels, height, width) */
+    float *out;     /* what the model predicts, likewise */
+    int told;       /* 1: the step states `guidance`, which counts before what inputs say */
 } ousac_host_evaluation;
 
 typedef struct ousac_host_model {
@@ -103,6 +105,7 @@ typedef struct ousac_host_model {
                    size_t bytes);
     int captured; /* 1: `forward` may be NULL. Such a context captures, packs, and plans without comparing (`compare` 0,
                      `forecast` 0); what would run the model is refused */
+    int takes_guidance; /* 1: it is told a guidance; 0: schedules whose steps state one are refused */
 } ousac_host_model;
 
 void ousac_host_model_init_sized(ousac_host_model *model, size_t size);

@@ -385,6 +385,11 @@ static int step_difference(const ousac_step *is, const ousac_step *wanted, char 
                        ousac_mode_name(wanted->mode));
     else if (is->mode == OUSAC_MODE_CFG && is->scale != wanted->scale)
         (void)snprintf(text, STEP_TEXT_BYTES, "scale %g, not %g", is->scale, wanted->scale);
+    else if (is->tells != wanted->tells)
+        (void)snprintf(text, STEP_TEXT_BYTES, "%s guidance, not %s", is->tells ? "some" : "no",
+                       is->tells ? "none" : "one");
+    else if (!ousac_step_tells_alike(is, wanted))
+        (void)snprintf(text, STEP_TEXT_BYTES, "guidance %g, not %g", is->guidance, wanted->guidance);
     else {
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++)
             if (ousac_mode_evaluates(is->mode, branch) && is->gate[branch] != wanted->gate[branch]) {

@@ -247,7 +247,7 @@ static ousac_status condition(const ousac_model *model, workspace *ws, const ous
     const ousac_flux *flux = model->state;
     const ousac_backend *be = model->backend;
     const size_t d = flux->d;
-    const int stated = ousac_inputs_has(model->inputs, OUSAC_INPUT_GUIDANCE);
+    const int by_row = !e->told && ousac_inputs_has(model->inputs, OUSAC_INPUT_GUIDANCE);
     ousac_status status = be->copy(be, e->count, d, ws->pooled_in + (size_t)e->branch * ws->batch * d, d,
                                    ws->condition, d, error);
     fill_features(flux, ws, 0, e->timestep);
@@ -257,7 +257,7 @@ static ousac_status condition(const ousac_model *model, workspace *ws, const ous
         status = be->axpy(be, d, 1, ws->embedded, ws->condition + i * d, error);
     if (!status && flux->guided) {
         for (size_t i = 0; i < e->count; i++)
-            fill_features(flux, ws, i, GUIDANCE_FACTOR * (stated ? (double)ws->guidance[i] : e->guidance));
+            fill_features(flux, ws, i, GUIDANCE_FACTOR * (by_row ? (double)ws->guidance[i] : e->guidance));
         status = embed_features(model, ws, &flux->guidance_in, e->count, error);
         if (!status)
             status = be->axpy(be, e->count * d, 1, ws->embedded, ws->condition, error);

@@ -529,6 +529,7 @@ static ousac_status fill_model(loader *l) {
     ousac_model *model = l->common.model;
     const ousac_flux *flux = l->flux;
     model->has_uncond = 1;
+    model->takes_guidance = flux->guided;
     model->channels = flux->packed / (OUSAC_FLUX_PATCH * OUSAC_FLUX_PATCH);
     model->height = flux->rows * OUSAC_FLUX_PATCH;
     model->width = flux->cols * OUSAC_FLUX_PATCH;

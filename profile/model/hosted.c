@@ -186,8 +186,14 @@ static ousac_status forward(const ousac_model *model, void *pointer, const ousac
     const workspace *ws = pointer;
     char message[OUSAC_ERROR_MESSAGE_BYTES / 2] = "";
     ousac_hosted_call call = {model, host, linears, evaluation->count, OUSAC_STATUS_OK, {0}};
-    const ousac_hosted_forward_args args = {
-        evaluation->branch, ws->first, evaluation->count, evaluation->timestep, evaluation->guidance, x, out};
+    const ousac_hosted_forward_args args = {evaluation->branch,
+                                            ws->first,
+                                            evaluation->count,
+                                            evaluation->timestep,
+                                            evaluation->guidance,
+                                            evaluation->told,
+                                            x,
+                                            out};
     ousac_status status = OUSAC_STATUS_OK;
     (void)pthread_mutex_lock(&host->lock);
     memset(host->seen, 0, model->arch.group_count);
@@ -313,6 +319,7 @@ ousac_status ousac_hosted_create(ousac_model **made, const ousac_hosted_options 
     model->width = o->width;
     model->guided_channels = o->guided_channels ? o->guided_channels : o->channels;
     model->has_uncond = o->has_uncond;
+    model->takes_guidance = o->takes_guidance;
     model->path = ousac_strdup(o->name ? o->name : "hosted model");
     status = model->path ? ousac_arch_parse(&model->arch, o->arch, 2, "`arch`", error)
                          : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a hosted model");

@@ -25,6 +25,7 @@ typedef struct ousac_hosted_forward_args {
     uint64_t first; /* sample; the host finds its conditioning by it */
     size_t count;
     double timestep, guidance; /* as in ousac_evaluation */
+    int told;                  /* likewise */
     const float *x;            /* (count, channels, height, width) */
     float *out;                /* likewise */
 } ousac_hosted_forward_args;
@@ -39,7 +40,7 @@ typedef struct ousac_hosted_options {
     const char *rest;       /* digest of the weights that are no site's; NULL: none */
     const char *inputs;     /* inputs file; NULL: samples have noise alone */
     size_t channels, height, width, guided_channels; /* guided_channels 0: all */
-    int has_uncond;
+    int has_uncond, takes_guidance;
     const float *const *weight; /* per site (m, n), row-major */
     const float *const *bias;   /* per site (m), or NULL; the array may be NULL */
     void *self;

@@ -68,7 +68,9 @@ typedef struct ousac_evaluation {
     int branch;   /* OUSAC_BRANCH_COND or OUSAC_BRANCH_UNCOND (formats/schedule.h) */
     size_t count; /* samples, those whose inputs the workspace holds */
     double timestep;
-    double guidance; /* the step's scale, 1 without guidance: for models that are told it */
+    double
+        guidance; /* what the step states, else its scale, 1 without guidance: for models that are told it */
+    int told;     /* 1: the step states it, which counts before what the inputs say */
 } ousac_evaluation;
 
 /* Values that config.json may lack; 0 or NULL: take them from the config. */
@@ -133,6 +135,7 @@ struct ousac_model {
     ousac_noise noise;      /* levels, and what is predicted */
     double data_range[2];   /* least and largest value of a sample; both 0: not known, as of latents */
     int has_uncond;         /* 1: the unconditional branch can be run, as far as is known */
+    int takes_guidance;     /* 1: it is told a guidance, which a step of the schedule may state */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used,
                                         and of the constants */
     char constants[OUSAC_CONSTANTS_BYTES]; /* what else decides a forward: the family's, in its words */

@@ -376,7 +376,8 @@ ousac_status ousac_executor_forward(ousac_executor *ex, void *workspace, const f
     const ousac_model *model = ex->model;
     const ousac_backend *be = model->backend;
     const ousac_observer *o = ex->observer;
-    const ousac_evaluation evaluation = {ex->branch, ex->count, step->timestep, step->scale};
+    const ousac_evaluation evaluation = {ex->branch, ex->count, step->timestep,
+                                         step->tells ? step->guidance : step->scale, step->tells};
     const int sequence = be->sequence_begin && (!o || o->late || !(o->linear || o->module));
     ousac_status status = sequence ? be->sequence_begin(be, error) : OUSAC_STATUS_OK;
     if (status)

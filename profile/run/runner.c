@@ -60,6 +60,11 @@ ousac_status ousac_run_check_schedule(const ousac_model *model, const ousac_sche
                               "schedule %s, step %zu: mode %s, but the inputs file for %s has no "
                               "negative_prompt_embeds",
                               ousac_schedule_called(schedule), i, ousac_mode_name(step->mode), model->path);
+        if (step->tells && !model->takes_guidance)
+            return OUSAC_FAIL(
+                error, OUSAC_STATUS_USAGE,
+                "schedule %s, step %zu: guidance %g, but %s has no guidance embedder to be told it",
+                ousac_schedule_called(schedule), i, step->guidance, model->path);
         if (ousac_mode_evaluates(step->mode, OUSAC_BRANCH_UNCOND) && !model->has_uncond)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                               "schedule %s, step %zu: mode %s, but %s has no unconditional label",

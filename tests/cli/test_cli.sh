@@ -527,6 +527,35 @@ exits "diff of a coefficient" 1 "$OUSAC" diff fitted.json moved.json
 says "diff of a coefficient" out "m 0.03125"
 exits "verify a fitted schedule" 0 "$OUSAC" verify fitted.json
 
+# ---------------------------------------------------------------- schedules that tell the model a guidance
+
+sed -n '/"version": 3/,/^```/p' "$ROOT/formats/SCHEDULE.md" | sed '/^```/d; 1i {"format": "ousac-schedule",' >told.json
+exits "inspect a telling schedule" 0 "$OUSAC" inspect --json told.json
+json "inspect a telling schedule" '[s.get("guidance") for s in r["steps"]] == [3.5, 5, None] and r["told_steps"] == 2' out
+exits "the digest of the document, version 3" 0 grep -q "$("$PYTHON" -c 'import json; print(json.load(open("out"))["digest"])')" "$ROOT/formats/SCHEDULE.md"
+exits "inspect a telling schedule, as text" 0 "$OUSAC" inspect told.json
+says "inspect a telling schedule, as text" out "2 told (guidance 3.5 to 5)"
+sed 's/"guidance": 5/"guidance": 4/' told.json >moved.json
+exits "diff of guidance" 1 "$OUSAC" diff told.json moved.json
+says "diff of guidance" out "guidance 4"
+exits "verify a telling schedule" 0 "$OUSAC" verify told.json
+exits "schedule --guidance, by step" 0 "$OUSAC" schedule --steps 4 --solver flow-euler --guidance 3.5@0:2,5@3 --uncached -o by.json
+exits "schedule --guidance, one" 0 "$OUSAC" schedule --steps 4 --solver flow-euler --guidance 3.5 --scale 2 --uncached -o one.json
+exits "what is told" 0 "$PYTHON" -c 'import json
+by, one = (json.load(open(name)) for name in ("by.json", "one.json"))
+assert [s.get("guidance") for s in by["steps"]] == [3.5, 3.5, None, 5] and {s["mode"] for s in by["steps"]} == {"cond"}
+assert [s["guidance"] for s in one["steps"]] == [3.5] * 4 and [s["scale"] for s in one["steps"]] == [2] * 4'
+for list in x 3@9 @1 3@ 3,; do
+    exits "schedule --guidance $list" 2 "$OUSAC" schedule --steps 4 --guidance "$list" --uncached -o clean/s.json
+    says "schedule --guidance $list" err "--guidance expects"
+done
+"$OUSAC" schedule --steps 4 --guidance 3.5 --uncached -q -o ddim.json
+exits "no model without an embedder is told" 2 "$OUSAC" sample --model "$MODEL" --schedule ddim.json -o clean/x.png
+says "no model without an embedder is told" err "has no guidance embedder"
+exits "the export of a schedule that tells" 6 "$OUSAC" export --sd-cpp one.json -o clean/line
+says "the export of a schedule that tells" err "guidance"
+empty "guidance that fails" clean
+
 # ---------------------------------------------------------------- shipped schedules
 
 exits "data/schedules/fitted15.json" 0 "$OUSAC" verify "$DATA/schedules/fitted15.json"

@@ -268,7 +268,7 @@ def model_schedule(data):
         raise Refused("format")
     exact_keys(root, ("format", "version", "name", "solver", "step_count", "steps"))
     version = number(root.get("version"))
-    if version not in (1, 2):
+    if version not in (1, 2, 3):
         raise Refused("version")
     name, solver, steps = root.get("name"), root.get("solver"), root.get("steps")
     if not isinstance(name, str) or len(name.encode()) > 127 or any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
@@ -279,13 +279,14 @@ def model_schedule(data):
         raise Refused("steps")
     if number(root.get("step_count")) != len(steps):
         raise Refused("step_count")
-    plain, fitted, before = [], [], math.inf
+    plain, fitted, told, before = [], [], [], math.inf
     for step in steps:
         if not isinstance(step, Pairs):
             raise Refused("no object")
         guided = step.get("mode") == "cfg"
         numbers = COEFFICIENTS[guided:] if version == 2 else ()
-        exact_keys(step, ("timestep", "mode", "gate") + numbers, ("scale",))
+        free = COEFFICIENTS[guided:] + ("guidance",) if version == 3 else ()
+        exact_keys(step, ("timestep", "mode", "gate") + numbers, ("scale",) + free)
         timestep, mode, gate = number(step.get("timestep")), step.get("mode"), step.get("gate")
         if not 0 <= timestep < before:
             raise Refused("timestep")
@@ -293,7 +294,8 @@ def model_schedule(data):
         if mode not in ("cfg", "cond", "uncond") or guided != ("scale" in step.names()):
             raise Refused("mode or scale")
         scale = number(step.get("scale")) if guided else 1.0
-        values = [number(step.get(key)) if key in numbers else 0.0 for key in COEFFICIENTS]
+        values = [number(step.get(key)) if key in numbers or (key in free and key in step.names()) else 0.0 for key in COEFFICIENTS]
+        told.append(bits(number(step.get("guidance"))) if version == 3 and "guidance" in step.names() else "-")
         gates = [gate, gate]
         if isinstance(gate, Pairs):
             exact_keys(gate, ("cond", "uncond"))
@@ -305,9 +307,11 @@ def model_schedule(data):
         shown = [gates[0] if mode != "uncond" else "-", gates[1] if mode != "cond" else "-"]
         plain.append(" ".join([bits(timestep), mode, bits(scale)] + shown))
         fitted.append(values)
-    if any(v for values in fitted for v in values):
-        head = "ousac-schedule/2"
+    tells = any(word != "-" for word in told)
+    if tells or any(v for values in fitted for v in values):
+        head = "ousac-schedule/3" if tells else "ousac-schedule/2"
         plain = [line + " " + " ".join(map(bits, values)) for line, values in zip(plain, fitted)]
+        plain = [line + " " + word for line, word in zip(plain, told)] if tells else plain
     else:
         head = "ousac-schedule/1"
     lines = [head, "solver=" + solver, "steps=%d" % len(steps)] + plain
@@ -632,7 +636,7 @@ class Maker:
         return self.spoil(data) if rng.random() < 0.05 else data
 
     def schedule(self):
-        rng, steps, timestep, fitted = self.rng, [], 1000.0, self.rng.random() < 0.5
+        rng, steps, timestep, fitted, tells = self.rng, [], 1000.0, self.rng.random() < 0.5, self.rng.random() < 0.3
         for _ in range(rng.choice([0, 1, 1, 2, 3, 5])):
             timestep -= rng.choice([1, 10, 0.5, 1 / 3, 0, 100])
             mode = rng.choice(["cfg", "cond", "uncond"])
@@ -646,10 +650,14 @@ class Maker:
             if fitted:
                 for key in COEFFICIENTS[mode == "cfg" and rng.random() < 0.95:]:
                     step.append((key, Raw(rng.choice(["0", "0", "-0", "0.25", "-1e-3", "1e-310", rng.choice(NUMBERS)]))))
+            if tells and rng.random() < 0.7:
+                step.append(("guidance", Raw(rng.choice(["3.5", "1e1", "-0", "0.30000000000000004", "1e-310", rng.choice(NUMBERS)]))))
             if rng.random() < 0.2:
                 rng.shuffle(step)
             steps.append(step)
-        versions = ["2"] * 20 + ["2.0", "1"] if fitted else ["1"] * 20 + ["1.0", "1e0", "2", "0"]
+        versions = ["2"] * 20 + ["2.0", "1", "3"] if fitted else ["1"] * 20 + ["1.0", "1e0", "2", "3", "0"]
+        if tells:
+            versions = ["3"] * 20 + ["3.0", "2", "4"]
         root = Pairs([("format", "ousac-schedule"), ("version", Raw(rng.choice(versions))),
                       ("name", rng.choice(TEXTS)), ("solver", rng.choice(["ddim", "dpmpp-2m", "flow-euler"])),
                       ("step_count", Raw(rng.choice(["%d"] * 9 + ["%d.0", "%de0"]) % len(steps))), ("steps", steps)])

@@ -96,12 +96,15 @@ def unpack(x, h, w):
     return x.view(b, h // 2, w // 2, n // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, n // 4, h, w)
 
 
-def velocity(torch, net, inputs, x, timestep, negative=False):
-    """diffusers' own forward at a timestep from 0 to 1000, on the latent (B, C, H, W)."""
+def velocity(torch, net, inputs, x, timestep, negative=False, told=None):
+    """diffusers' own forward at a timestep from 0 to 1000, on the latent (B, C, H, W). `told`: the guidance of all samples, in
+    place of the inputs'."""
     prefix = "negative_" if negative else ""
     rows, cols = torch.meshgrid(torch.arange(HEIGHT // 2), torch.arange(WIDTH // 2), indexing="ij")
     image_ids = torch.stack([torch.zeros(rows.numel()), rows.flatten(), cols.flatten()], 1)
     guidance = inputs.get("guidance") if net.config.guidance_embeds else None
+    if told is not None:
+        guidance = torch.full((len(x),), told)
     with torch.no_grad():
         out = net(hidden_states=pack(x), encoder_hidden_states=inputs[prefix + "prompt_embeds"],
                   pooled_projections=inputs[prefix + "pooled"],

@@ -1,6 +1,7 @@
 """The FLUX engine against diffusers' FluxTransformer2DModel with every parameter random, in float32: single forwards,
 read off one step of the program (x' = x + (sigma' - sigma) v), and whole trajectories under
-FlowMatchEulerDiscreteScheduler, its shift fixed or by resolution, with true guidance too; under both namings.
+FlowMatchEulerDiscreteScheduler, its shift fixed or by resolution, with true guidance too, and told another guidance at every
+step; under both namings.
 """
 import json
 import math
@@ -14,13 +15,17 @@ from flux_support import HEIGHT, WIDTH, draw_inputs, small_flux, velocity, write
 
 SCRATCH = os.environ["SCRATCH"]
 STEPS = 6
+TOLD = [6.0, 4.25, None, 3.5, 0.0, 1.5]  # None: the inputs'
 
 
-def write_schedule(timesteps, scale=None):
+def write_schedule(timesteps, scale=None, told=None):
     mode = {"mode": "cond"} if scale is None else {"mode": "cfg", "scale": scale}
     path = f"{SCRATCH}/schedule.json"
-    write_json(path, {"format": "ousac-schedule", "version": 1, "name": "torch", "solver": "flow-euler",
-                      "step_count": len(timesteps), "steps": [{"timestep": t, **mode, "gate": "full"} for t in timesteps]})
+    steps = [{"timestep": t, **mode, "gate": "full"} for t in timesteps]
+    for step, guidance in zip(steps, told or ()):
+        step.update({} if guidance is None else {"guidance": guidance})
+    write_json(path, {"format": "ousac-schedule", "version": 3 if told else 1, "name": "torch", "solver": "flow-euler",
+                      "step_count": len(timesteps), "steps": steps})
     return path
 
 
@@ -38,12 +43,12 @@ def scheduler_of(dynamic):
     return scheduler
 
 
-def trajectory(net, inputs, scheduler, scale=None):
+def trajectory(net, inputs, scheduler, scale=None, told=None):
     x = inputs["noise"].clone()
-    for t in scheduler.timesteps:
-        v = velocity(torch, net, inputs, x, t)
+    for t, guidance in zip(scheduler.timesteps, told or [None] * STEPS):
+        v = velocity(torch, net, inputs, x, t, told=guidance)
         if scale is not None:
-            u = velocity(torch, net, inputs, x, t, negative=True)
+            u = velocity(torch, net, inputs, x, t, negative=True, told=guidance)
             v = u + scale * (v - u)
         x = scheduler.step(v, t, x, return_dict=False)[0]
     return x.numpy()
@@ -79,6 +84,17 @@ def main():
                     report.check(f"{os.path.basename(model)}: {STEPS} steps, {'dynamic' if dynamic else 'static'} shift"
                                  f"{'' if scale is None else ', true guidance'}",
                                  relative(got, trajectory(net, inputs, scheduler_of(dynamic), scale)), 1e-4)
+                    if not guided:
+                        continue
+                    told = write_schedule(times, scale, TOLD)
+                    by_step = trajectory(net, inputs, scheduler_of(dynamic), scale, TOLD)
+                    report.check(f"{os.path.basename(model)}: told by step{'' if scale is None else ', true guidance'}",
+                                 relative(sample(*run, "--schedule", told, count=2), by_step), 1e-4)
+                    report.holds("what it is told matters", relative(got, by_step) > 1e-3)
+            if not guided:
+                done = subprocess.run([OUSAC, "sample", *run, "--schedule", write_schedule(times, None, TOLD), "--samples", "2",
+                                       "-o", f"{SCRATCH}/none.png"], capture_output=True, text=True)
+                report.holds("schnell is told none", done.returncode == 2 and "step 0: guidance 6, but" in done.stderr)
     report.end()
 
 

@@ -256,18 +256,18 @@ static void widen(const ousac_inputs *inputs, ousac_input input, uint64_t sample
 }
 
 void naive_flux_forward(const naive_flux *flux, const ousac_inputs *inputs, uint64_t sample, int branch,
-                        double timestep, double guidance, const double *x, const naive_flux_hooks *hooks,
-                        double *out) {
+                        const ousac_step *step, const double *x, const naive_flux_hooks *hooks, double *out) {
     const int negative = branch == OUSAC_BRANCH_UNCOND;
     double embeds[T * FLUX_EMBED], pooled[FLUX_POOLED], features[FLUX_FREQUENCIES], packed[I * FLUX_PACKED];
     double image[I * D], text[T * D], joint[J * D], mod[2 * D], last[I * D];
+    double guidance = step->tells ? step->guidance : step->scale;
     run r = {.flux = flux, .hooks = hooks};
     widen(inputs, negative ? OUSAC_INPUT_NEGATIVE_PROMPT_EMBEDS : OUSAC_INPUT_PROMPT_EMBEDS, sample,
           T * FLUX_EMBED, embeds);
     widen(inputs, negative ? OUSAC_INPUT_NEGATIVE_POOLED : OUSAC_INPUT_POOLED, sample, FLUX_POOLED, pooled);
-    if (ousac_inputs_has(inputs, OUSAC_INPUT_GUIDANCE))
+    if (!step->tells && ousac_inputs_has(inputs, OUSAC_INPUT_GUIDANCE))
         widen(inputs, OUSAC_INPUT_GUIDANCE, sample, 1, &guidance);
-    waves(timestep, features);
+    waves(step->timestep, features);
     add_embedding(flux, "timestep_embedder", FLUX_FREQUENCIES, features, r.temb);
     add_embedding(flux, "text_embedder", FLUX_POOLED, pooled, r.temb);
     if (has(flux, "time_text_embed.guidance_embedder.linear_1.weight")) {
@@ -312,8 +312,7 @@ void naive_flux_trajectory(const naive_flux *flux, const ousac_inputs *inputs, c
             if (ousac_mode_evaluates(step->mode, b)) {
                 if (hooks && hooks->begin)
                     hooks->begin(hooks->self, i, b);
-                naive_flux_forward(flux, inputs, sample, b, step->timestep, step->scale, state, hooks,
-                                   flow[b]);
+                naive_flux_forward(flux, inputs, sample, b, step, state, hooks, flow[b]);
             }
         for (size_t j = 0; j < FLUX_SIZE; j++) {
             double v = flow[step->mode == OUSAC_MODE_UNCOND][j];

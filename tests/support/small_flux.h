@@ -59,11 +59,10 @@ typedef struct naive_flux_hooks {
     void (*output)(void *self, size_t module, size_t output, size_t rows, size_t width, double *out);
 } naive_flux_hooks;
 
-/* x (channels, 2 rows, 2 cols) -> the flow; of the row of the inputs that serves `sample`. `guidance`: the step's
- * scale, for inputs that state none. */
+/* x (channels, 2 rows, 2 cols) -> the flow; of the row of the inputs that serves `sample`. The model is told what the
+ * step states, else the inputs', else the step's scale. */
 void naive_flux_forward(const naive_flux *flux, const ousac_inputs *inputs, uint64_t sample, int branch,
-                        double timestep, double guidance, const double *x, const naive_flux_hooks *hooks,
-                        double *out);
+                        const ousac_step *step, const double *x, const naive_flux_hooks *hooks, double *out);
 /* A trajectory by Euler's method over 1000 timesteps, from the seed's noise; guidance on all channels. */
 void naive_flux_trajectory(const naive_flux *flux, const ousac_inputs *inputs, const ousac_schedule *schedule,
                            uint64_t seed, uint64_t sample, const naive_flux_hooks *hooks, float *x);

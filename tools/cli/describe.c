@@ -81,6 +81,11 @@ ousac_status describe_schedule(const ousac_schedule *schedule, schedule_counts *
             counts->scale_high = counts->guided == 0 ? step->scale : fmax(counts->scale_high, step->scale);
             counts->guided++;
         }
+        if (step->tells) {
+            counts->told_low = counts->told == 0 ? step->guidance : fmin(counts->told_low, step->guidance);
+            counts->told_high = counts->told == 0 ? step->guidance : fmax(counts->told_high, step->guidance);
+            counts->told++;
+        }
         for (int branch = 0; branch < OUSAC_BRANCHES; branch++) {
             if (ousac_mode_evaluates(step->mode, branch)) {
                 counts->undecided |= step->gate[branch] == OUSAC_GATE_AUTO;
@@ -113,13 +118,19 @@ done:
 
 void describe_schedule_line(char text[DESCRIBE_LINE_BYTES], const ousac_schedule *schedule,
                             const schedule_counts *counts) {
-    char guided[96] = "none guided", work[112] = "gates left to the plan";
+    char guided[96] = "none guided", work[112] = "gates left to the plan", told[96] = "";
 
     if (counts->guided > 0 && counts->scale_low == counts->scale_high) {
         snprintf(guided, sizeof guided, "%zu guided (scale %.6g)", counts->guided, counts->scale_low);
     } else if (counts->guided > 0) {
         snprintf(guided, sizeof guided, "%zu guided (scale %.6g to %.6g)", counts->guided, counts->scale_low,
                  counts->scale_high);
+    }
+    if (counts->told > 0 && counts->told_low == counts->told_high) {
+        snprintf(told, sizeof told, ", %zu told (guidance %.6g)", counts->told, counts->told_low);
+    } else if (counts->told > 0) {
+        snprintf(told, sizeof told, ", %zu told (guidance %.6g to %.6g)", counts->told, counts->told_low,
+                 counts->told_high);
     }
     if (!counts->undecided) {
         int used =
@@ -133,8 +144,8 @@ void describe_schedule_line(char text[DESCRIBE_LINE_BYTES], const ousac_schedule
         if (used > 0)
             snprintf(work + used, sizeof work - (size_t)used, " forwards a sample");
     }
-    snprintf(text, DESCRIBE_LINE_BYTES, "%zu steps, %s, %s, %s", schedule->step_count,
-             ousac_solver_name(schedule->solver), guided, work);
+    snprintf(text, DESCRIBE_LINE_BYTES, "%zu steps, %s, %s%s, %s", schedule->step_count,
+             ousac_solver_name(schedule->solver), guided, told, work);
 }
 
 void describe_schedule_json(ousac_json_doc *doc, cJSON *object, const ousac_schedule *schedule,
@@ -144,6 +155,7 @@ void describe_schedule_json(ousac_json_doc *doc, cJSON *object, const ousac_sche
     ousac_json_put_text(doc, object, "solver", ousac_solver_name(schedule->solver));
     ousac_json_put_u64(doc, object, "steps", schedule->step_count);
     ousac_json_put_u64(doc, object, "guided_steps", counts->guided);
+    ousac_json_put_u64(doc, object, "told_steps", counts->told);
     ousac_json_put_u64(doc, object, "refreshes", counts->refreshes);
     ousac_json_put_bool(doc, object, "gates_left_to_plan", counts->undecided);
     if (counts->undecided) {

@@ -27,6 +27,8 @@ void describe_shape(char text[DESCRIBE_LINE_BYTES], const uint64_t *shape, size_
 typedef struct schedule_counts {
     size_t guided; /* steps of mode cfg */
     double scale_low, scale_high;
+    size_t told; /* steps that say what the model is told */
+    double told_low, told_high;
     size_t refreshes; /* steps whose gate says full on a branch that the step evaluates */
     int undecided;    /* 1: some gate is auto; the three below are then 0 */
     size_t forwards_full, forwards_cached,

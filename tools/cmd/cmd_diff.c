@@ -102,6 +102,8 @@ static void step_text(const ousac_schedule *schedule, size_t index, char text[VA
     int used = snprintf(text, VALUE_BYTES, "timestep %.10g %s scale %.6g gates %s, %s", step->timestep,
                         ousac_mode_name(step->mode), step->scale, ousac_gate_name(step->gate[0]),
                         ousac_gate_name(step->gate[1]));
+    if (step->tells && used > 0 && used < VALUE_BYTES)
+        used += snprintf(text + used, VALUE_BYTES - (size_t)used, " guidance %.6g", step->guidance);
     for (int k = 0; k < OUSAC_COEFFICIENTS && used > 0 && used < VALUE_BYTES; k++)
         if (coefficient(schedule, index, k) != 0)
             used += snprintf(text + used, VALUE_BYTES - (size_t)used, " %s %.6g",
@@ -111,7 +113,7 @@ static void step_text(const ousac_schedule *schedule, size_t index, char text[VA
 static int same_step(const ousac_schedule *first, const ousac_schedule *second, size_t index) {
     const ousac_step *a = &first->steps[index], *b = &second->steps[index];
     int same = a->timestep == b->timestep && a->mode == b->mode && a->scale == b->scale &&
-               a->gate[0] == b->gate[0] && a->gate[1] == b->gate[1];
+               a->gate[0] == b->gate[0] && a->gate[1] == b->gate[1] && ousac_step_tells_alike(a, b);
     for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
         same &= coefficient(first, index, k) == coefficient(second, index, k);
     return same;

@@ -20,8 +20,8 @@ enum { TRAIN_STEPS_DEFAULT = 1000, STEPS_DEFAULT = 50 };
 
 typedef struct schedule_request {
     size_t steps, train_steps, period, refreshes;
-    const char *from, *size, *sigmas, *spacing, *solver, *cfg, *scales, *other, *full, *gates, *gate, *name,
-        *output;
+    const char *from, *size, *sigmas, *spacing, *solver, *cfg, *scales, *other, *guidance, *full, *gates,
+        *gate, *name, *output;
     double scale, power;
     int uncached;
 } schedule_request;
@@ -99,35 +99,43 @@ static ousac_status set_scale(const char *list, size_t steps, double scale, doub
     return OUSAC_STATUS_OK;
 }
 
-/* "5@0:20:5,3@20:40:5": an item without a scale of its own takes the one before. */
-static ousac_status set_scales(const char *text, size_t steps, double *scales, ousac_error *error) {
+/* A finite number of `length` bytes; -1 where it is none. */
+static int read_number(const char *text, size_t length, double *value) {
+    char number[32];
+    char *stop = NULL;
+    snprintf(number, sizeof number, "%.*s", (int)(length < sizeof number ? length : 0), text);
+    *value = strtod(number, &stop);
+    return length == 0 || *stop != '\0' || number[strspn(number, "0123456789+-.eE")] != '\0' ||
+                   !isfinite(*value)
+               ? -1
+               : 0;
+}
+
+/* "5@0:20:5,3@20:40:5": an item without a value of its own takes the one before. */
+static ousac_status set_values(const char *text, size_t steps, const char *option, double *scales,
+                               ousac_error *error) {
     double scale = NAN;
 
     while (*text != '\0') {
         size_t first = 0, end = 0, stride = 1, item = strcspn(text, ",");
         const char *at = memchr(text, '@', item);
         if (at != NULL) {
-            char number[32];
-            char *stop = NULL;
             size_t length = (size_t)(at - text);
-            snprintf(number, sizeof number, "%.*s", (int)(length < sizeof number ? length : 0), text);
-            scale = strtod(number, &stop);
-            if (length == 0 || *stop != '\0' || number[strspn(number, "0123456789+-.eE")] != '\0' ||
-                !isfinite(scale)) {
-                return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                                  "--scales expects a number before '@', not '%.*s'", (int)length, text);
+            if (read_number(text, length, &scale)) {
+                return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s expects a number before '@', not '%.*s'",
+                                  option, (int)length, text);
             }
             text = at + 1;
         } else if (isnan(scale)) {
-            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--scales expects SCALE@STEPS, not '%.*s'",
-                              (int)item, text);
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--%s expects %s@STEPS, not '%.*s'", option,
+                              strcmp(option, "scales") == 0 ? "SCALE" : "G or G", (int)item, text);
         }
-        ousac_status status = take_steps(&text, steps, "scales", &first, &end, &stride, error);
+        ousac_status status = take_steps(&text, steps, option, &first, &end, &stride, error);
         if (status)
             return status;
         for (size_t i = first; i < end; i += stride)
             scales[i] = scale;
-        status = take_comma(&text, "scales", error);
+        status = take_comma(&text, option, error);
         if (status)
             return status;
     }
@@ -146,7 +154,7 @@ static ousac_status fill_scales(const schedule_request *request, double *scales,
                               "--scales says which steps are guided: it excludes --%s",
                               scaled ? "scale" : "cfg");
         }
-        return set_scales(request->scales, steps, scales, error);
+        return set_values(request->scales, steps, "scales", scales, error);
     }
     if (request->cfg != NULL && strcmp(request->cfg, "none") == 0) {
         if (scaled) {
@@ -155,6 +163,8 @@ static ousac_status fill_scales(const schedule_request *request, double *scales,
         }
         return OUSAC_STATUS_OK;
     }
+    if (!scaled && request->cfg == NULL && request->guidance != NULL)
+        return OUSAC_STATUS_OK;
     if (!scaled) {
         return OUSAC_FAIL(
             error, OUSAC_STATUS_USAGE,
@@ -167,6 +177,30 @@ static ousac_status fill_scales(const schedule_request *request, double *scales,
         return OUSAC_STATUS_OK;
     }
     return set_scale(request->cfg, steps, request->scale, scales, error);
+}
+
+/* What the model is told: one number, or a list as that of --scales. */
+static ousac_status tell(const schedule_request *request, ousac_schedule *schedule, ousac_error *error) {
+    const size_t steps = schedule->step_count;
+    const char *text = request->guidance;
+    double one = NAN;
+    if (text == NULL)
+        return OUSAC_STATUS_OK;
+    double *told = ousac_malloc(steps, sizeof *told);
+    if (told == NULL)
+        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for %zu steps", steps);
+    ousac_status status = OUSAC_STATUS_OK;
+    const int constant = read_number(text, strlen(text), &one) == 0;
+    for (size_t i = 0; i < steps; i++)
+        told[i] = constant ? one : NAN;
+    if (!constant)
+        status = set_values(text, steps, "guidance", told, error);
+    for (size_t i = 0; i < steps && !status; i++) {
+        schedule->steps[i].tells = !isnan(told[i]);
+        schedule->steps[i].guidance = schedule->steps[i].tells ? told[i] : 0;
+    }
+    ousac_free(told);
+    return status;
 }
 
 /* ---- gates ---- */
@@ -366,6 +400,8 @@ static ousac_status build(const schedule_request *request, ousac_schedule *sched
         dress(schedule, &options);
         status = ousac_schedule_validate(schedule, request->from, error);
     }
+    if (!status)
+        status = tell(request, schedule, error);
 done:
     ousac_free(scales);
     ousac_free(gates);
@@ -463,6 +499,9 @@ static const cli_option options[] = {
      "guided steps with a scale each, such as 5@0:20:5,3@20:40:5; a later item overrides an earlier one", 0, 0},
     {"other", 0, CLI_TEXT, AT(other), "BRANCH", "cond",
      "branch evaluated at unguided steps: cond or uncond", 0, 0},
+    {"guidance", 0, CLI_TEXT, AT(guidance), "G|LIST", NULL,
+     "guidance that a model with a guidance embedder (FLUX.1 dev) is told, before what its inputs say: one number, or by "
+     "step, such as 3.5@0:10,5@10:20; without --scale, --scales and --cfg no step is guided", 0, 0},
     {"period", 0, CLI_SIZE, AT(period), "P", NULL,
      "refresh the cache at steps 0, P, 2P, ...", 1, OUSAC_SCHEDULE_STEPS_MAX},
     {"refreshes", 0, CLI_SIZE, AT(refreshes), "N", NULL,
@@ -509,7 +548,9 @@ const cli_command command_schedule = {
         "scale and whether the cache is refreshed. Say which steps are guided (--scale, --cfg, --scales) "
         "and, in "
         "exactly one way, where the cache is refreshed (--period, --refreshes, --full, --gates auto or "
-        "--uncached). A branch evaluated for the first time runs in full whatever its gate. With --from the "
+        "--uncached). --guidance is for models that are told a guidance in place of a second branch. A "
+        "branch "
+        "evaluated for the first time runs in full whatever its gate. With --from the "
         "timesteps and updates are those of a diffusers scheduler; what a schedule file cannot say of it is "
         "refused.",
     .example = "build/ousac schedule --scale 5 --cfg 0:45:5 --period 3 --name sparse -o /tmp/sparse.json\n"

@@ -19,7 +19,8 @@ ousac_status tables_schedule(table *t, const ousac_schedule *schedule, ousac_err
     ousac_status status = OUSAC_STATUS_OK;
     int *gate = NULL, undecided = 0;
 
-    table_begin(t, "schedule", "step timestep mode scale guided cond uncond transition hold k m c d");
+    table_begin(t, "schedule",
+                "step timestep mode scale guided cond uncond transition hold k m c d guidance");
     if (schedule == NULL) {
         t->nothing = "no schedule was given";
         return table_check(t, error);
@@ -48,6 +49,7 @@ ousac_status tables_schedule(table *t, const ousac_schedule *schedule, ousac_err
         table_size(t, i > 0 && step->mode != step[-1].mode);
         for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
             table_real(t, schedule->fitted ? schedule->fitted[i].value[k] : 0);
+        table_real(t, step->tells ? step->guidance : NAN);
         table_end_row(t);
     }
     ousac_free(gate);

@@ -40,6 +40,8 @@ static void put_steps(inspection *in, const ousac_schedule *schedule, const int 
         ousac_json_put_text(&in->doc, object, "mode", ousac_mode_name(s->mode));
         if (s->mode == OUSAC_MODE_CFG)
             ousac_json_put_real(&in->doc, object, "scale", s->scale);
+        if (s->tells)
+            ousac_json_put_real(&in->doc, object, "guidance", s->guidance);
         for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
             ousac_json_put_real(&in->doc, object, ousac_coefficient_name((ousac_coefficient)k),
                                 schedule->fitted[i].value[k]);
@@ -57,22 +59,26 @@ static void put_steps(inspection *in, const ousac_schedule *schedule, const int 
 }
 
 static void print_steps(const ousac_schedule *schedule, const int *effective) {
-    const int fitted = ousac_schedule_is_fitted(schedule);
+    const int fitted = ousac_schedule_is_fitted(schedule), tells = ousac_schedule_tells(schedule);
     char cond[32], uncond[32];
 
-    cli_printf("\n%5s %9s  %-6s %7s  %-16s %s", "step", "timestep", "mode", "scale", "cond",
-               fitted ? "uncond          " : "uncond");
+    cli_printf("\n%5s %9s  %-6s %7s %*s %-16s %s", "step", "timestep", "mode", "scale", tells ? 9 : 0,
+               tells ? "guidance" : "", "cond", fitted ? "uncond          " : "uncond");
     for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
         cli_printf(" %9s", ousac_coefficient_name((ousac_coefficient)k));
     putchar('\n');
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *s = &schedule->steps[i];
-        char scale[32] = "-";
+        char scale[32] = "-", told[32] = "";
+        if (s->tells)
+            snprintf(told, sizeof told, "%.6g", s->guidance);
+        else if (tells)
+            snprintf(told, sizeof told, "-");
         if (s->mode == OUSAC_MODE_CFG)
             snprintf(scale, sizeof scale, "%.6g", s->scale);
-        cli_printf("%5zu %9.6g  %-6s %7s  %-16s %-*s", i, s->timestep, ousac_mode_name(s->mode), scale,
-                   gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond), fitted ? 16 : 0,
-                   gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
+        cli_printf("%5zu %9.6g  %-6s %7s %*s %-16s %-*s", i, s->timestep, ousac_mode_name(s->mode), scale,
+                   tells ? 9 : 0, told, gate_text(effective, schedule, i, OUSAC_BRANCH_COND, cond),
+                   fitted ? 16 : 0, gate_text(effective, schedule, i, OUSAC_BRANCH_UNCOND, uncond));
         for (int k = 0; fitted && k < OUSAC_COEFFICIENTS; k++)
             cli_printf(" %9.5f", schedule->fitted[i].value[k]);
         (void)putchar('\n');

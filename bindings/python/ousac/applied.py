@@ -52,6 +52,10 @@ class Applied:
         self.where = self.bundle.path if self.bundle else self.schedule.name or "schedule"
         if self.bundle is None and any(g in (CACHED, REUSE) for b in BRANCHES for g in self.schedule.gates(b)):
             raise Error("%s: a schedule whose gates need a bundle; give one, or a schedule made with --uncached" % self.where)
+        config = getattr(self.transformer, "config", None)
+        if self.schedule.tells and getattr(config, "guidance_embeds", True) is False:
+            raise Error("%s: its steps state a guidance, but %s has no guidance embedder to be told it"
+                        % (self.where, type(self.transformer).__name__))
         self.gates = {branch: self.schedule.gates(branch) for branch in BRANCHES}
         self.keeps = {branch: self._keeping(branch) for branch in BRANCHES}
         self.record = Record()
@@ -234,6 +238,12 @@ class Applied:
             run.caches, run.held, run.cond = {branch: Cache() for branch in BRANCHES}, None, None
             run.done = set()
         run.step = step
+        told = self.schedule.steps[step].guidance
+        if told is not None:  # in place of the pipeline's one value
+            if not hasattr(kwargs.get("guidance"), "new_full"):
+                raise Error("%s: step %d states guidance %g, but the call has no tensor `guidance` to put it into"
+                            % (self.where, step, told))
+            kwargs["guidance"] = torch.full_like(kwargs["guidance"], told)
         rows = kwargs["hidden_states"].shape if hasattr(kwargs["hidden_states"], "shape") else None
         if rows != run.rows:  # another size: nothing that is kept fits
             run.caches, run.held, run.rows = {branch: Cache() for branch in BRANCHES}, None, rows

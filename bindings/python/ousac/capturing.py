@@ -82,7 +82,8 @@ class Capture:
             raise Error("branches %r; expected the names of the conditional and the unconditional one" % (branches,), "USAGE")
         self.path, self.schedule, self.branches = os.fspath(out), os.fspath(schedule), tuple(branches)
         self._steps = Schedule.load(schedule).steps
-        self._described = Described(transformer, shape, levels, prediction, site_map, guided_channels, len(branches) == 2, constants)
+        self._described = Described(transformer, shape, levels, prediction, site_map, guided_channels, len(branches) == 2, constants,
+                                    takes_guidance=getattr(getattr(transformer, "config", None), "guidance_embeds", True) is not False)
         self._first, self._samples, self._micro_batch = first_sample, samples, micro_batch
         self._options = {"tokens": tokens, "pilot": int(pilot), "weights": weights}
         self._settings = {"seed": seed, "inputs": inputs}
@@ -197,6 +198,10 @@ class Capture:
             return
         if step.begun:
             raise Error("step %d: the transformer was called twice" % step.index, "USAGE")
+        stated, told = self._steps[step.index].guidance, kwargs.get("guidance")
+        if stated is not None and torch.is_tensor(told) and bool((told != torch.full_like(told, stated)).any()):
+            raise Error("step %d: the transformer is told guidance %g, but the schedule states %g" % (
+                step.index, float(told.reshape(-1)[0]), stated))
         if self._handle is None:
             self._open(step, transformer, args, kwargs)
         step.begun = True

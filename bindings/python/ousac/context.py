@@ -52,7 +52,7 @@ class _Calibration(ctypes.Structure):
 
 class HostEvaluation(ctypes.Structure):
     _fields_ = [("branch", _int), ("first", _u64), ("count", _u64), ("timestep", _double), ("guidance", _double),
-                ("x", ctypes.POINTER(ctypes.c_float)), ("out", ctypes.POINTER(ctypes.c_float))]
+                ("x", ctypes.POINTER(ctypes.c_float)), ("out", ctypes.POINTER(ctypes.c_float)), ("told", _int)]
 
 
 FORWARD = ctypes.CFUNCTYPE(_int, _pointer, ctypes.POINTER(HostEvaluation), _pointer, _pointer, _size)
@@ -62,7 +62,7 @@ class HostModel(ctypes.Structure):
     _fields_ = [("size", _size), ("name", _text), ("arch", _text), ("levels", _text), ("prediction", _text), ("constants", _text),
                 ("rest", _text), ("channels", _size), ("height", _size), ("width", _size), ("guided_channels", _size),
                 ("has_uncond", _int), ("weight", ctypes.POINTER(_pointer)), ("bias", ctypes.POINTER(_pointer)), ("self", _pointer),
-                ("forward", FORWARD), ("captured", _int)]
+                ("forward", FORWARD), ("captured", _int), ("takes_guidance", _int)]
 
 
 def made(kind, name, /, **values):

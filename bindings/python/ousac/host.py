@@ -22,13 +22,14 @@ class _Stopped(Exception):
 class Host(Described):
     """`call(x, timestep, guidance, branch, samples)` runs the transformer on x (count, channels, height, width), float32 on
     the CPU, for the numbered samples, and returns what it predicts in the same shape. `levels` and `prediction` as in
-    docs/MODELS.md. `constants`: what else decides a forward."""
+    docs/MODELS.md. `constants`: what else decides a forward. `guidance` is the step's scale; with `takes_guidance`, of a
+    model that is told a guidance, it is what the schedule's step states, or None where that states none."""
 
     def __init__(self, transformer, call, shape, levels, prediction="epsilon", sites=None, guided_channels=0, has_uncond=True,
-                 constants="", name=None):
-        super().__init__(transformer, shape, levels, prediction, sites, guided_channels, has_uncond, constants, name)
+                 constants="", name=None, takes_guidance=False):
+        super().__init__(transformer, shape, levels, prediction, sites, guided_channels, has_uncond, constants, name, takes_guidance)
         self.call = call
-        out = self.watch(lambda: self.call(torch.zeros((1,) + self.shape), 1.0, 1.0, "cond", [0]), 1)
+        out = self.watch(lambda: self.call(torch.zeros((1,) + self.shape), 1.0, None if takes_guidance else 1.0, "cond", [0]), 1)
         if tuple(out.shape) != (1,) + self.shape:
             raise Error("%s: its call returns %s; expected %s" % (self.name, tuple(out.shape), (1,) + self.shape), "USAGE")
         self._call = self._patches = self._context = None
@@ -85,7 +86,8 @@ class Host(Described):
             x = torch.from_numpy(numpy.ctypeslib.as_array(e.x, shape).copy())
             self._call, self._groups, self._seen, self._begun, self._count = call, {}, set(), {}, e.count
             with torch.no_grad():
-                out = self.call(x, e.timestep, e.guidance, ("cond", "uncond")[e.branch], list(range(e.first, e.first + e.count)))
+                guidance = e.guidance if e.told or not self.takes_guidance else None
+                out = self.call(x, e.timestep, guidance, ("cond", "uncond")[e.branch], list(range(e.first, e.first + e.count)))
             numpy.ctypeslib.as_array(e.out, shape)[...] = out.detach().to("cpu", torch.float32).numpy()
             return 0
         except _Stopped:

@@ -98,7 +98,7 @@ class Adapter:
     def host(self, sites=None):
         levels, prediction = levels_of(self.pipe.scheduler)
         return Host(self.pipe.transformer, self.call, self.shape, levels, prediction, sites, has_uncond=self.has_uncond(),
-                    constants=self.constants(), name=self.name)
+                    constants=self.constants(), name=self.name, takes_guidance="guidance" in self.tensors)
 
     def save(self, path):
         safetensors.save(path, self.tensors)
@@ -292,7 +292,9 @@ class FluxAdapter(TextAdapter):
         text = self._text("prompt_embeds", branch, samples)
         t = torch.full((count,), timestep, dtype=x.dtype, device=x.device)
         told = None
-        if "guidance" in self.tensors:  # which pipelines keep in float32
+        if guidance is not None and "guidance" in self.tensors:  # the schedule's, before the inputs'
+            told = torch.full((count,), guidance, dtype=torch.float32, device=x.device)
+        elif "guidance" in self.tensors:  # which pipelines keep in float32
             told = torch.as_tensor(self.tensors["guidance"])[[j % len(self.tensors["guidance"]) for j in samples]].to(x.device)
         out = pipe.transformer(
             hidden_states=pipe._pack_latents(x, count, channels, height, width), encoder_hidden_states=text,

@@ -13,10 +13,10 @@ SOLVERS = ("ddim", "dpmpp-2m", "flow-euler")
 
 
 class Step:
-    """One denoising step: timestep, mode ("cfg", "cond", "uncond"), scale, gate (by branch), and the five fitted
-    coefficients, 0 where the schedule has none."""
+    """One denoising step: timestep, mode ("cfg", "cond", "uncond"), scale, gate (by branch), guidance that the model is
+    told, None where the schedule states none, and the five fitted coefficients, 0 where it has none."""
 
-    __slots__ = ("timestep", "mode", "scale", "gate") + COEFFICIENTS
+    __slots__ = ("timestep", "mode", "scale", "gate", "guidance") + COEFFICIENTS
 
     def evaluates(self, branch):
         return self.mode in ("cfg", branch)
@@ -34,12 +34,12 @@ class Schedule:
                 raise Error("%s: not a schedule: %s" % (where, error), "FORMAT") from None
         if not isinstance(data, dict) or data.get("format") != "ousac-schedule":
             raise Error('%s: not a schedule: expected "format": "ousac-schedule"' % where, "FORMAT")
-        if data.get("version") not in (1, 2):
-            raise Error("%s: version %r; this reader knows 1 and 2" % (where, data.get("version")), "FORMAT")
+        if data.get("version") not in (1, 2, 3):
+            raise Error("%s: version %r; this reader knows 1 to 3" % (where, data.get("version")), "FORMAT")
         try:
             self.name, self.solver = data["name"], data["solver"]
             self.steps = [self._step(step) for step in data["steps"]]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise Error("%s: a step or key is missing or of another kind: %s" % (where, error), "FORMAT") from None
         if self.solver not in SOLVERS:
             raise Error("%s: solver %r; expected one of %s" % (where, self.solver, ", ".join(SOLVERS)), "FORMAT")
@@ -61,6 +61,9 @@ class Schedule:
         step.gate = dict(gate) if isinstance(gate, dict) else {branch: gate for branch in BRANCHES}
         if set(step.gate) != set(BRANCHES) or not set(step.gate.values()) <= {FULL, CACHED, REUSE}:
             raise TypeError("gate %r" % (gate,))
+        step.guidance = float(data["guidance"]) if "guidance" in data else None
+        if step.guidance is not None and not math.isfinite(step.guidance):
+            raise TypeError("guidance %r" % (step.guidance,))
         for key in COEFFICIENTS:
             setattr(step, key, float(data.get(key, 0)))
         return step
@@ -78,6 +81,11 @@ class Schedule:
     def fitted(self):
         """Whether the solver's own steps are not the textbook's."""
         return any(getattr(step, key) != 0 for step in self.steps for key in ("k", "m", "c", "d"))
+
+    @property
+    def tells(self):
+        """Whether a step states what the model is told."""
+        return any(step.guidance is not None for step in self.steps)
 
     def gates(self, branch):
         """Per step the effective gate, None where the branch is not evaluated."""
@@ -101,12 +109,14 @@ class Schedule:
         def bits(value):
             return struct.pack(">d", value + 0.0).hex()
 
-        keys = COEFFICIENTS if any(getattr(s, key) != 0 for s in self.steps for key in COEFFICIENTS) else ()
-        lines = ["ousac-schedule/%d" % (2 if keys else 1), "solver=" + self.solver, "steps=%d" % len(self.steps)]
+        tells = self.tells
+        keys = COEFFICIENTS if tells or any(getattr(s, key) != 0 for s in self.steps for key in COEFFICIENTS) else ()
+        lines = ["ousac-schedule/%d" % (3 if tells else 2 if keys else 1), "solver=" + self.solver, "steps=%d" % len(self.steps)]
         for step in self.steps:
             gates = [step.gate[branch] if step.evaluates(branch) else "-" for branch in BRANCHES]
             lines.append(" ".join([bits(step.timestep), step.mode, bits(step.scale)] + gates
-                                  + [bits(getattr(step, key)) for key in keys]))
+                                  + [bits(getattr(step, key)) for key in keys]
+                                  + (["-" if step.guidance is None else bits(step.guidance)] if tells else [])))
         return hashlib.sha256(("\n".join(lines) + "\n").encode()).hexdigest()
 
 

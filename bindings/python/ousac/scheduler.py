@@ -14,7 +14,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):
     Takes the place of the pipeline's scheduler: pipe.scheduler = ousac.Scheduler.from_schedule(FILE, pipe.scheduler).
     `schedule` is a schedule file's object; the noise levels are those of the scheduler that it replaces. What a step
     does is formats/SCHEDULE.md's x' = a (1 + k) x + b (1 + m) e + g D + c (...) + d (...), in double precision where
-    the device has it. `hold` and per-step scales act on the model's outputs: ousac.apply does them."""
+    the device has it. `hold` and per-step scales act on the model's outputs, and what a model is told on its inputs:
+    ousac.apply does them."""
 
     order = 1
     init_noise_sigma = 1.0

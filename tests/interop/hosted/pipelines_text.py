@@ -47,6 +47,8 @@ class Case:
         data = self.adapter.schedule(STEPS)
         for i, step in enumerate(data["steps"]):
             edit(i, step)
+        if any("guidance" in step for step in data["steps"]):
+            data["version"] = 3
         with open(path(self.name, name + ".json"), "w") as file:
             json.dump(data, file)
         return path(self.name, name + ".json")
@@ -72,9 +74,9 @@ class Case:
         x, numbers = torch.from_numpy(self.noise[rows].copy()), list(range(rows.start, rows.stop))
         with torch.no_grad():
             for step in schedule.steps:
-                e = self.adapter.call(x, step.timestep, 1.0, "cond", numbers)
+                e = self.adapter.call(x, step.timestep, step.guidance, "cond", numbers)
                 if step.mode == "cfg":
-                    u = self.adapter.call(x, step.timestep, 1.0, "uncond", numbers)
+                    u = self.adapter.call(x, step.timestep, step.guidance, "uncond", numbers)
                     e = u + step.scale * (e - u)
                 x = scheduler.step(e, step.timestep, x).prev_sample
         return x.numpy()
@@ -95,6 +97,13 @@ def sparse(i, step):
             del step["scale"]
         elif i == 2:
             step["gate"] = {"cond": "cached", "uncond": "full"}
+
+
+def told(i, step):
+    """Another guidance at every step, but for one that leaves it to the pipeline."""
+    gates(i, step)
+    if i != 2:
+        step["guidance"] = 6 - 0.75 * i
 
 
 def full(edit):
@@ -214,6 +223,38 @@ class Pipelines(unittest.TestCase):
     def test_flux_with_true_guidance(self):
         case = Case("flux2", tiny.flux(guided=False), {"steps": STEPS, "true_cfg_scale": 3.0}, {"true_cfg_scale": 3.0}, "square")
         self.check(case, engine=True)
+
+    def test_flux_told_by_step(self):
+        case = Case("flux_told", tiny.flux(), {"steps": STEPS, "guidance_scale": 3.5}, {"guidance_scale": 3.5})
+        constant = self.given(case, "gates", gates)
+        bundle = self.given(case, "told", told)
+        wanted = self.host(case, bundle)
+        self.near(self.program(case, bundle), wanted)
+        with ousac.apply(case.pipe, bundle):
+            self.near(case.sample(), wanted)
+        with ousac.apply(case.pipe, bundle, compile={"backend": "eager"}):
+            self.near(case.sample(), wanted)
+        with ousac.apply(case.pipe, constant):
+            self.assertGreater(relative(case.sample(), wanted).min(), 1e-3)
+        alone = case.schedule("alone", full(told))
+        with ousac.apply(case.pipe, alone):
+            self.near(case.sample(), case.loop(alone))
+        self.near(self.host(case, schedule=alone), case.loop(alone))
+
+        x, first = torch.from_numpy(case.noise[:2].copy()), ousac.Schedule.load(alone).timesteps[0]
+        with self.assertRaisesRegex(ousac.Error, "told guidance 9, but the schedule states 6"):
+            with ousac.capture(case.pipe.transformer, alone, samples=2, scheduler=case.pipe.scheduler, shape=case.noise.shape[1:],
+                               branches=("cond", "uncond"), out=path("never.oca")) as capture:
+                with capture.step(0, branch="cond", samples=(0, 2)):
+                    case.adapter.call(x, first, 9.0, "cond", [0, 1])
+        with ousac.apply(case.pipe.transformer, alone) as applied, applied.run(order=None, time=1000.0), applied.branch("cond"):
+            with self.assertRaisesRegex(ousac.Error, "step 0 states guidance 6, but the call has no tensor `guidance`"):
+                case.pipe.transformer(hidden_states=x, timestep=torch.full((2,), first / 1000), guidance=None)
+        other = Case("flux_untold", tiny.flux(guided=False), {"steps": STEPS}, {})
+        with self.assertRaisesRegex(ousac.Error, "no guidance embedder"):
+            ousac.apply(other.pipe, alone)
+        with self.assertRaisesRegex(ValueError, "step 0: guidance 6, but FluxPipeline has no guidance embedder"):
+            self.host(other, schedule=alone)
 
     def test_encoded_prompts_are_the_prompts(self):
         pipe = tiny.pixart()

@@ -38,6 +38,8 @@ static void assert_same_schedule(const ousac_schedule *a, const ousac_schedule *
         assert_int_equal(a->steps[i].mode, b->steps[i].mode);
         assert_int_equal(a->steps[i].gate[0], b->steps[i].gate[0]);
         assert_int_equal(a->steps[i].gate[1], b->steps[i].gate[1]);
+        assert_int_equal(a->steps[i].tells, b->steps[i].tells);
+        assert_memory_equal(&a->steps[i].guidance, &b->steps[i].guidance, sizeof(double));
     }
     assert_int_equal(ousac_schedule_is_fitted(a), ousac_schedule_is_fitted(b));
     if (ousac_schedule_is_fitted(a))
@@ -246,6 +248,87 @@ static void no_coefficients_and_zeros_are_one_schedule(void **state) {
     ousac_schedule_free(&schedule);
 }
 
+/* The example of version 3 of formats/SCHEDULE.md. */
+static const char told_example[] =
+    "{\n"
+    "  \"format\": \"ousac-schedule\",\n"
+    "  \"version\": 3,\n"
+    "  \"name\": \"told\",\n"
+    "  \"solver\": \"flow-euler\",\n"
+    "  \"step_count\": 3,\n"
+    "  \"steps\": [\n"
+    "    {\"timestep\": 1000, \"mode\": \"cond\", \"guidance\": 3.5, \"gate\": \"full\"},\n"
+    "    {\"timestep\": 750, \"mode\": \"cond\", \"guidance\": 5, \"gate\": \"cached\"},\n"
+    "    {\"timestep\": 250, \"mode\": \"cond\", \"gate\": \"full\"}\n"
+    "  ]\n"
+    "}\n";
+
+/* hashlib.sha256 of the text in formats/SCHEDULE.md */
+static const char told_digest[] = "4ce8535e7bb716040c0b1e112a2b289124ebbc3fc710c0c1aa2303ff8fb18571";
+
+static void guidance_is_read_written_and_part_of_the_identity(void **state) {
+    ousac_schedule schedule, copy;
+    char digest[OUSAC_DIGEST_CHARS], moved[OUSAC_DIGEST_CHARS], *text;
+    (void)state;
+    assert_int_equal(parse(&schedule, told_example, NULL), OUSAC_STATUS_OK);
+    assert_true(ousac_schedule_tells(&schedule));
+    assert_false(ousac_schedule_is_fitted(&schedule));
+    assert_true(schedule.steps[0].tells && schedule.steps[0].guidance == 3.5 && schedule.steps[0].scale == 1);
+    assert_true(schedule.steps[1].tells && schedule.steps[1].guidance == 5);
+    assert_false(schedule.steps[2].tells);
+    ousac_schedule_digest(&schedule, digest);
+    assert_string_equal(digest, told_digest);
+    assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+    assert_string_equal(text, told_example);
+    ousac_free(text);
+    for (int change = 0; change < 4; change++) {
+        assert_int_equal(ousac_schedule_copy(&copy, &schedule, NULL), OUSAC_STATUS_OK);
+        copy.steps[0].guidance += change == 0;
+        copy.steps[1].tells -= change == 1;
+        copy.steps[2].tells += change == 2; /* 0 is a guidance like any other */
+        if (change == 3) {
+            assert_int_equal(ousac_schedule_make_fitted(&copy, NULL), OUSAC_STATUS_OK);
+            copy.fitted[2].value[OUSAC_COEFFICIENT_GAIN] = 0.25;
+        }
+        ousac_schedule_digest(&copy, moved);
+        assert_string_not_equal(moved, digest);
+        ousac_schedule_free(&copy);
+    }
+    schedule.steps[1].guidance = NAN;
+    assert_int_equal(ousac_schedule_validate(&schedule, "s", NULL), OUSAC_STATUS_FORMAT);
+    ousac_schedule_free(&schedule);
+}
+
+#define TELLING_OF(step)                                                                                     \
+    "{\"format\":\"ousac-schedule\",\"version\":3,\"name\":\"three "                                         \
+    "steps\",\"solver\":\"ddim\",\"step_count\":1,"                                                          \
+    "\"steps\":[{\"timestep\":9,\"gate\":\"full\",\"mode\":" step "}]}"
+
+/* Of a version 3, one schedule with those before it, where nothing is told. */
+static void nothing_told_is_the_schedule_of_the_versions_before(void **state) {
+    static const struct {
+        const char *three, *same;
+    } pairs[] = {
+        {TELLING_OF("\"cond\""), FILE_OF("1", "{\"timestep\":9,\"gate\":\"full\",\"mode\":\"cond\"}")},
+        {TELLING_OF("\"cond\",\"m\":0.5"),
+         FITTED_OF("\"cond\",\"hold\":0,\"k\":0,\"m\":0.5,\"c\":0,\"d\":0")}};
+    (void)state;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        ousac_schedule one, other;
+        char first[OUSAC_DIGEST_CHARS], second[OUSAC_DIGEST_CHARS], *text;
+        assert_int_equal(parse(&one, pairs[i].three, NULL), OUSAC_STATUS_OK);
+        assert_int_equal(parse(&other, pairs[i].same, NULL), OUSAC_STATUS_OK);
+        ousac_schedule_digest(&one, first);
+        ousac_schedule_digest(&other, second);
+        assert_string_equal(first, second);
+        assert_int_equal(ousac_schedule_print(&one, &text, NULL), OUSAC_STATUS_OK);
+        assert_non_null(strstr(text, i ? "\"version\": 2" : "\"version\": 1"));
+        ousac_free(text);
+        ousac_schedule_free(&one);
+        ousac_schedule_free(&other);
+    }
+}
+
 /* ---- malformed ---- */
 
 #define STEP9 "{\"timestep\":9,\"mode\":\"cond\",\"gate\":\"full\"}"
@@ -280,8 +363,26 @@ static const struct malformed {
     {"version is a string", "{\"format\":\"ousac-schedule\",\"version\":\"1\"}", OUSAC_STATUS_FORMAT,
      "\"version\""},
     {"version is 1.5", "{\"format\":\"ousac-schedule\",\"version\":1.5}", OUSAC_STATUS_FORMAT, "\"version\""},
-    {"version is 3, with keys of its own", "{\"format\":\"ousac-schedule\",\"version\":3,\"novel\":{}}",
-     OUSAC_STATUS_UNSUPPORTED, "version 3"},
+    {"version is 4, with keys of its own", "{\"format\":\"ousac-schedule\",\"version\":4,\"novel\":{}}",
+     OUSAC_STATUS_UNSUPPORTED, "version 4"},
+    {"version 1 tells nothing",
+     FILE_OF("1", "{\"timestep\":9,\"mode\":\"cond\",\"gate\":\"full\",\"guidance\":3}"), OUSAC_STATUS_FORMAT,
+     "step 0: unknown key \"guidance\""},
+    {"version 2 tells nothing",
+     FITTED_OF("\"cond\",\"hold\":0,\"k\":0,\"m\":0,\"c\":0,\"d\":0,\"guidance\":3"), OUSAC_STATUS_FORMAT,
+     "step 0: unknown key \"guidance\""},
+    {"guidance is a string", TELLING_OF("\"cond\",\"guidance\":\"3\""), OUSAC_STATUS_FORMAT,
+     "step 0: \"guidance\" must be a finite number"},
+    {"guidance is null", TELLING_OF("\"cond\",\"guidance\":null"), OUSAC_STATUS_FORMAT,
+     "step 0: \"guidance\" must be a finite number"},
+    {"guidance is infinite", TELLING_OF("\"cond\",\"guidance\":1e999"), OUSAC_STATUS_FORMAT,
+     "\"guidance\" must be a finite number"},
+    {"guidance twice", TELLING_OF("\"cond\",\"guidance\":3,\"guidance\":3"), OUSAC_STATUS_FORMAT,
+     "\"guidance\" occurs twice"},
+    {"guidance is no scale", TELLING_OF("\"cfg\",\"guidance\":3"), OUSAC_STATUS_FORMAT,
+     "step 0: missing key \"scale\""},
+    {"hold in mode cfg of version 3", TELLING_OF("\"cfg\",\"scale\":2,\"hold\":0"), OUSAC_STATUS_FORMAT,
+     "step 0: mode \"cfg\" has no \"hold\""},
     {"version 1 has no coefficients",
      FILE_OF("1", "{\"timestep\":9,\"mode\":\"cond\",\"gate\":\"full\",\"m\":0}"), OUSAC_STATUS_FORMAT,
      "step 0: unknown key \"m\""},
@@ -520,6 +621,8 @@ static void printing_and_parsing_give_the_same(void **state) {
             steps[i].gate[0] = (ousac_gate)(next_random(&seed) % 4);
             steps[i].gate[1] =
                 steps[i].mode == OUSAC_MODE_CFG ? (ousac_gate)(next_random(&seed) % 4) : steps[i].gate[0];
+            steps[i].tells = round % 4 > 1 && next_random(&seed) % 2;
+            steps[i].guidance = steps[i].tells ? random_finite(&seed) : 0;
             for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
                 fitted[i].value[k] =
                     k == OUSAC_COEFFICIENT_HOLD && steps[i].mode == OUSAC_MODE_CFG ? 0 : random_finite(&seed);
@@ -823,6 +926,8 @@ int main(void) {
         cmocka_unit_test(everything_that_runs_moves_the_digest),
         cmocka_unit_test(coefficients_are_read_written_and_part_of_the_identity),
         cmocka_unit_test(no_coefficients_and_zeros_are_one_schedule),
+        cmocka_unit_test(guidance_is_read_written_and_part_of_the_identity),
+        cmocka_unit_test(nothing_told_is_the_schedule_of_the_versions_before),
         cmocka_unit_test(malformed_texts_are_refused),
         cmocka_unit_test(names_have_a_limit),
         cmocka_unit_test(texts_and_step_counts_have_a_limit),

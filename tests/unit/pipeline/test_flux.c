@@ -38,11 +38,13 @@ static naive_flux *oracle;
 
 #define GATES(c, u)                                                                                          \
     { OUSAC_GATE_##c, OUSAC_GATE_##u }
-static ousac_step steps[STEPS] = {
-    {1000, OUSAC_MODE_COND, 1, GATES(FULL, FULL)},     {871.5, OUSAC_MODE_CFG, 3, GATES(CACHED, FULL)},
-    {700.25, OUSAC_MODE_CFG, 2, GATES(FULL, CACHED)},  {512, OUSAC_MODE_CFG, 2.5, GATES(CACHED, FULL)},
-    {300.125, OUSAC_MODE_COND, 1, GATES(REUSE, FULL)}, {180, OUSAC_MODE_CFG, 1.5, GATES(CACHED, CACHED)},
-    {90.75, OUSAC_MODE_UNCOND, 1, GATES(FULL, CACHED)}};
+static ousac_step steps[STEPS] = {{1000, OUSAC_MODE_COND, 1, GATES(FULL, FULL), 1, 5.5},
+                                  {871.5, OUSAC_MODE_CFG, 3, GATES(CACHED, FULL), 1, 0.25},
+                                  {700.25, OUSAC_MODE_CFG, 2, GATES(FULL, CACHED), 0, 0},
+                                  {512, OUSAC_MODE_CFG, 2.5, GATES(CACHED, FULL), 1, 4},
+                                  {300.125, OUSAC_MODE_COND, 1, GATES(REUSE, FULL), 0, 0},
+                                  {180, OUSAC_MODE_CFG, 1.5, GATES(CACHED, CACHED), 1, 0},
+                                  {90.75, OUSAC_MODE_UNCOND, 1, GATES(FULL, CACHED), 1, 7}};
 static const ousac_schedule schedule = {
     .name = "flux", .solver = OUSAC_SOLVER_FLOW_EULER, .step_count = STEPS, .steps = steps};
 
@@ -117,9 +119,11 @@ static double forward_error(const char *path, const char *conditions, const char
     float *dx = be->alloc(be, 2 * FLUX_SIZE, sizeof *x), *dy = be->alloc(be, 2 * FLUX_SIZE, sizeof *x);
     must_succeed(be->upload(be, dx, x, sizeof x, &error), &error);
     for (int b = 0; b < 1 + net->has_uncond; b++)
-        for (int again = 0; again < 2; again++) { /* the second finds the constant parts ready */
+        for (int again = 0; again < 2 + net->takes_guidance;
+             again++) { /* the second finds the constant parts ready */
             ousac_gate effective;
-            const ousac_step step = {.timestep = again ? 987.25 : 3.5, .scale = 2.25};
+            const ousac_step step = {
+                .timestep = again ? 987.25 : 3.5, .scale = 2.25, .tells = again == 2, .guidance = 6.5};
             must_succeed(ousac_executor_begin(executor, 0, b, OUSAC_GATE_FULL, 2, NULL, &effective, &error),
                          &error);
             must_succeed(ousac_executor_forward(executor, workspace, dx, &step, dy, &error), &error);
@@ -128,8 +132,7 @@ static double forward_error(const char *path, const char *conditions, const char
             for (size_t s = 0; s < 2; s++) {
                 for (size_t i = 0; i < FLUX_SIZE; i++)
                     state[i] = (double)x[s * FLUX_SIZE + i];
-                naive_flux_forward(naive, net->inputs, 1 + s, b, step.timestep, step.scale, state, NULL,
-                                   flow);
+                naive_flux_forward(naive, net->inputs, 1 + s, b, &step, state, NULL, flow);
                 for (size_t i = 0; i < FLUX_SIZE; i++)
                     expected[i] = (float)flow[i];
                 worst = fmax(worst, relative(got + s * FLUX_SIZE, expected, FLUX_SIZE));
@@ -239,6 +242,26 @@ static void the_second_branch_is_the_inputs(void **state) {
     ousac_run run = run_of(samples, NULL);
     run.model = net;
     must_fail(ousac_run_samples(&run, &error), OUSAC_STATUS_USAGE, &error, "has no negative_prompt_embeds");
+    ousac_model_free(net);
+}
+
+/* A step that states guidance needs a model that is told one, and what a bundle was made for. */
+static void guidance_by_step_needs_an_embedder(void **state) {
+    static float samples[SAMPLES * FLUX_SIZE];
+    char plain[SCRATCH_PATH_BYTES];
+    ousac_model *net = NULL;
+    ousac_error error = {0};
+    (void)state;
+    scratch_join(plain, directory.path, "plain.safetensors");
+    must_succeed(small_flux_write_inputs(plain, 9, 1, 0, &error), &error);
+    const ousac_model_options options = {.inputs_path = plain};
+    must_succeed(ousac_model_load(&net, unguided, &options, ousac_backend_cpu(), &error), &error);
+    assert_false(net->takes_guidance);
+    assert_true(model->takes_guidance);
+    ousac_run run = run_of(samples, NULL);
+    run.model = net;
+    must_fail(ousac_run_samples(&run, &error), OUSAC_STATUS_USAGE, &error,
+              "schedule flux, step 0: guidance 5.5, but ");
     ousac_model_free(net);
 }
 
@@ -754,6 +777,17 @@ static void a_bundle_goes_all_the_way(void **state) {
     print_message("reuse %.4f, calibrated %.4f\n", error_reuse, error_calibrated);
     assert_true(error_calibrated < 0.8 * error_reuse);
     assert_memory_equal(calibrated, direct, sizeof direct); /* the file changes nothing */
+    assert_int_equal(ousac_bundle_schedule(bundle)->steps[1].tells, 1);
+    assert_true(ousac_bundle_schedule(bundle)->steps[1].guidance == 0.25);
+    ousac_schedule other = {0};
+    must_succeed(ousac_schedule_copy(&other, &schedule, &error), &error);
+    other.steps[3].guidance = 4.5;
+    must_fail(ousac_bundle_check_schedule(bundle, &other, &error), OUSAC_STATUS_MISMATCH, &error,
+              "step 3 has guidance 4.5, not 4");
+    other.steps[0].tells = 0;
+    must_fail(ousac_bundle_check_schedule(bundle, &other, &error), OUSAC_STATUS_MISMATCH, &error,
+              "step 0 has no guidance, not one");
+    ousac_schedule_free(&other);
     /* under other noise levels, or with other heads in another file, it is another model's */
     model->noise.train_steps = 999;
     ousac_model_describe_process(model);
@@ -853,6 +887,7 @@ int main(void) {
         cmocka_unit_test(namings_give_one_model),
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(the_second_branch_is_the_inputs),
+        cmocka_unit_test(guidance_by_step_needs_an_embedder),
         cmocka_unit_test(runs_match_the_oracle),
         cmocka_unit_test(costs_go_by_stream),
         cmocka_unit_test(the_public_model_costs_what_it_should),

@@ -87,7 +87,7 @@ static int forward(void *self, const ousac_host_evaluation *e, ousac_host_call *
     host *h = self;
     const ousac_linears linears = {
         .self = h, .module_begin = module_begin, .linear = linear, .module_end = module_end};
-    const ousac_evaluation evaluation = {e->branch, (size_t)e->count, e->timestep, e->guidance};
+    const ousac_evaluation evaluation = {e->branch, (size_t)e->count, e->timestep, e->guidance, e->told};
     ousac_error error = {0};
     void *workspace = NULL;
     h->call = call;
