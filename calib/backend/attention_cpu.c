@@ -17,6 +17,36 @@ static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
+/* Floats of `work` that a query row takes where keys come in blocks: scores, the query, its output so far, peak, sum and
+ * shrink. */
+static size_t row_floats(size_t head_dim) {
+    return KEYS + 2 * head_dim + 3;
+}
+
+/* How the sizes are taken. */
+typedef struct layout {
+    int in_blocks; /* keys */
+    int gathers;   /* keys and values of a head, where they are few beside all its scores */
+    size_t block;  /* queries */
+    size_t floats; /* of `work` */
+} layout;
+
+static layout lay_out(size_t queries, size_t keys, size_t head_dim) {
+    /* Never more rows than queries: a share below 32 means thousands of keys. */
+    const size_t share = SCORES / keys < 32 ? 32 : SCORES / keys;
+    layout l = {.in_blocks = keys >= row_floats(head_dim)};
+    l.block = smaller(l.in_blocks ? QUERIES : share, queries);
+    l.floats = l.block * (l.in_blocks ? row_floats(head_dim) : keys);
+    l.gathers = l.in_blocks && queries * keys - l.floats >= 2 * keys * head_dim;
+    if (l.gathers)
+        l.floats += 2 * keys * head_dim;
+    return l;
+}
+
+size_t ousac_attention_floats(size_t queries, size_t keys, size_t head_dim) {
+    return queries && keys ? lay_out(queries, keys, head_dim).floats : 0;
+}
+
 static float scale_of(const ousac_attention *a) {
     return (float)(1.0 / sqrt((double)a->head_dim));
 }
@@ -57,12 +87,7 @@ static void attend(const ousac_kernels *kernels, const ousac_attention *a, size_
 
 /* --- keys in blocks --- */
 
-/* Floats of `work` that a query row takes: scores, the query, its output so far, peak, sum and shrink. */
-static size_t row_floats(const ousac_attention *a) {
-    return KEYS + 2 * a->head_dim + 3;
-}
-
-/* What a head's queries see: its keys and values, gathered where `work` has room behind the rows of a block. */
+/* What a head's queries see: its keys and values, gathered behind the rows of a block where that was planned. */
 typedef struct seen_by {
     const float *k, *v;
     size_t ld;
@@ -74,12 +99,11 @@ static void gather(size_t rows, size_t cols, const float *from, size_t ld, float
         memcpy(to + i * cols, from + i * ld, cols * sizeof *to);
 }
 
-static seen_by see(const ousac_attention *a, size_t sequence, size_t head, size_t rows) {
-    const size_t d = a->head_dim, at = sequence * a->keys * a->ld_kv + head * d,
-                 behind = rows * row_floats(a);
-    if (a->queries * a->keys - behind < 2 * a->keys * d)
+static seen_by see(const ousac_attention *a, const layout *l, size_t sequence, size_t head) {
+    const size_t d = a->head_dim, at = sequence * a->keys * a->ld_kv + head * d;
+    if (!l->gathers)
         return (seen_by){a->k + at, a->v + at, a->ld_kv};
-    float *k = a->work + behind, *v = k + a->keys * d;
+    float *k = a->work + l->block * row_floats(d), *v = k + a->keys * d;
     gather(a->keys, d, a->k + at, a->ld_kv, k);
     gather(a->keys, d, a->v + at, a->ld_kv, v);
     return (seen_by){k, v, d};
@@ -134,16 +158,13 @@ static void attend_in_blocks(const ousac_kernels *kernels, const ousac_attention
 }
 
 void ousac_attention_run(const ousac_kernels *kernels, const ousac_attention *a) {
-    const int in_blocks = a->keys >= row_floats(a);
-    /* Never more rows than queries: a share below 32 means thousands of keys. */
-    const size_t share = SCORES / a->keys < 32 ? 32 : SCORES / a->keys;
-    const size_t block = smaller(in_blocks ? QUERIES : share, a->queries);
+    const layout l = lay_out(a->queries, a->keys, a->head_dim);
     for (size_t b = 0; b < a->batch; b++)
         for (size_t h = 0; h < a->heads; h++) {
-            const seen_by all = in_blocks ? see(a, b, h, block) : (seen_by){0};
-            for (size_t first = 0; first < a->queries; first += block) {
-                const size_t rows = smaller(block, a->queries - first);
-                if (in_blocks)
+            const seen_by all = l.in_blocks ? see(a, &l, b, h) : (seen_by){0};
+            for (size_t first = 0; first < a->queries; first += l.block) {
+                const size_t rows = smaller(l.block, a->queries - first);
+                if (l.in_blocks)
                     attend_in_blocks(kernels, a, &all, b, h, first, rows);
                 else
                     attend(kernels, a, b, h, first, rows);

@@ -21,8 +21,12 @@ typedef struct ousac_attention {
     size_t batch, queries, keys, heads, head_dim;
     const float *q, *k, *v, *bias; /* bias (batch, keys), or NULL */
     size_t ld_q, ld_kv, ld_out;
-    float *out, *work; /* work (queries, keys) */
+    float *out, *work; /* work: ousac_attention_floats */
 } ousac_attention;
+
+/* Floats of `work`: what a block of queries needs and, of many keys, a copy of a head's keys and values; never more than
+ * queries * keys, whose product must fit. */
+size_t ousac_attention_floats(size_t queries, size_t keys, size_t head_dim);
 
 void ousac_attention_run(const ousac_kernels *kernels, const ousac_attention *attention);
 

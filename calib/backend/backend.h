@@ -106,7 +106,7 @@ struct ousac_backend {
                                  ousac_error *error);
     /* Softmax attention, `batch` sequences of `tokens` rows, `heads` heads of width `head_dim`, scale
      * 1/sqrt(head_dim): q, k, v (batch * tokens, heads * head_dim) with leading dimension ld_qkv, out with
-     * ld_out. `work`: at least tokens * tokens floats.
+     * ld_out. `work`: what attention_work says.
      *
      * On a GPU in bfloat16, heads of width 128 at most: q, k, v and the weights exp(score - max) are rounded
      * to bfloat16, to nearest even; products, the weights' sum and the rest are float32. With w the exact
@@ -120,11 +120,14 @@ struct ousac_backend {
      * heads * head_dim) with leading dimension ld_q, k and v (batch * keys, heads * head_dim) with ld_kv, out as
      * q with ld_out. bias (batch, keys), contiguous, or NULL: added in float32 to every score on that key, after
      * the scale: 0 for a key that is there and -10000, whose exponential is 0 beside any other, for one that is
-     * not; where none is, the weights are those of the scores alone. `work`: at least queries * keys floats. */
+     * not; where none is, the weights are those of the scores alone. `work`: what attention_work says. */
     ousac_status (*cross_attention)(const ousac_backend *backend, size_t batch, size_t queries, size_t keys,
                                     size_t heads, size_t head_dim, const float *q, size_t ld_q,
                                     const float *k, const float *v, size_t ld_kv, const float *bias,
                                     float *out, size_t ld_out, float *work, ousac_error *error);
+    /* Floats that `work` must have where so many queries see so many keys: of attention its tokens, both. Of the sizes
+     * alone, never 0; where queries * keys does not fit in memory, more than there is. */
+    size_t (*attention_work)(const ousac_backend *backend, size_t queries, size_t keys, size_t head_dim);
     /* y (rows, cols) = a - b. */
     ousac_status (*subtract)(const ousac_backend *backend, size_t rows, size_t cols, const float *a,
                              size_t lda, const float *b, size_t ldb, float *y, size_t ldy,

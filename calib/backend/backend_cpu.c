@@ -489,6 +489,14 @@ static ousac_status attend(const ousac_backend *backend, const char *operation, 
     return OUSAC_STATUS_OK;
 }
 
+static size_t cpu_attention_work(const ousac_backend *backend, size_t queries, size_t keys, size_t head_dim) {
+    (void)backend;
+    if (keys > 0 && queries > SIZE_MAX / sizeof(float) / keys)
+        return SIZE_MAX;
+    const size_t floats = ousac_attention_floats(queries, keys, head_dim);
+    return floats ? floats : 1;
+}
+
 static ousac_status cpu_attention(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                                   size_t head_dim, const float *q, const float *k, const float *v,
                                   size_t ld_qkv, float *out, size_t ld_out, float *work, ousac_error *error) {
@@ -729,6 +737,7 @@ static ousac_backend cpu_backend = {
     .rotate_heads = cpu_rotate_heads,
     .attention = cpu_attention,
     .cross_attention = cpu_cross_attention,
+    .attention_work = cpu_attention_work,
     .subtract = cpu_subtract,
     .subtract_rows = cpu_subtract_rows,
     .extrapolate = cpu_extrapolate,

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 /* Rises with every change of ousac_plugin, ousac_backend or ousac_error. */
-enum { OUSAC_PLUGIN_ABI = 6 };
+enum { OUSAC_PLUGIN_ABI = 7 };
 #define OUSAC_PLUGIN_SYMBOL "ousac_backend_plugin"
 
 typedef struct ousac_plugin {

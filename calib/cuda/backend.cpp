@@ -144,6 +144,7 @@ static void fill_table(State *state) {
     t->rotate_heads = Recorded<rotate_heads>::call;
     t->attention = Recorded<attention>::call;
     t->cross_attention = Recorded<cross_attention>::call;
+    t->attention_work = attention_work;
     t->subtract = Recorded<subtract>::call;
     t->subtract_rows = Recorded<subtract_rows>::call;
     t->extrapolate = Recorded<extrapolate>::call;

@@ -132,6 +132,7 @@ ousac_status gemm64(const ousac_backend *, int transpose_a, int transpose_b, siz
 ousac_status attention(const ousac_backend *, size_t batch, size_t tokens, size_t heads, size_t head_dim,
                        const float *q, const float *k, const float *v, size_t ld_qkv, float *out,
                        size_t ld_out, float *work, ousac_error *error);
+size_t attention_work(const ousac_backend *, size_t queries, size_t keys, size_t head_dim);
 ousac_status cross_attention(const ousac_backend *, size_t batch, size_t queries, size_t keys, size_t heads,
                              size_t head_dim, const float *q, size_t ld_q, const float *k, const float *v,
                              size_t ld_kv, const float *bias, float *out, size_t ld_out, float *work,

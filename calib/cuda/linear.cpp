@@ -241,6 +241,12 @@ static ousac_status attention_by_scores(Context *c, const char *operation, const
     return status;
 }
 
+size_t attention_work(const ousac_backend *, size_t queries, size_t keys, size_t head_dim) {
+    if (head_dim <= ATTENTION_HEAD_DIM_MAX || queries == 0 || keys == 0)
+        return 1;
+    return queries > SIZE_MAX / keys ? SIZE_MAX : queries * keys;
+}
+
 ousac_status attention(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads,
                        size_t head_dim, const float *q, const float *k, const float *v, size_t ld_qkv,
                        float *out, size_t ld_out, float *work, ousac_error *error) {

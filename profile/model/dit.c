@@ -23,7 +23,7 @@ typedef struct workspace {
     float *mixed;       /* (batch N, d): heads' outputs */
     float *out;         /* (batch N, d): a module's output */
     float *final;       /* (batch N, p p out_channels) */
-    float *scores;      /* (N, N) */
+    float *work;        /* of attention */
     size_t *label;      /* host: (batch) */
 } workspace;
 
@@ -34,7 +34,7 @@ static void workspace_free(const ousac_model *model, void *pointer) {
     const ousac_backend *be = model->backend;
     float *blocks[] = {ws->waves,   ws->time,   ws->time_hidden, ws->condition, ws->modulation,
                        ws->patches, ws->hidden, ws->normed,      ws->wide,      ws->mixed,
-                       ws->out,     ws->final,  ws->scores};
+                       ws->out,     ws->final,  ws->work};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         be->release(be, blocks[i]);
     ousac_free(ws->features);
@@ -49,23 +49,26 @@ typedef struct workspace_part {
     size_t count;
 } workspace_part;
 
-static void workspace_parts(const ousac_dit *dit, size_t batch, workspace *ws,
+static void workspace_parts(const ousac_model *model, size_t batch, workspace *ws,
                             workspace_part parts[WORKSPACE_PARTS]) {
+    const ousac_dit *dit = model->state;
+    const ousac_backend *be = model->backend;
     const size_t rows = batch * dit->N, p2 = dit->patch * dit->patch;
     const size_t wide = 3 * dit->d > dit->hidden ? 3 * dit->d : dit->hidden;
-    const workspace_part all[WORKSPACE_PARTS] = {{&ws->waves, dit->frequencies},
-                                                 {&ws->time, dit->d},
-                                                 {&ws->time_hidden, dit->d},
-                                                 {&ws->condition, batch * dit->d},
-                                                 {&ws->modulation, batch * 6 * dit->d},
-                                                 {&ws->patches, rows * dit->channels * p2},
-                                                 {&ws->hidden, rows * dit->d},
-                                                 {&ws->normed, rows * dit->d},
-                                                 {&ws->wide, rows * wide},
-                                                 {&ws->mixed, rows * dit->d},
-                                                 {&ws->out, rows * dit->d},
-                                                 {&ws->final, rows * p2 * dit->out_channels},
-                                                 {&ws->scores, dit->N * dit->N}};
+    const workspace_part all[WORKSPACE_PARTS] = {
+        {&ws->waves, dit->frequencies},
+        {&ws->time, dit->d},
+        {&ws->time_hidden, dit->d},
+        {&ws->condition, batch * dit->d},
+        {&ws->modulation, batch * 6 * dit->d},
+        {&ws->patches, rows * dit->channels * p2},
+        {&ws->hidden, rows * dit->d},
+        {&ws->normed, rows * dit->d},
+        {&ws->wide, rows * wide},
+        {&ws->mixed, rows * dit->d},
+        {&ws->out, rows * dit->d},
+        {&ws->final, rows * p2 * dit->out_channels},
+        {&ws->work, be->attention_work(be, dit->N, dit->N, dit->d / dit->heads)}};
     memcpy(parts, all, sizeof all);
 }
 
@@ -73,7 +76,7 @@ static uint64_t workspace_bytes(const ousac_model *model, size_t batch) {
     workspace none = {0};
     workspace_part parts[WORKSPACE_PARTS];
     uint64_t bytes = 0;
-    workspace_parts(model->state, batch, &none, parts);
+    workspace_parts(model, batch, &none, parts);
     for (size_t i = 0; i < WORKSPACE_PARTS; i++)
         bytes += (uint64_t)parts[i].count * sizeof(float);
     return bytes;
@@ -87,7 +90,7 @@ static ousac_status workspace_create(const ousac_model *model, size_t batch, voi
     workspace *ws = ousac_calloc(1, sizeof *ws);
     if (!ws)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a workspace");
-    workspace_parts(dit, batch, ws, parts);
+    workspace_parts(model, batch, ws, parts);
     int short_of_memory = 0;
     ws->batch = batch;
     for (size_t i = 0; i < WORKSPACE_PARTS; i++) {
@@ -204,7 +207,7 @@ static ousac_status run_attention(const ousac_model *model, workspace *ws, size_
                                         6 * d, x, error)) ||
             (status = linears->linear(linears->self, group, rows, x, d, qkv, 3 * d, error)) ||
             (status = be->attention(be, count, dit->N, dit->heads, d / dit->heads, qkv, qkv + d, qkv + 2 * d,
-                                    3 * d, mixed, d, ws->scores, error)) ||
+                                    3 * d, mixed, d, ws->work, error)) ||
             (status = linears->linear(linears->self, group + 1, rows, mixed, d, y, d, error)))
             return status;
         out.data = y;

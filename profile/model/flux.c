@@ -31,7 +31,7 @@ typedef struct workspace {
     float *mixed;              /* (batch joint, d + hidden) */
     float *out;                /* (batch joint, d): a module's outputs */
     float *packed;             /* (batch image, packed) */
-    float *scores;             /* (joint, joint) */
+    float *work;               /* of attention */
     float *embeds;             /* (branches, batch text, embed) */
     float *pooled;             /* (branches, batch, pooled) */
     float *guidance;           /* host: (batch), of the inputs file */
@@ -44,6 +44,7 @@ typedef struct workspace {
 /* Points the parts into the slab; returns their floats. The branches that are never run take no room. */
 static size_t carve(const ousac_model *model, size_t batch, workspace *ws, float *slab) {
     const ousac_flux *flux = model->state;
+    const ousac_backend *be = model->backend;
     const size_t d = flux->d, joint = batch * flux->joint, branches = model->has_uncond ? OUSAC_BRANCHES : 1;
     const size_t text = branches * batch * flux->text;
     const struct {
@@ -64,7 +65,7 @@ static size_t carve(const ousac_model *model, size_t batch, workspace *ws, float
                  {&ws->mixed, joint * (d + flux->hidden)},
                  {&ws->out, joint * d},
                  {&ws->packed, batch * flux->image * flux->packed},
-                 {&ws->scores, flux->joint * flux->joint},
+                 {&ws->work, be->attention_work(be, flux->joint, flux->joint, flux->head_dim)},
                  {&ws->embeds, text * flux->embed},
                  {&ws->pooled, branches * batch * flux->pooled},
                  {&ws->text_in, text * d},
@@ -301,7 +302,7 @@ static ousac_status attend(const ousac_model *model, workspace *ws, size_t count
     const ousac_backend *be = model->backend;
     const size_t d = flux->d;
     return be->attention(be, count, flux->joint, flux->heads, flux->head_dim, ws->qkv, ws->qkv + d,
-                         ws->qkv + 2 * d, 3 * d, out, ld, ws->scores, error);
+                         ws->qkv + 2 * d, 3 * d, out, ld, ws->work, error);
 }
 
 /* Between the samples' rows of one stream, contiguous, and those of the joint stream. */

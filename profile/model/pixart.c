@@ -36,7 +36,7 @@ typedef struct workspace {
     float *mixed;              /* (batch N, d): heads' outputs */
     float *out;                /* (batch N, d): a module's output */
     float *final;              /* (batch N, p p out_channels) */
-    float *scores;             /* (N, max(N, M)) */
+    float *work;               /* of attention and cross attention */
     int ready[OUSAC_BRANCHES]; /* the branch's keys and values are computed */
 } workspace;
 
@@ -52,12 +52,21 @@ typedef struct workspace_part {
     size_t count;
 } workspace_part;
 
-static void workspace_parts(const ousac_pixart *net, size_t batch, workspace *ws,
+/* Whichever attention takes more. */
+static size_t attention_floats(const ousac_model *model) {
+    const ousac_pixart *net = model->state;
+    const ousac_backend *be = model->backend;
+    const size_t width = net->d / net->heads, own = be->attention_work(be, net->N, net->N, width),
+                 cross = be->attention_work(be, net->N, net->caption_tokens, width);
+    return own > cross ? own : cross;
+}
+
+static void workspace_parts(const ousac_model *model, size_t batch, workspace *ws,
                             workspace_part parts[WORKSPACE_PARTS]) {
+    const ousac_pixart *net = model->state;
     const size_t d = net->d, rows = batch * net->N, captions = batch * net->caption_tokens,
                  p2 = net->patch * net->patch, conditions = conditions_of(net, batch);
     const size_t wide = 3 * d > net->hidden ? 3 * d : net->hidden;
-    const size_t keys = net->N > net->caption_tokens ? net->N : net->caption_tokens;
     const workspace_part all[WORKSPACE_PARTS] = {
         {&ws->features, (net->micro ? 3 * batch : 1) * net->frequencies},
         {&ws->inner, conditions * d},
@@ -79,7 +88,7 @@ static void workspace_parts(const ousac_pixart *net, size_t batch, workspace *ws
         {&ws->mixed, rows * d},
         {&ws->out, rows * d},
         {&ws->final, rows * p2 * net->out_channels},
-        {&ws->scores, net->N * keys}};
+        {&ws->work, attention_floats(model)}};
     memcpy(parts, all, sizeof all);
 }
 
@@ -88,7 +97,7 @@ static void workspace_free(const ousac_model *model, void *pointer) {
     workspace_part parts[WORKSPACE_PARTS];
     if (!ws)
         return;
-    workspace_parts(model->state, ws->batch, ws, parts);
+    workspace_parts(model, ws->batch, ws, parts);
     for (size_t i = 0; i < WORKSPACE_PARTS; i++)
         model->backend->release(model->backend, *parts[i].target);
     ousac_free(ws->host);
@@ -99,7 +108,7 @@ static uint64_t workspace_bytes(const ousac_model *model, size_t batch) {
     workspace none = {0};
     workspace_part parts[WORKSPACE_PARTS];
     uint64_t bytes = 0;
-    workspace_parts(model->state, batch, &none, parts);
+    workspace_parts(model, batch, &none, parts);
     for (size_t i = 0; i < WORKSPACE_PARTS; i++)
         bytes += (uint64_t)parts[i].count * sizeof(float);
     return bytes;
@@ -114,7 +123,7 @@ static ousac_status workspace_create(const ousac_model *model, size_t batch, voi
     workspace *ws = ousac_calloc(1, sizeof *ws);
     if (!ws)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a workspace");
-    workspace_parts(net, batch, ws, parts);
+    workspace_parts(model, batch, ws, parts);
     int short_of_memory = 0;
     ws->batch = batch;
     for (size_t i = 0; i < WORKSPACE_PARTS; i++) {
@@ -338,7 +347,7 @@ static ousac_status run_attention(const pass *p, size_t block, ousac_error *erro
                                         p->rows_each, p->ld_mod, x, error)) ||
             (status = linears->linear(linears->self, group, p->rows, x, d, qkv, 3 * d, error)) ||
             (status = be->attention(be, p->count, p->net->N, p->net->heads, d / p->net->heads, qkv, qkv + d,
-                                    qkv + 2 * d, 3 * d, mixed, d, ws->scores, error)) ||
+                                    qkv + 2 * d, 3 * d, mixed, d, ws->work, error)) ||
             (status = linears->linear(linears->self, group + 1, p->rows, mixed, d, y, d, error)))
             return status;
         out.data = y;
@@ -368,7 +377,7 @@ static ousac_status run_cross(const pass *p, size_t block, ousac_error *error) {
         if ((status = be->copy(be, p->rows, d, ws->hidden, d, x, d, error)) ||
             (status = linears->linear(linears->self, group, p->rows, x, d, q, d, error)) ||
             (status = be->cross_attention(be, p->count, p->net->N, M, p->net->heads, d / p->net->heads, q, d,
-                                          kv, kv + d, 2 * d, bias, mixed, d, ws->scores, error)) ||
+                                          kv, kv + d, 2 * d, bias, mixed, d, ws->work, error)) ||
             (status = linears->linear(linears->self, group + 1, p->rows, mixed, d, y, d, error)))
             return status;
         out.data = y;

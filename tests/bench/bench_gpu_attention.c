@@ -12,10 +12,12 @@ typedef struct blocks {
     float *qkv, *out, *work;
 } blocks;
 
-static blocks blocks_make(const ousac_backend *k, const float *qkv, size_t batch, size_t tokens, size_t d) {
+static blocks blocks_make(const ousac_backend *k, const float *qkv, size_t batch, size_t tokens, size_t heads,
+                          size_t width) {
+    const size_t d = heads * width;
     const blocks b = {.qkv = bench_place(k, qkv, batch * tokens * 3 * d),
                       .out = bench_place(k, qkv, batch * tokens * d),
-                      .work = k->alloc(k, tokens * tokens, sizeof(float))};
+                      .work = k->alloc(k, k->attention_work(k, tokens, tokens, width), sizeof(float))};
     bench_check(b.work != NULL, "no memory on the device");
     return b;
 }
@@ -39,7 +41,7 @@ static double verify(const bench_device *on, const float *qkv, size_t tokens, si
     ousac_error error = {0};
     for (int which = 0; which < 2; which++) {
         const ousac_backend *k = which ? on->device : on->cpu;
-        const blocks b = blocks_make(k, qkv, 1, tokens, width);
+        const blocks b = blocks_make(k, qkv, 1, tokens, 1, width);
         results[which] = bench_room(tokens * width, sizeof(float));
         attend(k, &b, 1, tokens, 1, width);
         bench_must(k->download(k, results[which], b.out, tokens * width * sizeof(float), &error), &error);
@@ -68,7 +70,7 @@ void bench_attention(const bench_device *on, size_t batch, size_t tokens, size_t
     for (size_t i = 0; i < count; i++) /* weights as uneven as in a model: scores of standard deviation 3 */
         qkv[i] *= 3;
     const double off = verify(on, qkv, tokens, width);
-    const blocks b = blocks_make(k, qkv, batch, tokens, heads * width);
+    const blocks b = blocks_make(k, qkv, batch, tokens, heads, width);
     attend(k, &b, batch, tokens, heads, width); /* warms up */
     for (size_t r = 0; r < on->repeats; r++) {
         bench_drain(k, b.out);

@@ -159,6 +159,11 @@ static ousac_status strict_cross_attention(const ousac_backend *b, size_t batch,
                                   ld_kv, IN(bias), OUT(out), ld_out, OUT(work), error);
 }
 
+static size_t strict_attention_work(const ousac_backend *b, size_t queries, size_t keys, size_t head_dim) {
+    (void)b;
+    return cpu()->attention_work(cpu(), queries, keys, head_dim);
+}
+
 static ousac_status strict_subtract(const ousac_backend *b, size_t rows, size_t cols, const float *a,
                                     size_t lda, const float *c, size_t ldc, float *y, size_t ldy,
                                     ousac_error *error) {
@@ -294,6 +299,7 @@ static const ousac_backend table = {
     .rotate_heads = strict_rotate_heads,
     .attention = strict_attention,
     .cross_attention = strict_cross_attention,
+    .attention_work = strict_attention_work,
     .subtract = strict_subtract,
     .subtract_rows = strict_subtract_rows,
     .extrapolate = strict_extrapolate,

@@ -32,21 +32,24 @@ static void exact_row(size_t tokens, size_t width, const float *q, const float *
     }
 }
 
-/* Runs q | k | v of rows ld and returns the outputs, a block of (batch * tokens, ld_out) and a guard. */
+/* Runs q | k | v of rows ld and returns the outputs, a block of (batch * tokens, ld_out) and a guard. Another guard lies
+ * behind what `work` has to have. */
 static float *attend(const ousac_backend *backend, size_t batch, size_t tokens, size_t heads, size_t width,
                      const float *qkv, size_t ld, size_t ld_out) {
     const size_t d = heads * width, rows = batch * tokens;
-    float *out = blank(rows, ld_out), *work = blank(tokens, tokens);
+    const size_t floats = backend->attention_work(backend, tokens, tokens, width);
+    float *out = blank(rows, ld_out), *work = blank(1, floats);
     float *dqkv = put(backend, qkv, block_bytes(rows, ld)),
           *dout = put(backend, out, block_bytes(rows, ld_out));
-    float *dwork = put(backend, work, block_bytes(tokens, tokens));
+    float *dwork = put(backend, work, block_bytes(1, floats));
+    assert_in_range(floats, 1, tokens * tokens);
     assert_int_equal(backend->attention(backend, batch, tokens, heads, width, dqkv, dqkv + d, dqkv + 2 * d,
                                         ld, dout, ld_out, dwork, NULL),
                      OUSAC_STATUS_OK);
     get(backend, out, dout, block_bytes(rows, ld_out));
-    get(backend, work, dwork, block_bytes(tokens, tokens));
+    get(backend, work, dwork, block_bytes(1, floats));
     assert_pad_untouched(out, rows, d, ld_out);
-    assert_true(is_untouched(&work[tokens * tokens]));
+    assert_true(is_untouched(&work[floats]));
     drop(backend, dqkv), drop(backend, dout), drop(backend, dwork);
     free(work);
     return out;
@@ -125,10 +128,24 @@ static void nan_spreads_as_far_as_the_definition_says(void **unused) {
     }
 }
 
+/* Many tokens: what keeps keys in blocks takes far less than all scores. Sizes that fit nowhere ask for more than there is. */
+static void work_does_not_grow_with_the_square(void **unused) {
+    (void)unused;
+    EACH_BACKEND(k) {
+        const size_t many = k->attention_work(k, 16384, 16384, 72), wide = k->attention_work(k, 64, 8, 256);
+        assert_in_range(many, 1, (size_t)16384 * 16384 / 64);
+        assert_in_range(wide, 1, 64 * 8);
+        assert_in_range(k->attention_work(k, 0, 0, 8), 1, 1);
+        if (k->attention_work(k, 300, 300, 256) > 1) /* not of a device that needs none */
+            assert_true(k->attention_work(k, SIZE_MAX / 2, 4, 256) > SIZE_MAX / 8);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_matches_its_definition),
         cmocka_unit_test(large_scores_do_not_overflow),
+        cmocka_unit_test(work_does_not_grow_with_the_square),
         cmocka_unit_test(nan_spreads_as_far_as_the_definition_says),
     };
     const int refused = backends_open();

@@ -85,7 +85,9 @@ static float *attend(const ousac_backend *backend, const shape *s, const float *
     float *out = blank(rows, s->ld_out);
     float *dqkv = put(backend, qkv, block_bytes(rows, s->ld) + s->skew * sizeof *qkv);
     float *dout = put(backend, out, block_bytes(rows, s->ld_out));
-    float *work = backend->alloc(backend, s->tokens * s->tokens, sizeof *work), *q = dqkv + s->skew;
+    float *work = backend->alloc(backend, backend->attention_work(backend, s->tokens, s->tokens, s->width),
+                                 sizeof *work),
+          *q = dqkv + s->skew;
     assert_non_null(work);
     if (in_sequence)
         assert_int_equal(backend->sequence_begin(backend, NULL), OUSAC_STATUS_OK);
@@ -263,7 +265,8 @@ static float *attend_others(const pair *s, const float *q, const float *kv, cons
     float *dkv = put(k, kv, block_bytes(others, s->ld_kv) + s->skew * sizeof *kv);
     float *dbias = bias ? put(k, bias, others * sizeof *bias) : NULL;
     float *dout = put(k, out, block_bytes(rows, s->ld_out));
-    float *work = k->alloc(k, s->queries * s->keys, sizeof *work), *keys = dkv + s->skew;
+    float *work = k->alloc(k, k->attention_work(k, s->queries, s->keys, s->width), sizeof *work),
+          *keys = dkv + s->skew;
     assert_non_null(work);
     assert_int_equal(k->cross_attention(k, s->batch, s->queries, s->keys, s->heads, s->width, dq + s->skew,
                                         s->ld_q, keys, keys + d, s->ld_kv, dbias, dout, s->ld_out, work,

@@ -40,18 +40,19 @@ static void exact_row(size_t keys, size_t width, const float *q, const float *k,
 static float *attend(const ousac_backend *backend, const shape *s, const float *q, size_t ld_q,
                      const float *kv, size_t ld_kv, const float *bias, size_t ld_out) {
     const size_t d = s->heads * s->width, rows = s->batch * s->queries, others = s->batch * s->keys;
-    float *out = blank(rows, ld_out), *work = blank(s->queries, s->keys);
+    const size_t floats = backend->attention_work(backend, s->queries, s->keys, s->width);
+    float *out = blank(rows, ld_out), *work = blank(1, floats);
     float *dq = put(backend, q, block_bytes(rows, ld_q)), *dkv = put(backend, kv, block_bytes(others, ld_kv));
     float *dbias = bias ? put(backend, bias, others * sizeof *bias) : NULL;
     float *dout = put(backend, out, block_bytes(rows, ld_out)),
-          *dwork = put(backend, work, block_bytes(s->queries, s->keys));
+          *dwork = put(backend, work, block_bytes(1, floats));
     assert_int_equal(backend->cross_attention(backend, s->batch, s->queries, s->keys, s->heads, s->width, dq,
                                               ld_q, dkv, dkv + d, ld_kv, dbias, dout, ld_out, dwork, NULL),
                      OUSAC_STATUS_OK);
     get(backend, out, dout, block_bytes(rows, ld_out));
-    get(backend, work, dwork, block_bytes(s->queries, s->keys));
+    get(backend, work, dwork, block_bytes(1, floats));
     assert_pad_untouched(out, rows, d, ld_out);
-    assert_true(is_untouched(&work[s->queries * s->keys]));
+    assert_true(is_untouched(&work[floats]));
     drop(backend, dq), drop(backend, dkv), drop(backend, dout), drop(backend, dwork);
     if (dbias)
         drop(backend, dbias);
