@@ -186,17 +186,24 @@ ousac_status ousac_record_check_tokens(const ousac_model *model, size_t tokens, 
                                        tokens, most);
 }
 
+ousac_status ousac_record_check_segments(const ousac_schedule *schedule, size_t segments,
+                                         ousac_error *error) {
+    return segments <= schedule->step_count
+               ? OUSAC_STATUS_OK
+               : OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`segments` %zu: the schedule has %zu steps", segments,
+                            schedule->step_count);
+}
+
 ousac_status ousac_record_profile(const ousac_session *session, const ousac_schedule *schedule,
                                   const ousac_record_options *options, ousac_profile **profile,
                                   ousac_record_cost *cost, ousac_error *error) {
     const ousac_profile_identity identity = ousac_record_identity(session, options);
     const size_t tokens = identity.tokens_used;
-    const ousac_status status = ousac_record_check_tokens(session->model, tokens, error);
+    ousac_status status = ousac_record_check_tokens(session->model, tokens, error);
+    if (!status)
+        status = ousac_record_check_segments(schedule, options->segments, error);
     if (status)
         return status;
-    if (options->segments > schedule->step_count)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`segments` %zu: the schedule has %zu steps",
-                          options->segments, schedule->step_count);
     return record(session, schedule, "profile", &options->range, &identity,
                   options->weights ? options->weights->weight : NULL, 1, options->partial, options->spill,
                   profile, cost, error);

@@ -49,6 +49,9 @@ typedef struct ousac_record_options {
 /* USAGE where so many tokens of a sample cannot be recorded. */
 ousac_status ousac_record_check_tokens(const ousac_model *model, size_t tokens, ousac_error *error);
 
+/* USAGE where the schedule has fewer steps than that. */
+ousac_status ousac_record_check_segments(const ousac_schedule *schedule, size_t segments, ousac_error *error);
+
 /* The identity of what `options` ask for. */
 ousac_profile_identity ousac_record_identity(const ousac_session *session,
                                              const ousac_record_options *options);

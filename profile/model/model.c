@@ -31,6 +31,10 @@ static ousac_status open_inputs(ousac_model *model, const char *path, ousac_erro
     return status;
 }
 
+ousac_status ousac_model_check_inputs(const ousac_model *model, ousac_error *error) {
+    return model->inputs ? OUSAC_STATUS_OK : model->family->check_inputs(model, NULL, error);
+}
+
 /* 1 for a name as model-00001-of-00003.safetensors, which is a part of a model. */
 static int is_shard(const char *path) {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *of = strstr(base, "-of-");

@@ -165,6 +165,10 @@ ousac_status ousac_model_load(ousac_model **model, const char *path, const ousac
                               const ousac_backend *backend, ousac_error *error);
 void ousac_model_free(ousac_model *model);
 
+/* For a model that was not loaded to run: refuses what loading it for that would, inputs that its family needs and that
+ * were not given. */
+ousac_status ousac_model_check_inputs(const ousac_model *model, ousac_error *error);
+
 /* Fills `process` from prediction, guided channels and noise levels. */
 void ousac_model_describe_process(ousac_model *model);
 /* Borrows the model's texts. */

@@ -32,6 +32,22 @@ json "hold the same" "r['inputs']['rows'] == 5 and r['inputs']['negative_prompt_
 
 ousac "no inputs" 2 "is told captions: give an inputs file with prompt_embeds and prompt_mask" \
     sample -m "m/$FILE" -s s.json --samples 0:2 -o x.png
+dry=(profile -s s.json --samples 0:4 --micro-batch 2 --dry-run -o dry.oca)
+ousac "a dry run with captions" 0 "would write dry.oca" "${dry[@]}" "${model[@]}"
+ousac "a dry run without" 2 "is told captions: give an inputs file" "${dry[@]}" -m "m/$FILE"
+ousac "a dry run of a calibration without" 2 "is told captions: give an inputs file" calibrate -m "m/$FILE" -s s.json --dry-run -o dry
+"$OUSAC" schedule --steps 4 --cfg none --guidance 3 --period 2 -q -o told.json
+for refused in "half/inputs.safetensors s.json negative_prompt_embeds" "m/inputs.safetensors told.json guidance.embedder" \
+    "m/inputs.safetensors absent.json absent.json" "absent.safetensors s.json absent.safetensors"; do
+    read -r inputs schedule why <<<"$refused"
+    "$OUSAC" profile -m "m/$FILE" --inputs "$inputs" -s "$schedule" --samples 0:4 --micro-batch 2 --dry-run -o dry.oca >out 2>err
+    check "a dry run refuses $inputs $schedule" test $? != 0 -a "$(wc -l <err)" = 1
+    check "a dry run says $why" grep -q "$why" err
+done
+ousac "a dry run of too many segments" 2 "the schedule has" "${dry[@]}" "${model[@]}" --segments 500
+ousac "a dry run of too many tokens" 2 "the model has 9 tokens" "${dry[@]}" "${model[@]}" --tokens 10
+ousac "a dry run of absent weights" 1 "absent.oca" "${dry[@]}" "${model[@]}" --weights absent.oca
+check "dry runs write nothing" test ! -e dry.oca -a ! -e dry
 ousac "guidance without negative prompts" 2 "mode cfg, but the inputs file for half/$FILE has no negative_prompt_embeds" \
     sample -m "half/$FILE" --inputs half/inputs.safetensors -s s.json --samples 0:2 -o x.png
 ousac "no guidance, and none needed" 0 "" \

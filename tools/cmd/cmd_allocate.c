@@ -50,7 +50,12 @@ static ousac_status plan_memory(cli_common *common, const allocate_request *requ
         return status;
     allocating.model = model;
     ousac_memory_take_options(&allocating, &request->options);
-    status = ousac_memory_fit(&plan, common->threads, 0, 0, list_phases, &allocating, error);
+    if (allocating.runs) /* what the run would refuse */
+        status = ousac_model_check_inputs(model, error);
+    if (!status && allocating.runs)
+        status = ousac_run_check_schedule(model, &profile->schedule, error);
+    if (!status)
+        status = ousac_memory_fit(&plan, common->threads, 0, 0, list_phases, &allocating, error);
     if (!status) {
         common->threads = plan.threads;
         *done = request->memory.dry_run;

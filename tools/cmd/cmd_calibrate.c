@@ -107,6 +107,8 @@ static ousac_status plan_memory(calibration_work *work, cli_common *common, cons
     status = cli_load_model(&model, &shapes, error);
     const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);
     if (!status) /* what the run would refuse */
+        status = ousac_model_check_inputs(model, error);
+    if (!status)
         status = ousac_job_check(&work->job, &session, error);
     if (!status)
         status = ousac_budget_solve(&model->arch, schedule, &request->allocate.budget, &macs, &step, error);

@@ -126,6 +126,7 @@ static ousac_status plan_memory(cli_common *common, const profile_request *reque
                                         .tokens = request->tokens,
                                         .magnitudes = request->magnitudes};
     ousac_model *model = NULL;
+    ousac_profile *weights = NULL;
     int wanted = 0;
     ousac_status status = ousac_memory_parse(&request->memory, plan, &wanted, error);
     if (!status && wanted && !request->pilot_only && request->samples.count == 0)
@@ -135,8 +136,16 @@ static ousac_status plan_memory(cli_common *common, const profile_request *reque
         return status;
     shapes.use = OUSAC_MODEL_SHAPES;
     status = cli_load_model(&model, &shapes, error);
+    if (!status) /* what the run would refuse */
+        status = ousac_model_check_inputs(model, error);
     if (!status)
         status = ousac_run_check_schedule(model, schedule, error);
+    if (!status && !request->pilot_only)
+        status = ousac_record_check_segments(schedule, request->segments, error);
+    if (!status && request->tokens)
+        status = ousac_record_check_tokens(model, request->tokens, error);
+    if (!status && request->weights)
+        status = ousac_profile_open(&weights, request->weights, error);
     if (status)
         goto done;
     recording.model = model;
@@ -152,6 +161,7 @@ static ousac_status plan_memory(cli_common *common, const profile_request *reque
     if (*done)
         status = memory_print(plan, common, "profile", error);
 done:
+    ousac_profile_free(weights);
     ousac_model_free(model);
     return status;
 }
