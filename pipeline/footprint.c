@@ -136,8 +136,10 @@ static uint64_t making(uint64_t m, uint64_t n, uint64_t r, int input, ousac_meth
         return w + most(3 * m * n, 2 * m * n + order * order + most(2 * order * order, r * m + finish));
     if (!input) /* the moment unpacked and its vectors */
         return w + most(placed, m * n + most(4 * m * m, m * m + finish));
-    /* f (n, n), G (m, n), Gram matrix, u */
-    return w + most(placed, m * n + n * n + m * n + order * order + most(2 * order * order, r * m + finish));
+    /* one after another: weights, f (n, n) and G (m, n); G, its Gram matrix and dsyevd's work or u; u or the Gram
+     * matrix and the weights again */
+    return w + most(2 * m * n + n * n, most(m * n + order * order + most(2 * order * order, r * m),
+                                            most(order * order, r * m) + most(placed, m * n + finish)));
 }
 
 /* Doubles of what rounding adds: profile/bundle/storage.c, with every form at once. */

@@ -91,6 +91,11 @@ done:
 
 /* --- factors --- */
 
+static void drop(const ousac_backend *backend, double **block) {
+    backend->release(backend, *block);
+    *block = NULL;
+}
+
 void ousac_factors_free(ousac_factors *factors) {
     if (factors == NULL)
         return;
@@ -125,6 +130,9 @@ ousac_status ousac_factors_create_input(ousac_factors *factors, const ousac_back
         status = ousac_spectral_place(&g, backend, m, k, NULL, error);
     if (status == OUSAC_STATUS_OK)
         status = backend->gemm64(backend, 0, 1, m, k, n, 1.0, weights, n, f, n, 0.0, g, k, error);
+    /* Beside the eigenproblem lies no more than it needs: the weights come again for the finish. */
+    drop(backend, &f);
+    drop(backend, &weights);
     if (status == OUSAC_STATUS_OK)
         status = ousac_spectral_place(&gram, backend, order, order, NULL, error);
     if (status == OUSAC_STATUS_OK)
@@ -136,16 +144,19 @@ ousac_status ousac_factors_create_input(ousac_factors *factors, const ousac_back
         status = ousac_spectral_begin(factors, m, n, values, order, n, rank_max, error);
     if (status != OUSAC_STATUS_OK)
         goto done;
-    if (k > m) {
-        status = ousac_spectral_finish(factors, backend, gram, weights, NULL, error);
-        goto done;
+    if (k <=
+        m) { /* u_i = G v_i / s_i; finishing divides by the length, which is s_i but better known for small ones */
+        status = ousac_spectral_place(&u, backend, factors->rank, m, NULL, error);
+        if (status == OUSAC_STATUS_OK)
+            status =
+                backend->gemm64(backend, 0, 1, factors->rank, m, k, 1.0, gram, k, g, k, 0.0, u, m, error);
+        drop(backend, &gram);
     }
-    /* u_i = G v_i / s_i; finishing divides by the length, which is s_i but better known for small ones. */
-    status = ousac_spectral_place(&u, backend, factors->rank, m, NULL, error);
+    drop(backend, &g);
     if (status == OUSAC_STATUS_OK)
-        status = backend->gemm64(backend, 0, 1, factors->rank, m, k, 1.0, gram, k, g, k, 0.0, u, m, error);
+        status = ousac_spectral_place_weights(&weights, backend, m, n, w, NULL, NULL, error);
     if (status == OUSAC_STATUS_OK)
-        status = ousac_spectral_finish(factors, backend, u, weights, NULL, error);
+        status = ousac_spectral_finish(factors, backend, k <= m ? u : gram, weights, NULL, error);
 done:
     if (status != OUSAC_STATUS_OK)
         ousac_factors_free(factors);
