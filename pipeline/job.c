@@ -53,7 +53,7 @@ static ousac_status check_budgets(const ousac_job_options *o, ousac_error *error
     return OUSAC_STATUS_OK;
 }
 
-static ousac_search_options search_options(const ousac_job *job) {
+ousac_search_options ousac_job_search_options(const ousac_job *job) {
     const int timed = ousac_job_is_timed(job);
     return (ousac_search_options){.reference = &job->reference,
                                   .budget =
@@ -109,7 +109,7 @@ ousac_status ousac_job_begin(ousac_job *job, const ousac_job_options *options, o
         status = ousac_schedule_load(&job->reference, options->reference, error);
     if (status || options->schedule)
         return status;
-    const ousac_search_options search = search_options(job);
+    const ousac_search_options search = ousac_job_search_options(job);
     status = ousac_search_check(&search, error);
     if (!status && options->time) /* what is wrong with the file itself */
         status = ousac_timing_load(&job->timing, options->time, error);
@@ -171,7 +171,7 @@ ousac_status ousac_job_check(ousac_job *job, const ousac_session *session, ousac
         ousac_sample_range fitting, validation;
         ousac_search_ranges(o->effort, session->micro_batch, &fitting, &validation);
         job->searched = (ousac_sample_range){0, validation.first + validation.count};
-        if (o->time)
+        if (o->time && model->use != OUSAC_MODEL_SHAPES) /* whose shapes alone do not say which model it is */
             status = take_times(job, session, error);
     } else {
         status = ousac_budget_solve(&model->arch, &job->schedule, &o->choose.budget, &macs, &step, error);
@@ -212,7 +212,7 @@ static ousac_status decide_gates(ousac_job *job, const ousac_session *session, o
 static ousac_status search_schedule(ousac_job *job, const ousac_session *session, ousac_error *error) {
     const int timed = ousac_job_is_timed(job);
     ousac_status status = timed && !job->options.time ? take_times(job, session, error) : OUSAC_STATUS_OK;
-    const ousac_search_options options = search_options(job);
+    const ousac_search_options options = ousac_job_search_options(job);
     if (!status)
         status = ousac_search(session, &options, &job->found, error);
     if (status)

@@ -93,6 +93,9 @@ int ousac_job_is_timed(const ousac_job *job);
 ousac_status ousac_job_begin(ousac_job *job, const ousac_job_options *options, ousac_error *error);
 void ousac_job_free(ousac_job *job);
 
+/* What it searches with. Borrows from the job. */
+ousac_search_options ousac_job_search_options(const ousac_job *job);
+
 /* Samples of the pilot; 1 where the factors need channel magnitudes. */
 size_t ousac_job_pilot(const ousac_job_options *options);
 int ousac_job_magnitudes(const ousac_job_options *options);

@@ -37,6 +37,7 @@ check "fit: nothing is left of what failed" test ! -e x.json
 search=(calibrate "${M[@]}" --reference reference.json --budget-total 0.4 --effort quick --samples 8 --validation 4 --test 8)
 ousac "calibrate: from a reference and a budget" 0 . "${search[@]}" --json -q -o found
 keep
+cp "$WORK/stdout" "$WORK/did"
 json "calibrate: fewer steps are among the candidates" '[c["kind"] for c in r["search"]["candidates"]][:2] == ["fewer steps", "fitted steps"]'
 json "calibrate: what is taken is the best of them" 'min(c["error"] for c in r["search"]["candidates"]) == [c["error"] for c in r["search"]["candidates"] if c["taken"]][0]'
 json "calibrate: within the budget" 'all(c["macs_share"] <= 0.4 for c in r["search"]["candidates"]) and (not "evaluation" in r or r["evaluation"]["shares"]["total"] <= 0.4)'
@@ -56,6 +57,23 @@ if [ -e found/bundle.oca ]; then
     ousac "calibrate: its schedule is the one written" 0 equal diff found/schedule.json found/schedule.json
     ousac "calibrate: a bundle of another fit is told apart" 4 . sample "${M[@]}" -b found/bundle.oca -s fitted.json -o x.png
 fi
+
+# What a dry run says that it would do is what it did.
+ousac "calibrate: a dry run of a search" 0 . "${search[@]}" --dry-run --json -o dry
+keep
+check "calibrate: a dry run writes nothing" test ! -e dry
+check "calibrate: it names the steps and the cost of what was done" "$PYTHON" -c 'import json, sys
+did, said = (json.load(open(p)) for p in sys.argv[1:])
+s, c = said["search"], did["search"]["candidates"]
+assert s["effort"] == "quick" and s["reference_steps"] == 24 and s["budget_total"] == 0.4
+assert c[0]["steps"] == c[1]["steps"] == s["fewer_steps"], c
+assert all(k["steps"] in [o["steps"] for o in s["cached"]] for k in c[2:]), c
+assert sorted({p["steps"] for p in did["search"]["points"]}) == s["other_steps"], s
+fits = sum(k["evaluations"] for k in s["stages"] if k["stage"] in ("fewer steps, plain and fitted", "the same at other costs", "fitting cached candidates"))
+assert fits / 2 <= did["search"]["fit_evaluations"] <= fits, (fits, did["search"]["fit_evaluations"])
+assert s["evaluations"] == sum(k["evaluations"] for k in s["stages"]) and said["macs"] == s["macs"]
+assert said["files"][-1] == "dry/search.json" and said["peak_bytes"] > 0' "$WORK/did" "$WORK/stdout"
+ousac "calibrate: a dry run says it to people" 0 'cached +[0-9]+ steps' "${search[@]}" --dry-run -o dry
 
 # One step holds no cache: the schedule is all, and it is judged on test samples all the same.
 ousac "calibrate: where no cache pays" 0 . calibrate "${M[@]}" --reference reference.json --budget-total 0.042 --effort quick --test 8 --json -q -o few
@@ -86,5 +104,6 @@ ousac "calibrate: a budget above the whole" 2 'above 0 and below 1' calibrate "$
 "$OUSAC" schedule --steps 24 --scale 3 --cfg 0:24:2 --period 1 -o mixed.json -q
 ousac "calibrate: a reference whose conditioning varies" 2 'step 1: mode cond after cfg' calibrate "${M[@]}" --reference mixed.json --budget-total 0.4 -o x
 ousac "calibrate: a reference that is fitted" 2 'has fitted coefficients' calibrate "${M[@]}" --reference fitted.json --budget-total 0.4 -o x
-ousac "calibrate: a plan of memory wants a schedule" 2 'expected --schedule' calibrate "${M[@]}" --reference reference.json --budget-total 0.4 --dry-run -o x
+ousac "calibrate: a dry run in time wants measurements" 2 'expected --time beside --budget-time' calibrate "${M[@]}" --reference reference.json --budget-time 0.4 --dry-run -o x
+ousac "calibrate: a dry run wants a number of samples" 2 'not --samples auto' calibrate "${M[@]}" --reference reference.json --budget-total 0.4 --samples auto --dry-run -o x
 finish

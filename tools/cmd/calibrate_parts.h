@@ -48,6 +48,9 @@ typedef struct calibration_work {
     double evaluating, start; /* seconds, and of the monotonic clock */
 } calibration_work;
 
+/* How much memory it will take, and with how many threads; *done 1 where nothing else was asked for, and it is printed. */
+ousac_status calibrate_plan_memory(calibration_work *work, cli_common *common,
+                                   const calibrate_request *request, int *done, ousac_error *error);
 /* The first test samples of every run, as they are and as an image. */
 ousac_status calibrate_draw(const calibration_work *work, ousac_error *error);
 /* search.json (formats/EVAL.md): what the search compared, and what each stage to what ships gained. */

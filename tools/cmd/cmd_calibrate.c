@@ -1,4 +1,3 @@
-#include "pipeline/budget.h"
 #include "pipeline/machine.h"
 #include "pipeline/place.h"
 #include "tools/cli/files.h"
@@ -61,104 +60,6 @@ static ousac_job_options job_options(const calibrate_request *request) {
                                .storage = options_pack_storage(&request->storage),
                                .partial = request->partial,
                                .spill = request->memory.spill};
-}
-
-/* --- memory --- */
-
-typedef struct memory_stages {
-    ousac_memory_placing placing;
-    int places; /* 1: gates are decided first */
-    ousac_memory_recording recording;
-    ousac_memory_allocating allocating;
-    ousac_memory_packing packing;
-    uint64_t test;
-} memory_stages;
-
-/* An ousac_memory_list; self is a memory_stages. */
-static void list_phases(const void *self, ousac_memory_plan *plan) {
-    const memory_stages *stages = self;
-    if (stages->places)
-        ousac_memory_list_placing(plan, &stages->placing);
-    ousac_memory_list_recording(plan, &stages->recording);
-    ousac_memory_list_allocating(plan, &stages->allocating);
-    ousac_memory_list_packing(plan, &stages->packing);
-    ousac_memory_list_evaluating(plan, &stages->allocating, stages->test);
-}
-
-/* How much memory it will take, and with how many threads; *done where nothing else was asked for. */
-static ousac_status plan_memory(calibration_work *work, cli_common *common, const calibrate_request *request,
-                                int *done, ousac_error *error) {
-    const ousac_schedule *schedule = &work->job.schedule;
-    ousac_session_model shapes = request->model;
-    ousac_model *model = NULL;
-    uint64_t macs = 0;
-    double step = 0;
-    int wanted = 0;
-    ousac_status status = ousac_memory_parse(&request->memory, &work->memory, &wanted, error);
-    if (!status && wanted && !request->schedule)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "--memory and --dry-run: expected --schedule, not a search for one");
-    if (!status && wanted && request->samples == 0)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "--memory and --dry-run: expected a number of samples, not --samples auto");
-    if (status || !wanted)
-        return status;
-    shapes.use = OUSAC_MODEL_SHAPES;
-    status = cli_load_model(&model, &shapes, error);
-    const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);
-    if (!status) /* what the run would refuse */
-        status = ousac_job_check(&work->job, &session, error);
-    if (!status)
-        status = ousac_budget_solve(&model->arch, schedule, &request->allocate.budget, &macs, &step, error);
-    if (status)
-        goto done;
-    memory_stages stages = {
-        .placing = {.model = model,
-                    .schedule = schedule,
-                    .micro_batch = request->micro_batch,
-                    .cached_macs = macs,
-                    .evaluations = request->allocate.evaluations ? request->allocate.evaluations
-                                                                 : OUSAC_PLACE_EVALUATIONS},
-        .places = work->job.open,
-        .recording = {.model = model,
-                      .schedule = schedule,
-                      .pilot_samples = ousac_job_pilot(&work->job.options),
-                      .samples = request->samples,
-                      .micro_batch = request->micro_batch,
-                      .segments = 1,
-                      .tokens = request->tokens,
-                      .magnitudes = ousac_job_magnitudes(&work->job.options)},
-        .allocating = {.model = model,
-                       .schedule = schedule,
-                       .made_of = request->made_of,
-                       .micro_batch = request->micro_batch,
-                       .cached_macs = macs,
-                       .whole_profile = 1,
-                       .segments = 1},
-        .test = request->test,
-    };
-    ousac_memory_take_options(&stages.allocating, &request->allocate);
-    stages.allocating.runs = 1;
-    stages.allocating.validation = request->validation;
-    stages.packing = (ousac_memory_packing){.from = &stages.allocating, .whole_set = 1};
-    status = ousac_memory_fit(&work->memory, common->threads, 1, request->memory.spill != NULL, list_phases,
-                              &stages, error);
-    if (status)
-        goto done;
-    common->threads = work->memory.threads;
-    if (work->memory.spilled && !request->memory.spill)
-        work->job.options.spill = request->directory;
-    *done = request->memory.dry_run;
-    if (*done) {
-        for (int i = 0; i <= OUSAC_JOB_BUNDLE; i++)
-            ousac_memory_file(&work->memory, work->job.path[i]);
-        for (int i = 0; i < FILES; i++)
-            ousac_memory_file(&work->memory, work->path[i]);
-        status = memory_print(&work->memory, common, "calibrate", error);
-    }
-done:
-    ousac_model_free(model);
-    return status;
 }
 
 /* --- what follows the job --- */
@@ -252,7 +153,7 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     if (!status)
         status = make_paths(&work, request->directory, error);
     if (!status)
-        status = plan_memory(&work, common, request, &done, error);
+        status = calibrate_plan_memory(&work, common, request, &done, error);
     if (!status && !done)
         status = cli_load_model(&work.model, &request->model, error);
     if (status || done)

@@ -11,6 +11,7 @@
 #include "pipeline/record_auto.h"
 #include "pipeline/refit.h"
 #include "pipeline/search.h"
+#include "pipeline/search_bill.h"
 #include "pipeline/stopwatch.h"
 #include "pipeline/timing.h"
 #include "pipeline/transfer.h"
@@ -74,8 +75,16 @@ typedef struct timed_result {
 void timed_print(const timed_result *timed);
 void timed_put(ousac_json_doc *doc, cJSON *object, const timed_result *timed);
 
-/* What --dry-run prints. */
+/* What --dry-run prints; `search` NULL where nothing is searched for. */
+typedef struct dry_search {
+    const ousac_search_options *options;
+    const ousac_search_outline *outline;
+    const ousac_search_bill *bill;
+} dry_search;
 ousac_status memory_print(const ousac_memory_plan *plan, const cli_common *common, const char *command,
-                          ousac_error *error);
+                          const dry_search *search, ousac_error *error);
+/* Its part of that. */
+void dry_search_print(const dry_search *search);
+void dry_search_put(ousac_json_doc *doc, cJSON *object, const dry_search *search);
 
 #endif
