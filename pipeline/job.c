@@ -1,5 +1,6 @@
 #include "pipeline/job.h"
 
+#include "calib/cost.h"
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "pipeline/budget.h"
@@ -167,6 +168,11 @@ ousac_status ousac_job_check(ousac_job *job, const ousac_session *session, ousac
     uint64_t macs = 0;
     double step = 0;
     ousac_status status = OUSAC_STATUS_OK;
+    if (o->effort == OUSAC_EFFORT_AUTO) {
+        const int large = (double)ousac_cost_full(&model->arch) > OUSAC_EFFORT_AUTO_MACS;
+        job->options.effort = large ? OUSAC_EFFORT_QUICK : OUSAC_EFFORT_FULL;
+        job->effort_decided = 1;
+    }
     if (ousac_job_searches(job)) {
         ousac_sample_range fitting, validation;
         ousac_search_ranges(o->effort, session->micro_batch, &fitting, &validation);
@@ -341,6 +347,12 @@ ousac_status ousac_job_run(ousac_job *job, const ousac_session *session, ousac_e
     ousac_status status = ousac_job_check(job, session, error);
     if (!status)
         status = ousac_file_make_directory(job->options.directory, error);
+    if (!status && ousac_job_searches(job) && job->effort_decided)
+        ousac_session_note(
+            session,
+            "effort %s: an evaluation takes %.3g multiply-accumulates, and up to %g are searched in full",
+            job->options.effort == OUSAC_EFFORT_QUICK ? "quick" : "full",
+            (double)ousac_cost_full(&session->model->arch), OUSAC_EFFORT_AUTO_MACS);
     double since = ousac_clock_s();
     if (!status && job->open)
         status = decide_gates(job, session, error);

@@ -86,6 +86,25 @@ ousac "calibrate: and drawn" 0 'curve.tsv' plot curve few --tables -o tables
 check "calibrate: as what ships" awk -F'\t' '$13 == 1 && $6 == "fitted" && $7 == "test" { n++ } END { exit n < 1 }' tables/curve.tsv
 check "calibrate: without a bundle" test ! -e few/bundle.oca
 
+# How much a search spends follows the model's size, unless it is said.
+for tokens in 256 4096; do
+    mkdir -p "$WORK/s$tokens"
+    "$OUSAC" synth --preset DiT-S/2 --depth 1 --tokens $tokens -o "$WORK/s$tokens/model.safetensors" -q >/dev/null || exit 1
+done
+# sized TOKENS SAID EXPECTED [OPTION...]
+sized() {
+    ousac "calibrate: effort of $1 tokens, $2" 0 '"effort":' calibrate -m "$WORK/s$1/model.safetensors" --reference reference.json \
+        --budget-total 0.4 "${@:4}" --dry-run --json -o dry
+    keep
+    json "calibrate: is $3" "r['search']['effort'] == '$3'"
+}
+sized 256 "left to its size" full
+sized 4096 "left to its size" quick
+sized 4096 "said" full --effort full
+sized 256 "said" quick --effort quick
+ousac "calibrate: an effort left to the size is told" 0 . calibrate "${M[@]}" --reference reference.json --budget-total 0.042 --test 8 --json -o sized
+check "calibrate: in one line" grep -qx "effort full: an evaluation takes [0-9.e+]* multiply-accumulates, and up to 1e+10 are searched in full" "$WORK/err"
+
 # An interrupted search goes on, and ends where an undisturbed one does.
 "${OUSAC}" "${search[@]}" -q -o again >/dev/null 2>&1 &
 job=$!

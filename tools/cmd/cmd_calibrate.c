@@ -201,8 +201,9 @@ static const cli_option options[] = {
     OPTIONS_DEVICE(AT(model)),
     {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
      "schedule to calibrate for (default: searched for, from --reference and --budget-total or --budget-time)", 0, 0},
-    {"effort", 0, CLI_CHOICE, AT(effort), "quick|full", "full",
-     "of such a search: how many candidates and samples it takes", 0, 0},
+    {"effort", 0, CLI_CHOICE, AT(effort), "quick|full|auto", "auto",
+     "of such a search: how many candidates and samples it takes; auto: quick where an evaluation takes more than 1e10 "
+     "multiply-accumulates, else full", 0, 0},
     {"period", 0, CLI_SIZE, AT(period), "P", CLI_TEXT_OF(OUSAC_PLACE_PERIOD),
      "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step", 1, OUSAC_SCHEDULE_STEPS_MAX},
     OPTIONS_BUDGET(AT(allocate.budget)),
