@@ -39,7 +39,8 @@ void compare_print(const ousac_compare_cell *cell);
 void compare_put(ousac_json_doc *doc, cJSON *object, const ousac_compare_cell *cell);
 
 void yardstick_print(const ousac_yardstick *result);
-void yardstick_put(ousac_json_doc *doc, cJSON *object, const ousac_yardstick *result);
+/* As a table of qualities with one cell, which `ousac plot curve` draws; `model` names it there. */
+void yardstick_put(ousac_json_doc *doc, cJSON *root, const char *model, const ousac_yardstick *result);
 
 /* Keys of the JSON form: formats/EVAL.md. */
 void refit_print(const ousac_refit *result);
