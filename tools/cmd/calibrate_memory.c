@@ -63,7 +63,7 @@ static ousac_status longest_schedule(ousac_schedule *schedule, const ousac_sched
     return status;
 }
 
-static ousac_search_follows follows(const memory_stages *stages) {
+static ousac_search_follows follows(const memory_stages *stages, size_t fine) {
     const ousac_memory_allocating *a = &stages->allocating;
     return (ousac_search_follows){.pilot = stages->recording.pilot_samples,
                                   .samples = stages->recording.samples,
@@ -73,7 +73,8 @@ static ousac_search_follows follows(const memory_stages *stages) {
                                   .candidates = a->candidates,
                                   .forecasts = a->forecasts,
                                   .evaluations = a->evaluations,
-                                  .test = stages->test};
+                                  .test = stages->test,
+                                  .fine = fine};
 }
 
 static void list_files(calibration_work *work) {
@@ -151,7 +152,7 @@ ousac_status calibrate_plan_memory(calibration_work *work, cli_common *common,
     stages.allocating.validation = request->validation;
     stages.packing = (ousac_memory_packing){.from = &stages.allocating, .whole_set = 1};
     if (searches) {
-        const ousac_search_follows behind = follows(&stages);
+        const ousac_search_follows behind = follows(&stages, calibrate_fine_steps(work, request));
         ousac_search_bill_make(&model->arch, &job->reference, &outline, &behind, &bill);
         stages.search_macs = bill.macs;
     }

@@ -20,6 +20,8 @@ static const char record_name[] = "search.json";
 static void free_work(calibration_work *work) {
     ousac_eval_free(&work->result);
     ousac_headline_free(&work->headline);
+    ousac_fine_free(&work->fine);
+    ousac_free(work->reference);
     ousac_calibration_free(work->calibration);
     ousac_bundle_close(work->bundle);
     ousac_job_free(&work->job);
@@ -75,6 +77,7 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
         .reference = request->reference ? &job->reference : NULL,
         .reference_scale = request->reference_scale,
         .range = work->test,
+        .fine = calibrate_fine_steps(work, request),
     };
     ousac_status status = ousac_bundle_open(&work->bundle, path, error);
     if (!status)
@@ -100,41 +103,6 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
     return status;
 }
 
-/* A result without a cache against the reference, beside plain fewer steps. */
-static ousac_status judge_uncached(calibration_work *work, const ousac_session *session, ousac_error *error) {
-    const ousac_job *job = &work->job;
-    const int fitted = job->found.candidate[job->found.best].kind == OUSAC_SEARCH_FITTED;
-    const size_t size = ousac_model_sample_size(session->model);
-    ousac_counters counters = {0};
-    ousac_headline_run row = {
-        .method = fitted ? "fitted-steps" : "fewer-steps", .schedule = &job->schedule, .range = work->test};
-    float *reference =
-        work->test.count > SIZE_MAX / size ? NULL : ousac_malloc(work->test.count * size, sizeof *reference);
-    if (!reference)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu samples",
-                          (size_t)work->test.count);
-    const ousac_session_run run = {.label = "reference",
-                                   .schedule = &job->reference,
-                                   .range = work->test,
-                                   .exact = 1,
-                                   .samples = reference,
-                                   .counters = &counters,
-                                   .seconds = &row.reference_seconds};
-    ousac_status status = ousac_session_run_samples(session, &run, error);
-    row.reference = reference;
-    row.reference_macs = counters.macs / work->test.count;
-    if (!status)
-        status = ousac_headline_run_and_add(&work->headline, session, &row, error);
-    for (size_t i = 0; i < job->found.count && fitted && !status; i++)
-        if (job->found.candidate[i].kind == OUSAC_SEARCH_FEWER) {
-            row.method = "fewer-steps";
-            row.schedule = &job->found.candidate[i].schedule;
-            status = ousac_headline_run_and_add(&work->headline, session, &row, error);
-        }
-    ousac_free(reference);
-    return status;
-}
-
 /* What the result takes beside the reference. */
 static ousac_status measure_time(calibration_work *work, const ousac_session *session, ousac_error *error) {
     enum { REPEATS = 3 };
@@ -152,6 +120,12 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
 
     if (!status)
         status = make_paths(&work, request->directory, error);
+    if (!status && request->fine) { /* told before anything is run */
+        const ousac_schedule *today = request->reference ? &work.job.reference : &work.job.schedule;
+        ousac_schedule fine;
+        status = ousac_fine_schedule(&fine, today, request->fine, error);
+        ousac_schedule_free(&fine);
+    }
     if (!status)
         status = calibrate_plan_memory(&work, common, request, &done, error);
     if (!status && !done)
@@ -160,27 +134,19 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
         goto done;
     const ousac_session session = cli_session(common, work.model, request->seed, request->micro_batch);
     status = ousac_job_run(&work.job, &session, error);
+    const double since = ousac_clock_s();
     work.test = (ousac_sample_range){work.job.next_sample, request->test};
     if (!status && work.job.uncached)
-        status = judge_uncached(&work, &session, error);
+        status = calibrate_judge_uncached(&work, request, &session, error);
     if (!status && ousac_job_searches(&work.job))
         status = calibrate_save_search(&work, &session, error);
-    if (!status && work.job.uncached) {
-        status = measure_time(&work, &session, error);
-        if (!status)
-            status = ousac_job_finish(&work.job, &session, error);
-        if (!status)
-            status = calibrate_report_search(common, &work, error);
-    }
-    if (status || work.job.uncached)
-        goto done;
-    const double since = ousac_clock_s();
-    status = evaluate(&work, request, &session, error);
+    if (!status && !work.job.uncached)
+        status = evaluate(&work, request, &session, error);
     if (!status)
         status = measure_time(&work, &session, error);
     work.evaluating = ousac_clock_s() - since;
     if (!status)
-        status = calibrate_draw(&work, error);
+        status = calibrate_draw(&work, &session, error);
     if (!status)
         status = calibrate_save_cost(&work, &session, error);
     if (!status)
@@ -188,7 +154,8 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     if (!status)
         status = calibrate_write_report(common, &work, error);
     if (!status)
-        status = calibrate_report(common, &work, &session, error);
+        status = work.job.uncached ? calibrate_report_search(common, &work, error)
+                                   : calibrate_report(common, &work, &session, error);
 done:
     free_work(&work);
     return status;
@@ -233,6 +200,10 @@ static const cli_option options[] = {
      "(default: constant guidance)", 0, 0},
     {"reference-scale", 0, CLI_REAL, AT(reference_scale), "W", NULL,
      "scale of the constant guidance (default: the median of the guided scales)", 0, 0},
+    {"fine", 0, CLI_SIZE, AT(fine), "N", NULL,
+     "the evaluation also says how far the reference itself and the result are from a run of N steps by the reference's "
+     "solver and guidance (default: after a search with --effort full four times the reference's steps, else none; 0: none)",
+     0, OUSAC_SCHEDULE_STEPS_MAX},
     OPTIONS_PARTIAL(AT(partial)),
     OPTIONS_MEMORY(AT(memory)),
     OPTIONS_SPILL(AT(memory)),
@@ -244,6 +215,7 @@ static const cli_option options[] = {
 
 static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     calibrate_request *request = values;
+    request->fine_given = cli_given(call, "fine");
     request->allocate.name = "default";
     request->allocate.granularity = OUSAC_DEFAULT_GRANULARITY;
     request->allocate.rank_min = OUSAC_DEFAULT_RANK_MIN;
@@ -291,7 +263,8 @@ const cli_command command_calibrate = {
         "forecast at "
         "work. Fewer steps, plain and fitted, are always among the candidates: where no cache is better on "
         "validation "
-        "samples, their schedule is all that is written, with what it is worth on test samples. An "
+        "samples, their schedule is the result, beside what it is worth on test samples: search.json, "
+        "samples and their image, cost.json and a report. An "
         "interrupted search goes on from search.part.\n"
         "\n"
         "With --budget-time the budget is a share of the reference's seconds. What evaluations take is "

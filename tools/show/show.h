@@ -29,6 +29,9 @@ void evaluation_put(ousac_json_doc *doc, cJSON *object, const ousac_eval *result
 /* Its headline alone, as member "headline" of the object. */
 void headline_print(const ousac_headline *headline);
 void headline_put(ousac_json_doc *doc, cJSON *object, const ousac_headline *headline);
+/* Distances from a fine run, as member "fine"; nothing where there is none. */
+void fine_print(const ousac_fine *fine);
+void fine_put(ousac_json_doc *doc, cJSON *object, const ousac_fine *fine);
 /* The JSON form into a file. */
 ousac_status evaluation_save(const ousac_eval *result, const char *path, ousac_error *error);
 
@@ -62,7 +65,9 @@ typedef struct search_record {
     const ousac_fit_report
         *shipped;         /* the last fit, on the trajectory that ships; NULL where nothing is cached */
     double shipped_share; /* of the reference's MACs */
+    const ousac_schedule *schedule; /* what ships */
     const ousac_headline *headline; /* of a result without a cache, on `test`; count 0 for none */
+    const ousac_fine *fine;         /* of such a result; steps 0 for none */
     ousac_sample_range test;
 } search_record;
 ousac_status search_record_save(const search_record *record, const char *path, ousac_error *error);
