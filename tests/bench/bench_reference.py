@@ -79,7 +79,7 @@ class Cell:
             os.makedirs(directory, exist_ok=True)
             with open(target + ".part", "w") as file:
                 subprocess.run([self.options.program, "calibrate", *arguments, "--effort", self.options.effort, "--test",
-                                str(self.options.test), "--json", "-o", directory], check=True, stdout=file)
+                                str(self.options.test), "--fine", "0", "--json", "-o", directory], check=True, stdout=file)
             os.replace(target + ".part", target)
         return load(target)
 
