@@ -103,6 +103,8 @@ typedef struct ousac_host_model {
                    size_t bytes);
     int captured; /* 1: `forward` may be NULL. Such a context captures, packs, and plans without comparing (`compare` 0,
                      `forecast` 0); what would run the model is refused */
+    int rescaled; /* 1: where both branches are evaluated, every row of `width` values of the guided prediction is given the
+                     length of the conditional one's, as pipelines of Qwen-Image do; guidance is on all channels then */
 } ousac_host_model;
 
 void ousac_host_model_init_sized(ousac_host_model *model, size_t size);
