@@ -88,7 +88,7 @@ class Applied:
         summary, in advance."""
         if self.bundle is None:
             return 0
-        item = max((f[1].element_size() for f in self._factors.values()), default=self.sites.sites[0].base.weight.element_size())
+        item = self.sites.sites[0].base.weight.element_size()
         two, total = self.bundle.forecast is not None, 0
         tokens = [stream["tokens"] for stream in self.bundle.streams]
         for branch in BRANCHES:
@@ -98,13 +98,14 @@ class Applied:
             for site, path in zip(self.sites.sites, self.bundle.path_of):
                 rows = tokens[self.bundle.groups[site.group.index]["stream"]]
                 if site.index in self._factors:
-                    total += rows * (site.m + len(self._factors[site.index][1])) * (2 if two and kept > 1 else 1)
+                    b = self._factors[site.index][1]
+                    total += rows * (site.m * item + len(b) * b.element_size()) * (2 if two and kept > 1 else 1)
                 elif path == FROZEN:
-                    total += rows * site.m
+                    total += rows * site.m * item
             for module, live in zip(self.bundle.modules, self.bundle.live):
                 if not live or REUSE in self.gates[branch]:
-                    total += sum(tokens[out["stream"]] * out["width"] for out in module["outputs"])
-        return samples * item * total
+                    total += item * sum(tokens[out["stream"]] * out["width"] for out in module["outputs"])
+        return samples * total
 
     def _check_weights(self):
         """The projections of every linear, as formats/BUNDLE.md says, "Identity of the model"."""

@@ -19,6 +19,7 @@ from .evaluation import Slot
 from .library import Error
 from .schedule import BRANCHES, CACHED, FULL, REUSE
 
+
 class _Traced:
     """What Evaluation (evaluation.py) is, as a graph sees it. `y`, `t`, `y_before`, `t_before`, `outputs`: by number."""
 

@@ -135,7 +135,7 @@ class Described:
                 target[site.index] = shared.data_ptr()
         model = host_model(name=self.name, arch=json.dumps(self.arch()), levels=self.levels, prediction=self.prediction,
                            constants=self.constants, rest=self.rest_digest(), channels=self.shape[0], height=self.shape[1],
-                           width=self.shape[2], guided_channels=self.guided_channels, has_uncond=int(self.has_uncond), rescaled=int(self.rescaled),
-                           **more)
+                           width=self.shape[2], guided_channels=self.guided_channels, has_uncond=int(self.has_uncond),
+                           rescaled=int(self.rescaled), **more)
         model.weight, model.bias = weight, bias
         return model, kept

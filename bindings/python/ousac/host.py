@@ -22,8 +22,8 @@ class _Stopped(Exception):
 class Host(Described):
     """`call(x, timestep, guidance, branch, samples)` runs the transformer on x (count, channels, height, width), float32 on
     the CPU, for the numbered samples, and returns what it predicts in the same shape. `levels` and `prediction` as in
-    docs/MODELS.md. `constants`: what else decides a forward. `rescaled`: whether guidance
-    gives every row of a sample, along its width, the length of the conditional prediction's."""
+    docs/MODELS.md. `constants`: what else decides a forward. `rescaled`: whether guidance gives every
+    row of a sample, along its width, the length of the conditional prediction's."""
 
     def __init__(self, transformer, call, shape, levels, prediction="epsilon", sites=None, guided_channels=0, has_uncond=True,
                  constants="", name=None, rescaled=False):

@@ -51,6 +51,16 @@ def run(*words):
     subprocess.run([OUSAC, *words, "-q"], check=True, stdout=subprocess.DEVNULL)
 
 
+def make_bundle(pipe):
+    """bundle.oca, by the program, of 50 steps."""
+    pipe.transformer.save_pretrained("model")
+    pipe.scheduler.save_pretrained("model")
+    run("schedule", "--from", "model/scheduler_config.json", "--steps", "50", "--scale", "4", "--period", "3", "-o", "s.json")
+    run("profile", "-m", "model", "-s", "s.json", "--samples", "0:8", "-o", "p.oca")
+    run("allocate", "-m", "model", "-p", "p.oca", "--method", "uniform", "--budget-step", "0.3", "--forecast", "off", "-o", "plan.oca")
+    run("pack", "-m", "model", "-p", "p.oca", "--plan", "plan.oca", "-o", "bundle.oca")
+
+
 class Tutorial(unittest.TestCase):
     def setUp(self):
         folder = os.path.join(WORK, self._testMethodName)  # the pages write into the current one
@@ -61,12 +71,7 @@ class Tutorial(unittest.TestCase):
     def test_a_bundle_at_work(self):
         """A bundle of the program in the pipeline of the page, as README.md and the tutorial apply it."""
         pipe = pipeline()
-        pipe.transformer.save_pretrained("model")
-        pipe.scheduler.save_pretrained("model")
-        run("schedule", "--from", "model/scheduler_config.json", "--steps", "50", "--scale", "4", "--period", "3", "-o", "s.json")
-        run("profile", "-m", "model", "-s", "s.json", "--samples", "0:8", "-o", "p.oca")
-        run("allocate", "-m", "model", "-p", "p.oca", "--method", "uniform", "--budget-step", "0.3", "--forecast", "off", "-o", "plan.oca")
-        run("pack", "-m", "model", "-p", "p.oca", "--plan", "plan.oca", "-o", "bundle.oca")
+        make_bundle(pipe)
         pages = (block_with("README.md", "ousac.apply("), block_with("docs/PYTORCH.md", "import ousac"))
         for page in pages:
             said = []
@@ -133,6 +138,7 @@ class Tutorial(unittest.TestCase):
 
     def test_a_loop_of_your_own(self):
         pipe = pipeline()
+        make_bundle(pipe)
         names = {"ousac": ousac, "transformer": pipe.transformer, "x": torch.randn(2, 4, 8, 8), "labels": torch.tensor([3, 1]),
                  "null": torch.tensor([1000, 1000])}
         pipe.scheduler.set_timesteps(50)
