@@ -6,6 +6,7 @@
 #include "pipeline/place.h"
 #include "pipeline/search_curve.h"
 #include "pipeline/search_kept.h"
+#include "pipeline/search_outline.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -448,5 +449,82 @@ ousac_status ousac_search_terms(const ousac_search_options *options, const ousac
     choice->methods = 1U << OUSAC_ALLOCATOR_UNIFORM;
     choice->forecast = forecast ? OUSAC_FORECAST_ON : OUSAC_FORECAST_OFF;
     ousac_price_free(&macs);
+    return status;
+}
+
+/* --- before anything is run --- */
+
+static ousac_status outline_cached(const search *s, size_t steps, ousac_search_outline *outline,
+                                   ousac_error *error) {
+    ousac_search_cached *c = &outline->cached[outline->cached_count];
+    ousac_schedule even = {0};
+    ousac_price macs = {0};
+    ousac_price_parts parts;
+    ousac_status status = ousac_fit_fewer_steps(&even, s->options->reference, steps, error);
+    c->steps = steps;
+    if (!status)
+        status = even_period(s, &even, &c->period, error);
+    if (status || c->period == 0)
+        goto done;
+    ousac_place_evenly(&even, c->period);
+    status = ousac_price_count(&parts, &even, error);
+    if (!status)
+        status = ousac_price_of_macs(&macs, &s->session->model->arch, error);
+    if (status)
+        goto done;
+    c->rank = ousac_price_rank(&s->price, &parts, 0, s->result->budget);
+    c->rank = c->rank < macs.rank_most ? c->rank : macs.rank_most;
+    c->macs = s->options->timing ? ousac_price_trajectory(&macs, &parts, c->rank, 0) : s->result->budget;
+    outline->cached_count++;
+done:
+    ousac_price_free(&macs);
+    ousac_schedule_free(&even);
+    return status;
+}
+
+ousac_status ousac_search_outline_make(const ousac_session *session, const ousac_search_options *options,
+                                       ousac_search_outline *outline, ousac_error *error) {
+    const struct spending *spent = &spending[options->effort];
+    ousac_search_result result = {0};
+    search s = {.session = session, .options = options, .result = &result};
+    size_t at = 0;
+    memset(outline, 0, sizeof *outline);
+    ousac_status status = ousac_search_check(options, error);
+    if (!status)
+        status = begin(&s, error);
+    if (!status)
+        status =
+            ousac_search_affordable(&s.price, options->reference, result.budget + 1, &outline->fewer, error);
+    if (!status && outline->fewer == 0)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                            "budget %g: below what one of the reference's %zu steps costs", options->budget,
+                            options->reference->step_count);
+    if (!status)
+        status = begin_thirds(&s, outline->fewer, &at, error);
+    if (status)
+        goto done;
+    outline->fitting = result.fitting;
+    outline->validation = result.validation;
+    outline->ways = POWERS;
+    outline->cached_most = spent->cached;
+    outline->place_samples = spent->place_samples;
+    outline->probe_samples = OUSAC_PLACE_PROBE_SAMPLES / 2;
+    outline->horizon = OUSAC_PLACE_HORIZON / 2;
+    outline->stride = OUSAC_PLACE_STRIDE;
+    outline->place_evaluations = spent->evaluations;
+    for (size_t k = 0, before = 0; k < spent->cached && !status; k++) {
+        const size_t steps = thirds(&s, outline->fewer, at + k);
+        if (steps != before)
+            status = outline_cached(&s, steps, outline, error);
+        before = steps;
+    }
+    for (size_t k = at; k > 4 && spent->cached > 1 && !status; k--)
+        if (thirds(&s, outline->fewer, k - 1) != thirds(&s, outline->fewer, k))
+            status = outline_cached(&s, thirds(&s, outline->fewer, k - 1), outline, error);
+    if (options->curve)
+        ousac_search_outline_curve(options->effort, outline->fewer, options->reference->step_count,
+                                   outline->curve, &outline->curve_count, &outline->curve_ways);
+done:
+    ousac_price_free(&s.price);
     return status;
 }

@@ -27,7 +27,8 @@
 
 typedef enum ousac_effort {
     OUSAC_EFFORT_QUICK = 0, /* one number of steps, and few end-to-end runs */
-    OUSAC_EFFORT_FULL = 1
+    OUSAC_EFFORT_FULL = 1,
+    OUSAC_EFFORT_AUTO = 2 /* of a job: one of the two by the model's size; a search itself takes only those */
 } ousac_effort;
 
 typedef enum ousac_search_kind {

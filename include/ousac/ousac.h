@@ -305,7 +305,7 @@ typedef struct ousac_context_calibrate_options {
     const char *schedule; /* with gates decided; NULL: searched for */
     double
         budget_total; /* MACs: of the reference where the schedule is searched for, else of constant guidance */
-    int effort;       /* of a search: 0 quick, 1 full */
+    int effort;       /* of a search: 0 quick, 1 full, 2 by the model's size as `ousac calibrate` does */
     uint64_t samples, validation; /* calibration samples, from 0, and those that accept the plan */
     size_t tokens;                /* of a sample that are recorded; 0: at most 64 */
     double budget_time; /* of a search, instead of budget_total: seconds over the reference's; NAN: by that */

@@ -171,13 +171,14 @@ class Context:
                    None if bundle is None else os.fsencode(bundle), _u64(first), _u64(count), _pointer(out.ctypes.data))
         return out
 
-    def calibrate(self, directory, reference=None, schedule=None, budget_total=None, effort="full", samples=None, validation=None,
+    def calibrate(self, directory, reference=None, schedule=None, budget_total=None, effort="auto", samples=None, validation=None,
                   tokens=None, budget_time=None, time=None):
         """Into a folder: schedule.json, and where a cache pays profile.oca, plan.oca and bundle.oca."""
-        if effort not in ("quick", "full"):
-            raise ValueError("effort %r; expected quick or full" % (effort,))
+        efforts = ("quick", "full", "auto")
+        if effort not in efforts:
+            raise ValueError("effort %r; expected quick, full or auto" % (effort,))
         options = made(_Calibrate, "ousac_context_calibrate_options", reference=reference, schedule=schedule,
-                        budget_total=budget_total, effort=int(effort == "full"), samples=samples, validation=validation, tokens=tokens,
+                        budget_total=budget_total, effort=efforts.index(effort), samples=samples, validation=validation, tokens=tokens,
                         budget_time=budget_time, time=time)
         found = made(_Calibration, "ousac_context_calibration")
         self._work("ousac_context_calibrate", ctypes.byref(options), os.fsencode(directory), ctypes.byref(found))
