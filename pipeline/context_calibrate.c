@@ -34,7 +34,9 @@ ousac_status ousac_context_calibrate(ousac_context *context, const ousac_context
         .directory = directory,
         .schedule = o.schedule,
         .reference = o.reference,
-        .effort = o.effort ? OUSAC_EFFORT_FULL : OUSAC_EFFORT_QUICK,
+        .effort = o.effort == 2 ? OUSAC_EFFORT_AUTO
+                  : o.effort    ? OUSAC_EFFORT_FULL
+                                : OUSAC_EFFORT_QUICK,
         .budget_time = o.budget_time,
         .time = o.time,
         .samples = (size_t)o.samples,

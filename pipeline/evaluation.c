@@ -182,7 +182,7 @@ static ousac_status make_headline(ousac_eval *result, const ousac_session *sessi
                               .reference = samples,
                               .reference_seconds = from->seconds,
                               .reference_macs = result->reference_macs,
-                              .keep = 1};
+                              .keep = &result->headline.fewer};
     ousac_status status =
         ousac_headline_add(&result->headline, &row, calibrated->samples, samples, (size_t)result->range.count,
                            ousac_model_sample_size(session->model), session->seed, error);
@@ -193,11 +193,44 @@ static ousac_status make_headline(ousac_eval *result, const ousac_session *sessi
     }
     if (!status && options->fitted) {
         run.method = "fitted-steps";
-        run.keep = 0;
+        run.keep = options->fine ? &result->headline.fitted : NULL;
         run.schedule = options->fitted;
         status = ousac_headline_run_and_add(&result->headline, session, &run, error);
     }
     ousac_schedule_free(&fewer);
+    return status;
+}
+
+/* Everything of the headline, the reference and the exact run against a fine one. */
+static ousac_status compare_with_fine(ousac_eval *result, const ousac_session *session,
+                                      const ousac_eval_options *options, const ousac_schedule *reference,
+                                      ousac_error *error) {
+    const ousac_headline *headline = &result->headline;
+    const ousac_eval_run *run = result->run;
+    const double seconds = run[OUSAC_EVAL_REFERENCE].seconds;
+    const ousac_headline_row today = {
+        .method = "reference", .steps = reference->step_count, .macs_share = 1, .seconds_share = 1};
+    const ousac_headline_row exact = {.method = "exact",
+                                      .steps = options->schedule->step_count,
+                                      .macs_share =
+                                          (double)result->cost.schedule_full / (double)result->reference_macs,
+                                      .seconds_share = run[OUSAC_EVAL_EXACT].seconds / seconds};
+    ousac_status status =
+        ousac_fine_run(&result->fine, session, reference, options->fine, &result->range, error);
+    if (!status)
+        status = ousac_fine_add(&result->fine, session, &today,
+                                run[result->reference_same ? OUSAC_EVAL_EXACT : OUSAC_EVAL_REFERENCE].samples,
+                                &result->range, error);
+    for (size_t i = 0; i < headline->count && !status; i++) {
+        const char *method = headline->row[i].method;
+        const float *samples = strcmp(method, "calibrated") == 0    ? run[OUSAC_EVAL_CALIBRATED].samples
+                               : strcmp(method, "fewer-steps") == 0 ? headline->fewer
+                                                                    : headline->fitted;
+        status = ousac_fine_add(&result->fine, session, &headline->row[i], samples, &result->range, error);
+        if (!status && i == 0 && !result->reference_same) /* the same schedule without a cache */
+            status = ousac_fine_add(&result->fine, session, &exact, run[OUSAC_EVAL_EXACT].samples,
+                                    &result->range, error);
+    }
     return status;
 }
 
@@ -229,6 +262,11 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
         status = ousac_run_check_schedule(session->model, options->schedule, error);
     if (!status)
         status = ousac_run_check_schedule(session->model, &reference, error);
+    if (!status && options->fine) { /* refused before anything is run */
+        ousac_schedule fine;
+        status = ousac_fine_schedule(&fine, &reference, options->fine, error);
+        ousac_schedule_free(&fine);
+    }
     if (status)
         goto done;
     result->reference_same = same_trajectory(&reference, options->schedule);
@@ -248,6 +286,8 @@ ousac_status ousac_eval_create(ousac_eval *result, const ousac_session *session,
         status = compare_all(result, session->model, error);
     if (!status)
         status = make_headline(result, session, options, &reference, error);
+    if (!status && options->fine)
+        status = compare_with_fine(result, session, options, &reference, error);
 done:
     ousac_schedule_free(&reference);
     if (status)
@@ -257,6 +297,7 @@ done:
 
 void ousac_eval_free(ousac_eval *result) {
     ousac_headline_free(&result->headline);
+    ousac_fine_free(&result->fine);
     for (int arm = 0; arm < OUSAC_EVAL_ARMS; arm++)
         ousac_free(result->run[arm].samples);
     memset(result, 0, sizeof *result);

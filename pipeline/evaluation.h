@@ -12,7 +12,7 @@
 #define OUSAC_EVALUATION_H
 
 #include "calib/cost.h"
-#include "pipeline/headline.h"
+#include "pipeline/fine.h"
 #include "pipeline/session.h"
 #include "profile/bundle/provenance.h"
 #include "profile/run/evaluate.h"
@@ -69,6 +69,7 @@ typedef struct ousac_eval {
     ousac_cost_total cost;   /* of one sample; `constant_guidance` is that of the schedule's own steps */
     uint64_t reference_macs; /* of one sample: the 100 % of every share */
     ousac_headline headline; /* calibrated, and as many of the reference's steps as cost nearest to it */
+    ousac_fine fine; /* the same, the reference and the exact run against a fine run; steps 0 without one */
 } ousac_eval;
 
 typedef struct ousac_eval_options {
@@ -80,6 +81,7 @@ typedef struct ousac_eval_options {
     ousac_sample_range range;
     int held_out;
     const ousac_schedule *fitted; /* fewer steps that were fitted, for the headline; NULL: none */
+    size_t fine;                  /* steps of a fine run, pipeline/fine.h; 0: none */
 } ousac_eval_options;
 
 /* Runs everything. INTERNAL where the executor's MACs are not the cost model's. Free with ousac_eval_free. */

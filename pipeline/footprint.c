@@ -83,6 +83,16 @@ uint64_t ousac_footprint_executor(const ousac_model *model, size_t batch, size_t
            rows * (2 * widest + sites * rank) * sizeof(float);
 }
 
+uint64_t ousac_footprint_walk(const ousac_model *model, uint64_t count, size_t micro_batch, size_t depth,
+                              size_t rank) {
+    const uint64_t sample = ousac_model_sample_size(model), batches = (count + micro_batch - 1) / micro_batch;
+    /* x and eps of the backend; state, both predictions and what any coefficients remember */
+    const uint64_t batch = model->family->workspace_bytes(model, micro_batch) +
+                           2 * micro_batch * sample * sizeof(float) +
+                           (depth ? ousac_footprint_executor(model, micro_batch, depth, rank) : 0);
+    return batches * batch + count * sample * ((1 + OUSAC_BRANCHES) * sizeof(float) + 4 * sizeof(double));
+}
+
 uint64_t ousac_footprint_witness(const ousac_arch *arch, const ousac_schedule *schedule, size_t batch,
                                  size_t tokens, size_t segments, int magnitudes, int spilled) {
     const size_t branches = ousac_footprint_branches(schedule);

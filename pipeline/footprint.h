@@ -34,6 +34,11 @@ uint64_t ousac_footprint_forward(const ousac_model *model, size_t batch);
 /* Of each thread: the caches of an executor that corrects by a calibration, and its temporaries. */
 uint64_t ousac_footprint_executor(const ousac_model *model, size_t batch, size_t depth, size_t rank);
 
+/* Of a walk (profile/run/walk.h), whose micro-batches are all alive at once: scratch, states and, where a schedule is
+ * cached, caches and temporaries at a rank; depth 0: no cache is kept. */
+uint64_t ousac_footprint_walk(const ousac_model *model, uint64_t count, size_t micro_batch, size_t depth,
+                              size_t rank);
+
 /* Of each thread that records: references, temporaries and, unless they are spilled, its own moments (of no
  * segment for a pilot), which see at most `tokens` of each stream of a sample. */
 uint64_t ousac_footprint_witness(const ousac_arch *arch, const ousac_schedule *schedule, size_t batch,

@@ -85,8 +85,8 @@ ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_se
         status =
             ousac_headline_add(headline, &row, samples, run->reference, count, size, session->seed, error);
     if (!status && run->keep) {
-        ousac_free(headline->fewer);
-        headline->fewer = samples;
+        ousac_free(*run->keep);
+        *run->keep = samples;
         samples = NULL;
     }
     ousac_free(samples);
@@ -95,6 +95,7 @@ ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_se
 
 void ousac_headline_free(ousac_headline *headline) {
     ousac_free(headline->fewer);
+    ousac_free(headline->fitted);
     ousac_free(headline->first);
     memset(headline, 0, sizeof *headline);
 }

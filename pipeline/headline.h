@@ -11,7 +11,7 @@
 #include <stddef.h>
 
 typedef struct ousac_headline_row {
-    const char *method; /* "calibrated", "fewer-steps", "fitted-steps": static text */
+    const char *method; /* "calibrated", "fewer-steps", "fitted-steps", "reference", "exact": static text */
     size_t steps;
     double macs_share;    /* of the reference's */
     double seconds_share; /* wall time of this run over the reference's */
@@ -22,13 +22,14 @@ typedef struct ousac_headline_row {
     ousac_interval ratio;
 } ousac_headline_row;
 
-enum { OUSAC_HEADLINE_ROWS = 3 };
+enum { OUSAC_HEADLINE_ROWS = 5 };
 typedef struct ousac_headline {
     ousac_headline_row row[OUSAC_HEADLINE_ROWS];
     size_t count;
     double *first; /* squared errors of the first row's samples, (first_count), owned */
     size_t first_count;
-    float *fewer; /* samples of "fewer-steps", (count, size), owned; NULL where there is no such row */
+    float *fewer,
+        *fitted; /* samples of "fewer-steps" and "fitted-steps" where they were kept, (count, size), owned */
 } ousac_headline;
 void ousac_headline_free(ousac_headline *headline);
 
@@ -45,7 +46,7 @@ typedef struct ousac_headline_run {
     const float *reference; /* (count, size) */
     double reference_seconds;
     uint64_t reference_macs; /* of one sample */
-    int keep;                /* 1: the samples into headline->fewer */
+    float **keep; /* the headline's `fewer` or `fitted`, where the samples are to stay; NULL: nowhere */
 } ousac_headline_run;
 ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_session *session,
                                         const ousac_headline_run *run, ousac_error *error);

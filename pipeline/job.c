@@ -1,5 +1,6 @@
 #include "pipeline/job.h"
 
+#include "calib/cost.h"
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "pipeline/budget.h"
@@ -53,7 +54,7 @@ static ousac_status check_budgets(const ousac_job_options *o, ousac_error *error
     return OUSAC_STATUS_OK;
 }
 
-static ousac_search_options search_options(const ousac_job *job) {
+ousac_search_options ousac_job_search_options(const ousac_job *job) {
     const int timed = ousac_job_is_timed(job);
     return (ousac_search_options){.reference = &job->reference,
                                   .budget =
@@ -109,7 +110,7 @@ ousac_status ousac_job_begin(ousac_job *job, const ousac_job_options *options, o
         status = ousac_schedule_load(&job->reference, options->reference, error);
     if (status || options->schedule)
         return status;
-    const ousac_search_options search = search_options(job);
+    const ousac_search_options search = ousac_job_search_options(job);
     status = ousac_search_check(&search, error);
     if (!status && options->time) /* what is wrong with the file itself */
         status = ousac_timing_load(&job->timing, options->time, error);
@@ -167,11 +168,16 @@ ousac_status ousac_job_check(ousac_job *job, const ousac_session *session, ousac
     uint64_t macs = 0;
     double step = 0;
     ousac_status status = OUSAC_STATUS_OK;
+    if (o->effort == OUSAC_EFFORT_AUTO) {
+        const int large = (double)ousac_cost_full(&model->arch) > OUSAC_EFFORT_AUTO_MACS;
+        job->options.effort = large ? OUSAC_EFFORT_QUICK : OUSAC_EFFORT_FULL;
+        job->effort_decided = 1;
+    }
     if (ousac_job_searches(job)) {
         ousac_sample_range fitting, validation;
         ousac_search_ranges(o->effort, session->micro_batch, &fitting, &validation);
         job->searched = (ousac_sample_range){0, validation.first + validation.count};
-        if (o->time)
+        if (o->time && model->use != OUSAC_MODEL_SHAPES) /* whose shapes alone do not say which model it is */
             status = take_times(job, session, error);
     } else {
         status = ousac_budget_solve(&model->arch, &job->schedule, &o->choose.budget, &macs, &step, error);
@@ -212,7 +218,7 @@ static ousac_status decide_gates(ousac_job *job, const ousac_session *session, o
 static ousac_status search_schedule(ousac_job *job, const ousac_session *session, ousac_error *error) {
     const int timed = ousac_job_is_timed(job);
     ousac_status status = timed && !job->options.time ? take_times(job, session, error) : OUSAC_STATUS_OK;
-    const ousac_search_options options = search_options(job);
+    const ousac_search_options options = ousac_job_search_options(job);
     if (!status)
         status = ousac_search(session, &options, &job->found, error);
     if (status)
@@ -341,6 +347,12 @@ ousac_status ousac_job_run(ousac_job *job, const ousac_session *session, ousac_e
     ousac_status status = ousac_job_check(job, session, error);
     if (!status)
         status = ousac_file_make_directory(job->options.directory, error);
+    if (!status && ousac_job_searches(job) && job->effort_decided)
+        ousac_session_note(
+            session,
+            "effort %s: an evaluation takes %.3g multiply-accumulates, and up to %g are searched in full",
+            job->options.effort == OUSAC_EFFORT_QUICK ? "quick" : "full",
+            (double)ousac_cost_full(&session->model->arch), OUSAC_EFFORT_AUTO_MACS);
     double since = ousac_clock_s();
     if (!status && job->open)
         status = decide_gates(job, session, error);

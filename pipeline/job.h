@@ -22,6 +22,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* An automatic effort is quick where an evaluation of one branch takes more multiply-accumulates than this, else full:
+ * a full search takes more than a hundred thousand of them. */
+#define OUSAC_EFFORT_AUTO_MACS 1e10
+
 /* What a job leaves in its directory, and what stands there while it is under way. */
 enum {
     OUSAC_JOB_SCHEDULE, /* schedule.json */
@@ -44,7 +48,7 @@ typedef struct ousac_job_options {
     const char *schedule;  /* a file; NULL: searched for */
     const char *reference; /* a file: what is run today; NULL only where a schedule is given */
     size_t period;       /* of open gates: within the cost of every so-manieth step; 0: OUSAC_PLACE_PERIOD */
-    ousac_effort effort; /* of a search */
+    ousac_effort effort; /* of a search; an automatic one is decided by the check */
     int curve;           /* of a search: 1: fewer steps are measured at other costs too */
     double budget_time;  /* of a search, instead of choose.budget: seconds over the reference's; NAN */
     const char *time;    /* of that: measurements (formats/TIME.md); NULL: made here */
@@ -67,6 +71,7 @@ typedef struct ousac_job {
     ousac_schedule reference; /* empty where none was given */
     ousac_schedule schedule;  /* as it stands; open gates spaced evenly until they are decided */
     int open;                 /* 1: its gates were left to a plan */
+    int effort_decided;       /* 1: the effort was left to the model's size */
     ousac_timing timing;      /* under a budget in time */
     char budget_text[OUSAC_SEARCH_TIME_BYTES];
     ousac_search_result found; /* of a search; count 0 without one */
@@ -92,6 +97,9 @@ int ousac_job_is_timed(const ousac_job *job);
  * also after a failure. USAGE naming the field; errors of reading. */
 ousac_status ousac_job_begin(ousac_job *job, const ousac_job_options *options, ousac_error *error);
 void ousac_job_free(ousac_job *job);
+
+/* What it searches with. Borrows from the job. */
+ousac_search_options ousac_job_search_options(const ousac_job *job);
 
 /* Samples of the pilot; 1 where the factors need channel magnitudes. */
 size_t ousac_job_pilot(const ousac_job_options *options);

@@ -23,6 +23,11 @@ void ousac_memory_phase(ousac_memory_plan *plan, const char *name) {
     plan->phase_now = name;
     plan->now_count = 0;
     ousac_memory_add(plan, "the program", PROCESS_BYTES + plan->threads * THREAD_BYTES);
+    ousac_memory_add(plan, plan->held.name, plan->held.bytes);
+}
+
+void ousac_memory_hold(ousac_memory_plan *plan, const char *name, uint64_t bytes) {
+    plan->held = (ousac_memory_part){name, bytes};
 }
 
 void ousac_memory_add(ousac_memory_plan *plan, const char *name, uint64_t bytes) {

@@ -38,6 +38,7 @@ typedef struct ousac_memory_plan {
     ousac_memory_part part[OUSAC_MEMORY_PARTS]; /* of it */
     const char *file[OUSAC_MEMORY_FILES];       /* to be written */
     uint64_t peak;                              /* the sum of its parts */
+    ousac_memory_part held;                     /* part of every phase that is still to be listed */
     const char *phase_now;                      /* being listed */
     size_t now_count;
     ousac_memory_part now[OUSAC_MEMORY_PARTS];
@@ -47,6 +48,8 @@ typedef struct ousac_memory_plan {
 void ousac_memory_phase(ousac_memory_plan *plan, const char *name);
 void ousac_memory_add(ousac_memory_plan *plan, const char *name, uint64_t bytes);
 void ousac_memory_phase_end(ousac_memory_plan *plan);
+/* What is held from here on, in every phase that follows. */
+void ousac_memory_hold(ousac_memory_plan *plan, const char *name, uint64_t bytes);
 void ousac_memory_file(ousac_memory_plan *plan, const char *path);
 
 /* Lists everything for plan->threads and plan->spilled. */

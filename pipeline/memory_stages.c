@@ -2,6 +2,7 @@
 
 #include "calib/choose/regions.h"
 #include "calib/cost.h"
+#include "pipeline/evaluation.h"
 #include "pipeline/footprint.h"
 #include "pipeline/place.h"
 #include "pipeline/record.h"
@@ -19,16 +20,18 @@ static size_t largest_rank(const ousac_arch *arch, const size_t *rank_max) {
     return largest;
 }
 
+uint64_t ousac_memory_profile_bytes(const ousac_memory_plan *plan, const ousac_memory_allocating *a) {
+    const ousac_arch *arch = &a->model->arch;
+    return 2 * ousac_footprint_profile(arch, a->schedule->step_count, 0) +
+           (a->whole_profile && !plan->spilled ? ousac_footprint_moments(arch, a->segments)
+                                               : 2 * ousac_footprint_largest_moment(arch));
+}
+
 /* What a command that allocates holds all the while. */
 static void add_held(ousac_memory_plan *plan, const ousac_memory_allocating *a, int weights) {
-    const ousac_arch *arch = &a->model->arch;
-    const uint64_t largest = ousac_footprint_largest_moment(arch);
     if (weights)
         ousac_memory_add(plan, "weights", a->model->weight_bytes);
-    ousac_memory_add(
-        plan, "the profile",
-        2 * ousac_footprint_profile(arch, a->schedule->step_count, 0) +
-            (a->whole_profile && !plan->spilled ? ousac_footprint_moments(arch, a->segments) : 2 * largest));
+    ousac_memory_add(plan, "the profile", ousac_memory_profile_bytes(plan, a));
 }
 
 static void add_running(ousac_memory_plan *plan, const ousac_memory_allocating *a, uint64_t samples,
@@ -51,16 +54,16 @@ static void add_contenders(ousac_memory_plan *plan, const ousac_memory_placing *
 
 static void list_probing(ousac_memory_plan *plan, const ousac_memory_placing *p) {
     const ousac_arch *arch = &p->model->arch;
-    const size_t workers = ousac_memory_workers(plan, OUSAC_PLACE_PROBE_SAMPLES, p->micro_batch);
-    const size_t batch =
-        OUSAC_PLACE_PROBE_SAMPLES < p->micro_batch ? OUSAC_PLACE_PROBE_SAMPLES : p->micro_batch;
+    const size_t samples = p->probe_samples ? p->probe_samples : OUSAC_PLACE_PROBE_SAMPLES;
+    const size_t horizon = p->horizon ? p->horizon : OUSAC_PLACE_HORIZON;
+    const size_t workers = ousac_memory_workers(plan, samples, p->micro_batch);
+    const size_t batch = samples < p->micro_batch ? samples : p->micro_batch;
     const size_t rank = largest_rank(arch, NULL), steps = p->schedule->step_count + 1;
     ousac_memory_phase(plan, "placing refreshes: probing");
     add_contenders(plan, p);
     ousac_memory_add(plan, "activations of the threads", workers * ousac_footprint_forward(p->model, batch));
     ousac_memory_add(plan, "caches of every age",
-                     workers * (OUSAC_PLACE_HORIZON + 1) *
-                         ousac_footprint_executor(p->model, batch, 1, rank));
+                     workers * (horizon + 1) * ousac_footprint_executor(p->model, batch, 1, rank));
     ousac_memory_add(plan, "trajectories of the threads",
                      workers * steps * batch * ousac_model_sample_size(p->model) *
                          (2 * sizeof(float) + sizeof(double)));
@@ -207,7 +210,7 @@ void ousac_memory_list_evaluating(ousac_memory_plan *plan, const ousac_memory_al
     add_held(plan, a, 1);
     ousac_memory_add(plan, "factors", set);
     ousac_memory_add(plan, "factors of the plan, twice", 2 * set);
-    add_running(plan, a, samples, 4);
+    add_running(plan, a, samples, OUSAC_EVAL_ARMS + 3); /* fewer steps, fitted ones, a fine run */
     ousac_memory_phase_end(plan);
     plan->macs += 2 * ousac_memory_run_macs(arch, a->schedule, samples, 0) +
                   ousac_memory_run_macs(arch, a->schedule, samples, a->cached_macs);

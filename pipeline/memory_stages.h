@@ -16,7 +16,8 @@ typedef struct ousac_memory_placing {
     const ousac_model *model;
     const ousac_schedule *schedule; /* evenly spaced */
     size_t micro_batch, evaluations;
-    uint64_t cached_macs; /* of one cached evaluation */
+    uint64_t cached_macs;          /* of one cached evaluation */
+    size_t probe_samples, horizon; /* 0 for the defaults */
 } ousac_memory_placing;
 void ousac_memory_list_placing(ousac_memory_plan *plan, const ousac_memory_placing *placing);
 
@@ -38,6 +39,8 @@ typedef struct ousac_memory_allocating {
 } ousac_memory_allocating;
 /* What the options ask for; the rest is the caller's. */
 void ousac_memory_take_options(ousac_memory_allocating *allocating, const ousac_choice_options *options);
+/* The profile as it is held all the while. */
+uint64_t ousac_memory_profile_bytes(const ousac_memory_plan *plan, const ousac_memory_allocating *allocating);
 void ousac_memory_list_allocating(ousac_memory_plan *plan, const ousac_memory_allocating *allocating);
 
 /* Writing the bundle: group by group, or, with `whole_set` 1, from the factors that allocating made. */

@@ -2,6 +2,7 @@
 
 #include "calib/cost.h"
 #include "pipeline/place.h"
+#include "pipeline/search_outline.h"
 
 #include <math.h>
 
@@ -107,4 +108,22 @@ ousac_status ousac_search_measure_curve(const ousac_session *session, const ousa
             status = measure(session, options, prices, steps, fewer, result, error);
     }
     return status;
+}
+
+void ousac_search_outline_curve(ousac_effort effort, size_t fewer, size_t reference_steps, size_t *steps,
+                                size_t *count, size_t *ways) {
+    const int full = effort == OUSAC_EFFORT_FULL;
+    const size_t *sixths = full ? full_sixths : quick_sixths;
+    const size_t most =
+        full ? sizeof full_sixths / sizeof *full_sixths : sizeof quick_sixths / sizeof *quick_sixths;
+    *count = 0;
+    *ways = full ? 2 : 1;
+    for (size_t i = 0; i < most; i++) {
+        const size_t at = (sixths[i] * fewer + 3) / 6;
+        int new = at > 0 && at != fewer &&at < reference_steps;
+        for (size_t k = 0; k < *count; k++)
+            new &= steps[k] != at;
+        if (new)
+            steps[(*count)++] = at;
+    }
 }

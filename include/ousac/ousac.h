@@ -105,6 +105,8 @@ typedef struct ousac_host_model {
                    size_t bytes);
     int captured; /* 1: `forward` may be NULL. Such a context captures, packs, and plans without comparing (`compare` 0,
                      `forecast` 0); what would run the model is refused */
+    int rescaled; /* 1: where both branches are evaluated, every row of `width` values of the guided prediction is given the
+                     length of the conditional one's, as pipelines of Qwen-Image do; guidance is on all channels then */
     int takes_guidance; /* 1: it is told a guidance; 0: schedules whose steps state one are refused */
 } ousac_host_model;
 
@@ -152,13 +154,13 @@ ousac_status ousac_context_profile(ousac_context *context, const char *schedule,
 /* --- capture: a profile from a loop that is the caller's --- */
 
 /* Activations are handed over as they pass; nothing is run here. Samples come in micro-batches, each from its first
- * evaluation to its last before the next begins. The steps of a branch come in the schedule's order, none left out; of
- * the two branches either may be ahead, and an evaluation of each may be open at once. In an evaluation every group's
- * input comes exactly once, groups and branches in any order. Sums of the branches are added as they come: another order
- * changes them by rounding.
+ * evaluation to its last before the next begins, or, with `at_once`, several interleaved. The steps of a branch of a
+ * micro-batch come in the schedule's order, none left out; of the two branches either may be ahead, and an evaluation of
+ * each may be open at once. In an evaluation every group's input comes exactly once, groups and branches in any order. Sums
+ * of the branches are added as they come, and those of a micro-batch at its end: another order changes them by rounding.
  *
- * What breaks the rules is USAGE and names group, site or step. After any failure the micro-batch under way is forgotten;
- * those before it stay, and the same samples may come again from their first step. Matrices are read during the call
+ * What breaks the rules is USAGE and names group, site or step. After any failure the micro-batches under way are forgotten;
+ * those before stay, and the same samples may come again from their first step. Matrices are read during the call
  * alone. A capture is used by one thread at a time, and not beside other work of its context. */
 typedef struct ousac_capture ousac_capture;
 
@@ -177,6 +179,7 @@ typedef struct ousac_capture_options {
     int outputs;         /* 1: outputs of sites are handed over too; 0: computed from the context's weights */
     int pilot;           /* 1: a pilot, which has step weights and no moments */
     const char *weights; /* a pilot's file, for its step weights; NULL: every step weighs the same */
+    size_t at_once; /* micro-batches under way, at most, each with references and moments of its own; 0: 1 */
 } ousac_capture_options;
 void ousac_capture_options_init_sized(ousac_capture_options *options, size_t size);
 static inline void ousac_capture_options_init(ousac_capture_options *options) {
@@ -218,7 +221,7 @@ ousac_status ousac_capture_module(ousac_capture *capture, int branch, size_t mod
 /* USAGE naming what did not come; NUMBER naming site or module, step and branch, where activations are not finite. */
 ousac_status ousac_capture_end(ousac_capture *capture, int branch, ousac_error *error);
 
-/* Gives up the micro-batch under way: after a failure of the caller's own. */
+/* Gives up the micro-batches under way: after a failure of the caller's own. */
 void ousac_capture_forget(ousac_capture *capture);
 
 /* Writes the profile (.oca). USAGE, naming the first sample that is missing, unless all came to their last step. */
@@ -305,7 +308,7 @@ typedef struct ousac_context_calibrate_options {
     const char *schedule; /* with gates decided; NULL: searched for */
     double
         budget_total; /* MACs: of the reference where the schedule is searched for, else of constant guidance */
-    int effort;       /* of a search: 0 quick, 1 full */
+    int effort;       /* of a search: 0 quick, 1 full, 2 by the model's size as `ousac calibrate` does */
     uint64_t samples, validation; /* calibration samples, from 0, and those that accept the plan */
     size_t tokens;                /* of a sample that are recorded; 0: at most 64 */
     double budget_time; /* of a search, instead of budget_total: seconds over the reference's; NAN: by that */

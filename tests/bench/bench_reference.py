@@ -47,6 +47,13 @@ def load(path):
         return json.load(file)
 
 
+def cell_of(made):
+    """The one cell of a file of `ousac compare --reference`; older ones were that cell, under other names."""
+    if made is None or "cells" in made:
+        return made and made["cells"][0]
+    return {**made, "budget": made["budget_total"]}
+
+
 class Cell:
     def __init__(self, options, model, budget):
         self.options, self.model, self.budget = options, model, budget
@@ -72,27 +79,28 @@ class Cell:
             os.makedirs(directory, exist_ok=True)
             with open(target + ".part", "w") as file:
                 subprocess.run([self.options.program, "calibrate", *arguments, "--effort", self.options.effort, "--test",
-                                str(self.options.test), "--json", "-o", directory], check=True, stdout=file)
+                                str(self.options.test), "--fine", "0", "--json", "-o", directory], check=True, stdout=file)
             os.replace(target + ".part", target)
         return load(target)
 
     def fits(self, kept):
         test = [FIRST_TEST, FIRST_TEST + self.options.test]
-        return kept is not None and kept["test"] == test and kept["budget_total"] == self.budget
+        return kept is not None and kept["test"] == test and kept["budget"] == self.budget
 
     def published(self):
         """Rows of the published methods by name: those kept, and those made now."""
         target, part = self.path + "-published.json", self.path + "-published.rows"
-        kept = load(target)
+        kept = cell_of(load(target))
         rows = {row["method"]: row for row in kept["rows"]} if self.fits(kept) else {}
 
         def take_up():
             """What a run wrote row by row, this one or one that was stopped."""
-            made = load(part)
+            written = load(part)
+            made = cell_of(written)
             if self.fits(made):
                 rows.update((row["method"], row) for row in made["rows"])
                 made["rows"] = [rows[name] for name in PUBLISHED if name in rows]
-                save(target, made)
+                save(target, {**{key: written[key] for key in ("kind", "version") if key in written}, "cells": [made]})
             if made is not None:
                 os.remove(part)
 

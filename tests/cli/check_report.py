@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """The structure of a report, by the Python standard library alone.
 
-    python3 tests/cli/check_report.py REPORT.html [--eval EVAL.json] [--plotted NAME...] [--empty NAME...] [--bare]
+    python3 tests/cli/check_report.py REPORT.html [--eval EVAL.json | --search SEARCH.json] [--plotted NAME...]
+                                      [--empty NAME...] [--bare]
 
 Checks that the page is well-formed and self-contained, that every plot is there with its series and with axes that name
 their units, that the table behind each is in the page and as data, and that the figures of the evaluation are its own.
 
 --plotted   plots that must hold data           --empty   plots that must say why they hold none
 --bare      made without gnuplot: tables only   --eval    the evaluation that the page must repeat
+--search    a search that ended without a bundle, whose page has none of what belongs to one
 """
 import argparse
 import base64
@@ -191,6 +193,36 @@ def check_answer(root, evaluation, tables):
             check(near(float(point["cost"]), share) and near(float(point["low"]), row["low"]), f"curve: {point}")
 
 
+# The sections of a page without a bundle.
+UNCACHED = ["curve", "stages", "samples", "schedule"]
+
+
+def check_uncached(root, search, tables):
+    """The page of a search without a bundle: its sentence, its rows, its schedule's numbers, and nothing else."""
+    said = " ".join(root.find(tag="p", id="answer")[0].content().split())
+    check("%d-step reference" % search["reference"]["steps"] in said, f"the head does not say the steps: {said}")
+    check("%d test samples" % (search["test"][1] - search["test"][0]) in said, f"nor of how many: {said}")
+    for row in search["headline"]:
+        for key in ("error", "low", "high"):
+            check("%.3g" % row[key] in said, f"{key} of {row['method']} is not at the head: {said}")
+        if "ratio" in row:
+            check("%.2g" % row["ratio"]["mean"] in said, f"the ratio to {row['method']} is not at the head: {said}")
+    if "fine" in search:
+        line = " ".join(root.find(tag="p", id="fine")[0].content().split())
+        for row in search["fine"]["rows"]:
+            check("%.3g" % row["error"] in line, f"{row['method']} is not in the sentence of the fine run: {line}")
+    for name in set(AXES) - set(UNCACHED):
+        check(not root.find(tag="figure", id="plot-" + name), f"{name}: what belongs to bundles")
+    steps = tables["schedule"]
+    check(len(steps) == search["schedule"]["steps"], f"{len(steps)} steps in the table of the schedule")
+    fitted = search["headline"][0]["method"] == "fitted-steps"
+    numbers = [float(row[key]) for row in steps for key in ("hold", "k", "m", "c", "d") if row.get(key) not in (None, "", "nan")]
+    check(any(numbers) == fitted, "the coefficients are not those of what was fitted")
+    runs = {row["run"] for row in tables["samples"]}
+    check(runs == ({"fitted-steps", "fewer-steps"} if fitted else {"fewer-steps"}), f"pictures of {runs}")
+    check(len(tables["stages"]) == len(search["stages"]), "a stage is missing")
+
+
 def check_evaluation(root, evaluation, tables):
     text = root.content()
     for pair in evaluation["errors"]:
@@ -219,6 +251,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("report")
     parser.add_argument("--eval")
+    parser.add_argument("--search")
     parser.add_argument("--plotted", nargs="*", default=[])
     parser.add_argument("--empty", nargs="*", default=[])
     parser.add_argument("--bare", action="store_true")
@@ -231,10 +264,10 @@ def main():
     check(tree.at is root, f"<{tree.at.tag}> is never closed")
     check(source.startswith("<!DOCTYPE html>"), "no doctype")
     check_self_contained(root, source)
-    for anchor in list(AXES) + ["evaluation", "cost", "provenance"]:
+    for anchor in (UNCACHED if args.search else list(AXES)) + ["evaluation", "cost", "provenance"]:
         check(root.find(tag="h2", id=anchor), f"no section {anchor}")
     digests = set(re.findall(r"\b[0-9a-f]{64}\b", root.content()))
-    check(len(digests) >= 4, f"{len(digests)} digests; expected those of file, model, profile and schedule")
+    check(len(digests) >= (3 if args.search else 4), f"{len(digests)} digests; expected those of file, model, profile and schedule")
     tables = {}
     if args.bare:
         for name in args.plotted + args.empty:
@@ -247,11 +280,13 @@ def main():
             tables[name] = check_plot(root, name, name in args.empty)
     for name in args.plotted:
         check(tables.get(name), f"{name}: an empty table")
-    for name in set(AXES) - set(args.plotted) - set(args.empty):
+    for name in set() if args.search else set(AXES) - set(args.plotted) - set(args.empty):
         figure = root.find(tag="figure", id="plot-" + name)[0]
         check("Not in this report" in figure.content(), f"{name}: does not say that it is missing")
     if args.eval:
         check_evaluation(root, json.load(open(args.eval, encoding="utf-8")), tables)
+    if args.search:
+        check_uncached(root, json.load(open(args.search, encoding="utf-8")), tables)
     for failure in failures[:20]:
         print(f"{args.report}: {failure}", file=sys.stderr)
     return 1 if failures else 0

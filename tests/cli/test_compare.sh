@@ -84,35 +84,47 @@ keep
 check "the file holds the rows that were printed" "$PYTHON" -c 'import json, sys
 a, b = (json.load(open(p)) for p in sys.argv[1:])
 assert a == b' "$WORK/stdout" "$WORK/rows.json"
+json "it is what plots read" \
+    'r["kind"] == "ousac quality against a reference" and len(r["cells"]) == 1 and
+     (r["cells"][0]["model"], r["cells"][0]["reference"], r["cells"][0]["budget"]) == ("shapes-dit", "today", 0.5)'
 json "one row a method, in their order" \
-    '[q["method"] for q in r["rows"]] ==
+    '[q["method"] for q in r["cells"][0]["rows"]] ==
      ["fewer-steps", "fewer-steps-dpmpp", "reuse", "extrapolation", "goc", "ca-svd"]'
 json "none costs more than the budget, and none is ours" \
-    'all(0 < q["macs_share"] <= 0.5 * (1 + 1e-12) and not q["ours"] for q in r["rows"])'
+    'all(0 < q["macs_share"] <= 0.5 * (1 + 1e-12) and not q["ours"] for q in r["cells"][0]["rows"])'
 json "samples are disjoint" \
-    'r["calibration"] == [0, 24] and r["validation"] == [24, 28] and r["test"] == [28, 32]'
+    '[r["cells"][0][key] for key in ("calibration", "validation", "test")] == [[0, 24], [24, 28], [28, 32]]'
 json "intervals hold their figures" \
-    'all(q["low"] <= q["error"] <= q["high"] and q["median"] <= q["worst"] for q in r["rows"])'
+    'all(q["low"] <= q["error"] <= q["high"] and q["median"] <= q["worst"] for q in r["cells"][0]["rows"])'
 json "what is chosen was measured for it" \
-    'all((q["evaluations"] > 0) == ("validation" in q) for q in r["rows"])'
+    'all((q["evaluations"] > 0) == ("validation" in q) for q in r["cells"][0]["rows"])'
 ousac "the same again, one of them alone" 0 "" "${against[@]}" --budget-total 0.5 --method goc --threads 1 --json
 check "gives the same figures" "$PYTHON" -c 'import json, sys
-a, b = (next(q for q in json.load(open(p))["rows"] if q["method"] == "goc") for p in sys.argv[1:])
+a, b = (next(q for q in json.load(open(p))["cells"][0]["rows"] if q["method"] == "goc") for p in sys.argv[1:])
 for key in ("error", "low", "high", "median", "worst", "macs_share", "validation", "evaluations", "settings"):
     assert a[key] == b[key], key' "$WORK/rows.json" "$WORK/stdout"
+ousac "they are drawn" 0 'curve.tsv' plot curve "$WORK/rows.json" --tables -o "$WORK/tables"
+# shellcheck disable=SC2016 # a program of awk
+check "each of them, in MACs and in time" awk -F'\t' 'NR > 1 { n++ } END { exit n != 12 }' "$WORK/tables/curve.tsv"
 check "the bench gathers them" "$PYTHON" -c 'import json, os, subprocess, sys
 bench, program, rows, work = sys.argv[1:]
 made = json.load(open(rows))
-made.update(test=[56, 120], budget_total=0.3)
+cell = made["cells"][0]
+cell.update(test=[56, 120], budget=0.3)
 os.makedirs(work + "/bench/reference")
 json.dump(made, open(work + "/bench/reference/tiles-dit-0.30-published.rows", "w"))  # as a stopped run leaves them
+old = {key: value for key, value in cell.items() if key not in ("model", "budget")}  # as they were written before
+old.update(budget_total=0.3, rows=cell["rows"][:2])
 open(work + "/page.md", "w").write("a\n<!-- yardstick -->\n<!-- /yardstick -->\nb\n")
-for turn in range(2):  # kept, and taken from what was kept
+for turn in range(3):  # taken up, kept, and kept as it was before
+    if turn == 2:
+        json.dump(old, open(work + "/bench/reference/tiles-dit-0.30-published.json", "w"))
+        made["cells"] = [old]
     out = subprocess.run([sys.executable, bench, program, work + "/bench", "--print", "--write", work + "/page.md"],
                          check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout
-    assert "fewer-steps-ddim" in out and "goc" in out and "ousac /" not in out, out
+    assert "fewer-steps-ddim" in out and ("goc" in out) == (turn < 2) and "ousac /" not in out, out
     cell, = json.load(open(work + "/bench/quality.json"))["cells"]
-    assert cell["model"] == "tiles-dit" and len(cell["rows"]) == len(made["rows"]), cell
+    assert cell["model"] == "tiles-dit" and len(cell["rows"]) == len(made["cells"][0]["rows"]), cell
     page = open(work + "/page.md").read()
     assert page.startswith("a\n<!-- yardstick -->\n| model") and page.endswith("<!-- /yardstick -->\nb\n"), page
 broken = subprocess.run([sys.executable, bench, program, work + "/bench", "--print", "--write", rows],

@@ -106,6 +106,25 @@ check "calibrate" test "$code" = 0
 [ $counted = 0 ] || echo "calibrate: predicted $((predicted / MiB)) MiB, was $((peak / MiB)) MiB"
 check "calibrate: below what was said" test $counted = 0 -o "$peak" -le "$predicted"
 
+# --- and with a search before it, whose fits keep the caches of all their samples ---
+{ "$MAKE_DIT" small 1 2 448 && "$OUSAC" schedule --steps 4 --scale 3 --uncached -o today.json -q; } >out 2>err || exit 1
+search=(calibrate -m small/model.safetensors --reference today.json --budget-total 0.5 --effort quick --samples 2
+    --validation 2 --test 2 --micro-batch 2)
+"$OUSAC" "${search[@]}" -o searched --dry-run --json >out 2>err
+predicted=$(of peak_bytes)
+check "a dry run of a search writes nothing" test ! -e searched
+check "it says what fills the memory" grep -q "samples walking together" out
+"$OUSAC" "${search[@]}" -o searched --memory $((predicted / 3)) >out 2>err
+check "a search beyond the limit is refused" test $? = 1 -a ! -e searched
+check "with what is needed at least" grep -q "^ousac calibrate: --memory .* needs up to .* while fitting" err
+peak "$OUSAC" "${search[@]}" --memory $predicted -o searched -q
+check "a search within the limit" test "$code" = 0
+if [ $counted = 1 ]; then
+    echo "a search: predicted $((predicted / MiB)) MiB, was $((peak / MiB)) MiB"
+    check "a search: below what was said" test "$peak" -le "$predicted"
+    check "a search: not far below" test "$predicted" -le $((2 * peak))
+else skipped=$((skipped + 2)); fi
+
 # --- depth costs no memory ---
 model=shallow/model.safetensors
 {

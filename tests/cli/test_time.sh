@@ -153,7 +153,18 @@ ousac "refused: under a schedule" 2 'expected --reference without --schedule' ca
 ousac "refused: times without a budget in time" 2 'expected --budget-time with it' "${search[@]}" --budget-total 0.4 --time cheap.json -o x
 ousac "refused: ranks that were not timed" 2 'expected uniform among --method' "${timed[@]}" --method knapsack -o x
 ousac "refused: no reference" 2 'expected --schedule, or --reference' calibrate "${M[@]}" --budget-time 0.4 -o x
-ousac "refused: a plan of memory, as for MACs" 2 'expected --schedule' "${timed[@]}" --dry-run -o x
-ousac "refused: a limit of memory, as for MACs" 2 'expected --schedule' "${timed[@]}" --memory 4GiB -o x
+ousac "refused: a plan of memory before evaluations were timed" 2 'expected --time beside --budget-time' "${timed[@]}" --dry-run -o x
+ousac "refused: a limit of memory before that" 2 'expected --time beside --budget-time' "${timed[@]}" --memory 4GiB -o x
 check "refused: nothing was written" test ! -e x
+
+# --- what a search in time will do ---
+ousac "dry run: by given times" 0 . "${timed[@]}" --time cheap.json --dry-run --json -o x
+keep
+json "dry run: the budget is in time, and holds a cache" 'r["search"]["budget_time"] == 0.4 and r["search"]["fewer_steps"] >= 1 and len(r["search"]["cached"]) == 1'
+json "dry run: what a run comes to" 'r["search"]["fewer_steps"] == '"$("$PYTHON" -c 'import json; print(json.load(open("found/search.json"))["candidates"][0]["steps"])')"
+ousac "dry run: where caching saves no time there is none" 0 . "${timed[@]}" --time dear.json --dry-run --json -q -o x
+keep
+json "dry run: fewer steps alone" 'r["search"]["cached"] == []'
+ousac "dry run: people are told" 0 'none: the budget holds no cache' "${timed[@]}" --time dear.json --dry-run -o x
+check "dry run: nothing was written" test ! -e x
 finish

@@ -33,7 +33,7 @@ static const char *time_file(const calibration_work *work) {
     return job->options.time ? job->options.time : job->path[OUSAC_JOB_TIME];
 }
 
-ousac_status calibrate_draw(const calibration_work *work, ousac_error *error) {
+ousac_status calibrate_draw(const calibration_work *work, const ousac_session *session, ousac_error *error) {
     enum { COLUMNS_MAX = 8 };
     const ousac_eval_run *run = work->result.run;
     samples_grid drawn;
@@ -43,9 +43,13 @@ ousac_status calibrate_draw(const calibration_work *work, ousac_error *error) {
         .height = work->model->height,
         .width = work->model->width,
         .first = work->test.first,
-        .seed = work->result.seed,
+        .seed = session->seed,
     };
-    if (work->job.found.count) {
+    if (work->job.uncached) {
+        shown.run[SAMPLES_TODAY] = work->reference;
+        shown.run[SAMPLES_FITTED] = work->headline.fitted;
+        shown.run[SAMPLES_FEWER] = work->headline.fewer;
+    } else if (work->job.found.count) {
         shown.run[SAMPLES_TODAY] = run[OUSAC_EVAL_REFERENCE].samples;
         shown.run[SAMPLES_CALIBRATED] = run[OUSAC_EVAL_CALIBRATED].samples;
         shown.run[SAMPLES_FEWER] = work->result.headline.fewer;
@@ -76,7 +80,9 @@ ousac_status calibrate_save_search(const calibration_work *work, const ousac_ses
                             .found = &job->found,
                             .model = work->model,
                             .seed = session->seed,
+                            .schedule = &job->schedule,
                             .headline = &work->headline,
+                            .fine = &work->fine,
                             .test = work->test};
     if (!job->uncached) {
         const ousac_ranks ranks = ousac_plan_ranks(job->choice.plan);
@@ -120,17 +126,21 @@ ousac_status calibrate_write_report(const cli_common *common, const calibration_
     const char *directory = work->job.options.directory;
     const size_t length = strlen(directory);
     const char *slash = length > 0 && directory[length - 1] == '/' ? "" : "/";
+    const int uncached = work->job.uncached;
     char *const files[] = {work->job.path[OUSAC_JOB_BUNDLE],
                            work->job.path[OUSAC_JOB_PROFILE],
                            work->path[EVAL],
                            work->path[RAW_SAMPLES],
                            work->path[COST],
                            work->record};
+    char *const without[] = {work->job.path[OUSAC_JOB_SCHEDULE], work->path[RAW_SAMPLES], work->path[COST],
+                             work->record};
     char *plots = join_texts(directory, slash, "plots");
     size_t plotted = 0;
     const report_request about = {
-        .files = files,
-        .file_count = sizeof files / sizeof *files - !ousac_job_searches(&work->job),
+        .files = uncached ? without : files,
+        .file_count = uncached ? sizeof without / sizeof *without
+                               : sizeof files / sizeof *files - !ousac_job_searches(&work->job),
         .output = work->path[REPORT],
         .plots = plots,
     };
@@ -151,22 +161,30 @@ ousac_status calibrate_report_search(const cli_common *common, const calibration
     if (!common->json) {
         search_print(&job->found, timed);
         headline_print(&work->headline);
-        cli_printf("(against the reference on test samples %" PRIu64 ":%" PRIu64 ")\n\n", work->test.first,
+        cli_printf("(against the reference on test samples %" PRIu64 ":%" PRIu64 ")\n", work->test.first,
                    work->test.first + work->test.count);
+        fine_print(&work->fine);
+        cli_printf("\n");
         if (timed)
             timed_print(&in_time);
-        cli_printf("no cache pays at this budget: %s is all, to be run uncached\n", schedule);
+        cli_printf("no cache pays at this budget: %s is all, to be run uncached\nwrote it,\n", schedule);
+        for (int i = RAW_SAMPLES; i < FILES; i++)
+            cli_printf("  %s\n", work->path[i]);
+        cli_printf("  %s\n", work->record);
         return OUSAC_STATUS_OK;
     }
     ousac_json_begin(&doc);
     cJSON *files = ousac_json_put_object(&doc, doc.root, "files");
     ousac_json_put_text(&doc, files, result_keys[OUSAC_JOB_SCHEDULE], schedule);
+    for (int i = RAW_SAMPLES; i < FILES; i++)
+        ousac_json_put_text(&doc, files, file_keys[i], work->path[i]);
     ousac_json_put_text(&doc, files, "search", work->record);
     if (timed)
         ousac_json_put_text(&doc, files, "time", time_file(work));
     search_put(&doc, ousac_json_put_object(&doc, doc.root, "search"), &job->found, timed);
     ousac_range_put(&doc, doc.root, "test", work->test.first, work->test.count);
     headline_put(&doc, doc.root, &work->headline);
+    fine_put(&doc, doc.root, &work->fine);
     if (timed)
         timed_put(&doc, ousac_json_put_object(&doc, doc.root, "time"), &in_time);
     const ousac_status status = cli_json_print(&doc, error);

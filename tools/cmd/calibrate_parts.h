@@ -16,6 +16,8 @@ typedef struct calibrate_request {
     ousac_session_model model;
     const char *schedule, *reference, *directory;
     size_t samples, validation, test, micro_batch, tokens, period;
+    size_t fine; /* steps of a fine run; with fine_given 0: by the effort */
+    int fine_given;
     uint64_t seed;
     double reference_scale;
     options_storage storage;
@@ -41,22 +43,33 @@ typedef struct calibration_work {
     ousac_bundle *bundle;
     ousac_calibration *calibration;
     ousac_eval result;
-    ousac_headline headline; /* where no cache pays */
+    ousac_headline
+        headline; /* where no cache pays: its rows, distances from a fine run, and the reference's samples */
+    ousac_fine fine;
+    float *reference;
     ousac_sample_range test;
     ousac_stopwatch_share measured; /* under a budget in time */
     ousac_memory_plan memory;
     double evaluating, start; /* seconds, and of the monotonic clock */
 } calibration_work;
 
+/* How much memory it will take, and with how many threads; *done 1 where nothing else was asked for, and it is printed. */
+ousac_status calibrate_plan_memory(calibration_work *work, cli_common *common,
+                                   const calibrate_request *request, int *done, ousac_error *error);
+/* Steps of the fine run that the evaluation makes; 0: none. After the job's check. */
+size_t calibrate_fine_steps(const calibration_work *work, const calibrate_request *request);
+/* A result without a cache against the reference, beside plain fewer steps. */
+ousac_status calibrate_judge_uncached(calibration_work *work, const calibrate_request *request,
+                                      const ousac_session *session, ousac_error *error);
 /* The first test samples of every run, as they are and as an image. */
-ousac_status calibrate_draw(const calibration_work *work, ousac_error *error);
+ousac_status calibrate_draw(const calibration_work *work, const ousac_session *session, ousac_error *error);
 /* search.json (formats/EVAL.md): what the search compared, and what each stage to what ships gained. */
 ousac_status calibrate_save_search(const calibration_work *work, const ousac_session *session,
                                    ousac_error *error);
 /* cost.json (formats/EVAL.md). */
 ousac_status calibrate_save_cost(const calibration_work *work, const ousac_session *session,
                                  ousac_error *error);
-/* The report on what was just written, and the plots beside it. */
+/* The report on what was just written, and the plots beside it; of a result without a cache its own page. */
 ousac_status calibrate_write_report(const cli_common *common, const calibration_work *work,
                                     ousac_error *error);
 /* What is printed: where no cache pays, of which the schedule is all there is, and else of everything. */

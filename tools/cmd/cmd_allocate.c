@@ -61,7 +61,7 @@ static ousac_status plan_memory(cli_common *common, const allocate_request *requ
         *done = request->memory.dry_run;
         ousac_memory_file(&plan, request->output);
         if (*done)
-            status = memory_print(&plan, common, "allocate", error);
+            status = memory_print(&plan, common, "allocate", NULL, error);
     }
     ousac_model_free(model);
     return status;

@@ -1,4 +1,3 @@
-#include "pipeline/budget.h"
 #include "pipeline/machine.h"
 #include "pipeline/place.h"
 #include "tools/cli/files.h"
@@ -21,6 +20,8 @@ static const char record_name[] = "search.json";
 static void free_work(calibration_work *work) {
     ousac_eval_free(&work->result);
     ousac_headline_free(&work->headline);
+    ousac_fine_free(&work->fine);
+    ousac_free(work->reference);
     ousac_calibration_free(work->calibration);
     ousac_bundle_close(work->bundle);
     ousac_job_free(&work->job);
@@ -63,106 +64,6 @@ static ousac_job_options job_options(const calibrate_request *request) {
                                .spill = request->memory.spill};
 }
 
-/* --- memory --- */
-
-typedef struct memory_stages {
-    ousac_memory_placing placing;
-    int places; /* 1: gates are decided first */
-    ousac_memory_recording recording;
-    ousac_memory_allocating allocating;
-    ousac_memory_packing packing;
-    uint64_t test;
-} memory_stages;
-
-/* An ousac_memory_list; self is a memory_stages. */
-static void list_phases(const void *self, ousac_memory_plan *plan) {
-    const memory_stages *stages = self;
-    if (stages->places)
-        ousac_memory_list_placing(plan, &stages->placing);
-    ousac_memory_list_recording(plan, &stages->recording);
-    ousac_memory_list_allocating(plan, &stages->allocating);
-    ousac_memory_list_packing(plan, &stages->packing);
-    ousac_memory_list_evaluating(plan, &stages->allocating, stages->test);
-}
-
-/* How much memory it will take, and with how many threads; *done where nothing else was asked for. */
-static ousac_status plan_memory(calibration_work *work, cli_common *common, const calibrate_request *request,
-                                int *done, ousac_error *error) {
-    const ousac_schedule *schedule = &work->job.schedule;
-    ousac_session_model shapes = request->model;
-    ousac_model *model = NULL;
-    uint64_t macs = 0;
-    double step = 0;
-    int wanted = 0;
-    ousac_status status = ousac_memory_parse(&request->memory, &work->memory, &wanted, error);
-    if (!status && wanted && !request->schedule)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "--memory and --dry-run: expected --schedule, not a search for one");
-    if (!status && wanted && request->samples == 0)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                            "--memory and --dry-run: expected a number of samples, not --samples auto");
-    if (status || !wanted)
-        return status;
-    shapes.use = OUSAC_MODEL_SHAPES;
-    status = cli_load_model(&model, &shapes, error);
-    const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);
-    if (!status) /* what the run would refuse */
-        status = ousac_model_check_inputs(model, error);
-    if (!status)
-        status = ousac_job_check(&work->job, &session, error);
-    if (!status)
-        status = ousac_budget_solve(&model->arch, schedule, &request->allocate.budget, &macs, &step, error);
-    if (status)
-        goto done;
-    memory_stages stages = {
-        .placing = {.model = model,
-                    .schedule = schedule,
-                    .micro_batch = request->micro_batch,
-                    .cached_macs = macs,
-                    .evaluations = request->allocate.evaluations ? request->allocate.evaluations
-                                                                 : OUSAC_PLACE_EVALUATIONS},
-        .places = work->job.open,
-        .recording = {.model = model,
-                      .schedule = schedule,
-                      .pilot_samples = ousac_job_pilot(&work->job.options),
-                      .samples = request->samples,
-                      .micro_batch = request->micro_batch,
-                      .segments = 1,
-                      .tokens = request->tokens,
-                      .magnitudes = ousac_job_magnitudes(&work->job.options)},
-        .allocating = {.model = model,
-                       .schedule = schedule,
-                       .made_of = request->made_of,
-                       .micro_batch = request->micro_batch,
-                       .cached_macs = macs,
-                       .whole_profile = 1,
-                       .segments = 1},
-        .test = request->test,
-    };
-    ousac_memory_take_options(&stages.allocating, &request->allocate);
-    stages.allocating.runs = 1;
-    stages.allocating.validation = request->validation;
-    stages.packing = (ousac_memory_packing){.from = &stages.allocating, .whole_set = 1};
-    status = ousac_memory_fit(&work->memory, common->threads, 1, request->memory.spill != NULL, list_phases,
-                              &stages, error);
-    if (status)
-        goto done;
-    common->threads = work->memory.threads;
-    if (work->memory.spilled && !request->memory.spill)
-        work->job.options.spill = request->directory;
-    *done = request->memory.dry_run;
-    if (*done) {
-        for (int i = 0; i <= OUSAC_JOB_BUNDLE; i++)
-            ousac_memory_file(&work->memory, work->job.path[i]);
-        for (int i = 0; i < FILES; i++)
-            ousac_memory_file(&work->memory, work->path[i]);
-        status = memory_print(&work->memory, common, "calibrate", error);
-    }
-done:
-    ousac_model_free(model);
-    return status;
-}
-
 /* --- what follows the job --- */
 
 /* From the file just written: what ships is what is measured. */
@@ -176,6 +77,7 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
         .reference = request->reference ? &job->reference : NULL,
         .reference_scale = request->reference_scale,
         .range = work->test,
+        .fine = calibrate_fine_steps(work, request),
     };
     ousac_status status = ousac_bundle_open(&work->bundle, path, error);
     if (!status)
@@ -201,41 +103,6 @@ static ousac_status evaluate(calibration_work *work, const calibrate_request *re
     return status;
 }
 
-/* A result without a cache against the reference, beside plain fewer steps. */
-static ousac_status judge_uncached(calibration_work *work, const ousac_session *session, ousac_error *error) {
-    const ousac_job *job = &work->job;
-    const int fitted = job->found.candidate[job->found.best].kind == OUSAC_SEARCH_FITTED;
-    const size_t size = ousac_model_sample_size(session->model);
-    ousac_counters counters = {0};
-    ousac_headline_run row = {
-        .method = fitted ? "fitted-steps" : "fewer-steps", .schedule = &job->schedule, .range = work->test};
-    float *reference =
-        work->test.count > SIZE_MAX / size ? NULL : ousac_malloc(work->test.count * size, sizeof *reference);
-    if (!reference)
-        return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu samples",
-                          (size_t)work->test.count);
-    const ousac_session_run run = {.label = "reference",
-                                   .schedule = &job->reference,
-                                   .range = work->test,
-                                   .exact = 1,
-                                   .samples = reference,
-                                   .counters = &counters,
-                                   .seconds = &row.reference_seconds};
-    ousac_status status = ousac_session_run_samples(session, &run, error);
-    row.reference = reference;
-    row.reference_macs = counters.macs / work->test.count;
-    if (!status)
-        status = ousac_headline_run_and_add(&work->headline, session, &row, error);
-    for (size_t i = 0; i < job->found.count && fitted && !status; i++)
-        if (job->found.candidate[i].kind == OUSAC_SEARCH_FEWER) {
-            row.method = "fewer-steps";
-            row.schedule = &job->found.candidate[i].schedule;
-            status = ousac_headline_run_and_add(&work->headline, session, &row, error);
-        }
-    ousac_free(reference);
-    return status;
-}
-
 /* What the result takes beside the reference. */
 static ousac_status measure_time(calibration_work *work, const ousac_session *session, ousac_error *error) {
     enum { REPEATS = 3 };
@@ -253,35 +120,33 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
 
     if (!status)
         status = make_paths(&work, request->directory, error);
+    if (!status && request->fine) { /* told before anything is run */
+        const ousac_schedule *today = request->reference ? &work.job.reference : &work.job.schedule;
+        ousac_schedule fine;
+        status = ousac_fine_schedule(&fine, today, request->fine, error);
+        ousac_schedule_free(&fine);
+    }
     if (!status)
-        status = plan_memory(&work, common, request, &done, error);
+        status = calibrate_plan_memory(&work, common, request, &done, error);
     if (!status && !done)
         status = cli_load_model(&work.model, &request->model, error);
     if (status || done)
         goto done;
     const ousac_session session = cli_session(common, work.model, request->seed, request->micro_batch);
     status = ousac_job_run(&work.job, &session, error);
+    const double since = ousac_clock_s();
     work.test = (ousac_sample_range){work.job.next_sample, request->test};
     if (!status && work.job.uncached)
-        status = judge_uncached(&work, &session, error);
+        status = calibrate_judge_uncached(&work, request, &session, error);
     if (!status && ousac_job_searches(&work.job))
         status = calibrate_save_search(&work, &session, error);
-    if (!status && work.job.uncached) {
-        status = measure_time(&work, &session, error);
-        if (!status)
-            status = ousac_job_finish(&work.job, &session, error);
-        if (!status)
-            status = calibrate_report_search(common, &work, error);
-    }
-    if (status || work.job.uncached)
-        goto done;
-    const double since = ousac_clock_s();
-    status = evaluate(&work, request, &session, error);
+    if (!status && !work.job.uncached)
+        status = evaluate(&work, request, &session, error);
     if (!status)
         status = measure_time(&work, &session, error);
     work.evaluating = ousac_clock_s() - since;
     if (!status)
-        status = calibrate_draw(&work, error);
+        status = calibrate_draw(&work, &session, error);
     if (!status)
         status = calibrate_save_cost(&work, &session, error);
     if (!status)
@@ -289,7 +154,8 @@ static ousac_status execute(cli_common *common, const calibrate_request *request
     if (!status)
         status = calibrate_write_report(common, &work, error);
     if (!status)
-        status = calibrate_report(common, &work, &session, error);
+        status = work.job.uncached ? calibrate_report_search(common, &work, error)
+                                   : calibrate_report(common, &work, &session, error);
 done:
     free_work(&work);
     return status;
@@ -302,8 +168,9 @@ static const cli_option options[] = {
     OPTIONS_DEVICE(AT(model)),
     {"schedule", 's', CLI_INPUT, AT(schedule), "FILE", NULL,
      "schedule to calibrate for (default: searched for, from --reference and --budget-total or --budget-time)", 0, 0},
-    {"effort", 0, CLI_CHOICE, AT(effort), "quick|full", "full",
-     "of such a search: how many candidates and samples it takes", 0, 0},
+    {"effort", 0, CLI_CHOICE, AT(effort), "quick|full|auto", "auto",
+     "of such a search: how many candidates and samples it takes; auto: quick where an evaluation takes more than 1e10 "
+     "multiply-accumulates, else full", 0, 0},
     {"period", 0, CLI_SIZE, AT(period), "P", CLI_TEXT_OF(OUSAC_PLACE_PERIOD),
      "of a schedule that leaves its gates to a plan: place refreshes within the cost of every P-th step", 1, OUSAC_SCHEDULE_STEPS_MAX},
     OPTIONS_BUDGET(AT(allocate.budget)),
@@ -333,6 +200,10 @@ static const cli_option options[] = {
      "(default: constant guidance)", 0, 0},
     {"reference-scale", 0, CLI_REAL, AT(reference_scale), "W", NULL,
      "scale of the constant guidance (default: the median of the guided scales)", 0, 0},
+    {"fine", 0, CLI_SIZE, AT(fine), "N", NULL,
+     "the evaluation also says how far the reference itself and the result are from a run of N steps by the reference's "
+     "solver and guidance (default: after a search with --effort full four times the reference's steps, else none; 0: none)",
+     0, OUSAC_SCHEDULE_STEPS_MAX},
     OPTIONS_PARTIAL(AT(partial)),
     OPTIONS_MEMORY(AT(memory)),
     OPTIONS_SPILL(AT(memory)),
@@ -344,6 +215,7 @@ static const cli_option options[] = {
 
 static ousac_status run(cli_call *call, void *values, ousac_error *error) {
     calibrate_request *request = values;
+    request->fine_given = cli_given(call, "fine");
     request->allocate.name = "default";
     request->allocate.granularity = OUSAC_DEFAULT_GRANULARITY;
     request->allocate.rank_min = OUSAC_DEFAULT_RANK_MIN;
@@ -391,7 +263,8 @@ const cli_command command_calibrate = {
         "forecast at "
         "work. Fewer steps, plain and fitted, are always among the candidates: where no cache is better on "
         "validation "
-        "samples, their schedule is all that is written, with what it is worth on test samples. An "
+        "samples, their schedule is the result, beside what it is worth on test samples: search.json, "
+        "samples and their image, cost.json and a report. An "
         "interrupted search goes on from search.part.\n"
         "\n"
         "With --budget-time the budget is a share of the reference's seconds. What evaluations take is "

@@ -13,7 +13,10 @@
 #include "formats/memory.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+
+enum { MODEL_NAME_BYTES = 96 };
 
 typedef struct compare_request {
     ousac_session_model model;
@@ -41,15 +44,34 @@ static ousac_status save(const char *path, const ousac_compare_cell *cell, ousac
 
 /* --- against a reference --- */
 
+/* "shapes-dit" of data/shapes-dit/model.safetensors and of a folder data/shapes-dit/. */
+static void name_model(const char *path, char name[MODEL_NAME_BYTES]) {
+    const char *end = path + strlen(path), *start = NULL;
+    const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
+    if (slash && slash > path && dot) /* a file: as its folder is called */
+        end = slash;
+    while (end - 1 > path && end[-1] == '/')
+        end--;
+    for (start = end; start > path && start[-1] != '/';)
+        start--;
+    (void)snprintf(name, MODEL_NAME_BYTES, "%.*s", (int)(end - start), start);
+}
+
+typedef struct saved_rows {
+    const char *path;
+    char model[MODEL_NAME_BYTES];
+} saved_rows;
+
 /* The rows so far into the output, so that what is done of hours of work is kept however it ends. */
 static ousac_status save_rows(void *self, const ousac_yardstick *so_far, ousac_error *error) {
+    const saved_rows *to = self;
     ousac_json_doc doc;
     char *text = NULL;
     ousac_json_begin(&doc);
-    yardstick_put(&doc, doc.root, so_far);
+    yardstick_put(&doc, doc.root, to->model, so_far);
     ousac_status status = ousac_json_text(&doc, 1, &text, error);
     if (!status)
-        status = ousac_file_replace(self, text, strlen(text), error);
+        status = ousac_file_replace(to->path, text, strlen(text), error);
     ousac_free(text);
     ousac_json_end(&doc);
     return status;
@@ -60,9 +82,11 @@ static ousac_status against_reference(cli_call *call, const compare_request *req
     ousac_schedule reference = {0};
     ousac_model *model = NULL;
     ousac_yardstick result = {0};
+    saved_rows to = {.path = request->output};
     ousac_json_doc doc;
     ousac_status status = ousac_schedule_load(&reference, request->reference, error);
     ousac_json_begin(&doc);
+    name_model(request->model.path, to.model);
     if (!status)
         status = ousac_search_check(
             &(ousac_search_options){.reference = &reference, .budget = request->budget_total}, error);
@@ -80,7 +104,7 @@ static ousac_status against_reference(cli_call *call, const compare_request *req
         .test = request->options.test,
         .generations = request->generations,
         .finished = request->output ? save_rows : NULL,
-        .self = (void *)(uintptr_t)request->output};
+        .self = &to};
     const ousac_session session = cli_session(common, model, request->seed, request->micro_batch);
     status = ousac_yardstick_run(&session, &options, &result, error);
     if (status == OUSAC_STATUS_INTERRUPTED && result.row_count > 0) {
@@ -91,7 +115,7 @@ static ousac_status against_reference(cli_call *call, const compare_request *req
     if (status)
         goto done;
     if (common->json) {
-        yardstick_put(&doc, doc.root, &result);
+        yardstick_put(&doc, doc.root, to.model, &result);
         if (call->code != EXIT_OK)
             ousac_json_put_bool(&doc, doc.root, "interrupted", 1);
         status = cli_json_print(&doc, error);
@@ -256,7 +280,7 @@ const cli_command command_compare = {
         "with our placement and forecast, and OUSAC's evolved guidance with regions of ranks. What "
         "calibrate makes of\n"
         "the same reference and budget is to be compared with that. --output holds the rows so far after "
-        "each.",
+        "each, as `ousac plot curve` draws them.",
     .example =
         "build/ousac compare --model data/shapes-dit/model.safetensors \\\n"
         "    --schedule data/schedules/sparse.json --period 3 --budget-step 0.25 -o build/demo/cell.json",

@@ -21,7 +21,7 @@ typedef struct eval_request {
     ousac_sample_range samples;
     uint64_t seed;
     int seed_given; /* 0: the bundle's */
-    size_t micro_batch, recalibrate;
+    size_t micro_batch, recalibrate, fine;
     double threshold;
     int force;
 } eval_request;
@@ -91,7 +91,8 @@ static ousac_status execute(const cli_common *common, const eval_request *reques
     ousac_eval result = {0};
     ousac_transfer moved = {0};
     char note[OUSAC_ERROR_MESSAGE_BYTES] = "";
-    ousac_eval_options options = {.range = request->samples, .reference_scale = request->reference_scale};
+    ousac_eval_options options = {
+        .range = request->samples, .reference_scale = request->reference_scale, .fine = request->fine};
     int other = 0;
     ousac_status status = OUSAC_STATUS_OK;
 
@@ -185,6 +186,9 @@ static const cli_option options[] = {
      "schedule of the reference run, uncached (default: constant guidance)", 0, 0},
     {"reference-scale", 0, CLI_REAL, AT(reference_scale), "W", NULL,
      "scale of the constant guidance (default: the median of the guided scales)", 0, 0},
+    {"fine", 0, CLI_SIZE, AT(fine), "N", NULL,
+     "also the distance of each from a fine run, the reference's solver and guidance with N steps (default: none; four "
+     "times the reference's tell its own error apart)", 1, OUSAC_SCHEDULE_STEPS_MAX},
     {"seed", 0, CLI_U64, AT(seed), "N", NULL,
      "of noise and labels (default: the calibration's)", 0, 0},
     OPTIONS_MICRO_BATCH(AT(micro_batch)),
@@ -216,6 +220,10 @@ const cli_command command_eval = {
         "count\n"
         "          of the executor must equal the cost model's\n"
         "  time    wall time of each run, and the share of evaluations and of layers that ran cached\n"
+        "\n"
+        "With --fine also how far the reference itself, the bundle and fewer steps are from a run of many "
+        "more steps: "
+        "what is near the reference but farther from that imitates the reference's own error.\n"
         "\n"
         "Under another --schedule than the bundle's (another scale, other guided steps, refreshes, number of "
         "steps or solver) the bundle is transferred: its factors as they are, its forecast mapped by "

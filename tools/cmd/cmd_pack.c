@@ -127,7 +127,7 @@ static ousac_status plan_memory(cli_common *common, const pack_request *request,
     *done = request->memory.dry_run;
     ousac_memory_file(&plan, request->output);
     if (*done)
-        status = memory_print(&plan, common, "pack", error);
+        status = memory_print(&plan, common, "pack", NULL, error);
 done:
     ousac_free(rank_max);
     ousac_model_free(model);

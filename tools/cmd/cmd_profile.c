@@ -159,7 +159,7 @@ static ousac_status plan_memory(cli_common *common, const profile_request *reque
     *done = request->memory.dry_run;
     ousac_memory_file(plan, request->output);
     if (*done)
-        status = memory_print(plan, common, "profile", error);
+        status = memory_print(plan, common, "profile", NULL, error);
 done:
     ousac_profile_free(weights);
     ousac_model_free(model);

@@ -82,7 +82,7 @@ static void list_files(const cli_call *call, const void *values, cli_files *file
 
 const cli_command command_report = {
     .name = "report",
-    .summary = "one self-contained HTML page about a bundle",
+    .summary = "one self-contained HTML page about a bundle, or a result without one",
     .arguments = "FILE...",
     .details = "Writes one HTML file that needs neither network nor scripts: the plots, the tables behind "
                "them (also as data "
@@ -92,7 +92,8 @@ const cli_command command_report = {
                "(ousac sample --raw) "
                "and tables of qualities, told apart by their content; a directory stands for the files that "
                "`ousac calibrate` "
-               "writes there. What is not given is left out, and the page says so. The same files give the "
+               "writes there. Where its search ended without a bundle, the page is of the schedule that it "
+               "found. What is not given is left out, and the page says so. The same files give the "
                "same bytes.\n"
                "\n"
                "Also writes every plot as SVG and PNG, and every table, into the directory for plots. "

@@ -402,6 +402,20 @@ static ousac_status check_evaluation(const plot_inputs *inputs, const plot_bundl
     return OUSAC_STATUS_OK;
 }
 
+/* The schedule that a search without a bundle found; older files do not say which that was. */
+static ousac_status check_found(const plot_inputs *inputs, ousac_error *error) {
+    char digest[OUSAC_DIGEST_CHARS];
+    const char *found =
+        inputs->search_count == 1 ? plot_json_text(inputs->search[0].root, "schedule/digest") : NULL;
+    if (found == NULL || inputs->bundle_count > 0 || inputs->given.step_count == 0)
+        return OUSAC_STATUS_OK;
+    ousac_schedule_digest(&inputs->given, digest);
+    return strcmp(found, digest) == 0 ? OUSAC_STATUS_OK
+                                      : OUSAC_FAIL(error, OUSAC_STATUS_MISMATCH,
+                                                   "%s found schedule %.12s; the schedule given is %.12s",
+                                                   inputs->search[0].path, found, digest);
+}
+
 /* A search belongs to the bundle of whose model it is. */
 static ousac_status check_search(const plot_inputs *inputs, const plot_bundle *bundle, ousac_error *error) {
     if (inputs->bundle_count != 1 || inputs->search_count != 1)
@@ -442,7 +456,7 @@ static ousac_status connect(plot_inputs *inputs, const char *plan, ousac_error *
         status = check_evaluation(inputs, &inputs->bundle[0], error);
     if (!status && inputs->bundle_count == 1)
         status = check_search(inputs, &inputs->bundle[0], error);
-    return status;
+    return status ? status : check_found(inputs, error);
 }
 
 ousac_status plot_inputs_load(plot_inputs *inputs, char *const *paths, size_t count, const char *plan,

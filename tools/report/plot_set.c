@@ -28,11 +28,14 @@ static const plot_info PLOTS[PLOT_COUNT] = {
          "numbers fitted with the cache at work; ranks and factors chosen from the whole profile; the "
          "numbers "
          "fitted once more with those. All at most at the budget's cost."},
-    [PLOT_SAMPLES] =
-        {"samples", "Samples", "samples (ousac sample --raw, or a directory of ousac calibrate)",
-         "The same noise and conditioning in every column: computed exactly, calibrated, and with plain "
-         "reuse. The rows below are the signed differences from the exact row around middle gray, both "
-         "amplified by the factor that their labels state. Below, each sample's relative error."},
+    [PLOT_SAMPLES] = {"samples", "Samples", "samples (ousac sample --raw, or a directory of ousac calibrate)",
+                      "The same noise and conditioning in every column, each row made as its label says: "
+                      "exactly, calibrated and "
+                      "with plain reuse, or, after a search, as today, calibrated or with fitted numbers, "
+                      "and by fewer steps. The rows "
+                      "below are the signed differences from the first row around middle gray, all amplified "
+                      "by the factor that their "
+                      "labels state. Below, each sample's relative error."},
     [PLOT_PARETO] =
         {"pareto", "Cost against the error of caching", "an evaluation or a table of qualities",
          "MACs of a whole trajectory, as a share of the reference run (constant guidance, uncached), against "

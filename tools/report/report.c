@@ -3,9 +3,8 @@
 #include "formats/file.h"
 #include "formats/memory.h"
 #include "tools/cli/describe.h"
-#include "tools/report/plot_set.h"
 #include "tools/report/report_head.h"
-#include "tools/report/report_html.h"
+#include "tools/report/report_parts.h"
 #include "tools/report/tables.h"
 
 #include <inttypes.h>
@@ -14,24 +13,15 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct report_work {
-    plot_inputs inputs;
-    plot_set set;
-    table evaluation, runs;
-    char *svg[PLOT_COUNT];           /* NULL where it was not drawn */
-    const char *missing[PLOT_COUNT]; /* why */
-    char why[OUSAC_ERROR_MESSAGE_BYTES + 64];
-    html page;
-} report_work;
-
 /* ---- plots ---- */
 
 static void add_image(report_work *work, const char *plots, ousac_error *error) {
     ousac_file_view view = {NULL, 0};
     char *path = join_texts(plots, "samples.grid.png", "");
     if (path != NULL && ousac_file_map(&view, path, error) == OUSAC_STATUS_OK) {
-        html_raw(&work->page, "<img alt=\"Samples: rows exact, calibrated, reuse and the differences\" "
-                              "src=\"data:image/png;base64,");
+        html_raw(&work->page,
+                 "<img alt=\"Samples made in several ways, and their differences from the first row\" "
+                 "src=\"data:image/png;base64,");
         html_base64(&work->page, view.data, view.size);
         html_raw(&work->page, "\">");
         ousac_file_unmap(&view);
@@ -52,7 +42,7 @@ static void add_caption(html *h, const char *caption) {
         }
 }
 
-static void add_plot(report_work *work, plot_id id, const char *plots, ousac_error *error) {
+void report_add_plot(report_work *work, plot_id id, const char *plots, ousac_error *error) {
     html *h = &work->page;
     const plot_info *info = plot_info_of(id);
 
@@ -172,7 +162,7 @@ static void add_evaluation(report_work *work) {
 
 /* ---- what it cost, and where it came from ---- */
 
-static void add_real(html *h, const char *name, double value, const char *unit) {
+void report_add_real(html *h, const char *name, double value, const char *unit) {
     char text[96];
     if (isnan(value))
         return;
@@ -185,19 +175,39 @@ static void add_run(html *h, const cJSON *run, const char *before) {
     char name[96], text[DESCRIBE_BYTES];
     const double bytes = plot_json_real(run, "peak_bytes");
     (void)snprintf(name, sizeof name, "%swall time", before);
-    add_real(h, name, plot_json_real(run, "wall_s"), "s");
+    report_add_real(h, name, plot_json_real(run, "wall_s"), "s");
     (void)snprintf(name, sizeof name, "%sevaluations", before);
-    add_real(h, name, plot_json_real(run, "forwards"), "of one branch and one sample");
+    report_add_real(h, name, plot_json_real(run, "forwards"), "of one branch and one sample");
     if (bytes >= 0 && bytes < 1e18) {
         (void)snprintf(name, sizeof name, "%speak memory", before);
         describe_bytes(text, (uint64_t)bytes);
         html_pair(h, name, text);
     }
     (void)snprintf(name, sizeof name, "%sthreads", before);
-    add_real(h, name, plot_json_real(run, "threads"), "");
+    report_add_real(h, name, plot_json_real(run, "threads"), "");
     if (plot_json_text(run, "backend") != NULL) {
         (void)snprintf(name, sizeof name, "%sbackend", before);
         html_pair(h, name, plot_json_text(run, "backend"));
+    }
+}
+
+void report_add_times(report_work *work) {
+    html *h = &work->page;
+    const cJSON *item = NULL;
+    char bytes[DESCRIBE_BYTES];
+    if (work->inputs.cost_count == 0)
+        return;
+    cJSON_ArrayForEach(item, plot_json_item(work->inputs.cost[0].root, "wall_s")) {
+        char name[96];
+        (void)snprintf(name, sizeof name, "wall time: %.64s", item->string != NULL ? item->string : "?");
+        for (char *at = name; *at != '\0'; at++)
+            *at = *at == '_' ? ' ' : *at;
+        report_add_real(h, name, cJSON_IsNumber(item) ? item->valuedouble : NAN, "s");
+    }
+    const double peak = plot_json_real(work->inputs.cost[0].root, "peak_bytes");
+    if (peak >= 0 && peak < 1e18) {
+        describe_bytes(bytes, (uint64_t)peak);
+        html_pair(h, "peak memory of all", bytes);
     }
 }
 
@@ -223,20 +233,7 @@ static void add_cost(report_work *work) {
         html_pair(h, "profiling",
                   bundle->profile != NULL ? "the profile does not say" : "no profile was given");
     }
-    if (work->inputs.cost_count > 0) {
-        cJSON_ArrayForEach(item, plot_json_item(work->inputs.cost[0].root, "wall_s")) {
-            char name[96];
-            (void)snprintf(name, sizeof name, "wall time: %.64s", item->string != NULL ? item->string : "?");
-            for (char *at = name; *at != '\0'; at++)
-                *at = *at == '_' ? ' ' : *at;
-            add_real(h, name, cJSON_IsNumber(item) ? item->valuedouble : NAN, "s");
-        }
-        const double peak = plot_json_real(work->inputs.cost[0].root, "peak_bytes");
-        if (peak >= 0 && peak < 1e18) {
-            describe_bytes(bytes, (uint64_t)peak);
-            html_pair(h, "peak memory of all", bytes);
-        }
-    }
+    report_add_times(work);
     describe_bytes(bytes, bundle->bytes);
     html_pair(h, "size of the bundle", bytes);
     if (bundle->profile != NULL) {
@@ -347,7 +344,7 @@ static void add_page(report_work *work, const char *plots, ousac_error *error) {
                 "digests</a></nav>\n");
     add_evaluation(work);
     for (int id = 0; id < PLOT_COUNT; id++)
-        add_plot(work, (plot_id)id, plots, error);
+        report_add_plot(work, (plot_id)id, plots, error);
     add_cost(work);
     add_provenance(work);
     html_end(h);
@@ -424,9 +421,13 @@ ousac_status report_write(const cli_common *common, const report_request *reques
     if (work == NULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a report");
     status = plot_inputs_load(&work->inputs, request->files, request->file_count, request->plan, error);
-    if (!status && work->inputs.bundle_count != 1)
-        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "a report is of one bundle; the files hold %zu",
-                            work->inputs.bundle_count);
+    const int uncached = !status && report_is_uncached(&work->inputs);
+    if (!status && work->inputs.bundle_count != 1 && !uncached)
+        status =
+            OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                       "a report is of one bundle; the files hold %zu, and no search that ended without one "
+                       "with its schedule",
+                       work->inputs.bundle_count);
     if (status)
         goto done;
     work->inputs.site = request->site;
@@ -444,7 +445,10 @@ ousac_status report_write(const cli_common *common, const report_request *reques
                            : draw_all(work, common, plots, plotted, error);
     if (status)
         goto done;
-    add_page(work, plots, error);
+    if (uncached)
+        report_add_uncached(work, plots, error);
+    else
+        add_page(work, plots, error);
     status = work->page.failed
                  ? OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for the report", request->output)
                  : ousac_file_replace(request->output, work->page.data, work->page.size, error);

@@ -72,26 +72,53 @@ static const cJSON *headline_row(const cJSON *evaluation, const char *method) {
 }
 
 /* "0.0147 [0.0115, 0.0181]". */
-static void add_error(html *h, const cJSON *row) {
+void report_add_error(html *h, const cJSON *row) {
     const double low = plot_json_real(row, "low"), high = plot_json_real(row, "high");
     html_format(h, "%.3g", plot_json_real(row, "error"));
     if (!isnan(low) && !isnan(high))
         html_format(h, " [%.3g, %.3g]", low, high);
 }
 
-static void add_rival(html *h, const cJSON *row, const char *name) {
+void report_add_rival(html *h, const cJSON *row, const char *name) {
     const double ratio = plot_json_real(row, "ratio/mean"), low = plot_json_real(row, "ratio/low"),
                  high = plot_json_real(row, "ratio/high");
     if (isnan(plot_json_real(row, "error")))
         return;
     html_format(h, "; %s, %.3g&nbsp;%% of its MACs: ", name, 100 * plot_json_real(row, "macs_share"));
-    add_error(h, row);
+    report_add_error(h, row);
     if (isnan(ratio) || isnan(low) || isnan(high))
         return;
     html_format(h, ", ours %.2g [%.2g, %.2g] of that%s", ratio, low, high,
                 high < 1  ? ""
                 : low > 1 ? ": <b>worse</b>"
                           : ": <b>not surely better</b>");
+}
+
+/* Against a fine run: how far the reference itself is from it, and the others. */
+void report_add_fine(html *h, const cJSON *root) {
+    const cJSON *row = NULL;
+    int count = 0;
+    if (isnan(plot_json_real(root, "fine/steps")))
+        return;
+    html_format(
+        h,
+        "<p class=\"lead\" id=\"fine\">From a fine run, %.0f steps of the reference's solver and guidance, ",
+        plot_json_real(root, "fine/steps"));
+    cJSON_ArrayForEach(row, plot_json_item(root, "fine/rows")) {
+        const char *method = plot_json_text(row, "method");
+        if (method == NULL || isnan(plot_json_real(row, "error")))
+            continue;
+        html_raw(h, count++ == 0 ? "" : "; ");
+        html_text(h, strcmp(method, "reference") == 0      ? "the reference itself is "
+                     : strcmp(method, "calibrated") == 0   ? "the calibrated samples "
+                     : strcmp(method, "exact") == 0        ? "the same schedule without a cache "
+                     : strcmp(method, "fewer-steps") == 0  ? "fewer steps "
+                     : strcmp(method, "fitted-steps") == 0 ? "fewer steps with fitted numbers "
+                                                           : method);
+        report_add_error(h, row);
+        html_raw(h, count == 1 ? " away" : "");
+    }
+    html_raw(h, ".</p>\n");
 }
 
 /* The question in one sentence: what is had for that part of the cost, and is it better than fewer steps? */
@@ -110,10 +137,10 @@ static void add_answer(html *h, const cJSON *evaluation) {
     if (!isnan(steps))
         html_format(h, "%.0f-step ", steps);
     html_raw(h, "reference, samples are <b>");
-    add_error(h, ours);
+    report_add_error(h, ours);
     html_raw(h, "</b> away from its own");
-    add_rival(h, headline_row(evaluation, "fewer-steps"), "fewer steps of it");
-    add_rival(h, headline_row(evaluation, "fitted-steps"), "fewer steps with fitted numbers");
+    report_add_rival(h, headline_row(evaluation, "fewer-steps"), "fewer steps of it");
+    report_add_rival(h, headline_row(evaluation, "fitted-steps"), "fewer steps with fitted numbers");
     html_raw(h, " (relative error with its 95&nbsp;% interval");
     if (cJSON_GetArraySize(range) == 2)
         html_format(h, "; %.0f test samples",
@@ -130,8 +157,10 @@ void report_add_head(html *h, const plot_inputs *inputs) {
     html_raw(h, "<header>\n<p class=\"soft\">ousac " OUSAC_VERSION ", calibration report</p>\n<h1>");
     html_text(h, bundle->label);
     html_raw(h, "</h1>\n");
-    if (evaluation != NULL)
+    if (evaluation != NULL) {
         add_answer(h, evaluation);
+        report_add_fine(h, evaluation);
+    }
     html_raw(h, "<p class=\"lead\">");
     describe_macs(macs, (double)ousac_cost_full(&bundle->arch));
     html_raw(h, "A calibration of a model of family ");

@@ -106,6 +106,22 @@ void headline_print(const ousac_headline *headline) {
     }
 }
 
+void fine_print(const ousac_fine *fine) {
+    const ousac_headline *headline = &fine->headline;
+    if (!fine->steps)
+        return;
+    cli_printf("\n%-14s %6s %9s   %-31s %10s %10s\n", "against", "steps", "MACs, %",
+               "relative error, 95 % interval", "median", "worst");
+    cli_printf("%-14s %6zu %9.2f   (the reference's solver and guidance)\n", "a fine run", fine->steps,
+               100 * fine->macs_share);
+    for (size_t i = 0; i < headline->count; i++) {
+        const ousac_headline_row *row = &headline->row[i];
+        cli_printf("%-14s %6zu %9.2f   %-10.4g [%.4g, %.4g] %10.4g %10.4g\n", row->method, row->steps,
+                   100 * row->macs_share, row->error.mean, row->error.low, row->error.high, row->median,
+                   row->worst);
+    }
+}
+
 void evaluation_print(const ousac_eval *result) {
     cli_printf("samples %" PRIu64 ":%" PRIu64 ", seed %" PRIu64 "%s; %zu steps of \"%s\"; plan \"%s\" (%s)\n",
                result->range.first, result->range.first + result->range.count, result->seed,
@@ -114,6 +130,7 @@ void evaluation_print(const ousac_eval *result) {
     cli_printf("reference: %s%s\n", result->reference_name,
                result->reference_same ? " (the schedule itself, uncached: the exact run)" : ", uncached");
     headline_print(&result->headline);
+    fine_print(&result->fine);
     print_errors(result);
     print_costs(result);
     print_times(result);
@@ -177,8 +194,7 @@ static void put_costs(ousac_json_doc *doc, cJSON *root, const ousac_eval *result
     ousac_json_put_real(doc, root, "cached_step", cost->cached_step);
 }
 
-void headline_put(ousac_json_doc *doc, cJSON *root, const ousac_headline *headline) {
-    cJSON *list = ousac_json_put_array(doc, root, "headline");
+static void put_rows(ousac_json_doc *doc, cJSON *list, const ousac_headline *headline) {
     for (size_t i = 0; i < headline->count; i++) {
         const ousac_headline_row *row = &headline->row[i];
         cJSON *item = ousac_json_put_object(doc, list, NULL);
@@ -194,6 +210,20 @@ void headline_put(ousac_json_doc *doc, cJSON *root, const ousac_headline *headli
         if (!isnan(row->ratio.mean))
             put_interval(doc, item, "ratio", &row->ratio);
     }
+}
+
+void headline_put(ousac_json_doc *doc, cJSON *root, const ousac_headline *headline) {
+    put_rows(doc, ousac_json_put_array(doc, root, "headline"), headline);
+}
+
+void fine_put(ousac_json_doc *doc, cJSON *root, const ousac_fine *fine) {
+    if (!fine->steps)
+        return;
+    cJSON *object = ousac_json_put_object(doc, root, "fine");
+    ousac_json_put_u64(doc, object, "steps", fine->steps);
+    ousac_json_put_real(doc, object, "macs_share", fine->macs_share);
+    ousac_json_put_real(doc, object, "wall_s", fine->seconds);
+    put_rows(doc, ousac_json_put_array(doc, object, "rows"), &fine->headline);
 }
 
 void evaluation_put(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) {
@@ -224,6 +254,7 @@ void evaluation_put(ousac_json_doc *doc, cJSON *root, const ousac_eval *result) 
     ousac_json_put_text(doc, plan, "note", result->note);
 
     headline_put(doc, root, &result->headline);
+    fine_put(doc, root, &result->fine);
     list = ousac_json_put_array(doc, root, "errors");
     for (size_t i = 0; i < OUSAC_EVAL_PAIRS; i++) {
         cJSON *item = ousac_json_put_object(doc, list, NULL);

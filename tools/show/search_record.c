@@ -58,6 +58,10 @@ ousac_status search_record_save(const search_record *record, const char *path, o
     ousac_json_put_text(&doc, item, "name", ousac_schedule_called(reference));
     ousac_json_put_text(&doc, item, "digest", digest);
     ousac_json_put_u64(&doc, item, "steps", reference->step_count);
+    item = ousac_json_put_object(&doc, doc.root, "schedule");
+    ousac_schedule_digest(record->schedule, digest);
+    ousac_json_put_text(&doc, item, "digest", digest);
+    ousac_json_put_u64(&doc, item, "steps", record->schedule->step_count);
     ousac_json_put_real(&doc, doc.root, "budget", record->options->budget);
     ousac_json_put_text(&doc, doc.root, "counted", timed ? "time" : "MACs");
     if (timed) {
@@ -74,6 +78,7 @@ ousac_status search_record_save(const search_record *record, const char *path, o
     if (record->headline->count) {
         ousac_range_put(&doc, doc.root, "test", record->test.first, record->test.count);
         headline_put(&doc, doc.root, record->headline);
+        fine_put(&doc, doc.root, record->fine);
     }
     const ousac_status status = ousac_json_save(&doc, path, error);
     ousac_json_end(&doc);

@@ -11,6 +11,7 @@
 #include "pipeline/record_auto.h"
 #include "pipeline/refit.h"
 #include "pipeline/search.h"
+#include "pipeline/search_bill.h"
 #include "pipeline/stopwatch.h"
 #include "pipeline/timing.h"
 #include "pipeline/transfer.h"
@@ -28,6 +29,9 @@ void evaluation_put(ousac_json_doc *doc, cJSON *object, const ousac_eval *result
 /* Its headline alone, as member "headline" of the object. */
 void headline_print(const ousac_headline *headline);
 void headline_put(ousac_json_doc *doc, cJSON *object, const ousac_headline *headline);
+/* Distances from a fine run, as member "fine"; nothing where there is none. */
+void fine_print(const ousac_fine *fine);
+void fine_put(ousac_json_doc *doc, cJSON *object, const ousac_fine *fine);
 /* The JSON form into a file. */
 ousac_status evaluation_save(const ousac_eval *result, const char *path, ousac_error *error);
 
@@ -38,7 +42,8 @@ void compare_print(const ousac_compare_cell *cell);
 void compare_put(ousac_json_doc *doc, cJSON *object, const ousac_compare_cell *cell);
 
 void yardstick_print(const ousac_yardstick *result);
-void yardstick_put(ousac_json_doc *doc, cJSON *object, const ousac_yardstick *result);
+/* As a table of qualities with one cell, which `ousac plot curve` draws; `model` names it there. */
+void yardstick_put(ousac_json_doc *doc, cJSON *root, const char *model, const ousac_yardstick *result);
 
 /* Keys of the JSON form: formats/EVAL.md. */
 void refit_print(const ousac_refit *result);
@@ -60,7 +65,9 @@ typedef struct search_record {
     const ousac_fit_report
         *shipped;         /* the last fit, on the trajectory that ships; NULL where nothing is cached */
     double shipped_share; /* of the reference's MACs */
+    const ousac_schedule *schedule; /* what ships */
     const ousac_headline *headline; /* of a result without a cache, on `test`; count 0 for none */
+    const ousac_fine *fine;         /* of such a result; steps 0 for none */
     ousac_sample_range test;
 } search_record;
 ousac_status search_record_save(const search_record *record, const char *path, ousac_error *error);
@@ -74,8 +81,16 @@ typedef struct timed_result {
 void timed_print(const timed_result *timed);
 void timed_put(ousac_json_doc *doc, cJSON *object, const timed_result *timed);
 
-/* What --dry-run prints. */
+/* What --dry-run prints; `search` NULL where nothing is searched for. */
+typedef struct dry_search {
+    const ousac_search_options *options;
+    const ousac_search_outline *outline;
+    const ousac_search_bill *bill;
+} dry_search;
 ousac_status memory_print(const ousac_memory_plan *plan, const cli_common *common, const char *command,
-                          ousac_error *error);
+                          const dry_search *search, ousac_error *error);
+/* Its part of that. */
+void dry_search_print(const dry_search *search);
+void dry_search_put(ousac_json_doc *doc, cJSON *object, const dry_search *search);
 
 #endif

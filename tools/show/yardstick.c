@@ -24,11 +24,15 @@ void yardstick_print(const ousac_yardstick *result) {
     }
 }
 
-void yardstick_put(ousac_json_doc *doc, cJSON *object, const ousac_yardstick *result) {
+void yardstick_put(ousac_json_doc *doc, cJSON *root, const char *model, const ousac_yardstick *result) {
+    ousac_json_put_text(doc, root, "kind", "ousac quality against a reference");
+    ousac_json_put_u64(doc, root, "version", 1);
+    cJSON *object = ousac_json_put_object(doc, ousac_json_put_array(doc, root, "cells"), NULL);
+    ousac_json_put_text(doc, object, "model", model);
     ousac_json_put_text(doc, object, "reference", result->reference_name);
     ousac_json_put_text(doc, object, "solver", result->solver);
     ousac_json_put_u64(doc, object, "reference_steps", result->reference_steps);
-    ousac_json_put_real(doc, object, "budget_total", result->budget);
+    ousac_json_put_real(doc, object, "budget", result->budget);
     ousac_range_put(doc, object, "calibration", result->calibration.first, result->calibration.count);
     ousac_range_put(doc, object, "validation", result->validation.first, result->validation.count);
     ousac_range_put(doc, object, "test", result->test.first, result->test.count);

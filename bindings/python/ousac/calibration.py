@@ -24,7 +24,7 @@ class Result:
             self.bundle, self.found["steps"], 100 * e["macs_share"], e["against_reference"]["mean"])
 
 
-def calibrate(pipe, inputs=None, reference=None, budget_total=None, out="calibration", schedule=None, effort="full", samples=None,
+def calibrate(pipe, inputs=None, reference=None, budget_total=None, out="calibration", schedule=None, effort="auto", samples=None,
               validation=None, test=8, seed=0, micro_batch=4, threads=0, sites=None, progress=None, note=None,
               budget_time=None, time=None):
     """Searches for a schedule within `budget_total` of the reference's MACs, or `budget_time` of its time, calibrates it,

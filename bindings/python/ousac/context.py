@@ -62,7 +62,7 @@ class HostModel(ctypes.Structure):
     _fields_ = [("size", _size), ("name", _text), ("arch", _text), ("levels", _text), ("prediction", _text), ("constants", _text),
                 ("rest", _text), ("channels", _size), ("height", _size), ("width", _size), ("guided_channels", _size),
                 ("has_uncond", _int), ("weight", ctypes.POINTER(_pointer)), ("bias", ctypes.POINTER(_pointer)), ("self", _pointer),
-                ("forward", FORWARD), ("captured", _int), ("takes_guidance", _int)]
+                ("forward", FORWARD), ("captured", _int), ("rescaled", _int), ("takes_guidance", _int)]
 
 
 def made(kind, name, /, **values):
@@ -171,13 +171,14 @@ class Context:
                    None if bundle is None else os.fsencode(bundle), _u64(first), _u64(count), _pointer(out.ctypes.data))
         return out
 
-    def calibrate(self, directory, reference=None, schedule=None, budget_total=None, effort="full", samples=None, validation=None,
+    def calibrate(self, directory, reference=None, schedule=None, budget_total=None, effort="auto", samples=None, validation=None,
                   tokens=None, budget_time=None, time=None):
         """Into a folder: schedule.json, and where a cache pays profile.oca, plan.oca and bundle.oca."""
-        if effort not in ("quick", "full"):
-            raise ValueError("effort %r; expected quick or full" % (effort,))
+        efforts = ("quick", "full", "auto")
+        if effort not in efforts:
+            raise ValueError("effort %r; expected quick, full or auto" % (effort,))
         options = made(_Calibrate, "ousac_context_calibrate_options", reference=reference, schedule=schedule,
-                        budget_total=budget_total, effort=int(effort == "full"), samples=samples, validation=validation, tokens=tokens,
+                        budget_total=budget_total, effort=efforts.index(effort), samples=samples, validation=validation, tokens=tokens,
                         budget_time=budget_time, time=time)
         found = made(_Calibration, "ousac_context_calibration")
         self._work("ousac_context_calibrate", ctypes.byref(options), os.fsencode(directory), ctypes.byref(found))

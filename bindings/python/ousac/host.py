@@ -22,12 +22,14 @@ class _Stopped(Exception):
 class Host(Described):
     """`call(x, timestep, guidance, branch, samples)` runs the transformer on x (count, channels, height, width), float32 on
     the CPU, for the numbered samples, and returns what it predicts in the same shape. `levels` and `prediction` as in
-    docs/MODELS.md. `constants`: what else decides a forward. `guidance` is the step's scale; with `takes_guidance`, of a
-    model that is told a guidance, it is what the schedule's step states, or None where that states none."""
+    docs/MODELS.md. `constants`: what else decides a forward. `rescaled`: whether guidance gives every
+    row of a sample, along its width, the length of the conditional prediction's. `guidance` is the step's scale; with
+    `takes_guidance`, of a model that is told a guidance, it is what the schedule's step states, or None where that states none."""
 
     def __init__(self, transformer, call, shape, levels, prediction="epsilon", sites=None, guided_channels=0, has_uncond=True,
-                 constants="", name=None, takes_guidance=False):
-        super().__init__(transformer, shape, levels, prediction, sites, guided_channels, has_uncond, constants, name, takes_guidance)
+                 constants="", name=None, rescaled=False, takes_guidance=False):
+        super().__init__(transformer, shape, levels, prediction, sites, guided_channels, has_uncond, constants, name, rescaled,
+                         takes_guidance)
         self.call = call
         out = self.watch(lambda: self.call(torch.zeros((1,) + self.shape), 1.0, None if takes_guidance else 1.0, "cond", [0]), 1)
         if tuple(out.shape) != (1,) + self.shape:

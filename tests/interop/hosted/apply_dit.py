@@ -1,4 +1,5 @@
 """ousac.apply in an unmodified DiTPipeline, against the program: see tests/interop/test_torch_apply.sh."""
+import gc
 import json
 import os
 import unittest
@@ -6,6 +7,7 @@ import unittest
 import numpy
 import torch
 from diffusers import DDIMScheduler
+from safetensors import safe_open
 from safetensors.torch import load_file
 from support import MODEL, calibrate, error_over, evaluation, given_noise, native, path, pipeline, relative, run, sample, write_inputs
 
@@ -145,6 +147,15 @@ class Apply(unittest.TestCase):
             numpy.testing.assert_array_equal(self.exact(pipe=other), exact)
             self.assertEqual(ousac.summary(self.pipe).runs, 0)
 
+    def test_bundles_at_work_in_both_pipelines_of_a_transformer(self):
+        other = pipeline()
+        other.transformer = self.pipe.transformer
+        wanted = self.calibrated(self.plain), self.calibrated(self.sparse, pipe=other)
+        with ousac.apply(self.pipe, self.plain), ousac.apply(other, self.sparse):
+            for _ in range(2):
+                for pipe, result in zip((self.pipe, other), wanted):
+                    numpy.testing.assert_array_equal(self.exact(pipe=pipe), result)
+
     def test_remove_restores_exactly(self):
         modules = list(self.pipe.transformer.modules())
         before = [dict(m.__dict__) for m in modules]
@@ -221,6 +232,30 @@ class Apply(unittest.TestCase):
         self.assertGreater(floats, 0)
         tokens = bundle.streams[0]["tokens"]
         self.assertEqual(ousac.summary(self.pipe).bytes, 2 * 2 * 4 * tokens * floats)  # branches, samples, bytes
+
+    def test_memory_is_what_was_said(self):
+        """Bytes of all tensors that are alive, after as many evaluations as fill a run's caches: what is said in advance and what
+        the summary says."""
+        def alive():
+            gc.collect()
+            storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if torch.is_tensor(t)}
+            return sum(storages.values())
+
+        transformer, rows = self.pipe.transformer, slice(16, 19)
+        x, labels = torch.from_numpy(NOISE[rows]), torch.from_numpy(LABELS[rows])
+        null = torch.full_like(labels, 1000)
+        for bundle in (self.plain, self.sparse):  # with a forecast; with a reuse
+            with ousac.apply(transformer, bundle) as applied, torch.no_grad(), applied.run(order=None):
+                said, before = applied.held_bytes(3), alive()
+                for step in applied.schedule.steps:
+                    for branch in ("uncond", "cond"):
+                        if step.evaluates(branch):
+                            with applied.branch(branch):
+                                transformer(x, timestep=torch.full((3,), int(step.timestep)), class_labels=labels if branch == "cond" else null)
+                held = alive() - before
+            self.assertGreater(said, 0)
+            self.assertEqual(said, applied.record.bytes)
+            self.assertLess(abs(held / said - 1), 0.02)
 
     def test_other_weights_and_other_schedules(self):
         other = pipeline()
@@ -363,6 +398,43 @@ class Apply(unittest.TestCase):
         with self.assertRaises(Exception):
             convert(path("trap.bin"), path("trap.safetensors"))
         self.assertFalse(os.path.exists(path("trapped")) or os.path.exists(path("trap.safetensors")))
+
+    def test_a_corrected_layer_from_its_safetensors_form_alone(self):
+        """As another loader would: the file's `config` and tensors, and the model's weights; against what ousac.apply gives."""
+        run("export", "--safetensors", self.plain, "-o", path("plain.safetensors"))
+        with safe_open(path("plain.safetensors"), framework="pt") as file:
+            config = json.loads(file.metadata()["config"])
+            plan = config["plans"][config["plan"]]
+            index = plan["paths"].index("low-rank")
+            site, rank = config["sites"][index], plan["ranks"][index]
+            factors = {}
+            for side in "AB":
+                name = "factor/%s/%s" % (site["name"], side)
+                factors[side] = file.get_tensor(name)[:rank].float()
+                if name + ".scale" in file.keys():
+                    factors[side] *= file.get_tensor(name + ".scale")[:rank, None]
+            forecast = file.get_tensor("forecast/" + config["plan"]) if plan["forecast"] else None
+        self.assertIsNotNone(forecast)
+        a, b, seen = factors["A"], factors["B"], []
+        with ousac.apply(self.pipe, self.plain) as applied:
+            linear = applied.sites.sites[index].linear
+            self.assertEqual((linear.out_features, linear.in_features), (site["m"], site["n"]))
+            hook = linear.register_forward_hook(lambda _, args, out: seen.append((args[0].clone(), out.clone(), applied._now)))
+            sample(self.pipe, LABELS[16:18], NOISE[16:18], guidance_scale=3.0, num_inference_steps=STEPS)
+            hook.remove()
+        w, bias, kept, corrected = linear.weight.detach(), linear.bias.detach(), [[], []], 0
+        gates = [step["gate"] for step in config["schedule"]["steps"]]
+        for x, got, now in seen:
+            fulls = kept[now.branch]
+            if gates[now.step] == "full":
+                fulls.append((x, x @ w.t() + bias))
+                continue
+            (x_c, y_c), (x_cc, y_cc) = fulls[-1], fulls[-2] if len(fulls) > 1 else fulls[-1]
+            s = float(forecast[now.step, now.branch, site["group"]])
+            y = y_c + s * (y_c - y_cc) + (x - x_c - s * (x_c - x_cc)) @ b.t() @ a
+            self.assertLess(relative(y.numpy(), got.numpy()).max(), 1e-5)
+            corrected += 1
+        self.assertEqual(corrected, 16)
 
     def test_schedules_read_alike(self):
         for name in ("plain", "sparse", "fitted"):

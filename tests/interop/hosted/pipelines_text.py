@@ -30,9 +30,10 @@ def path(*names):
 class Case:
     """A pipeline, how it is called, and how its transformer is where the branches are run one by one."""
 
-    def __init__(self, name, pipe, reference, options, negative=None):
-        self.name, self.pipe, self.reference, self.options, self.negative = name, pipe, reference, options, negative
-        self.inputs = {"prompt": PROMPTS, "max_sequence_length": TEXT}
+    def __init__(self, name, pipe, reference, options, negative=None, size=None):
+        self.name, self.pipe, self.reference, self.negative = name, pipe, reference, negative
+        self.options = {**options, **(size or {})}
+        self.inputs = {"prompt": PROMPTS, "max_sequence_length": TEXT, **(size or {})}
         if negative is not None:
             self.inputs["negative_prompt"] = negative
         plain = adapter_for(pipe, self.inputs, reference)
@@ -57,15 +58,21 @@ class Case:
         """The pipeline's own call, from prompts to latents (B, channels, height, width)."""
         noise = torch.from_numpy(self.noise[rows].copy())
         count, packed = len(noise), isinstance(self.pipe, diffusers.FluxPipeline)
+        video = isinstance(self.pipe, diffusers.WanPipeline)
         if packed:
             noise = self.pipe._pack_latents(noise, *noise.shape)
+        elif isinstance(self.pipe, diffusers.QwenImagePipeline):
+            noise = noise[:, 0]
+        elif video:
+            noise = noise.unflatten(2, (self.adapter.frames, -1))
         given = {"max_sequence_length": TEXT, "num_inference_steps": STEPS, "latents": noise, "output_type": "latent", **self.options}
         if self.negative is not None:
             given["negative_prompt"] = [self.negative] * count if not isinstance(self.pipe, diffusers.PixArtAlphaPipeline) else self.negative
-        out = self.pipe(PROMPTS[rows], **{**given, **options}).images
+        out = self.pipe(PROMPTS[rows], **{**given, **options})
+        out = out.frames if video else out.images
         if packed:
             out = self.pipe._unpack_latents(out, *[v * self.pipe.vae_scale_factor for v in self.noise.shape[2:]], self.pipe.vae_scale_factor)
-        return out.float().numpy()
+        return out.reshape((count,) + self.noise.shape[1:]).float().numpy()
 
     def loop(self, file, rows=HELD):
         """By hand: every branch a call of the transformer, guidance and Euler's or the solver's step written out."""
@@ -77,7 +84,9 @@ class Case:
                 e = self.adapter.call(x, step.timestep, step.guidance, "cond", numbers)
                 if step.mode == "cfg":
                     u = self.adapter.call(x, step.timestep, step.guidance, "uncond", numbers)
-                    e = u + step.scale * (e - u)
+                    c, e = e, u + step.scale * (e - u)
+                    if self.adapter.rescaled:
+                        e = e * c.norm(dim=-1, keepdim=True) / e.norm(dim=-1, keepdim=True)
                 x = scheduler.step(e, step.timestep, x).prev_sample
         return x.numpy()
 
@@ -255,6 +264,103 @@ class Pipelines(unittest.TestCase):
             ousac.apply(other.pipe, alone)
         with self.assertRaisesRegex(ValueError, "step 0: guidance 6, but FluxPipeline has no guidance embedder"):
             self.host(other, schedule=alone)
+
+    def test_qwenimage(self):
+        case = Case("qwenimage", tiny.qwenimage(), {"steps": STEPS}, {"true_cfg_scale": 1.0})
+        lengths = case.adapter.tensors["prompt_mask"].sum(1)
+        self.assertTrue(set(lengths.tolist()) >= {2, TEXT})  # prompts that are padded, and one that is not
+        more = adapter_for(case.pipe, PROMPTS + ["tree"], case.reference).tensors  # encoded apart, of another length
+        self.near(more["prompt_embeds"][[5]].numpy(), more["prompt_embeds"][[8]].numpy())
+        self.assertEqual(more["prompt_mask"].sum(1).tolist(), lengths.tolist() + [2])
+        self.check(case)
+        self.searched(case)
+
+    def test_qwenimage_with_guidance(self):
+        """Which the pipeline rescales, token by token; negative prompts of another length."""
+        case = Case("qwen2", tiny.qwenimage(), {"steps": STEPS, "true_cfg_scale": 4.0}, {"true_cfg_scale": 4.0}, "dog on a red tree")
+        self.check(case)
+        with ousac.oca.File(path("qwen2", "gates.bundle")) as file:
+            self.assertIn("guidance on 1 of 1 channels, rescaled by rows of 16,", file.metadata["model_process"])
+        self.searched(case)
+
+    def test_wan(self):
+        size = {"height": 64, "width": 32, "num_frames": 5}
+        case = Case("wan", tiny.wan(), {"steps": STEPS, "guidance_scale": 4.0}, {"guidance_scale": 4.0}, "tree", size)
+        self.assertEqual((case.adapter.shape, case.adapter.frames), ((4, 16, 4), 2))
+        self.check(case)
+        self.searched(case)
+        # the pipeline's usual solver gives way to the schedule's steps, of the same noise levels
+        before = case.sample(num_inference_steps=STEPS)
+        case.pipe.scheduler = ousac.Scheduler.from_schedule(
+            path("wan", "constant.json"), diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0))
+        self.near(case.sample(), before)
+
+    def test_another_size_in_between(self):
+        """Latents of other heights, and so many more tokens, between two runs: neither sees the other's."""
+        size = {"height": 64, "width": 32, "num_frames": 5}
+        case = Case("sizes", tiny.wan(), {"steps": STEPS, "guidance_scale": 4.0}, {"guidance_scale": 4.0}, "tree", size)
+        bundle = self.given(case, "gates", gates)
+        larger = {"height": 96, "latents": torch.from_numpy(numpy.random.default_rng(8).standard_normal((4, 4, 2, 12, 4)).astype(numpy.float32))}
+
+        def other():
+            return case.pipe(PROMPTS[HELD], **{"max_sequence_length": TEXT, "num_inference_steps": STEPS, "output_type": "latent",
+                                               "negative_prompt": ["tree"] * 4, **case.options, **larger}).frames.numpy()
+
+        with ousac.apply(case.pipe, bundle):
+            first = case.sample()
+        with ousac.apply(case.pipe, bundle):
+            wanted = other()
+        with ousac.apply(case.pipe, bundle):
+            for _ in range(2):
+                numpy.testing.assert_array_equal(case.sample(), first)
+                numpy.testing.assert_array_equal(other(), wanted)
+
+    def test_lora_of_peft(self):
+        """Adapters that PEFT adds: a cached evaluation sees them exactly."""
+        try:
+            import peft
+        except ImportError:
+            self.skipTest("no PEFT")
+        case = Case("peft", tiny.flux(), {"steps": STEPS, "guidance_scale": 3.5}, {"guidance_scale": 3.5})
+        bundle, plain = self.given(case, "gates", gates), case.sample()
+        torch.manual_seed(3)
+        case.pipe.transformer.add_adapter(peft.LoraConfig(r=3, lora_alpha=2, init_lora_weights=False,
+                                                          target_modules=["to_q", "to_v", "to_out.0", "ff.net.0.proj", "proj_mlp"]))
+        adapted, wrapped = case.sample(), 0
+        self.assertGreater(relative(adapted, plain).min(), 1e-3)
+        with ousac.apply(case.pipe, bundle) as applied:
+            near = case.sample()
+            for i, site in enumerate(applied.sites.sites):
+                w = site.base.weight.detach()
+                factors = [w.t(), torch.eye(site.n)]
+                if site.linear is not site.base and i in applied._factors:
+                    kept = applied.bundle.ranks[i] if applied.bundle.path_of[i] == "low-rank" else 0
+                    behind = [f[kept:] for f in applied._factors[i]]
+                    torch.testing.assert_close(behind[0].t() @ behind[1], site.linear.get_delta_weight("default").detach())
+                    factors, wrapped = [torch.cat(pair) for pair in zip(factors, behind)], wrapped + 1
+                elif site.linear is not site.base:
+                    factors = [(w + site.linear.get_delta_weight("default").detach()).t(), torch.eye(site.n)]
+                applied.bundle.path_of[i] = "low-rank"
+                applied._factors[i] = tuple(f.contiguous() for f in factors)
+            applied.bundle.live = [True] * len(applied.bundle.live)
+            applied.gates = {b: ["cached" if g == "reuse" else g for g in found] for b, found in applied.gates.items()}
+            got = case.sample()
+        self.assertGreater(wrapped, 4)
+        self.near(got, adapted)
+        self.assertGreater(relative(near, adapted).min(), 1e-5)  # at the bundle's ranks something was cached
+
+    def test_what_no_schedule_says_is_refused(self):
+        flow = {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"}
+        with self.assertRaisesRegex(ousac.Error, "WanPipeline: UniPCMultistepScheduler is no solver of a schedule; expected FlowMatch"):
+            adapter_for(tiny.wan(diffusers.UniPCMultistepScheduler(**flow)), PROMPTS, {"steps": STEPS})
+        pipe = tiny.wan()
+        pipe.register_modules(transformer_2=pipe.transformer)
+        with self.assertRaisesRegex(ousac.Error, "transformer_2"):
+            adapter_for(pipe, PROMPTS, {"steps": STEPS})
+        pipe = tiny.sd3()
+        pipe.scheduler = diffusers.DPMSolverMultistepScheduler(**flow)
+        with self.assertRaisesRegex(ousac.Error, "use_flow_sigmas"):
+            adapter_for(pipe, PROMPTS, {"steps": STEPS}).schedule(STEPS)
 
     def test_encoded_prompts_are_the_prompts(self):
         pipe = tiny.pixart()
