@@ -59,6 +59,12 @@ static ousac_status fail_archive(const char *path, const char *tensor, oca_statu
     return OUSAC_FAIL(error, status_of(got), "%s: %s", path, oca_status_string(got));
 }
 
+/* Whether a value of "config" is what is said of an archive, and not somebody else's. */
+static int is_own_config(const char *key, const char *value) {
+    return strcmp(key, OUSAC_EXCHANGE_CONFIG_KEY) == 0 &&
+           strncmp(value, OUSAC_EXCHANGE_CONFIG_BEGIN, sizeof OUSAC_EXCHANGE_CONFIG_BEGIN - 1) == 0;
+}
+
 static void *allocate(void *context, size_t size) {
     (void)context;
     return ousac_malloc(size, 1);
@@ -72,7 +78,7 @@ static void release(void *context, void *block) {
 /* ---- .oca to safetensors ---- */
 
 typedef struct outward {
-    const char *path;
+    const char *path, *config; /* config: NULL for none */
     oca_file *file;
     ousac_safetensors_entry *entries;
     ousac_safetensors_pair *pairs;
@@ -173,7 +179,7 @@ done:
 
 static ousac_status list_metadata(outward *o, ousac_exchange_counts *counts, ousac_error *error) {
     const size_t count = oca_metadata_count(o->file);
-    o->pairs = ousac_calloc(count + 1, sizeof *o->pairs);
+    o->pairs = ousac_calloc(count + 2, sizeof *o->pairs);
     if (!o->pairs)
         return OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "%s: no memory for %zu metadata", o->path, count);
     for (size_t i = 0; i < count; i++) {
@@ -181,17 +187,18 @@ static ousac_status list_metadata(outward *o, ousac_exchange_counts *counts, ous
         oca_status got = oca_metadata_at(o->file, i, &pair->key, &pair->value);
         if (got != OCA_OK)
             return fail_archive(o->path, NULL, got, error);
-        if (strcmp(pair->key, OUSAC_EXCHANGE_CODEC_KEY) == 0)
+        if (strcmp(pair->key, OUSAC_EXCHANGE_CODEC_KEY) == 0 || is_own_config(pair->key, pair->value) ||
+            (o->config && strcmp(pair->key, OUSAC_EXCHANGE_CONFIG_KEY) == 0))
             return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
                               "%s: metadata \"%s\" cannot be carried: the way back would take it for its own",
-                              o->path, OUSAC_EXCHANGE_CODEC_KEY);
+                              o->path, pair->key);
         o->pair_count += strcmp(pair->key, OUSAC_EXCHANGE_SCALAR_KEY) != 0;
     }
     counts->metadata = o->pair_count;
-    if (o->codecs) {
-        o->pairs[o->pair_count].key = OUSAC_EXCHANGE_CODEC_KEY;
-        o->pairs[o->pair_count++].value = o->codecs;
-    }
+    if (o->config)
+        o->pairs[o->pair_count++] = (ousac_safetensors_pair){OUSAC_EXCHANGE_CONFIG_KEY, o->config};
+    if (o->codecs)
+        o->pairs[o->pair_count++] = (ousac_safetensors_pair){OUSAC_EXCHANGE_CODEC_KEY, o->codecs};
     return OUSAC_STATUS_OK;
 }
 
@@ -219,10 +226,10 @@ static ousac_status lend(void *self, size_t index, const void **data, ousac_erro
     return got == OCA_OK ? OUSAC_STATUS_OK : fail_archive(o->path, tensor.name, got, error);
 }
 
-ousac_status ousac_export_safetensors(const char *archive, const char *target, ousac_exchange_counts *counts,
-                                      ousac_error *error) {
+ousac_status ousac_export_safetensors(const char *archive, const char *target, const char *config,
+                                      ousac_exchange_counts *counts, ousac_error *error) {
     ousac_exchange_counts found = {0};
-    outward o = {.path = archive};
+    outward o = {.path = archive, .config = config};
     ousac_status status = open_archive(&o, error);
     if (!status)
         status = list_tensors(&o, &found, error);
@@ -257,6 +264,8 @@ static ousac_status carry_metadata(inward *in, ousac_exchange_counts *counts, ou
     const void *position = NULL;
     const char *key, *value;
     while (!status && ousac_safetensors_metadata_next(in->file, &position, &key, &value)) {
+        if (is_own_config(key, value))
+            continue;
         if (strcmp(key, OUSAC_EXCHANGE_CODEC_KEY) == 0) {
             status = ousac_json_parse(&in->codecs, value, strlen(value), NAMES_MAX, OUSAC_JSON_NUMBERS_ANY,
                                       in->path, error);

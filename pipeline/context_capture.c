@@ -52,6 +52,8 @@ static ousac_status check(const ousac_context *context, const ousac_capture_opti
     ousac_status status = ousac_range_check("first", range, context->session.micro_batch, error);
     if (!status && (o->count > OUSAC_SAMPLES_MAX || o->first > UINT64_MAX - o->count))
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`count`: expected at most %d", OUSAC_SAMPLES_MAX);
+    if (!status && o->at_once > OUSAC_SAMPLES_MAX)
+        status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`at_once`: expected at most %d", OUSAC_SAMPLES_MAX);
     if (!status && o->pilot && o->weights)
         status = OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "expected one of `pilot` and `weights`");
     /* Weights that a device has, or that are packed for its products, are not for reading. */
@@ -101,6 +103,7 @@ ousac_status ousac_capture_open(ousac_capture **capture, ousac_context *context,
     const ousac_captured_options inner = {.name = model->path,
                                           .range = range,
                                           .micro_batch = session->micro_batch,
+                                          .at_once = o.at_once ? o.at_once : 1,
                                           .weight = o.outputs ? NULL : (const float *const *)model->weight,
                                           .bias = (const float *const *)model->bias};
     if (!status)

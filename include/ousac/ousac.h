@@ -149,13 +149,13 @@ ousac_status ousac_context_profile(ousac_context *context, const char *schedule,
 /* --- capture: a profile from a loop that is the caller's --- */
 
 /* Activations are handed over as they pass; nothing is run here. Samples come in micro-batches, each from its first
- * evaluation to its last before the next begins. The steps of a branch come in the schedule's order, none left out; of
- * the two branches either may be ahead, and an evaluation of each may be open at once. In an evaluation every group's
- * input comes exactly once, groups and branches in any order. Sums of the branches are added as they come: another order
- * changes them by rounding.
+ * evaluation to its last before the next begins, or, with `at_once`, several interleaved. The steps of a branch of a
+ * micro-batch come in the schedule's order, none left out; of the two branches either may be ahead, and an evaluation of
+ * each may be open at once. In an evaluation every group's input comes exactly once, groups and branches in any order. Sums
+ * of the branches are added as they come, and those of a micro-batch at its end: another order changes them by rounding.
  *
- * What breaks the rules is USAGE and names group, site or step. After any failure the micro-batch under way is forgotten;
- * those before it stay, and the same samples may come again from their first step. Matrices are read during the call
+ * What breaks the rules is USAGE and names group, site or step. After any failure the micro-batches under way are forgotten;
+ * those before stay, and the same samples may come again from their first step. Matrices are read during the call
  * alone. A capture is used by one thread at a time, and not beside other work of its context. */
 typedef struct ousac_capture ousac_capture;
 
@@ -174,6 +174,9 @@ typedef struct ousac_capture_options {
     int outputs;         /* 1: outputs of sites are handed over too; 0: computed from the context's weights */
     int pilot;           /* 1: a pilot, which has step weights and no moments */
     const char *weights; /* a pilot's file, for its step weights; NULL: every step weighs the same */
+    size_t
+        at_once; /* micro-batches that may be under way at once, each with memory of its own for references and moments;
+                       0: 1 */
 } ousac_capture_options;
 void ousac_capture_options_init_sized(ousac_capture_options *options, size_t size);
 static inline void ousac_capture_options_init(ousac_capture_options *options) {
@@ -215,7 +218,7 @@ ousac_status ousac_capture_module(ousac_capture *capture, int branch, size_t mod
 /* USAGE naming what did not come; NUMBER naming site or module, step and branch, where activations are not finite. */
 ousac_status ousac_capture_end(ousac_capture *capture, int branch, ousac_error *error);
 
-/* Gives up the micro-batch under way: after a failure of the caller's own. */
+/* Gives up the micro-batches under way: after a failure of the caller's own. */
 void ousac_capture_forget(ousac_capture *capture);
 
 /* Writes the profile (.oca). USAGE, naming the first sample that is missing, unless all came to their last step. */

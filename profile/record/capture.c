@@ -5,10 +5,18 @@
 
 #include <string.h>
 
+/* A micro-batch under way: its references and sums. */
+typedef struct batch {
+    ousac_witness witness;       /* made when it is first needed */
+    uint64_t first, count;       /* samples; count 0: none */
+    size_t next[OUSAC_BRANCHES]; /* the first step of the schedule that has not begun */
+    uint64_t under_way;          /* evaluations */
+} batch;
+
 /* A branch's. */
 typedef struct evaluation {
-    int open;
-    size_t step, next; /* the open one's; the first of the schedule that has not begun */
+    batch *of; /* NULL: none is open */
+    size_t step;
     unsigned char *input, *output,
         *module; /* per group, site, and module * OUSAC_OUTPUTS_MAX + output: 1, it came */
 } evaluation;
@@ -17,11 +25,10 @@ struct ousac_captured {
     ousac_profile *profile;
     const ousac_backend *backend;
     ousac_captured_options options;
-    ousac_witness witness;
-    uint64_t first, count; /* samples under way; count 0: none */
+    batch *batches; /* (options.at_once) */
     evaluation branch[OUSAC_BRANCHES];
-    uint64_t under_way, forwards; /* evaluations of the samples under way, and of those in the profile */
-    float *x, *y; /* host: room for the rows taken of the widest input, and of the widest output */
+    uint64_t forwards; /* evaluations of the samples in the profile */
+    float *x, *y;      /* host: room for the rows taken of the widest input, and of the widest output */
 };
 
 static const ousac_arch *arch_of(const ousac_captured *c) {
@@ -36,14 +43,24 @@ static size_t next_step(const ousac_captured *c, int branch, size_t step) {
     return step;
 }
 
+static ousac_witness *witness_of(ousac_captured *c, int branch) {
+    return &c->branch[branch].of->witness;
+}
+
+static void clear(const ousac_captured *c, batch *m) {
+    m->count = m->under_way = 0;
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        m->next[b] = next_step(c, b, 0);
+}
+
 void ousac_captured_forget(ousac_captured *c) {
-    if (c->count)
-        ousac_witness_forget(&c->witness);
-    c->count = c->under_way = 0;
-    for (int b = 0; b < OUSAC_BRANCHES; b++) {
-        c->branch[b].open = 0;
-        c->branch[b].next = next_step(c, b, 0);
+    for (size_t i = 0; i < c->options.at_once; i++) {
+        if (c->batches[i].count)
+            ousac_witness_forget(&c->batches[i].witness);
+        clear(c, &c->batches[i]);
     }
+    for (int b = 0; b < OUSAC_BRANCHES; b++)
+        c->branch[b].of = NULL;
 }
 
 /* What a failure leaves. */
@@ -77,10 +94,6 @@ static ousac_status check_samples(const ousac_captured *c, uint64_t first, uint6
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: %llu samples from %llu on; expected %llu",
                           c->options.name, (unsigned long long)count, (unsigned long long)first,
                           (unsigned long long)expected);
-    if (c->count && (first != c->first || count != c->count))
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "%s: samples from %llu on come before the last step of those from %llu on",
-                          c->options.name, (unsigned long long)first, (unsigned long long)c->first);
     for (size_t i = 0; i < c->profile->range_count; i++)
         if (first < c->profile->ranges[i].first + c->profile->ranges[i].count &&
             c->profile->ranges[i].first < first + count)
@@ -89,25 +102,56 @@ static ousac_status check_samples(const ousac_captured *c, uint64_t first, uint6
     return OUSAC_STATUS_OK;
 }
 
-static ousac_status check_step(const ousac_captured *c, size_t step, int branch, ousac_error *error) {
+/* The micro-batch of samples from `first` on: under way, or to begin in a place that is free. */
+static ousac_status find_batch(ousac_captured *c, uint64_t first, batch **found, ousac_error *error) {
+    batch *room = NULL;
+    *found = NULL;
+    for (size_t i = c->options.at_once; i-- > 0;) {
+        batch *m = &c->batches[i];
+        if (m->count && m->first == first) {
+            *found = m;
+            return OUSAC_STATUS_OK;
+        }
+        room = m->count ? room : m;
+    }
+    if (!room)
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_USAGE,
+            "%s: samples from %llu on come before the last step of those from %llu on; `at_once` is %zu",
+            c->options.name, (unsigned long long)first, (unsigned long long)c->batches[0].first,
+            c->options.at_once);
+    if (!room->witness.profile) {
+        const ousac_status status =
+            ousac_witness_create(&room->witness, c->profile, c->backend, c->options.micro_batch, NULL, error);
+        if (status) {
+            ousac_witness_free(&room->witness);
+            return status;
+        }
+    }
+    *found = room;
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status check_step(const ousac_captured *c, const batch *m, size_t step, int branch,
+                               ousac_error *error) {
     const evaluation *e = &c->branch[branch];
     const char *name = ousac_branch_name(branch);
     const size_t steps = c->profile->schedule.step_count;
-    if (e->open)
+    if (e->of)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: step %zu, branch %s begins before step %zu ended",
                           c->options.name, step, name, e->step);
-    if (step == e->next && step < steps)
+    if (step == m->next[branch] && step < steps)
         return OUSAC_STATUS_OK;
     if (step >= steps || c->profile->gate[step * OUSAC_BRANCHES + (size_t)branch] < 0)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "%s: step %zu, branch %s is not evaluated by schedule %s", c->options.name, step,
                           name, ousac_schedule_called(&c->profile->schedule));
-    if (e->next == steps)
+    if (m->next[branch] == steps)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                           "%s: step %zu, branch %s comes again; its last step has been", c->options.name,
                           step, name);
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: step %zu, branch %s is out of order; expected step %zu",
-                      c->options.name, step, name, e->next);
+                      c->options.name, step, name, m->next[branch]);
 }
 
 ousac_status ousac_captured_begin(ousac_captured *c, uint64_t first, uint64_t count, size_t step, int branch,
@@ -117,20 +161,23 @@ ousac_status ousac_captured_begin(ousac_captured *c, uint64_t first, uint64_t co
         return failed(c, OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: branch %d; expected 0 or 1",
                                     c->options.name, branch));
     evaluation *e = &c->branch[branch];
+    batch *m = NULL;
     ousac_status status = check_samples(c, first, count, error);
     if (!status)
-        status = check_step(c, step, branch, error);
+        status = find_batch(c, first, &m, error);
     if (!status)
-        status = ousac_witness_begin(&c->witness, step, branch, first, (size_t)count, error);
+        status = check_step(c, m, step, branch, error);
+    if (!status)
+        status = ousac_witness_begin(&m->witness, step, branch, first, (size_t)count, error);
     if (status)
         return failed(c, status);
     for (size_t i = 0; i < arch->stream_count; i++)
-        ousac_witness_take(&c->witness, branch, i);
-    c->first = first;
-    c->count = count;
-    e->open = 1;
+        ousac_witness_take(&m->witness, branch, i);
+    m->first = first;
+    m->count = count;
+    m->next[branch] = next_step(c, branch, step + 1);
+    e->of = m;
     e->step = step;
-    e->next = next_step(c, branch, step + 1);
     memset(e->input, 0, arch->group_count);
     memset(e->output, 0, arch->site_count);
     memset(e->module, 0, arch->module_count * OUSAC_OUTPUTS_MAX);
@@ -138,7 +185,7 @@ ousac_status ousac_captured_begin(ousac_captured *c, uint64_t first, uint64_t co
 }
 
 static ousac_status check_open(ousac_captured *c, int branch, ousac_error *error) {
-    if (branch >= 0 && branch < OUSAC_BRANCHES && c->branch[branch].open)
+    if (branch >= 0 && branch < OUSAC_BRANCHES && c->branch[branch].of)
         return OUSAC_STATUS_OK;
     return failed(c, OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: branch %d has no evaluation under way",
                                 c->options.name, branch));
@@ -153,7 +200,7 @@ ousac_status ousac_captured_rows(ousac_captured *c, int branch, size_t stream, c
         return status;
     if (stream >= arch_of(c)->stream_count)
         return misused(c, branch, "a stream", "beyond", "the last", error);
-    const ousac_seen *seen = ousac_witness_seen(&c->witness, branch, stream);
+    const ousac_seen *seen = ousac_witness_seen(witness_of(c, branch), branch, stream);
     *rows = seen->take;
     *count = seen->taken;
     return OUSAC_STATUS_OK;
@@ -166,8 +213,9 @@ ousac_status ousac_captured_rows(ousac_captured *c, int branch, size_t stream, c
 static ousac_status take(ousac_captured *c, int branch, const char *name, size_t stream, size_t columns,
                          const ousac_captured_matrix *x, int packed, float *room, ousac_piece *piece,
                          ousac_error *error) {
-    const ousac_seen *seen = ousac_witness_seen(&c->witness, branch, stream);
-    const size_t rows = x->taken ? seen->taken : (size_t)c->count * arch_of(c)->stream[stream].tokens;
+    const ousac_seen *seen = ousac_witness_seen(witness_of(c, branch), branch, stream);
+    const size_t rows =
+        x->taken ? seen->taken : (size_t)c->branch[branch].of->count * arch_of(c)->stream[stream].tokens;
     const size_t bytes = ousac_dtype_bytes(x->dtype);
     if (x->dtype != OUSAC_DTYPE_F32 && x->dtype != OUSAC_DTYPE_F16 && x->dtype != OUSAC_DTYPE_BF16)
         return misused(c, branch, name, "is of another type;", "expected f32, f16 or bf16", error);
@@ -196,7 +244,7 @@ static ousac_status compute_outputs(ousac_captured *c, int branch, size_t group,
                                     ousac_error *error) {
     const ousac_group *g = &arch_of(c)->groups[group];
     const ousac_backend *be = c->backend;
-    const size_t rows = ousac_witness_seen(&c->witness, branch, g->stream)->taken;
+    const size_t rows = ousac_witness_seen(witness_of(c, branch), branch, g->stream)->taken;
     ousac_status status = OUSAC_STATUS_OK;
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         const size_t m = arch_of(c)->sites[s].m, n = arch_of(c)->sites[s].n;
@@ -204,7 +252,7 @@ static ousac_status compute_outputs(ousac_captured *c, int branch, size_t group,
         status = be->linear(be, rows, m, n, x->data, x->ld, c->options.weight[s], n,
                             c->options.bias ? c->options.bias[s] : NULL, 0, c->y, m, error);
         if (!status)
-            status = ousac_witness_site(&c->witness, branch, s, &y, error);
+            status = ousac_witness_site(witness_of(c, branch), branch, s, &y, error);
         c->branch[branch].output[s] = 1;
     }
     return status;
@@ -227,7 +275,7 @@ ousac_status ousac_captured_input(ousac_captured *c, int branch, size_t group, c
         take(c, branch, g->name, g->stream, arch->sites[g->first_site].n, x, computed, c->x, &piece, error);
     if (status)
         return status;
-    status = ousac_witness_input(&c->witness, branch, group, &piece, error);
+    status = ousac_witness_input(witness_of(c, branch), branch, group, &piece, error);
     if (!status && computed)
         status = compute_outputs(c, branch, group, &piece, error);
     return failed(c, status);
@@ -249,7 +297,8 @@ ousac_status ousac_captured_output(ousac_captured *c, int branch, size_t site, c
         return misused(c, branch, "the output of", name, "came twice", error);
     status = take(c, branch, name, arch->groups[arch->sites[site].group].stream, arch->sites[site].m, y, 0,
                   c->y, &piece, error);
-    return status ? status : failed(c, ousac_witness_site(&c->witness, branch, site, &piece, error));
+    return status ? status
+                  : failed(c, ousac_witness_site(witness_of(c, branch), branch, site, &piece, error));
 }
 
 ousac_status ousac_captured_module(ousac_captured *c, int branch, size_t module, size_t output,
@@ -267,7 +316,8 @@ ousac_status ousac_captured_module(ousac_captured *c, int branch, size_t module,
     status = take(c, branch, m->name, m->output[output].stream, m->output[output].width, out, 0, c->y, &piece,
                   error);
     return status ? status
-                  : failed(c, ousac_witness_output(&c->witness, branch, module, output, &piece, error));
+                  : failed(c, ousac_witness_output(witness_of(c, branch), branch, module, output, &piece,
+                                                   error));
 }
 
 /* Every group, site and module came; modules that did not are what their last linears gave. */
@@ -287,7 +337,7 @@ static ousac_status check_whole(ousac_captured *c, int branch, ousac_error *erro
             if (ousac_witness_output_site(arch, m, o) == SIZE_MAX)
                 return misused(c, branch, "the output of module", arch->modules[m].name,
                                "did not come, and is no linear's", error);
-            ousac_witness_as_site(&c->witness, branch, m, o);
+            ousac_witness_as_site(witness_of(c, branch), branch, m, o);
         }
     return OUSAC_STATUS_OK;
 }
@@ -298,20 +348,19 @@ ousac_status ousac_captured_end(ousac_captured *c, int branch, ousac_error *erro
         status = check_whole(c, branch, error);
     if (status)
         return status;
-    status = ousac_witness_end(&c->witness, branch, error);
+    batch *m = c->branch[branch].of;
+    status = ousac_witness_end(&m->witness, branch, error);
     if (status)
         return failed(c, status);
-    c->branch[branch].open = 0;
-    c->under_way += c->count;
+    c->branch[branch].of = NULL;
+    m->under_way += m->count;
     for (int b = 0; b < OUSAC_BRANCHES; b++)
-        if (c->branch[b].open || c->branch[b].next < c->profile->schedule.step_count)
+        if (c->branch[b].of == m || m->next[b] < c->profile->schedule.step_count)
             return OUSAC_STATUS_OK;
-    status = ousac_witness_collect(&c->witness, c->profile, NULL, c->first, (size_t)c->count, error);
+    status = ousac_witness_collect(&m->witness, c->profile, NULL, m->first, (size_t)m->count, error);
     if (!status)
-        c->forwards += c->under_way;
-    c->count = c->under_way = 0;
-    for (int b = 0; b < OUSAC_BRANCHES; b++)
-        c->branch[b].next = next_step(c, b, 0);
+        c->forwards += m->under_way;
+    clear(c, m);
     return status;
 }
 
@@ -327,11 +376,12 @@ ousac_status ousac_captured_check_complete(const ousac_captured *c, ousac_error 
             next += c->profile->ranges[i].count;
     if (next >= end)
         return OUSAC_STATUS_OK;
-    if (c->count)
-        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
-                          "%s: samples %llu:%llu: the last step of those from %llu on has not been",
-                          c->options.name, (unsigned long long)c->options.range.first,
-                          (unsigned long long)end, (unsigned long long)c->first);
+    for (size_t i = 0; i < c->options.at_once; i++)
+        if (c->batches[i].count)
+            return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
+                              "%s: samples %llu:%llu: the last step of those from %llu on has not been",
+                              c->options.name, (unsigned long long)c->options.range.first,
+                              (unsigned long long)end, (unsigned long long)c->batches[i].first);
     return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s: samples %llu:%llu: those from %llu on did not come",
                       c->options.name, (unsigned long long)c->options.range.first, (unsigned long long)end,
                       (unsigned long long)next);
@@ -342,7 +392,9 @@ ousac_status ousac_captured_check_complete(const ousac_captured *c, ousac_error 
 void ousac_captured_free(ousac_captured *c) {
     if (!c)
         return;
-    ousac_witness_free(&c->witness);
+    for (size_t i = 0; c->batches && i < c->options.at_once; i++)
+        ousac_witness_free(&c->batches[i].witness);
+    ousac_free(c->batches);
     for (int b = 0; b < OUSAC_BRANCHES; b++) {
         ousac_free(c->branch[b].input);
         ousac_free(c->branch[b].output);
@@ -393,8 +445,11 @@ ousac_status ousac_captured_create(ousac_captured **captured, ousac_profile *pro
     c->profile = profile;
     c->backend = ousac_backend_cpu();
     c->options = *options;
-    status = ousac_witness_create(&c->witness, profile, c->backend, options->micro_batch, NULL, error);
-    int ok = !status;
+    c->batches = ousac_calloc(options->at_once, sizeof *c->batches);
+    if (c->batches)
+        status = ousac_witness_create(&c->batches[0].witness, profile, c->backend, options->micro_batch, NULL,
+                                      error);
+    int ok = c->batches && !status;
     for (int b = 0; b < OUSAC_BRANCHES && ok; b++) {
         c->branch[b].input = ousac_calloc(arch->group_count, 1);
         c->branch[b].output = ousac_calloc(arch->site_count, 1);

@@ -1,12 +1,14 @@
 /* Capture: a profile from the activations of a loop that is somebody else's, as they pass.
  *
- * Samples come in micro-batches, each from its first evaluation to its last before the next one begins. The steps of a
- * branch come in the schedule's order, none left out; of the two branches either may be ahead, and an evaluation of
- * each may be open at once. In an evaluation every group's input comes once, and every site's output where those are
- * not computed here, in any order. What breaks these rules is USAGE, naming what came twice, wrongly or not at all.
+ * Samples come in micro-batches, of which as many as the options say may be under way at once, each with references and
+ * sums of its own. The steps of a branch of a micro-batch come in the schedule's order, none left out; of the two branches
+ * either may be ahead, and an evaluation of each may be open at once, of the same micro-batch or of two. In an evaluation
+ * every group's input comes once, and every site's output where those are not computed here, in any order. What breaks
+ * these rules is USAGE, naming what came twice, wrongly or not at all. A micro-batch is added to the profile with its last
+ * evaluation: where they end in another order than they began, sums change by rounding.
  *
- * After any failure the micro-batch under way is forgotten, with its evaluations; what earlier ones left in the profile
- * is as it was, and the same samples may come again from their first step.
+ * After any failure the micro-batches under way are forgotten, with their evaluations; what earlier ones left in the
+ * profile is as it was, and the same samples may come again from their first step.
  */
 #ifndef OUSAC_CAPTURE_H
 #define OUSAC_CAPTURE_H
@@ -28,6 +30,7 @@ typedef struct ousac_captured_options {
     const char *name;         /* of the model, in messages */
     ousac_sample_range range; /* first a multiple of micro_batch */
     size_t micro_batch;
+    size_t at_once; /* micro-batches under way, at least 1; memory for another is taken when it comes */
     const float *const *weight, *const *bias; /* per site; NULL: outputs are handed over, not computed */
 } ousac_captured_options;
 
@@ -37,7 +40,7 @@ ousac_status ousac_captured_create(ousac_captured **captured, ousac_profile *pro
 void ousac_captured_free(ousac_captured *captured);
 
 /* `count` is the micro-batch, at the end of the range what is left of it. USAGE as said above, MISMATCH for samples that
- * the profile has already. */
+ * the profile has already, MEMORY for a micro-batch beside others. */
 ousac_status ousac_captured_begin(ousac_captured *captured, uint64_t first, uint64_t count, size_t step,
                                   int branch, ousac_error *error);
 
@@ -68,7 +71,7 @@ ousac_status ousac_captured_module(ousac_captured *captured, int branch, size_t 
  * evaluation it is in the profile. */
 ousac_status ousac_captured_end(ousac_captured *captured, int branch, ousac_error *error);
 
-/* Gives up the micro-batch under way. */
+/* Gives up the micro-batches under way. */
 void ousac_captured_forget(ousac_captured *captured);
 
 /* Evaluations that are in the profile, summed over samples. */

@@ -180,6 +180,7 @@ class Exchange(unittest.TestCase):
             wanted, wanted_metadata = archive_contents(archive)
             tensors, metadata = parse_safetensors(read(out))
             metadata.pop("oca.codec", None)
+            self.assertEqual(metadata.pop("config", None) is not None, archive == self.bundle)
             self.assertEqual(tensors, wanted, archive)
             self.assertEqual(metadata, wanted_metadata, archive)
             ousac("import", out, "-o", again)
@@ -208,7 +209,33 @@ class Exchange(unittest.TestCase):
             except ImportError:
                 continue
             metadata.pop("oca.codec", None)
+            metadata.pop("config", None)
             self.assertEqual(metadata, wanted_metadata, archive)
+
+    def test_config_says_what_a_loader_has_to_know(self):
+        out = self.path("b.safetensors")
+        ousac("export", "--safetensors", self.bundle, "-o", out)
+        tensors, metadata = parse_safetensors(read(out))
+        config = json.loads(metadata["config"])
+        arch = json.loads(metadata["arch"])
+        self.assertEqual((config["format"], config["version"]), ("ousac-bundle", 2))
+        self.assertEqual((config["family"], config["model_class"]), ("dit", "DiTTransformer2DModel"))
+        self.assertEqual(config["model_digest"], metadata["model_digest"])
+        self.assertEqual((config["dtype"], config["biases"], config["plan"]), ("f32", False, None))
+        self.assertEqual(config["schedule"], json.loads(metadata["schedule"]))
+        self.assertEqual(config["schedule_digest"], metadata["schedule_digest"])
+        self.assertEqual(config["sites"], [{k: s[k] for k in ("name", "m", "n", "group")} for s in arch["sites"]])
+        self.assertEqual(set(config["plans"]), {"flat", "rich", "poor"})
+        for name, plan in config["plans"].items():
+            ranks = self.plan_ranks(name)
+            self.assertEqual(plan["ranks"], [ranks[s["name"]] for s in config["sites"]])
+            self.assertEqual(plan["forecast"], "forecast/" + name in tensors)
+            for site, rank, path in zip(config["sites"], plan["ranks"], plan["paths"]):
+                dense = rank * (site["m"] + site["n"]) >= site["m"] * site["n"]
+                if path != "skipped":
+                    self.assertEqual(path, "frozen" if rank == 0 else "dense" if dense else "low-rank")
+        self.assertIn("low-rank", config["plans"]["flat"]["paths"])
+        self.assertIn("dense", config["plans"]["rich"]["paths"])
 
     def test_what_the_safetensors_package_writes_is_imported(self):
         if not safetensors:

@@ -39,6 +39,20 @@ check "a program that hosts a model compiles" compile "$WORK/host" "$WORK/host.c
 mkdir "$WORK/hosted.d"
 check "and calibrates it" "$WORK/host" "$DATA/schedules/sparse.json" "$WORK/hosted.d"
 check "into a bundle" "$WORK/prefix/bin/ousac" verify "$WORK/hosted.d/bundle.oca"
+cp "$ROOT/examples/library/capture.c" .
+check "a program that captures its own loop compiles" compile "$WORK/capture" "$WORK/capture.c" -lm
+mkdir "$WORK/captured.d"
+check "and captures it" "$WORK/capture" "$WORK/captured.d"
+for file in profile.oca bundle.oca; do
+    check "into a $file" "$WORK/prefix/bin/ousac" verify "$WORK/captured.d/$file"
+done
+check "of 16 samples, and of the model that the other program hosts" python3 -c '
+import json, subprocess, sys
+ousac, captured, hosted = sys.argv[1:]
+shown = [json.loads(subprocess.check_output([ousac, "inspect", "--json", f + "/profile.oca"])) for f in (captured, hosted)]
+assert shown[0]["samples"] == 16, shown[0]
+assert shown[0]["model"]["digest"] == shown[1]["model"]["digest"]' "$WORK/prefix/bin/ousac" "$WORK/captured.d" "$WORK/hosted.d"
+check "it says what it cannot write" bash -c "! '$WORK/capture' '$WORK/nowhere' 2>'$WORK/why' && grep -q nowhere/schedule.json '$WORK/why'"
 check "what is missing is said" bash -c "! '$WORK/calibrate' no.safetensors '$DATA/schedules/sparse.json' '$WORK/out.d' 2>'$WORK/why'"
 check "by name" grep -q 'no.safetensors' "$WORK/why"
 

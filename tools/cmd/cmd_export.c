@@ -6,6 +6,7 @@
 #include "formats/exchange.h"
 #include "formats/json_build.h"
 #include "formats/memory.h"
+#include "pipeline/export_config.h"
 #include "pipeline/export_icc.h"
 #include "pipeline/export_sdcpp.h"
 #include "tools/cli/describe.h"
@@ -38,8 +39,12 @@ static ousac_status run_safetensors(const cli_common *common, const export_reque
                                     ousac_json_doc *doc, ousac_error *error) {
     char size[DESCRIBE_BYTES];
     uint64_t bytes = 0;
+    char *config = NULL;
     ousac_exchange_counts counts = {0};
-    ousac_status status = ousac_export_safetensors(request->input, request->output, &counts, error);
+    ousac_status status = ousac_export_config(request->input, &config, error);
+    if (!status)
+        status = ousac_export_safetensors(request->input, request->output, config, &counts, error);
+    ousac_free(config);
     if (!status)
         status = report_size(request->output, size, &bytes, error);
     if (status)
@@ -206,7 +211,9 @@ const cli_command command_export = {
     .details =
         "--safetensors carries every tensor and all metadata of an .oca archive into a safetensors "
         "file; `ousac "
-        "import` makes the same archive of it again, byte for byte.\n"
+        "import` makes the same archive of it again, byte for byte. Of a bundle the metadata `config` says "
+        "in one JSON text "
+        "what a loader has to know (formats/BUNDLE.md, \"As safetensors\").\n"
         "--icc writes the lists q_wa, q_wb, k_wa, ... fc2_wb, one float32 tensor a block, that the "
         "public code of "
         "Increment-Calibrated Caching loads with torch.load. The ranks are a plan's: a layer without "

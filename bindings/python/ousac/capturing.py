@@ -22,7 +22,7 @@ _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 class _Options(ctypes.Structure):
     _fields_ = [("size", _size), ("first", _u64), ("count", _u64), ("tokens", _size), ("dtype", _int), ("outputs", _int),
-                ("pilot", _int), ("weights", _text)]
+                ("pilot", _int), ("weights", _text), ("at_once", _size)]
 
 
 class _Matrix(ctypes.Structure):
@@ -71,7 +71,7 @@ class Capture:
 
     def __init__(self, transformer, schedule, samples=48, out="profile.oca", branches=("cond", "uncond"), site_map=None, tokens=None,
                  first_sample=0, micro_batch=None, seed=0, inputs=None, scheduler=None, levels=None, prediction=None, shape=None,
-                 guided_channels=0, constants="", pilot=False, weights=None):
+                 guided_channels=0, constants="", pilot=False, weights=None, at_once=1):
         if scheduler is not None:
             from .pipelines import levels_of
 
@@ -84,7 +84,7 @@ class Capture:
         self._steps = Schedule.load(schedule).steps
         self._described = Described(transformer, shape, levels, prediction, site_map, guided_channels, len(branches) == 2, constants)
         self._first, self._samples, self._micro_batch = first_sample, samples, micro_batch
-        self._options = {"tokens": tokens, "pilot": int(pilot), "weights": weights}
+        self._options = {"tokens": tokens, "pilot": int(pilot), "weights": weights, "at_once": at_once}
         self._settings = {"seed": seed, "inputs": inputs}
         self._context = self._handle = self._step = self._model = None
         self._hooks, self._watching, self._told, self._record = [], False, False, ErrorRecord()
@@ -316,7 +316,8 @@ def capture(transformer, schedule, **options):
                     out = transformer(...)
 
     `samples`, `first_sample`: how many, and the first; shards are merged by `ousac merge`. They come in batches of
-    `micro_batch`, by default that of the first step, each from its first step to its last. `branches`: what the loop calls
+    `micro_batch`, by default that of the first step, each from its first step to its last; as many as `at_once` says
+    may be under way together. `branches`: what the loop calls
     the conditional and the unconditional branch. `site_map`: as docs/PYTORCH.md has them; by default that of the class.
     `tokens`: of a sample that are recorded, at most 64 by default. `scheduler` of diffusers, or `levels` and
     `prediction`, as of ousac.Host. `shape`: of a sample; by default that of the transformer's first argument.

@@ -13,7 +13,7 @@ import torch
 from . import safetensors
 from .host import Host
 from .library import Error
-from .rules import SOLVERS
+from .rules import SOLVERS, rule_for
 from .schedule import Noise
 
 CHUNK = 8  # prompts encoded together
@@ -30,6 +30,15 @@ def levels_of(scheduler):
 
 def _eps(value):
     return "%.9g" % float(numpy.float32(value))
+
+
+def _joined(parts):
+    """Rows of all, those of fewer tokens padded by zeros."""
+    longest = max(part.shape[1] for part in parts)
+    padded = [part.new_zeros((len(part), longest) + part.shape[2:]) for part in parts]
+    for target, part in zip(padded, parts):
+        target[:, :part.shape[1]] = part
+    return torch.cat(padded)
 
 
 def _default(pipe, name):
@@ -85,10 +94,14 @@ class Adapter:
 
     def schedule(self, steps):
         """What the pipeline does today in so many steps, as a schedule file's object."""
-        solver = SOLVERS.get(type(self.pipe.scheduler).__name__)
+        kind = type(self.pipe.scheduler).__name__
+        solver = SOLVERS.get(kind)
         if solver is None:
             raise Error("%s: which solver that is is not known; known: %s. Give a schedule file as reference" % (
-                type(self.pipe.scheduler).__name__, ", ".join(sorted(SOLVERS))), "UNSUPPORTED")
+                kind, ", ".join(sorted(SOLVERS))), "UNSUPPORTED")
+        if solver != "flow-euler" and self.pipe.scheduler.config.get("use_flow_sigmas"):
+            raise Error("%s: with use_flow_sigmas its timesteps are rounded, and are not its noise levels; expected "
+                        "FlowMatchEulerDiscreteScheduler" % kind, "UNSUPPORTED")
         scale = self.guidance()
         gate = {"mode": "cfg", "scale": scale, "gate": "full"} if scale > 1 else {"mode": "cond", "gate": "full"}
         times = self.timesteps(steps)
@@ -173,7 +186,7 @@ class TextAdapter(Adapter):
                 without = negative if negative is None or isinstance(negative, str) else list(negative)[i:i + CHUNK]
                 with torch.no_grad():
                     parts.append(self.encode(some, [without] * len(some) if isinstance(without, str) else without))
-            made = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            made = {name: _joined([part[name] for part in parts]) for name in parts[0]}
         else:
             made = {name: torch.as_tensor(self.given[name]) for name in TEXT if self.given.get(name) is not None}
         for name in self.needs:
@@ -299,12 +312,99 @@ class FluxAdapter(TextAdapter):
             pooled_projections=self._text("pooled", branch, samples), timestep=t / 1000, guidance=told,
             txt_ids=torch.zeros(text.shape[1], 3, device=x.device, dtype=x.dtype),
             img_ids=pipe._prepare_latent_image_ids(count, height // 2, width // 2, x.device, x.dtype)).sample
-        factor = pipe.vae_scale_factor
-        return pipe._unpack_latents(out, height * factor, width * factor, factor).float().cpu()
+        return self._unpacked(out)
+
+    def _unpacked(self, out):
+        _, height, width = self.shape
+        factor = self.pipe.vae_scale_factor
+        latents = self.pipe._unpack_latents(out, height * factor, width * factor, factor)
+        return latents.reshape((len(out),) + self.shape).float().cpu()
 
     def constants(self):
         config = self.pipe.transformer.config
         return "flux heads=%d axes=%s theta=10000 eps=1e-6" % (config.num_attention_heads, ",".join(map(str, config.axes_dims_rope)))
+
+
+class QwenImageAdapter(FluxAdapter):
+    """One branch. Where the pipeline guides, it gives every token the length of the conditional prediction, which a schedule
+    does not say. Captions are padded to the longest one, and masked."""
+
+    needs = ("prompt_embeds",)
+    takes = ("prompt", "max_sequence_length", "prompt_embeds", "prompt_mask")
+
+    def _named(self, inputs):
+        given = super()._named(inputs)
+        if self.guidance() > 1 or any(name.startswith("negative") and value is not None for name, value in given.items()):
+            raise Error("%s: guides by true_cfg_scale and rescales what it guided, which no schedule says; expected a reference "
+                        "without true_cfg_scale, inputs without negative ones" % self.name, "UNSUPPORTED")
+        return given
+
+    def _take(self):
+        TextAdapter._take(self)
+        embeds = self.tensors["prompt_embeds"]
+        self.tensors.setdefault("prompt_mask", torch.ones(embeds.shape[:2]))
+
+    def encode(self, prompts, negative):
+        embeds, mask = self.pipe.encode_prompt(prompts, max_sequence_length=self._length())
+        return {"prompt_embeds": embeds, "prompt_mask": torch.ones(embeds.shape[:2]) if mask is None else mask}
+
+    def call(self, x, timestep, guidance, branch, samples):
+        pipe, (channels, height, width), count = self.pipe, self.shape, len(samples)
+        x = self._to(x)
+        t = torch.full((count,), timestep, dtype=x.dtype, device=x.device)
+        mask = self._text("prompt_mask", branch, samples).bool()
+        out = pipe.transformer(
+            hidden_states=pipe._pack_latents(x, count, channels, height, width), timestep=t / 1000,
+            encoder_hidden_states=self._text("prompt_embeds", branch, samples), encoder_hidden_states_mask=None if mask.all() else mask,
+            img_shapes=[[(1, height // 2, width // 2)]] * count).sample
+        return self._unpacked(out)
+
+    def constants(self):
+        config = self.pipe.transformer.config
+        return "qwenimage heads=%d axes=%s theta=10000 eps=1e-6 caption=%d" % (
+            config.num_attention_heads, ",".join(map(str, config.axes_dims_rope)), self.tensors["prompt_embeds"].shape[1])
+
+
+class WanAdapter(TextAdapter):
+    """Samples (channels, frames x height, width) of latents; the pipeline's are (channels, frames, height, width). Their size
+    is that of the pipeline's call, by default or by inputs' "height", "width" and "num_frames"."""
+
+    takes = TextAdapter.takes + ("height", "width", "num_frames")
+
+    def __init__(self, pipe, inputs, reference=None):
+        rule_for(pipe)  # one transformer
+        if SOLVERS.get(type(pipe.scheduler).__name__) != "flow-euler":
+            raise Error("%s: %s is no solver of a schedule; expected FlowMatchEulerDiscreteScheduler in its place" % (
+                type(pipe).__name__, type(pipe.scheduler).__name__), "UNSUPPORTED")
+        if pipe.config.get("expand_timesteps"):
+            raise Error("%s: with expand_timesteps every token has a timestep of its own; not supported" % type(pipe).__name__,
+                        "UNSUPPORTED")
+        super().__init__(pipe, inputs, reference)
+
+    def _shape(self):
+        height, width, frames = (int(self.given.get(name) or _default(self.pipe, name)) for name in ("height", "width", "num_frames"))
+        patch = self.pipe.transformer.config.patch_size
+        factor = self.pipe.vae_scale_factor_spatial
+        self.frames = (frames - 1) // self.pipe.vae_scale_factor_temporal + 1
+        height, width = (edge // (factor * by) * by for edge, by in zip((height, width), patch[1:]))
+        return self.pipe.transformer.config.in_channels, self.frames * height, width
+
+    def encode(self, prompts, negative):
+        found = self.pipe.encode_prompt(prompts, negative or "", max_sequence_length=self._length())
+        return dict(zip(("prompt_embeds", "negative_prompt_embeds"), found))
+
+    def call(self, x, timestep, guidance, branch, samples):
+        x = self._to(x)
+        t = torch.full((len(samples),), timestep, device=x.device)
+        out = self.pipe.transformer(x.unflatten(2, (self.frames, -1)), timestep=t,
+                                    encoder_hidden_states=self._text("prompt_embeds", branch, samples)).sample
+        return out.flatten(2, 3).float().cpu()
+
+    def constants(self):
+        config = self.pipe.transformer.config
+        return "wan heads=%d patch=%s frames=%d eps=%s qk=%s cross=%d theta=10000" % (
+            config.num_attention_heads, ",".join(map(str, config.patch_size)), self.frames, _eps(config.eps), config.qk_norm,
+            config.cross_attn_norm)
 
 
 def _shift(config, tokens, most):
@@ -316,7 +416,8 @@ def _shift(config, tokens, most):
 
 
 ADAPTERS = {"DiTPipeline": DiTAdapter, "PixArtAlphaPipeline": PixArtAdapter, "PixArtSigmaPipeline": PixArtAdapter,
-            "StableDiffusion3Pipeline": SD3Adapter, "FluxPipeline": FluxAdapter}
+            "StableDiffusion3Pipeline": SD3Adapter, "FluxPipeline": FluxAdapter, "QwenImagePipeline": QwenImageAdapter,
+            "WanPipeline": WanAdapter}
 
 
 def adapter_for(pipe, inputs, reference=None):

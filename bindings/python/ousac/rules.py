@@ -116,7 +116,7 @@ def _check_solver(name, config, schedule, wanted, where):
             raise Error("%s: the pipeline's DDIMScheduler clips samples (clip_sample, thresholding); the schedule does not" % where)
     if name == "DPMSolverMultistepScheduler":
         expected = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "thresholding": False,
-                    "use_karras_sigmas": False, "final_sigmas_type": "zero", "lower_order_final": True}
+                    "use_karras_sigmas": False, "use_flow_sigmas": False, "final_sigmas_type": "zero", "lower_order_final": True}
         for key, value in expected.items():
             if config.get(key, value) != value:
                 raise Error("%s: the pipeline's scheduler has %s = %r; expected %r" % (where, key, config.get(key), value))

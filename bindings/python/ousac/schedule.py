@@ -134,7 +134,7 @@ class Noise:
         """Of the config of a scheduler of diffusers."""
         if config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr"):
             raise Error("a scheduler with trained_betas or rescale_betas_zero_snr has other noise levels", "UNSUPPORTED")
-        if "beta_schedule" not in config:
+        if "beta_schedule" not in config or config.get("use_flow_sigmas"):
             return cls("flow", steps=config.get("num_train_timesteps", 1000), prediction="flow")
         return cls(config["beta_schedule"], config["beta_start"], config["beta_end"], config["num_train_timesteps"],
                    config.get("prediction_type", "epsilon"))

@@ -48,11 +48,11 @@ class Scheduler(SchedulerMixin, ConfigMixin):
         kept = {}
         if config:
             noise = Noise.of_scheduler(config)
+            kept = {key: config[key] for key in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps",
+                                                 "prediction_type", "base_image_seq_len", "max_image_seq_len",
+                                                 "base_shift", "max_shift") if config.get(key) is not None}
             if noise.kind == "flow":
-                kept = {"beta_schedule": "flow", "prediction_type": "flow_prediction"}
-            kept.update({key: config[key] for key in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps",
-                                                      "prediction_type", "base_image_seq_len", "max_image_seq_len",
-                                                      "base_shift", "max_shift") if config.get(key) is not None})
+                kept.update(beta_schedule="flow", prediction_type="flow_prediction")
         made = cls(schedule.data, **kept)
         if isinstance(found, Bundle) and found.levels()[0] is not None:
             noise = Noise.of_scheduler(made._levels())

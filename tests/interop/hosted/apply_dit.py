@@ -6,6 +6,7 @@ import unittest
 import numpy
 import torch
 from diffusers import DDIMScheduler
+from safetensors import safe_open
 from safetensors.torch import load_file
 from support import MODEL, calibrate, error_over, evaluation, given_noise, native, path, pipeline, relative, run, sample, write_inputs
 
@@ -363,6 +364,43 @@ class Apply(unittest.TestCase):
         with self.assertRaises(Exception):
             convert(path("trap.bin"), path("trap.safetensors"))
         self.assertFalse(os.path.exists(path("trapped")) or os.path.exists(path("trap.safetensors")))
+
+    def test_a_corrected_layer_from_its_safetensors_form_alone(self):
+        """As another loader would: the file's `config` and tensors, and the model's weights; against what ousac.apply gives."""
+        run("export", "--safetensors", self.plain, "-o", path("plain.safetensors"))
+        with safe_open(path("plain.safetensors"), framework="pt") as file:
+            config = json.loads(file.metadata()["config"])
+            plan = config["plans"][config["plan"]]
+            index = plan["paths"].index("low-rank")
+            site, rank = config["sites"][index], plan["ranks"][index]
+            factors = {}
+            for side in "AB":
+                name = "factor/%s/%s" % (site["name"], side)
+                factors[side] = file.get_tensor(name)[:rank].float()
+                if name + ".scale" in file.keys():
+                    factors[side] *= file.get_tensor(name + ".scale")[:rank, None]
+            forecast = file.get_tensor("forecast/" + config["plan"]) if plan["forecast"] else None
+        self.assertIsNotNone(forecast)
+        a, b, seen = factors["A"], factors["B"], []
+        with ousac.apply(self.pipe, self.plain) as applied:
+            linear = applied.sites.sites[index].linear
+            self.assertEqual((linear.out_features, linear.in_features), (site["m"], site["n"]))
+            hook = linear.register_forward_hook(lambda _, args, out: seen.append((args[0].clone(), out.clone(), applied._now)))
+            sample(self.pipe, LABELS[16:18], NOISE[16:18], guidance_scale=3.0, num_inference_steps=STEPS)
+            hook.remove()
+        w, bias, kept, corrected = linear.weight.detach(), linear.bias.detach(), [[], []], 0
+        gates = [step["gate"] for step in config["schedule"]["steps"]]
+        for x, got, now in seen:
+            fulls = kept[now.branch]
+            if gates[now.step] == "full":
+                fulls.append((x, x @ w.t() + bias))
+                continue
+            (x_c, y_c), (x_cc, y_cc) = fulls[-1], fulls[-2] if len(fulls) > 1 else fulls[-1]
+            s = float(forecast[now.step, now.branch, site["group"]])
+            y = y_c + s * (y_c - y_cc) + (x - x_c - s * (x_c - x_cc)) @ b.t() @ a
+            self.assertLess(relative(y.numpy(), got.numpy()).max(), 1e-5)
+            corrected += 1
+        self.assertEqual(corrected, 16)
 
     def test_schedules_read_alike(self):
         for name in ("plain", "sparse", "fitted"):

@@ -47,30 +47,35 @@ def predict(model, x, t, labels):
     return model(x, timestep=torch.full((len(x),), t), class_labels=labels).sample
 
 
-def sampled(model, cap, first, count, joined=False, late=False):
-    """DDIM, by hand: the captured loop. `joined`: both branches in one call; `late`: the unconditional one second."""
+def trajectory(model, cap, first, count, joined=False, late=False):
+    """DDIM, by hand, a step a turn: the captured loop. `joined`: both branches in one call; `late`: the unconditional one
+    second."""
     x, labels = NOISE[first:first + count].to(model.dtype), LABELS[first:first + count]
     null = torch.full_like(labels, NULL)
+    for i, step in enumerate(THEIRS):
+        t, samples = step["timestep"], (first, count)
+        if step["mode"] == "cond":
+            with cap.step(i, branch="cond", samples=samples):
+                e = predict(model, x, t, labels)
+        elif joined:
+            with cap.step(i, branches=["cond", "uncond"], samples=slice(first, first + count)):
+                c, u = predict(model, torch.cat([x, x]), t, torch.cat([labels, null])).chunk(2)
+            e = u + SCALE * (c - u)
+        else:
+            parts = {}
+            for branch in ("cond", "uncond") if late else ("uncond", "cond"):
+                with cap.step(i, branch=branch, samples=samples):
+                    parts[branch] = predict(model, x, t, labels if branch == "cond" else null)
+            e = parts["uncond"] + SCALE * (parts["cond"] - parts["uncond"])
+        a = float(ALPHAS[t])
+        b = float(ALPHAS[THEIRS[i + 1]["timestep"]]) if i + 1 < STEPS else 1.0
+        x = b ** 0.5 * (x - (1 - a) ** 0.5 * e) / a ** 0.5 + (1 - b) ** 0.5 * e
+        yield x
+
+
+def sampled(model, cap, first, count, **loop):
     with torch.no_grad():
-        for i, step in enumerate(THEIRS):
-            t, samples = step["timestep"], (first, count)
-            if step["mode"] == "cond":
-                with cap.step(i, branch="cond", samples=samples):
-                    e = predict(model, x, t, labels)
-            elif joined:
-                with cap.step(i, branches=["cond", "uncond"], samples=slice(first, first + count)):
-                    c, u = predict(model, torch.cat([x, x]), t, torch.cat([labels, null])).chunk(2)
-                e = u + SCALE * (c - u)
-            else:
-                parts = {}
-                for branch in ("cond", "uncond") if late else ("uncond", "cond"):
-                    with cap.step(i, branch=branch, samples=samples):
-                        parts[branch] = predict(model, x, t, labels if branch == "cond" else null)
-                e = parts["uncond"] + SCALE * (parts["cond"] - parts["uncond"])
-            a = float(ALPHAS[t])
-            b = float(ALPHAS[THEIRS[i + 1]["timestep"]]) if i + 1 < STEPS else 1.0
-            x = b ** 0.5 * (x - (1 - a) ** 0.5 * e) / a ** 0.5 + (1 - b) ** 0.5 * e
-    return x
+        return list(trajectory(model, cap, first, count, **loop))[-1]
 
 
 def open_capture(model, name, samples=SAMPLES, first=0, tokens=TOKENS, **options):
@@ -133,6 +138,18 @@ class Capture(unittest.TestCase):
         """Another order of sums, and of products within the model: rounding."""
         for name, loop in (("joined.oca", {"joined": True}), ("late.oca", {"late": True})):
             self.assertLess(distance(captured(self.model, name, **loop)[0], self.profile)[0], 1e-5)
+
+    def test_interleaved_batches(self):
+        """All batches at a step before the next step: the sequential loop's profile, to the last bit but for what tells when it was
+        made; refused where only one may be under way."""
+        with open_capture(self.model, "interleaved.oca", at_once=SAMPLES // BATCH) as cap, torch.no_grad():
+            for _ in zip(*[trajectory(self.model, cap, at, BATCH) for at in range(0, SAMPLES, BATCH)]):
+                pass
+        self.assertEqual(distance(path("interleaved.oca"), self.profile)[0], 0)
+        with torch.no_grad(), self.assertRaisesRegex(ValueError, "samples from 2 on come before the last step of those from 0 on; `at_once`"):
+            with open_capture(self.model, "never.oca") as cap:
+                for _ in zip(*[trajectory(self.model, cap, at, BATCH) for at in range(0, SAMPLES, BATCH)]):
+                    pass
 
     def test_shards_merge(self):
         parts = [captured(self.model, "part%d.oca" % i, 3 * BATCH - 2 * BATCH * i, 2 * BATCH * i) if i else

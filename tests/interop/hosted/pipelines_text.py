@@ -30,9 +30,10 @@ def path(*names):
 class Case:
     """A pipeline, how it is called, and how its transformer is where the branches are run one by one."""
 
-    def __init__(self, name, pipe, reference, options, negative=None):
-        self.name, self.pipe, self.reference, self.options, self.negative = name, pipe, reference, options, negative
-        self.inputs = {"prompt": PROMPTS, "max_sequence_length": TEXT}
+    def __init__(self, name, pipe, reference, options, negative=None, size=None):
+        self.name, self.pipe, self.reference, self.negative = name, pipe, reference, negative
+        self.options = {**options, **(size or {})}
+        self.inputs = {"prompt": PROMPTS, "max_sequence_length": TEXT, **(size or {})}
         if negative is not None:
             self.inputs["negative_prompt"] = negative
         plain = adapter_for(pipe, self.inputs, reference)
@@ -54,16 +55,20 @@ class Case:
     def sample(self, rows=HELD, **options):
         """The pipeline's own call, from prompts to latents (B, channels, height, width)."""
         noise = torch.from_numpy(self.noise[rows].copy())
-        count, packed = len(noise), isinstance(self.pipe, diffusers.FluxPipeline)
+        count, packed = len(noise), isinstance(self.pipe, (diffusers.FluxPipeline, diffusers.QwenImagePipeline))
+        video = isinstance(self.pipe, diffusers.WanPipeline)
         if packed:
             noise = self.pipe._pack_latents(noise, *noise.shape)
+        elif video:
+            noise = noise.unflatten(2, (self.adapter.frames, -1))
         given = {"max_sequence_length": TEXT, "num_inference_steps": STEPS, "latents": noise, "output_type": "latent", **self.options}
         if self.negative is not None:
             given["negative_prompt"] = [self.negative] * count if not isinstance(self.pipe, diffusers.PixArtAlphaPipeline) else self.negative
-        out = self.pipe(PROMPTS[rows], **{**given, **options}).images
+        out = self.pipe(PROMPTS[rows], **{**given, **options})
+        out = out.frames if video else out.images
         if packed:
             out = self.pipe._unpack_latents(out, *[v * self.pipe.vae_scale_factor for v in self.noise.shape[2:]], self.pipe.vae_scale_factor)
-        return out.float().numpy()
+        return out.reshape((count,) + self.noise.shape[1:]).float().numpy()
 
     def loop(self, file, rows=HELD):
         """By hand: every branch a call of the transformer, guidance and Euler's or the solver's step written out."""
@@ -214,6 +219,45 @@ class Pipelines(unittest.TestCase):
     def test_flux_with_true_guidance(self):
         case = Case("flux2", tiny.flux(guided=False), {"steps": STEPS, "true_cfg_scale": 3.0}, {"true_cfg_scale": 3.0}, "square")
         self.check(case, engine=True)
+
+    def test_qwenimage(self):
+        case = Case("qwenimage", tiny.qwenimage(), {"steps": STEPS}, {"true_cfg_scale": 1.0})
+        lengths = case.adapter.tensors["prompt_mask"].sum(1)
+        self.assertTrue(set(lengths.tolist()) >= {2, TEXT})  # prompts that are padded, and one that is not
+        more = adapter_for(case.pipe, PROMPTS + ["tree"], case.reference).tensors  # encoded apart, of another length
+        self.near(more["prompt_embeds"][[5]].numpy(), more["prompt_embeds"][[8]].numpy())
+        self.assertEqual(more["prompt_mask"].sum(1).tolist(), lengths.tolist() + [2])
+        self.check(case)
+        self.searched(case)
+
+    def test_wan(self):
+        size = {"height": 64, "width": 32, "num_frames": 5}
+        case = Case("wan", tiny.wan(), {"steps": STEPS, "guidance_scale": 4.0}, {"guidance_scale": 4.0}, "tree", size)
+        self.assertEqual((case.adapter.shape, case.adapter.frames), ((4, 16, 4), 2))
+        self.check(case)
+        self.searched(case)
+        # the pipeline's usual solver gives way to the schedule's steps, of the same noise levels
+        before = case.sample(num_inference_steps=STEPS)
+        case.pipe.scheduler = ousac.Scheduler.from_schedule(
+            path("wan", "constant.json"), diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0))
+        self.near(case.sample(), before)
+
+    def test_what_no_schedule_says_is_refused(self):
+        for inputs, reference in ((PROMPTS, {"steps": STEPS, "true_cfg_scale": 4.0}),
+                                  ({"prompt": PROMPTS, "negative_prompt": " "}, {"steps": STEPS})):
+            with self.assertRaisesRegex(ousac.Error, "QwenImagePipeline: guides by true_cfg_scale and rescales"):
+                adapter_for(tiny.qwenimage(), inputs, reference)
+        flow = {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"}
+        with self.assertRaisesRegex(ousac.Error, "WanPipeline: UniPCMultistepScheduler is no solver of a schedule; expected FlowMatch"):
+            adapter_for(tiny.wan(diffusers.UniPCMultistepScheduler(**flow)), PROMPTS, {"steps": STEPS})
+        pipe = tiny.wan()
+        pipe.register_modules(transformer_2=pipe.transformer)
+        with self.assertRaisesRegex(ousac.Error, "transformer_2"):
+            adapter_for(pipe, PROMPTS, {"steps": STEPS})
+        pipe = tiny.sd3()
+        pipe.scheduler = diffusers.DPMSolverMultistepScheduler(**flow)
+        with self.assertRaisesRegex(ousac.Error, "use_flow_sigmas"):
+            adapter_for(pipe, PROMPTS, {"steps": STEPS}).schedule(STEPS)
 
     def test_encoded_prompts_are_the_prompts(self):
         pipe = tiny.pixart()

@@ -3,8 +3,8 @@ import diffusers
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast, T5Config,
-                          T5EncoderModel)
+from transformers import (CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerFast,
+                          Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel)
 
 WORDS = "a red green blue round square large small dog cat tree house on under beside".split()
 PROMPTS = ["a red round dog", "a small cat under a tree", "blue house", "a large green square on a house", "red cat beside a dog",
@@ -75,3 +75,32 @@ def flux(guided=True):
     pipe = diffusers.FluxPipeline(scheduler, vae(), clip(7, 10), tokenizer(), t5(8), tokenizer(), randomised(transformer, 9))
     pipe.default_sample_size = 8
     return quiet(pipe)
+
+
+def qwenimage():
+    """Prompts without the template, since the words are other ones; of different lengths, which are masked."""
+    transformer = diffusers.QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16,
+        axes_dims_rope=(2, 2, 4))
+    text = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}, "rope_theta": 10000.0}
+    seen = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    encoder = randomised(Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=seen)), 10)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, base_image_seq_len=16, max_image_seq_len=64, shift_terminal=0.02,
+        time_shift_type="exponential")
+    pipe = diffusers.QwenImagePipeline(
+        scheduler, diffusers.AutoencoderKLQwenImage(base_dim=8, z_dim=4, latents_mean=[0.0] * 4, latents_std=[1.0] * 4), encoder,
+        tokenizer(), randomised(transformer, 11))
+    pipe.prompt_template_encode, pipe.prompt_template_encode_start_idx, pipe.default_sample_size = "{}", 0, 8
+    return quiet(pipe)
+
+
+def wan(scheduler=None):
+    transformer = diffusers.WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=12, freq_dim=16,
+        ffn_dim=48, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32)
+    encoder = randomised(UMT5EncoderModel(UMT5Config(vocab_size=24, d_model=12, d_kv=4, d_ff=16, num_layers=1, num_heads=2)), 12)
+    vae = diffusers.AutoencoderKLWan(base_dim=4, z_dim=4, latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
+    scheduler = scheduler or diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return quiet(diffusers.WanPipeline(tokenizer(), encoder, vae, scheduler, randomised(transformer, 13)))

@@ -50,11 +50,11 @@ static void test_archive_returns_byte_for_byte(void **state) {
     scratch_path(&dir, "again.oca", again);
     scratch_path(&dir, "again.safetensors", st2);
     assert_int_equal(items_write(&all, 0, NULL), OUSAC_STATUS_OK);
-    assert_int_equal(ousac_export_safetensors(oca_test_path, st, &out, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_export_safetensors(oca_test_path, st, NULL, &out, NULL), OUSAC_STATUS_OK);
     /* the codec asked for is for files that say nothing */
     assert_int_equal(ousac_import_safetensors(st, again, OUSAC_OCA_CODEC_ZSTD, &in, NULL), OUSAC_STATUS_OK);
     assert_same_file(oca_test_path, again);
-    assert_int_equal(ousac_export_safetensors(again, st2, NULL, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_export_safetensors(again, st2, NULL, NULL, NULL), OUSAC_STATUS_OK);
     assert_same_file(st, st2);
     for (size_t i = 0; i < all.count; i++)
         bytes += all.list[i].bytes;
@@ -110,7 +110,7 @@ static void test_scalars_and_text_return(void **state) {
     scratch_path(&dir, "oca", oca);
     scratch_path(&dir, "back", back);
     assert_int_equal(ousac_import_safetensors(from, oca, OUSAC_OCA_CODEC_RAW, NULL, NULL), OUSAC_STATUS_OK);
-    assert_int_equal(ousac_export_safetensors(oca, back, NULL, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_export_safetensors(oca, back, NULL, NULL, NULL), OUSAC_STATUS_OK);
     assert_int_equal(ousac_safetensors_open(&file, back, NULL), OUSAC_STATUS_OK);
     assert_int_equal(ousac_safetensors_count(file), 3);
     assert_string_equal(ousac_safetensors_metadata(file, "\xc3\xa9\"\\\n"), "\x01 \xf0\x9f\x8e\xb2");
@@ -186,6 +186,7 @@ static void test_what_safetensors_cannot_hold_is_named(void **state) {
     } cases[] = {
         {"__metadata__", "k", "v", OUSAC_STATUS_UNSUPPORTED},
         {"t", OUSAC_EXCHANGE_CODEC_KEY, "{}", OUSAC_STATUS_UNSUPPORTED},
+        {"t", OUSAC_EXCHANGE_CONFIG_KEY, OUSAC_EXCHANGE_CONFIG_BEGIN "plan\"}", OUSAC_STATUS_UNSUPPORTED},
         {"t", OUSAC_EXCHANGE_SCALAR_KEY, "{}", OUSAC_STATUS_FORMAT},
         {"t", OUSAC_EXCHANGE_SCALAR_KEY, "[\"u\"]", OUSAC_STATUS_FORMAT},
         {"t", OUSAC_EXCHANGE_SCALAR_KEY, "[\"t\"]", OUSAC_STATUS_FORMAT}, /* two elements */
@@ -204,11 +205,53 @@ static void test_what_safetensors_cannot_hold_is_named(void **state) {
                          OUSAC_STATUS_OK);
         assert_int_equal(ousac_oca_writer_save(writer, oca_test_path, NULL), OUSAC_STATUS_OK);
         ousac_oca_writer_free(writer);
-        assert_int_equal(ousac_export_safetensors(oca_test_path, scratch_path(&dir, "to", to), NULL, NULL),
-                         cases[i].status);
+        assert_int_equal(
+            ousac_export_safetensors(oca_test_path, scratch_path(&dir, "to", to), NULL, NULL, NULL),
+            cases[i].status);
         assert_int_equal(scratch_entries(&dir), 0);
         scratch_remove(&dir);
     }
+}
+
+/* What is said for loaders comes along, and goes again; what is somebody else's stays. */
+static void test_config_comes_and_goes(void **state) {
+    static const char own[] = OUSAC_EXCHANGE_CONFIG_BEGIN "bundle\",\"version\":2}",
+                      other[] = "{\"format\":\"else\"}";
+    static const uint64_t shape[] = {2};
+    char st[SCRATCH_PATH_BYTES], again[SCRATCH_PATH_BYTES], st2[SCRATCH_PATH_BYTES];
+    ousac_exchange_counts out = {0}, in = {0};
+    ousac_safetensors *file = NULL;
+    items all = items_few();
+    scratch dir;
+    (void)state;
+    scratch_create(&dir);
+    scratch_path(&dir, "st", st);
+    scratch_path(&dir, "again", again);
+    scratch_path(&dir, "st2", st2);
+    assert_int_equal(items_write(&all, 0, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_export_safetensors(oca_test_path, st, own, &out, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_safetensors_open(&file, st, NULL), OUSAC_STATUS_OK);
+    assert_string_equal(ousac_safetensors_metadata(file, "config"), own);
+    ousac_safetensors_close(file);
+    assert_int_equal(ousac_import_safetensors(st, again, OUSAC_OCA_CODEC_RAW, &in, NULL), OUSAC_STATUS_OK);
+    assert_same_file(oca_test_path, again);
+    assert_memory_equal(&out, &in, sizeof in);
+
+    ousac_oca_writer *writer = NULL;
+    assert_int_equal(ousac_oca_writer_create(&writer, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_oca_writer_metadata(writer, "config", other, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(
+        ousac_oca_writer_tensor(writer, "t", OUSAC_DTYPE_U8, 1, shape, OUSAC_OCA_CODEC_RAW, "ab", NULL),
+        OUSAC_STATUS_OK);
+    assert_int_equal(ousac_oca_writer_save(writer, again, NULL), OUSAC_STATUS_OK);
+    ousac_oca_writer_free(writer);
+    assert_int_equal(ousac_export_safetensors(again, st, NULL, NULL, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_import_safetensors(st, st2, OUSAC_OCA_CODEC_RAW, NULL, NULL), OUSAC_STATUS_OK);
+    assert_same_file(again, st2);
+    assert_int_equal(ousac_export_safetensors(again, st2, own, NULL, NULL),
+                     OUSAC_STATUS_UNSUPPORTED); /* two of one key */
+    items_free(&all);
+    scratch_remove(&dir);
 }
 
 static void test_a_damaged_chunk_is_not_exported(void **state) {
@@ -224,7 +267,7 @@ static void test_a_damaged_chunk_is_not_exported(void **state) {
     char from[SCRATCH_PATH_BYTES];
     ousac_error error = {0};
     assert_int_equal(ousac_export_safetensors(scratch_path(&dir, "damaged", from),
-                                              scratch_path(&dir, "to", to), NULL, &error),
+                                              scratch_path(&dir, "to", to), NULL, NULL, &error),
                      OUSAC_STATUS_FORMAT);
     assert_non_null(strstr(error.message, "tensor"));
     assert_int_equal(scratch_entries(&dir), 1);
@@ -246,7 +289,7 @@ static void test_every_allocation_may_fail(void **state) {
     assert_int_equal(items_write(&all, 0, NULL), OUSAC_STATUS_OK);
     for (allowed = 0; status == OUSAC_STATUS_MEMORY; allowed++) {
         (void)ousac_memory_fail_after(allowed);
-        status = ousac_export_safetensors(oca_test_path, st, NULL, NULL);
+        status = ousac_export_safetensors(oca_test_path, st, NULL, NULL, NULL);
         if (!status)
             status = ousac_import_safetensors(st, again, OUSAC_OCA_CODEC_RAW, NULL, NULL);
         (void)ousac_memory_fail_after(-1);
@@ -303,6 +346,7 @@ int main(void) {
         cmocka_unit_test(test_scalars_and_text_return),
         cmocka_unit_test(test_what_an_archive_cannot_hold_is_named),
         cmocka_unit_test(test_what_safetensors_cannot_hold_is_named),
+        cmocka_unit_test(test_config_comes_and_goes),
         cmocka_unit_test(test_a_damaged_chunk_is_not_exported),
         cmocka_unit_test(test_every_allocation_may_fail),
         cmocka_unit_test(test_torch_files_are_deterministic_and_survive_failures),

@@ -59,7 +59,7 @@ static void foreign_files_are_named(void **state) {
         assert_int_equal(ousac_schedule_load(&schedule, path, &error), OUSAC_STATUS_FORMAT);
         if (!strstr(error.message, files[i].message) || !strstr(error.message, "expected a schedule"))
             fail_msg("%zu: %s", i, error.message);
-        assert_int_equal(ousac_export_safetensors(path, out, &counts, &error), OUSAC_STATUS_FORMAT);
+        assert_int_equal(ousac_export_safetensors(path, out, NULL, &counts, &error), OUSAC_STATUS_FORMAT);
         if (!strstr(error.message, files[i].message) || !strstr(error.message, "expected an .oca archive"))
             fail_msg("%zu: %s", i, error.message);
     }

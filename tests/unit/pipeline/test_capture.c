@@ -384,6 +384,133 @@ static void other_orders_differ_by_rounding(void **state) {
     ousac_profile_free(theirs);
 }
 
+/* Opens a capture of all samples of which two micro-batches may be under way. */
+static ousac_capture *open_interleaved(size_t at_once) {
+    ousac_capture_options options;
+    ousac_capture *c = NULL;
+    ousac_error error = {0};
+    ousac_capture_options_init(&options);
+    options.count = SAMPLES;
+    options.tokens = TOKENS;
+    options.outputs = 1;
+    options.at_once = at_once;
+    must_succeed(ousac_capture_open(&c, context, schedule_path, &options, &error), &error);
+    return c;
+}
+
+/* What was captured, which is the recorder's, to `bound`; 0: to the digest. */
+static void check_interleaved(ousac_capture *c, double bound) {
+    ousac_profile *ours = NULL, *theirs = recorded(TOKENS);
+    char digests[2][OUSAC_DIGEST_CHARS];
+    ousac_error error = {0};
+    must_succeed(ousac_capture_write(c, profile_path, &error), &error);
+    ousac_capture_close(c);
+    must_succeed(ousac_profile_load(&ours, profile_path, &error), &error);
+    if (bound == 0) {
+        memcpy(theirs->identity.model_digest, ours->identity.model_digest, OUSAC_DIGEST_CHARS);
+        ousac_profile_digest(ours, digests[0]);
+        ousac_profile_digest(theirs, digests[1]);
+        assert_string_equal(digests[0], digests[1]);
+    }
+    assert_true(distance(ours, theirs) <= bound);
+    ousac_profile_free(ours);
+    ousac_profile_free(theirs);
+}
+
+/* Step by step, all micro-batches at each: they end in the order in which the recorder adds them up. */
+static void micro_batches_side_by_side_are_one_after_another(void **state) {
+    ousac_capture *c = open_interleaved(BATCHES);
+    (void)state;
+    for (size_t i = 0; i < STEPS; i++)
+        for (size_t b = 0; b < BATCHES; b++)
+            give_step(c, b, i, 0, &PLAIN);
+    check_interleaved(c, 0);
+
+    /* one step apart, two under way: a place that was used is used again */
+    c = open_interleaved(2);
+    for (size_t i = 0; i < STEPS + 1; i++) {
+        if (i < STEPS)
+            give_step(c, 0, i, 0, &PLAIN);
+        if (i > 0)
+            give_step(c, 1, i - 1, 0, &PLAIN);
+    }
+    give_batches(c, 2, 3, 0, &PLAIN);
+    check_interleaved(c, 0);
+
+    /* ends in another order */
+    c = open_interleaved(BATCHES);
+    for (size_t i = 0; i < STEPS; i++)
+        for (size_t b = BATCHES; b-- > 0;)
+            give_step(c, b, i, 0, &PLAIN);
+    check_interleaved(c, 1e-12);
+}
+
+/* The branches' open evaluations are of two micro-batches. */
+static void branches_of_two_micro_batches_are_open_at_once(void **state) {
+    ousac_capture *c = open_interleaved(2);
+    (void)state;
+    for (size_t i = 0; i < STEPS; i++)
+        for (size_t k = 0; k < 2;
+             k++) { /* the unconditional branch of one beside the conditional one of the other */
+            const int both = steps[i].mode == OUSAC_MODE_CFG;
+            if (both)
+                begin(c, k, i, OUSAC_BRANCH_UNCOND);
+            begin(c, 1 - k, i, OUSAC_BRANCH_COND);
+            for (size_t g = 0; g < DUO_GROUPS; g++) {
+                give_group(c, 1 - k, i, OUSAC_BRANCH_COND, g, &PLAIN);
+                if (both)
+                    give_group(c, k, i, OUSAC_BRANCH_UNCOND, g, &PLAIN);
+            }
+            give_modules(c, 1 - k, i, OUSAC_BRANCH_COND, &PLAIN);
+            finish(c, OUSAC_BRANCH_COND);
+            if (both) {
+                give_modules(c, k, i, OUSAC_BRANCH_UNCOND, &PLAIN);
+                finish(c, OUSAC_BRANCH_UNCOND);
+            }
+        }
+    give_batches(c, 2, 3, 0, &PLAIN);
+    check_interleaved(c, 1e-6);
+}
+
+/* More than were asked for are refused; a failure forgets all that are under way, and what was before stays. */
+static void a_failure_forgets_all_that_are_under_way(void **state) {
+    ousac_capture *c = open_interleaved(2);
+    ousac_error error = {0};
+    (void)state;
+    give_batches(c, 0, 1, 0, &PLAIN);
+    give_step(c, 1, 0, 0, &PLAIN);
+    give_step(c, 2, 0, 0, &PLAIN);
+    must_fail(ousac_capture_write(c, profile_path, &error), OUSAC_STATUS_USAGE, &error,
+              "from 2 on has not been");
+    must_fail(ousac_capture_begin(c, 2, BATCH, 3, 0, &error), OUSAC_STATUS_USAGE, &error, "expected step 1");
+    must_fail(ousac_capture_begin(c, 4, 1, 1, 0, &error), OUSAC_STATUS_USAGE, &error, "expected step 0");
+    must_fail(ousac_capture_write(c, profile_path, &error), OUSAC_STATUS_USAGE, &error,
+              "from 2 on did not come");
+    give_batches(c, 1, BATCHES, 0, &PLAIN);
+    check_interleaved(c, 0);
+    c = open_interleaved(2);
+    for (size_t b = 0; b < 2; b++)
+        give_step(c, b, 0, 0, &PLAIN);
+    must_fail(ousac_capture_begin(c, 4, 1, 0, 0, &error), OUSAC_STATUS_USAGE, &error, "`at_once` is 2");
+    ousac_capture_close(c);
+
+    /* no memory for another */
+    ousac_status status = OUSAC_STATUS_MEMORY;
+    long allowed = 0;
+    c = open_interleaved(2);
+    for (; status; allowed++) {
+        give_step(c, 0, 0, 0, &PLAIN);
+        (void)ousac_memory_fail_after(allowed);
+        status = ousac_capture_begin(c, BATCH, BATCH, 0, 0, &error);
+        (void)ousac_memory_fail_after(-1);
+        assert_true(status == OUSAC_STATUS_OK || status == OUSAC_STATUS_MEMORY);
+    }
+    assert_true(allowed > 20);
+    ousac_capture_forget(c);
+    give_batches(c, 0, BATCHES, 0, &PLAIN);
+    check_interleaved(c, 0);
+}
+
 /* Of the inputs alone. */
 static void outputs_are_computed(void **state) {
     (void)state;
@@ -622,6 +749,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(profiles_are_the_recorders_bit_for_bit),
         cmocka_unit_test(other_orders_differ_by_rounding),
+        cmocka_unit_test(micro_batches_side_by_side_are_one_after_another),
+        cmocka_unit_test(branches_of_two_micro_batches_are_open_at_once),
+        cmocka_unit_test(a_failure_forgets_all_that_are_under_way),
         cmocka_unit_test(outputs_are_computed),
         cmocka_unit_test(halves_are_their_values_in_float32),
         cmocka_unit_test(shards_add_up),
