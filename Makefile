@@ -459,7 +459,7 @@ TORCH_VENV ?= $(BUILD)/torch-venv
 torch-venv:
 	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python -c 'import torch, diffusers, transformers, setuptools' 2>/dev/null || \
-	  $(TORCH_VENV)/bin/pip install --quiet --retries 2 --timeout 30 torch diffusers transformers accelerate safetensors numpy setuptools wheel
+	  $(TORCH_VENV)/bin/pip install --quiet --retries 2 --timeout 30 torch diffusers transformers accelerate peft safetensors numpy setuptools wheel
 
 .PHONY: test-torch
 test-torch: tests library torch-venv ## the tests with PyTorch and diffusers, installed into build/torch-venv

@@ -75,6 +75,7 @@ ousac_status ousac_context_open_host(ousac_context **context, const ousac_contex
                                         .width = h.width,
                                         .guided_channels = h.guided_channels,
                                         .has_uncond = h.has_uncond,
+                                        .rescaled = h.rescaled,
                                         .weight = h.weight,
                                         .bias = h.bias,
                                         .self = b,

@@ -5,7 +5,8 @@
  *     a x + b e + g D  +  m b e + c (e - e') + d (e' - e'') + u (e_c - e_u) + k a x
  *
  * which is linear in m, c, d, u and k; u is what another scale adds, (b (1 + m) + c) (w' - w), or on a step
- * without guidance what a held difference adds.
+ * without guidance what a held difference adds. Where rows of the guided prediction are rescaled, what another scale adds is
+ * taken to first order.
  */
 #include "pipeline/fit_parts.h"
 
@@ -27,9 +28,10 @@ typedef struct view {
     const ousac_solver_step *solver;
     const ousac_step *step;
     ousac_solver_layout layout;
+    ousac_solver_row row; /* of the values at hand; factor 1 where rows are not rescaled */
 } view;
 
-static void columns_at(const view *v, size_t i, columns *c) {
+static void columns_at(view *v, size_t i, columns *c) {
     const ousac_solver_step *s = v->solver;
     const double x = (double)v->x[i], unit = fabs(s->eps);
     double e, difference = v->memory->held[i];
@@ -37,6 +39,12 @@ static void columns_at(const view *v, size_t i, columns *c) {
         const int acts = i % v->layout.sample < v->layout.guided;
         difference = acts ? (double)v->cond[i] - (double)v->uncond[i] : 0;
         e = acts ? (double)v->uncond[i] + v->step->scale * difference : (double)v->cond[i];
+        if (v->layout.row) {
+            if (i % v->layout.row == 0)
+                v->row = ousac_solver_rescale(v->step->scale, v->cond + i, v->uncond + i, v->layout.row);
+            difference = v->row.factor * (difference - v->row.along * e);
+            e *= v->row.factor;
+        }
     } else {
         e = v->step->mode == OUSAC_MODE_COND ? (double)v->cond[i] : (double)v->uncond[i];
     }
@@ -51,7 +59,7 @@ static void columns_at(const view *v, size_t i, columns *c) {
 }
 
 /* The numbers of one step, from the normal equations of all values of all samples. */
-static ousac_status solve_step(const view *v, const ousac_fit_target *target, const float *wanted,
+static ousac_status solve_step(view *v, const ousac_fit_target *target, const float *wanted,
                                const ousac_fit_options *options, const ousac_schedule *schedule, size_t step,
                                double t[OUSAC_FIT_KINDS], ousac_error *error) {
     double gram[OUSAC_FIT_KINDS * OUSAC_FIT_KINDS] = {0}, right[OUSAC_FIT_KINDS] = {0},
@@ -127,13 +135,13 @@ ousac_status ousac_fit_stepwise(ousac_walk *walk, const ousac_model *model, cons
         if (status)
             break;
         ousac_fit_state_at(target, timestep, alpha, sigma, wanted);
-        const view v = {.cond = ousac_walk_predicted(walk, OUSAC_BRANCH_COND),
-                        .uncond = ousac_walk_predicted(walk, OUSAC_BRANCH_UNCOND),
-                        .x = ousac_walk_state(walk),
-                        .memory = ousac_walk_memory(walk),
-                        .solver = &ousac_walk_solver(walk)[i],
-                        .step = &schedule->steps[i],
-                        .layout = ousac_run_layout(model)};
+        view v = {.cond = ousac_walk_predicted(walk, OUSAC_BRANCH_COND),
+                  .uncond = ousac_walk_predicted(walk, OUSAC_BRANCH_UNCOND),
+                  .x = ousac_walk_state(walk),
+                  .memory = ousac_walk_memory(walk),
+                  .solver = &ousac_walk_solver(walk)[i],
+                  .step = &schedule->steps[i],
+                  .layout = ousac_run_layout(model)};
         status = solve_step(&v, target, wanted, options, schedule, i, t, error);
         if (!status) {
             set_step(v.solver, t, &schedule->steps[i], &schedule->fitted[i]);

@@ -26,6 +26,10 @@ static const struct spending {
 
 enum { PERIOD_MOST = 8, PERIOD_DENSE = 4 };
 
+/* Cached candidates have as many thirds of what the budget pays for uncached. */
+enum { THIRDS_FIRST = 4, THIRDS_LAST = 8 };
+#define REGULAR_RATIO 1.26 /* how near every p-th step must come: about the distance of two such numbers */
+
 /* How the reference's steps are chosen where no cache is at work: powers of ousac_fit_spaced_steps. Cached ones are
  * chosen evenly: what wider gaps at the beginning cost there was as much as closer steps at the end gained. */
 static const double powers[] = {1, 0.85, 0.72};
@@ -316,39 +320,70 @@ static ousac_status cached_error(search *s, size_t steps, double *error_at, ousa
     return status;
 }
 
-/* Steps of the k-th cached candidate: k thirds of those that the budget pays for uncached. */
-static size_t thirds(const search *s, size_t fewer, size_t k) {
-    const size_t steps = (k * fewer + 1) / 3, most = s->options->reference->step_count;
-    return steps < most ? steps : most;
+/* As many of the reference's steps as every p-th of them, for the p that comes nearest, or the number itself where none
+ * comes near: steps of one length are fitted better than a mixture of two. */
+static size_t regular(size_t most, size_t steps) {
+    size_t nearest = steps;
+    double least = REGULAR_RATIO;
+    for (size_t p = 1; p <= most; p++) {
+        const size_t here = (most + p - 1) / p;
+        const double ratio = here > steps ? (double)here / (double)steps : (double)steps / (double)here;
+        if (ratio < least) {
+            least = ratio;
+            nearest = here;
+        }
+    }
+    return nearest;
 }
 
-/* Where the walk begins: at five thirds, or, where the budget would then hold only refreshes that are far apart, at four. */
-static ousac_status begin_thirds(const search *s, size_t fewer, size_t *at, ousac_error *error) {
+/* Steps of the cached candidates, rising, and the one to begin with. */
+typedef struct numbers {
+    size_t steps[THIRDS_LAST - THIRDS_FIRST + 1], count, first;
+} numbers;
+
+static size_t thirds(const search *s, size_t fewer, size_t k) {
+    const size_t steps = (k * fewer + 1) / 3, most = s->options->reference->step_count;
+    return regular(most, steps < most ? steps : most);
+}
+
+/* The walk begins at five thirds, or, where the budget would then hold only refreshes that are far apart, at four. */
+static ousac_status list_numbers(const search *s, size_t fewer, numbers *list, ousac_error *error) {
     ousac_schedule even = {0};
     size_t period = 0;
+    *list = (numbers){.count = 0};
     ousac_status status = ousac_fit_fewer_steps(&even, s->options->reference, thirds(s, fewer, 5), error);
     if (!status)
         status = even_period(s, &even, &period, error);
-    *at = period > 0 && period <= PERIOD_DENSE ? 5 : 4;
     ousac_schedule_free(&even);
+    const size_t begin_at = thirds(s, fewer, period > 0 && period <= PERIOD_DENSE ? 5 : 4);
+    for (size_t k = THIRDS_FIRST; k <= THIRDS_LAST; k++) {
+        const size_t steps = thirds(s, fewer, k);
+        if (list->count > 0 && steps <= list->steps[list->count - 1])
+            continue;
+        if (steps == begin_at)
+            list->first = list->count;
+        list->steps[list->count++] = steps;
+    }
     return status;
 }
 
 /* From there to more steps, then to fewer, as long as that helps. */
 static ousac_status walk(search *s, size_t fewer, ousac_error *error) {
     const size_t most = spending[s->options->effort].cached;
-    size_t at = 5, tried = 1;
+    size_t tried = 1;
     double least = INFINITY;
-    ousac_status status = begin_thirds(s, fewer, &at, error);
+    numbers list;
+    ousac_status status = list_numbers(s, fewer, &list, error);
+    size_t at = list.first;
     if (!status)
-        status = cached_error(s, thirds(s, fewer, at), &least, error);
+        status = cached_error(s, list.steps[at], &least, error);
     for (int up = 1; up >= 0 && !status; up--)
         for (int better = 1; better && tried < most && !status; tried++) {
-            const size_t next = up ? at + 1 : at - 1;
             double here = INFINITY;
-            if (next < 4 || thirds(s, fewer, next) == thirds(s, fewer, at))
+            if (up ? at + 1 == list.count : at == 0)
                 break;
-            status = cached_error(s, thirds(s, fewer, next), &here, error);
+            const size_t next = up ? at + 1 : at - 1;
+            status = cached_error(s, list.steps[next], &here, error);
             better = here < least;
             if (better) {
                 at = next;
@@ -487,7 +522,7 @@ ousac_status ousac_search_outline_make(const ousac_session *session, const ousac
     const struct spending *spent = &spending[options->effort];
     ousac_search_result result = {0};
     search s = {.session = session, .options = options, .result = &result};
-    size_t at = 0;
+    numbers list;
     memset(outline, 0, sizeof *outline);
     ousac_status status = ousac_search_check(options, error);
     if (!status)
@@ -500,7 +535,7 @@ ousac_status ousac_search_outline_make(const ousac_session *session, const ousac
                             "budget %g: below what one of the reference's %zu steps costs", options->budget,
                             options->reference->step_count);
     if (!status)
-        status = begin_thirds(&s, outline->fewer, &at, error);
+        status = list_numbers(&s, outline->fewer, &list, error);
     if (status)
         goto done;
     outline->fitting = result.fitting;
@@ -512,15 +547,10 @@ ousac_status ousac_search_outline_make(const ousac_session *session, const ousac
     outline->horizon = OUSAC_PLACE_HORIZON / 2;
     outline->stride = OUSAC_PLACE_STRIDE;
     outline->place_evaluations = spent->evaluations;
-    for (size_t k = 0, before = 0; k < spent->cached && !status; k++) {
-        const size_t steps = thirds(&s, outline->fewer, at + k);
-        if (steps != before)
-            status = outline_cached(&s, steps, outline, error);
-        before = steps;
-    }
-    for (size_t k = at; k > 4 && spent->cached > 1 && !status; k--)
-        if (thirds(&s, outline->fewer, k - 1) != thirds(&s, outline->fewer, k))
-            status = outline_cached(&s, thirds(&s, outline->fewer, k - 1), outline, error);
+    for (size_t k = list.first, n = 0; k < list.count && n < spent->cached && !status; k++, n++)
+        status = outline_cached(&s, list.steps[k], outline, error);
+    for (size_t k = list.first; k > 0 && spent->cached > 1 && !status; k--)
+        status = outline_cached(&s, list.steps[k - 1], outline, error);
     if (options->curve)
         ousac_search_outline_curve(options->effort, outline->fewer, options->reference->step_count,
                                    outline->curve, &outline->curve_count, &outline->curve_ways);

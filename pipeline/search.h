@@ -9,9 +9,9 @@
  *     cached  more steps than that, refreshes and ranks placed (pipeline/place.h), the numbers fitted on the
  *             trajectory with cache and forecast at work
  *
- * Cached candidates have 4/3, 5/3, 2, ... times the steps of `fewer`; from 5/3 the search walks to where the
- * error on the validation samples is least, and from fewer where the budget does not hold so many. The result is the
- * best of all: never worse there than fewer steps.
+ * Cached candidates have 4/3, 5/3, 2, ... times the steps of `fewer`, or every p-th of the reference's steps where that
+ * is near; from 5/3 the search walks to where the error on the validation samples is least, and from fewer where the
+ * budget does not hold so many. The result is the best of all: never worse there than fewer steps.
  */
 #ifndef OUSAC_SEARCH_H
 #define OUSAC_SEARCH_H

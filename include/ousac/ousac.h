@@ -103,6 +103,8 @@ typedef struct ousac_host_model {
                    size_t bytes);
     int captured; /* 1: `forward` may be NULL. Such a context captures, packs, and plans without comparing (`compare` 0,
                      `forecast` 0); what would run the model is refused */
+    int rescaled; /* 1: where both branches are evaluated, every row of `width` values of the guided prediction is given the
+                     length of the conditional one's, as pipelines of Qwen-Image do; guidance is on all channels then */
 } ousac_host_model;
 
 void ousac_host_model_init_sized(ousac_host_model *model, size_t size);
@@ -174,9 +176,7 @@ typedef struct ousac_capture_options {
     int outputs;         /* 1: outputs of sites are handed over too; 0: computed from the context's weights */
     int pilot;           /* 1: a pilot, which has step weights and no moments */
     const char *weights; /* a pilot's file, for its step weights; NULL: every step weighs the same */
-    size_t
-        at_once; /* micro-batches that may be under way at once, each with memory of its own for references and moments;
-                       0: 1 */
+    size_t at_once; /* micro-batches under way, at most, each with references and moments of its own; 0: 1 */
 } ousac_capture_options;
 void ousac_capture_options_init_sized(ousac_capture_options *options, size_t size);
 static inline void ousac_capture_options_init(ousac_capture_options *options) {

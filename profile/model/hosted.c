@@ -246,6 +246,8 @@ static ousac_status check(const ousac_hosted_options *o, ousac_error *error) {
     if (o->guided_channels > o->channels)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`guided_channels` is %zu; expected at most %zu",
                           o->guided_channels, o->channels);
+    if (o->rescaled && o->guided_channels && o->guided_channels != o->channels)
+        return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`rescaled`: expected guidance on all channels");
     if (o->channels > SIZE_MAX / o->height / o->width / sizeof(float))
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "`channels`, `height`, `width`: too large");
     return OUSAC_STATUS_OK;
@@ -313,6 +315,7 @@ ousac_status ousac_hosted_create(ousac_model **made, const ousac_hosted_options 
     model->width = o->width;
     model->guided_channels = o->guided_channels ? o->guided_channels : o->channels;
     model->has_uncond = o->has_uncond;
+    model->rescaled = o->rescaled != 0;
     model->path = ousac_strdup(o->name ? o->name : "hosted model");
     status = model->path ? ousac_arch_parse(&model->arch, o->arch, 2, "`arch`", error)
                          : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for a hosted model");

@@ -40,6 +40,7 @@ typedef struct ousac_hosted_options {
     const char *inputs;     /* inputs file; NULL: samples have noise alone */
     size_t channels, height, width, guided_channels; /* guided_channels 0: all */
     int has_uncond;
+    int rescaled;               /* as in ousac_model; all channels are guided then */
     const float *const *weight; /* per site (m, n), row-major */
     const float *const *bias;   /* per site (m), or NULL; the array may be NULL */
     void *self;

@@ -144,12 +144,14 @@ void ousac_model_free(ousac_model *model) {
 }
 
 void ousac_model_describe_process(ousac_model *model) {
-    char levels[OUSAC_NOISE_WORD_BYTES];
+    char levels[OUSAC_NOISE_WORD_BYTES], rows[48] = "";
     ousac_noise_word(&model->noise, levels);
+    if (model->rescaled)
+        (void)snprintf(rows, sizeof rows, ", rescaled by rows of %zu", model->width);
     (void)snprintf(model->process, sizeof model->process,
-                   "predicts %s, guidance on %zu of %zu channels, noise levels %s",
+                   "predicts %s, guidance on %zu of %zu channels%s, noise levels %s",
                    ousac_prediction_name(model->noise.prediction), model->guided_channels, model->channels,
-                   levels);
+                   rows, levels);
 }
 
 ousac_identity ousac_model_identity(const ousac_model *model) {

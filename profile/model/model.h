@@ -130,9 +130,10 @@ struct ousac_model {
     char *path; /* as given */
     size_t channels, height, width;
     size_t guided_channels; /* guidance acts on the first of the channels; 1 to channels */
-    ousac_noise noise;      /* levels, and what is predicted */
-    double data_range[2];   /* least and largest value of a sample; both 0: not known, as of latents */
-    int has_uncond;         /* 1: the unconditional branch can be run, as far as is known */
+    int rescaled; /* 1: every row of `width` values of the guided prediction is given the length of the conditional one's */
+    ousac_noise noise;    /* levels, and what is predicted */
+    double data_range[2]; /* least and largest value of a sample; both 0: not known, as of latents */
+    int has_uncond;       /* 1: the unconditional branch can be run, as far as is known */
     char digest[OUSAC_DIGEST_CHARS]; /* of canonical names, shapes and float32 values of every tensor used,
                                         and of the constants */
     char constants[OUSAC_CONSTANTS_BYTES]; /* what else decides a forward: the family's, in its words */

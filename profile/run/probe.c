@@ -68,7 +68,7 @@ static void choose_probed(const ousac_probe *probe, size_t stride, unsigned char
     }
 }
 
-/* Of a branch that the step evaluates, in the prediction that the solver sees. */
+/* Of a branch that the step evaluates, in the prediction that the solver sees; where it rescales rows, before it does. */
 static double branch_weight(const ousac_step *step, int branch, int guided) {
     if (step->mode != OUSAC_MODE_CFG)
         return 1;

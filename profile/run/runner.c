@@ -84,7 +84,8 @@ static ousac_status check(const ousac_run *run, ousac_error *error) {
 
 ousac_solver_layout ousac_run_layout(const ousac_model *model) {
     return (ousac_solver_layout){ousac_model_sample_size(model),
-                                 model->guided_channels * model->height * model->width};
+                                 model->guided_channels * model->height * model->width,
+                                 model->rescaled ? model->width : 0};
 }
 
 ousac_status ousac_run_solver_steps(const ousac_model *model, const ousac_schedule *schedule,

@@ -163,15 +163,28 @@ void ousac_solver_memory_copy(ousac_solver_memory *to, const ousac_solver_memory
 
 /* --- a step --- */
 
-/* e of value i: guided where guidance acts on it, or of one branch with the guidance that the last guided
- * step left. */
+ousac_solver_row ousac_solver_rescale(double scale, const float *cond, const float *uncond, size_t row) {
+    double wanted = 0, square = 0, slope = 0; /* |e_c|^2, |e|^2, e . d */
+    for (size_t i = 0; i < row; i++) {
+        const double c = (double)cond[i], d = c - (double)uncond[i], e = (double)uncond[i] + scale * d;
+        wanted += c * c;
+        square += e * e;
+        slope += e * d;
+    }
+    if (!(square > 0))
+        return (ousac_solver_row){1, 0};
+    return (ousac_solver_row){sqrt(wanted / square), slope / square};
+}
+
+/* e of value i: guided where guidance acts on it, by the factor of its row, or of one branch with the guidance that the
+ * last guided step left. */
 static double guided(const ousac_step *step, double hold, const float *cond, const float *uncond, size_t i,
-                     int acts, ousac_solver_memory *memory) {
+                     int acts, double factor, ousac_solver_memory *memory) {
     if (step->mode == OUSAC_MODE_CFG) {
         const double difference = acts ? (double)cond[i] - (double)uncond[i] : 0;
         if (memory->held)
             memory->held[i] = difference;
-        return acts ? (double)uncond[i] + step->scale * difference : (double)cond[i];
+        return acts ? factor * ((double)uncond[i] + step->scale * difference) : (double)cond[i];
     }
     const double e = step->mode == OUSAC_MODE_COND ? (double)cond[i] : (double)uncond[i];
     return hold != 0 ? e + hold * memory->held[i] : e;
@@ -185,9 +198,13 @@ int ousac_solver_advance(const ousac_solver_step *solver, const ousac_step *step
     const double c = value[OUSAC_COEFFICIENT_CHANGE], d = value[OUSAC_COEFFICIENT_EARLIER];
     const double a = solver->x * (1 + value[OUSAC_COEFFICIENT_STATE]);
     const double b = solver->eps * (1 + value[OUSAC_COEFFICIENT_GAIN]);
+    const size_t row = step->mode == OUSAC_MODE_CFG ? layout->row : 0;
+    double factor = 1;
     for (size_t i = 0; i < count; i++) {
+        if (row && i % row == 0)
+            factor = ousac_solver_rescale(step->scale, cond + i, uncond + i, row).factor;
         const double e = guided(step, value[OUSAC_COEFFICIENT_HOLD], cond, uncond, i,
-                                i % layout->sample < layout->guided, memory);
+                                i % layout->sample < layout->guided, factor, memory);
         const double now = (double)x[i];
         double next = a * now + b * e;
         if (solver->before != 0)

@@ -34,10 +34,20 @@ ousac_status ousac_solver_steps(ousac_solver solver, ousac_prediction prediction
                                 ousac_error *error);
 
 /* The values that a state is made of: `sample` of each sample, of which guidance acts on the first `guided`;
- * the others follow the conditional branch where both are evaluated. */
+ * the others follow the conditional branch where both are evaluated. `row` divides both, or is 0: where both are evaluated,
+ * every so many values in a row of the guided prediction are given the length of the conditional one's. */
 typedef struct ousac_solver_layout {
-    size_t sample, guided;
+    size_t sample, guided, row;
 } ousac_solver_layout;
+
+/* What rescaling does to a row of a guided step: e becomes factor e, whose derivative by the scale is
+ * factor (d - along e), d = e_c - e_u. */
+typedef struct ousac_solver_row {
+    double factor, along;
+} ousac_solver_row;
+
+/* Of the row's predictions under `scale`; factor 1 and along 0 where the guided one is 0. */
+ousac_solver_row ousac_solver_rescale(double scale, const float *cond, const float *uncond, size_t row);
 
 /* What a trajectory remembers of its steps so far, host memory, `count` values each; a member that the
  * schedule never asks for is NULL. */

@@ -83,6 +83,30 @@ class Applied:
             keeps.append(gate == FULL and needed)
         return keeps
 
+    def held_bytes(self, samples=1):
+        """What a run of so many samples will hold at most, of as many tokens as the bundle was made with: `bytes` of the
+        summary, in advance."""
+        if self.bundle is None:
+            return 0
+        item = self.sites.sites[0].base.weight.element_size()
+        two, total = self.bundle.forecast is not None, 0
+        tokens = [stream["tokens"] for stream in self.bundle.streams]
+        for branch in BRANCHES:
+            kept = sum(self.keeps[branch])
+            if not kept:
+                continue
+            for site, path in zip(self.sites.sites, self.bundle.path_of):
+                rows = tokens[self.bundle.groups[site.group.index]["stream"]]
+                if site.index in self._factors:
+                    b = self._factors[site.index][1]
+                    total += rows * (site.m * item + len(b) * b.element_size()) * (2 if two and kept > 1 else 1)
+                elif path == FROZEN:
+                    total += rows * site.m * item
+            for module, live in zip(self.bundle.modules, self.bundle.live):
+                if not live or REUSE in self.gates[branch]:
+                    total += item * sum(tokens[out["stream"]] * out["width"] for out in module["outputs"])
+        return samples * total
+
     def _check_weights(self):
         """The projections of every linear, as formats/BUNDLE.md says, "Identity of the model"."""
         for site in self.sites.sites:
@@ -216,6 +240,7 @@ class Applied:
                 return original(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             return self._step(run, original, bound.arguments)
+        forward.__signature__ = signature  # for what is attached on top
         return forward
 
     def _step(self, run, original, arguments):

@@ -71,7 +71,8 @@ class Capture:
 
     def __init__(self, transformer, schedule, samples=48, out="profile.oca", branches=("cond", "uncond"), site_map=None, tokens=None,
                  first_sample=0, micro_batch=None, seed=0, inputs=None, scheduler=None, levels=None, prediction=None, shape=None,
-                 guided_channels=0, constants="", pilot=False, weights=None, at_once=1):
+                 guided_channels=0, constants="", pilot=False, weights=None, at_once=1,
+                 rescaled=False):
         if scheduler is not None:
             from .pipelines import levels_of
 
@@ -82,7 +83,8 @@ class Capture:
             raise Error("branches %r; expected the names of the conditional and the unconditional one" % (branches,), "USAGE")
         self.path, self.schedule, self.branches = os.fspath(out), os.fspath(schedule), tuple(branches)
         self._steps = Schedule.load(schedule).steps
-        self._described = Described(transformer, shape, levels, prediction, site_map, guided_channels, len(branches) == 2, constants)
+        self._described = Described(transformer, shape, levels, prediction, site_map, guided_channels, len(branches) == 2, constants,
+                                    rescaled=rescaled)
         self._first, self._samples, self._micro_batch = first_sample, samples, micro_batch
         self._options = {"tokens": tokens, "pilot": int(pilot), "weights": weights, "at_once": at_once}
         self._settings = {"seed": seed, "inputs": inputs}
@@ -317,10 +319,9 @@ def capture(transformer, schedule, **options):
 
     `samples`, `first_sample`: how many, and the first; shards are merged by `ousac merge`. They come in batches of
     `micro_batch`, by default that of the first step, each from its first step to its last; as many as `at_once` says
-    may be under way together. `branches`: what the loop calls
-    the conditional and the unconditional branch. `site_map`: as docs/PYTORCH.md has them; by default that of the class.
-    `tokens`: of a sample that are recorded, at most 64 by default. `scheduler` of diffusers, or `levels` and
+    may be under way together. `branches`: what the loop calls the conditional and the unconditional branch. `site_map`: as
+    docs/PYTORCH.md has them; by default that of the class. `tokens`: of a sample that are recorded, at most 64 by default. `scheduler` of diffusers, or `levels` and
     `prediction`, as of ousac.Host. `shape`: of a sample; by default that of the transformer's first argument.
     `pilot`: True records step weights alone, which `weights`, its path, brings into a capture. `seed` chooses tokens.
-    `inputs`, `constants`, `guided_channels`: as of ousac.Host."""
+    `inputs`, `constants`, `guided_channels`, `rescaled`: as of ousac.Host."""
     return Capture(transformer, schedule, **options)

@@ -62,7 +62,7 @@ class HostModel(ctypes.Structure):
     _fields_ = [("size", _size), ("name", _text), ("arch", _text), ("levels", _text), ("prediction", _text), ("constants", _text),
                 ("rest", _text), ("channels", _size), ("height", _size), ("width", _size), ("guided_channels", _size),
                 ("has_uncond", _int), ("weight", ctypes.POINTER(_pointer)), ("bias", ctypes.POINTER(_pointer)), ("self", _pointer),
-                ("forward", FORWARD), ("captured", _int)]
+                ("forward", FORWARD), ("captured", _int), ("rescaled", _int)]
 
 
 def made(kind, name, /, **values):

@@ -14,15 +14,16 @@ from .sites import find_sites
 
 
 class Described:
-    """`levels` and `prediction` as in docs/MODELS.md. `constants`: what else decides a forward."""
+    """`levels` and `prediction` as in docs/MODELS.md. `constants`: what else decides a forward.
+    `rescaled`: whether guidance gives every row of a sample, along its width, the length of the conditional prediction's."""
 
     def __init__(self, transformer, shape, levels, prediction="epsilon", sites=None, guided_channels=0, has_uncond=True, constants="",
-                 name=None):
+                 name=None, rescaled=False):
         self.transformer = transformer
         self.shape = None if shape is None else tuple(int(v) for v in shape)
         self.sites = find_sites(transformer, sites)
         self.levels, self.prediction, self.constants = levels, prediction, constants
-        self.guided_channels, self.has_uncond = guided_channels, has_uncond
+        self.guided_channels, self.has_uncond, self.rescaled = guided_channels, has_uncond, rescaled
         self.name = name or type(transformer).__name__
         if transformer.training:
             raise Error("%s: in training mode; call eval() first" % self.name, "USAGE")
@@ -134,6 +135,7 @@ class Described:
                 target[site.index] = shared.data_ptr()
         model = host_model(name=self.name, arch=json.dumps(self.arch()), levels=self.levels, prediction=self.prediction,
                            constants=self.constants, rest=self.rest_digest(), channels=self.shape[0], height=self.shape[1],
-                           width=self.shape[2], guided_channels=self.guided_channels, has_uncond=int(self.has_uncond), **more)
+                           width=self.shape[2], guided_channels=self.guided_channels, has_uncond=int(self.has_uncond),
+                           rescaled=int(self.rescaled), **more)
         model.weight, model.bias = weight, bias
         return model, kept

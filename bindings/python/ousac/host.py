@@ -22,11 +22,12 @@ class _Stopped(Exception):
 class Host(Described):
     """`call(x, timestep, guidance, branch, samples)` runs the transformer on x (count, channels, height, width), float32 on
     the CPU, for the numbered samples, and returns what it predicts in the same shape. `levels` and `prediction` as in
-    docs/MODELS.md. `constants`: what else decides a forward."""
+    docs/MODELS.md. `constants`: what else decides a forward. `rescaled`: whether guidance gives every
+    row of a sample, along its width, the length of the conditional prediction's."""
 
     def __init__(self, transformer, call, shape, levels, prediction="epsilon", sites=None, guided_channels=0, has_uncond=True,
-                 constants="", name=None):
-        super().__init__(transformer, shape, levels, prediction, sites, guided_channels, has_uncond, constants, name)
+                 constants="", name=None, rescaled=False):
+        super().__init__(transformer, shape, levels, prediction, sites, guided_channels, has_uncond, constants, name, rescaled)
         self.call = call
         out = self.watch(lambda: self.call(torch.zeros((1,) + self.shape), 1.0, 1.0, "cond", [0]), 1)
         if tuple(out.shape) != (1,) + self.shape:

@@ -50,6 +50,7 @@ class Adapter:
     """What all have. `tensors`: of the inputs file; `shape`: of one sample."""
 
     takes = ()  # names that a dict of inputs may have, beside `noise`
+    rescaled = False  # whether guidance keeps the length of the conditional prediction
     scale = "guidance_scale"  # the reference's key that guides
 
     def __init__(self, pipe, inputs, reference=None):
@@ -111,7 +112,7 @@ class Adapter:
     def host(self, sites=None):
         levels, prediction = levels_of(self.pipe.scheduler)
         return Host(self.pipe.transformer, self.call, self.shape, levels, prediction, sites, has_uncond=self.has_uncond(),
-                    constants=self.constants(), name=self.name)
+                    constants=self.constants(), name=self.name, rescaled=self.rescaled and self.has_uncond())
 
     def save(self, path):
         safetensors.save(path, self.tensors)
@@ -312,13 +313,8 @@ class FluxAdapter(TextAdapter):
             pooled_projections=self._text("pooled", branch, samples), timestep=t / 1000, guidance=told,
             txt_ids=torch.zeros(text.shape[1], 3, device=x.device, dtype=x.dtype),
             img_ids=pipe._prepare_latent_image_ids(count, height // 2, width // 2, x.device, x.dtype)).sample
-        return self._unpacked(out)
-
-    def _unpacked(self, out):
-        _, height, width = self.shape
-        factor = self.pipe.vae_scale_factor
-        latents = self.pipe._unpack_latents(out, height * factor, width * factor, factor)
-        return latents.reshape((len(out),) + self.shape).float().cpu()
+        factor = pipe.vae_scale_factor
+        return pipe._unpack_latents(out, height * factor, width * factor, factor).float().cpu()
 
     def constants(self):
         config = self.pipe.transformer.config
@@ -326,38 +322,48 @@ class FluxAdapter(TextAdapter):
 
 
 class QwenImageAdapter(FluxAdapter):
-    """One branch. Where the pipeline guides, it gives every token the length of the conditional prediction, which a schedule
-    does not say. Captions are padded to the longest one, and masked."""
+    """Samples are packed latents, (1, tokens, channels of a token): where the pipeline guides, it gives every token the length
+    of the conditional prediction. Captions are padded to the longest one, and masked."""
 
     needs = ("prompt_embeds",)
-    takes = ("prompt", "max_sequence_length", "prompt_embeds", "prompt_mask")
+    takes = ("prompt", "negative_prompt", "max_sequence_length", "prompt_embeds", "prompt_mask", "negative_prompt_embeds",
+             "negative_prompt_mask")
+    rescaled = True
 
-    def _named(self, inputs):
-        given = super()._named(inputs)
-        if self.guidance() > 1 or any(name.startswith("negative") and value is not None for name, value in given.items()):
-            raise Error("%s: guides by true_cfg_scale and rescales what it guided, which no schedule says; expected a reference "
-                        "without true_cfg_scale, inputs without negative ones" % self.name, "UNSUPPORTED")
-        return given
+    def _shape(self):
+        self.edge = self.pipe.default_sample_size // 2  # in tokens
+        return 1, self.edge * self.edge, self.pipe.transformer.config.in_channels
 
     def _take(self):
         TextAdapter._take(self)
-        embeds = self.tensors["prompt_embeds"]
-        self.tensors.setdefault("prompt_mask", torch.ones(embeds.shape[:2]))
+        parts = [name for name in ("", "negative_") if name + "prompt_embeds" in self.tensors]
+        longest = max(self.tensors[name + "prompt_embeds"].shape[1] for name in parts)
+        for name in parts:
+            embeds = self.tensors[name + "prompt_embeds"]
+            mask = self.tensors.get(name + "prompt_mask", torch.ones(embeds.shape[:2]))
+            for what, value in (("prompt_embeds", embeds), ("prompt_mask", mask)):
+                self.tensors[name + what] = _joined([value, value.new_zeros((0, longest) + value.shape[2:])])
 
     def encode(self, prompts, negative):
-        embeds, mask = self.pipe.encode_prompt(prompts, max_sequence_length=self._length())
-        return {"prompt_embeds": embeds, "prompt_mask": torch.ones(embeds.shape[:2]) if mask is None else mask}
+        made = {}
+        for name, texts in (("", prompts), ("negative_", negative)):
+            if texts is not None:
+                embeds, mask = self.pipe.encode_prompt(texts, max_sequence_length=self._length())
+                made[name + "prompt_embeds"] = embeds
+                made[name + "prompt_mask"] = torch.ones(embeds.shape[:2]) if mask is None else mask
+        return made
+
+    def set_timesteps(self, scheduler, steps):
+        scheduler.set_timesteps(sigmas=numpy.linspace(1.0, 1 / steps, steps), mu=_shift(scheduler.config, self.shape[1], 1.15))
 
     def call(self, x, timestep, guidance, branch, samples):
-        pipe, (channels, height, width), count = self.pipe, self.shape, len(samples)
         x = self._to(x)
-        t = torch.full((count,), timestep, dtype=x.dtype, device=x.device)
+        t = torch.full((len(samples),), timestep, dtype=x.dtype, device=x.device)
         mask = self._text("prompt_mask", branch, samples).bool()
-        out = pipe.transformer(
-            hidden_states=pipe._pack_latents(x, count, channels, height, width), timestep=t / 1000,
-            encoder_hidden_states=self._text("prompt_embeds", branch, samples), encoder_hidden_states_mask=None if mask.all() else mask,
-            img_shapes=[[(1, height // 2, width // 2)]] * count).sample
-        return self._unpacked(out)
+        out = self.pipe.transformer(
+            hidden_states=x[:, 0], timestep=t / 1000, encoder_hidden_states=self._text("prompt_embeds", branch, samples),
+            encoder_hidden_states_mask=None if mask.all() else mask, img_shapes=[[(1, self.edge, self.edge)]] * len(samples)).sample
+        return out[:, None].float().cpu()
 
     def constants(self):
         config = self.pipe.transformer.config

@@ -1,4 +1,5 @@
 """ousac.apply in an unmodified DiTPipeline, against the program: see tests/interop/test_torch_apply.sh."""
+import gc
 import json
 import os
 import unittest
@@ -146,6 +147,15 @@ class Apply(unittest.TestCase):
             numpy.testing.assert_array_equal(self.exact(pipe=other), exact)
             self.assertEqual(ousac.summary(self.pipe).runs, 0)
 
+    def test_bundles_at_work_in_both_pipelines_of_a_transformer(self):
+        other = pipeline()
+        other.transformer = self.pipe.transformer
+        wanted = self.calibrated(self.plain), self.calibrated(self.sparse, pipe=other)
+        with ousac.apply(self.pipe, self.plain), ousac.apply(other, self.sparse):
+            for _ in range(2):
+                for pipe, result in zip((self.pipe, other), wanted):
+                    numpy.testing.assert_array_equal(self.exact(pipe=pipe), result)
+
     def test_remove_restores_exactly(self):
         modules = list(self.pipe.transformer.modules())
         before = [dict(m.__dict__) for m in modules]
@@ -222,6 +232,30 @@ class Apply(unittest.TestCase):
         self.assertGreater(floats, 0)
         tokens = bundle.streams[0]["tokens"]
         self.assertEqual(ousac.summary(self.pipe).bytes, 2 * 2 * 4 * tokens * floats)  # branches, samples, bytes
+
+    def test_memory_is_what_was_said(self):
+        """Bytes of all tensors that are alive, after as many evaluations as fill a run's caches: what is said in advance and what
+        the summary says."""
+        def alive():
+            gc.collect()
+            storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if torch.is_tensor(t)}
+            return sum(storages.values())
+
+        transformer, rows = self.pipe.transformer, slice(16, 19)
+        x, labels = torch.from_numpy(NOISE[rows]), torch.from_numpy(LABELS[rows])
+        null = torch.full_like(labels, 1000)
+        for bundle in (self.plain, self.sparse):  # with a forecast; with a reuse
+            with ousac.apply(transformer, bundle) as applied, torch.no_grad(), applied.run(order=None):
+                said, before = applied.held_bytes(3), alive()
+                for step in applied.schedule.steps:
+                    for branch in ("uncond", "cond"):
+                        if step.evaluates(branch):
+                            with applied.branch(branch):
+                                transformer(x, timestep=torch.full((3,), int(step.timestep)), class_labels=labels if branch == "cond" else null)
+                held = alive() - before
+            self.assertGreater(said, 0)
+            self.assertEqual(said, applied.record.bytes)
+            self.assertLess(abs(held / said - 1), 0.02)
 
     def test_other_weights_and_other_schedules(self):
         other = pipeline()

@@ -1,4 +1,5 @@
 """The Python of README.md and docs/PYTORCH.md, taken from those files and run to the letter on a small random DiTPipeline."""
+import functools
 import os
 import re
 import subprocess
@@ -37,25 +38,40 @@ def pipeline():
     return tiny.quiet(diffusers.DiTPipeline(tiny.randomised(transformer, 1, 0.1), AutoencoderKL(block_out_channels=(32,)), scheduler))
 
 
+class Quick:
+    """The package, with a search that is over soon where a page does not say how long it is to be."""
+
+    calibrate = functools.partial(ousac.calibrate, effort="quick", samples=4, validation=2, test=2)
+
+    def __getattr__(self, name):
+        return getattr(ousac, name)
+
+
 def run(*words):
-    subprocess.run([OUSAC, *words, "-q"], check=True, stdout=subprocess.DEVNULL, cwd=WORK)
+    subprocess.run([OUSAC, *words, "-q"], check=True, stdout=subprocess.DEVNULL)
+
+
+def make_bundle(pipe):
+    """bundle.oca, by the program, of 50 steps."""
+    pipe.transformer.save_pretrained("model")
+    pipe.scheduler.save_pretrained("model")
+    run("schedule", "--from", "model/scheduler_config.json", "--steps", "50", "--scale", "4", "--period", "3", "-o", "s.json")
+    run("profile", "-m", "model", "-s", "s.json", "--samples", "0:8", "-o", "p.oca")
+    run("allocate", "-m", "model", "-p", "p.oca", "--method", "uniform", "--budget-step", "0.3", "--forecast", "off", "-o", "plan.oca")
+    run("pack", "-m", "model", "-p", "p.oca", "--plan", "plan.oca", "-o", "bundle.oca")
 
 
 class Tutorial(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        os.chdir(WORK)
+    def setUp(self):
+        folder = os.path.join(WORK, self._testMethodName)  # the pages write into the current one
+        os.makedirs(folder)
+        os.chdir(folder)
         torch.manual_seed(0)
 
     def test_a_bundle_at_work(self):
         """A bundle of the program in the pipeline of the page, as README.md and the tutorial apply it."""
         pipe = pipeline()
-        pipe.transformer.save_pretrained("model")
-        pipe.scheduler.save_pretrained("model")
-        run("schedule", "--from", "model/scheduler_config.json", "--steps", "50", "--scale", "4", "--period", "3", "-o", "s.json")
-        run("profile", "-m", "model", "-s", "s.json", "--samples", "0:8", "-o", "p.oca")
-        run("allocate", "-m", "model", "-p", "p.oca", "--method", "uniform", "--budget-step", "0.3", "--forecast", "off", "-o", "plan.oca")
-        run("pack", "-m", "model", "-p", "p.oca", "--plan", "plan.oca", "-o", "bundle.oca")
+        make_bundle(pipe)
         pages = (block_with("README.md", "ousac.apply("), block_with("docs/PYTORCH.md", "import ousac"))
         for page in pages:
             said = []
@@ -87,6 +103,24 @@ class Tutorial(unittest.TestCase):
                 images = pipe([1, 5], guidance_scale=4.0, num_inference_steps=steps, output_type="np").images
         self.assertTrue(numpy.isfinite(images).all())
 
+    def test_calibrating_with_prompts(self):
+        names = {"ousac": Quick(), "pixart": tiny.pixart(), "flux": tiny.flux(),
+                 "prompts": {"prompt": tiny.PROMPTS, "negative_prompt": "", "max_sequence_length": tiny.TEXT}}
+        exec(block_with("docs/PYTORCH.md", "ousac.calibrate(pixart, prompts"), names)
+        for kind in ("pixart", "flux"):
+            self.assertTrue(os.path.exists(kind + "/schedule.json"))
+
+    def test_any_other_module(self):
+        transformer = tiny.randomised(diffusers.PixArtTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=4, num_layers=1, cross_attention_dim=16,
+            caption_channels=12, sample_size=64, patch_size=8, use_additional_conditions=False), 2)
+        run("schedule", "--steps", "6", "--scale", "3", "--uncached", "-o", "today.json")
+        run("schedule", "--steps", "6", "--scale", "3", "--period", "3", "-o", "schedule.json")
+        names = {"ousac": Quick(), "torch": torch, "transformer": transformer, "prompts": tiny.PROMPTS,
+                 "embeds": torch.randn(len(tiny.PROMPTS), tiny.TEXT, 12), "negative": torch.randn(len(tiny.PROMPTS), tiny.TEXT, 12)}
+        exec(block_with("docs/PYTORCH.md", "host = ousac.Host("), names)
+        self.assertTrue(os.path.exists("cal/schedule.json") and os.path.exists("profile.oca"))
+
     def test_capturing(self):
         pipe = pipeline()
         pipe.scheduler.save_pretrained("capturing")
@@ -104,6 +138,7 @@ class Tutorial(unittest.TestCase):
 
     def test_a_loop_of_your_own(self):
         pipe = pipeline()
+        make_bundle(pipe)
         names = {"ousac": ousac, "transformer": pipe.transformer, "x": torch.randn(2, 4, 8, 8), "labels": torch.tensor([3, 1]),
                  "null": torch.tensor([1000, 1000])}
         pipe.scheduler.set_timesteps(50)

@@ -303,6 +303,7 @@ static void descriptions_are_checked(void **state) {
     REFUSED(model.prediction = "tomorrow", OUSAC_STATUS_USAGE, "tomorrow");
     REFUSED(model.height = 0, OUSAC_STATUS_USAGE, "`height`");
     REFUSED(model.guided_channels = 9, OUSAC_STATUS_USAGE, "`guided_channels`");
+    REFUSED(model.rescaled = 1, OUSAC_STATUS_USAGE, "`rescaled`"); /* beside 1 guided channel */
     REFUSED(model.size = 9999, OUSAC_STATUS_USAGE, "size");
     const float *weights[DUO_SITES] = {NULL};
     REFUSED(model.weight = weights, OUSAC_STATUS_USAGE, duo_model->arch.sites[0].name);

@@ -205,6 +205,44 @@ static void unguided_values_follow_the_conditional_branch(void **state) {
     assert_memory_equal(x, uncond, sizeof x);
 }
 
+/* Rows of a guided prediction are given the length of the conditional one's: against the sums written out, and the
+ * derivative by the scale against differences. */
+static void guided_rows_have_the_conditional_length(void **state) {
+    enum { ROW = 3, VALUES = 9 };
+    const ousac_solver_step solver = {.x = 0, .eps = 1};
+    const ousac_solver_layout layout = {.sample = VALUES, .guided = VALUES, .row = ROW};
+    const float cond[VALUES] = {1, -2, 3, 0.5F, 0.25F, -1, 0, 2, 0},
+                uncond[VALUES] = {0.5F, 1, -1, 2, 0, 1, 0, 3, 0}; /* the last row's is 0 at scale 3 */
+    ousac_step step = {.mode = OUSAC_MODE_CFG, .scale = 3};
+    ousac_solver_memory memory = {0};
+    float x[VALUES] = {0};
+    (void)state;
+    assert_int_equal(ousac_solver_advance(&solver, &step, NULL, &layout, VALUES, cond, uncond, x, &memory),
+                     0);
+    for (size_t r = 0; r < VALUES; r += ROW) {
+        double e[ROW], c2 = 0, e2 = 0;
+        for (size_t i = 0; i < ROW; i++) {
+            e[i] = uncond[r + i] + 3.0 * ((double)cond[r + i] - uncond[r + i]);
+            c2 += (double)cond[r + i] * cond[r + i];
+            e2 += e[i] * e[i];
+        }
+        for (size_t i = 0; i < ROW; i++)
+            assert_true(fabs(x[r + i] - (e2 > 0 ? e[i] * sqrt(c2 / e2) : 0)) < 1e-6);
+        const double by = 1e-6;
+        const ousac_solver_row at = ousac_solver_rescale(3, cond + r, uncond + r, ROW),
+                               on = ousac_solver_rescale(3 + by, cond + r, uncond + r, ROW);
+        for (size_t i = 0; i < ROW && e2 > 0; i++) {
+            const double d = (double)cond[r + i] - uncond[r + i];
+            const double slope = (on.factor * (e[i] + by * d) - at.factor * e[i]) / by;
+            assert_true(fabs(at.factor * (d - at.along * e[i]) - slope) < 1e-4);
+        }
+    }
+    step.mode = OUSAC_MODE_COND; /* nothing is guided, nothing rescaled */
+    assert_int_equal(ousac_solver_advance(&solver, &step, NULL, &layout, VALUES, cond, uncond, x, &memory),
+                     0);
+    assert_memory_equal(x, cond, sizeof x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_and_fractions),
@@ -214,6 +252,7 @@ int main(void) {
         cmocka_unit_test(known_data_and_noise_are_kept),
         cmocka_unit_test(a_flow_starts_at_noise_alone),
         cmocka_unit_test(unguided_values_follow_the_conditional_branch),
+        cmocka_unit_test(guided_rows_have_the_conditional_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
