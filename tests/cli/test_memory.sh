@@ -117,7 +117,7 @@ check "it says what fills the memory" grep -q "samples walking together" out
 "$OUSAC" "${search[@]}" -o searched --memory $((predicted / 3)) >out 2>err
 check "a search beyond the limit is refused" test $? = 1 -a ! -e searched
 check "with what is needed at least" grep -q "^ousac calibrate: --memory .* needs up to .* while fitting" err
-peak "$OUSAC" "${search[@]}" --memory $predicted -o searched -q
+peak "$OUSAC" "${search[@]}" --memory "$predicted" -o searched -q
 check "a search within the limit" test "$code" = 0
 if [ $counted = 1 ]; then
     echo "a search: predicted $((predicted / MiB)) MiB, was $((peak / MiB)) MiB"

@@ -218,6 +218,15 @@ check "what a stage leaves" awk -F'\t' 'NR == 3 && $7 != 0.2 { exit 1 }' report/
 ousac "plot curve of methods and a search" 0 'both/curve\.svg' plot curve search.json methods.json -o both
 check "panels of MACs come before those of time" test "$(cut -f1,3 both/curve.tsv | tail -n +2 | uniq | tr '\t\n' ': ')" = "0:MACs 1:MACs 2:seconds "
 check "and their methods" grep -q 'goc, 64 test samples' both/curve.svg
+"$OUSAC" schedule --steps 24 --scale 3 --cfg all --period 1 --name today -q -o today.json || exit 2
+ousac "a calibration whose result is without a cache" 0 'uncached/report\.html' calibrate -m two/model.safetensors --micro-batch 2 \
+    --reference today.json --budget-total 0.042 --effort quick --test 8 --fine 93 -o uncached
+check "its page is whole" "$PYTHON" "$ROOT/tests/cli/check_report.py" uncached/report.html --search uncached/search.json \
+    --plotted curve stages samples schedule
+for plot in curve stages samples schedule; do
+    check "it draws the plot $plot" whole "uncached/plots/$plot"
+done
+check "and no other" test "$(find uncached/plots -name '*.svg' | wc -l)" = 4
 ousac "a search of another model" 4 "is of model" report one1 search.json -o never.html
 ousac "plot stages without a search" 2 "plot stages needs a search" plot stages zero --term
 ousac "plot of a schedule file" 0 'drawn/schedule\.png' plot schedule plain/s.json -o "$WORK/drawn"
