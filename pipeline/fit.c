@@ -183,18 +183,31 @@ ousac_status ousac_fit_error(const ousac_fit_target *target, const float *sample
                                      : OUSAC_FAIL(error, OUSAC_STATUS_NUMBER, "the samples are not finite");
 }
 
+/* A run and not a walk: as many samples have caches at once as there are threads, not all of them. */
 ousac_status ousac_fit_measure(const ousac_session *session, const ousac_fit_arm *arm,
                                const ousac_fit_target *target, const ousac_schedule *schedule,
                                double *relative_error, uint64_t *evaluations, ousac_error *error) {
-    ousac_walk *walk = NULL;
-    ousac_status status = ousac_fit_walk(session, arm, &target->range, schedule, &walk, error);
+    const size_t count = (size_t)target->range.count;
+    ousac_session alike = *session; /* in the micro-batches of a walk, and counted here */
+    ousac_counters counters = {0};
+    float *samples = ousac_malloc(count * target->size, sizeof *samples);
+    const ousac_session_run run = {.label = "measuring a fit",
+                                   .schedule = schedule,
+                                   .range = target->range,
+                                   .exact = arm->exact,
+                                   .calibration = arm->calibration,
+                                   .samples = samples,
+                                   .counters = &counters};
+    alike.micro_batch = ousac_session_batch(session, count);
+    alike.evaluations = NULL;
+    ousac_status status =
+        samples ? ousac_session_run_here(&alike, &run, error)
+                : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu samples", count);
     if (!status)
-        status = ousac_walk_finish(walk, schedule, error);
-    if (!status)
-        status = ousac_fit_error(target, ousac_walk_state(walk), relative_error, error);
-    if (!status && evaluations)
-        *evaluations += ousac_walk_evaluations(walk);
-    ousac_walk_free(walk);
+        status = ousac_fit_error(target, samples, relative_error, error);
+    for (int gate = 0; gate < 3 && evaluations; gate++)
+        *evaluations += counters.forwards[gate];
+    ousac_free(samples);
     return status;
 }
 
@@ -258,11 +271,12 @@ static ousac_status try_stepwise(const ousac_session *session, const ousac_fit_o
         status = ousac_fit_stepwise(walk, session->model, fitting, options, &trial, error);
     if (!status)
         status = ousac_fit_error(fitting, ousac_walk_state(walk), &report->fitted, error);
+    if (walk)
+        report->evaluations += ousac_walk_evaluations(walk);
+    ousac_walk_free(walk);
     if (!status)
         status = ousac_fit_measure(session, &options->arm, validation, &trial, &relative,
                                    &report->evaluations, error);
-    if (walk)
-        report->evaluations += ousac_walk_evaluations(walk);
     if (status == OUSAC_STATUS_NUMBER) {
         report->diverged = 1;
         status = OUSAC_STATUS_OK;
@@ -273,7 +287,6 @@ static ousac_status try_stepwise(const ousac_session *session, const ousac_fit_o
         *best = trial;
         memset(&trial, 0, sizeof trial);
     }
-    ousac_walk_free(walk);
     ousac_schedule_free(&trial);
     return status;
 }

@@ -20,25 +20,30 @@ static uint64_t walk_bytes(const ousac_memory_searching *s, const ousac_sample_r
                                 ousac_cost_largest_rank(&model->arch) - 1);
 }
 
-/* A fit measures on the validation samples while it still stands at the end of the fitted ones. */
-static uint64_t fit_bytes(const ousac_memory_searching *s, size_t depth) {
+/* The fitted samples walk together; those that it is measured on are run a micro-batch a thread, which takes less than the
+ * walk unless there are few of them. */
+static uint64_t fit_bytes(const ousac_memory_plan *plan, const ousac_memory_searching *s, size_t depth) {
     const ousac_search_outline *o = s->outline;
-    return walk_bytes(s, &o->fitting, depth) + walk_bytes(s, &o->validation, depth) +
-           o->fitting.count * ousac_model_sample_size(s->session->model) * sizeof(float);
+    const uint64_t sample = ousac_model_sample_size(s->session->model) * sizeof(float);
+    const ousac_sample_range running = {0,
+                                        plan->threads * ousac_session_batch(s->session, o->validation.count)};
+    const uint64_t fitting = walk_bytes(s, &o->fitting, depth) + o->fitting.count * sample,
+                   measuring = walk_bytes(s, &running, depth) + o->validation.count * sample;
+    return fitting > measuring ? fitting : measuring;
 }
 
 static void list_fits(ousac_memory_plan *plan, const ousac_memory_searching *s) {
     const ousac_model *model = s->session->model;
     ousac_memory_phase(plan, "fitting steps");
     ousac_memory_add(plan, "weights", model->weight_bytes);
-    ousac_memory_add(plan, "samples walking together", fit_bytes(s, 0));
+    ousac_memory_add(plan, "samples walking together", fit_bytes(plan, s, 0));
     ousac_memory_phase_end(plan);
     if (!s->outline->cached_count)
         return;
     ousac_memory_phase(plan, "fitting steps with a cache");
     ousac_memory_add(plan, "weights", model->weight_bytes);
     ousac_memory_add(plan, "factors of a candidate", ousac_footprint_factor_set(&model->arch, NULL));
-    ousac_memory_add(plan, "samples walking together, and their caches", fit_bytes(s, CACHED_DEPTH));
+    ousac_memory_add(plan, "samples walking together, and their caches", fit_bytes(plan, s, CACHED_DEPTH));
     ousac_memory_phase_end(plan);
 }
 
@@ -80,6 +85,6 @@ void ousac_memory_list_shipping(ousac_memory_plan *plan, const ousac_memory_sear
     ousac_memory_add(plan, "the profile", ousac_memory_profile_bytes(plan, held));
     ousac_memory_add(plan, "factors", ousac_footprint_factor_set(arch, held->rank_max));
     ousac_memory_add(plan, "factors of the plan", ousac_footprint_factor_set(arch, held->rank_max));
-    ousac_memory_add(plan, "samples walking together, and their caches", fit_bytes(s, CACHED_DEPTH));
+    ousac_memory_add(plan, "samples walking together, and their caches", fit_bytes(plan, s, CACHED_DEPTH));
     ousac_memory_phase_end(plan);
 }

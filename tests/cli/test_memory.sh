@@ -107,9 +107,9 @@ check "calibrate" test "$code" = 0
 check "calibrate: below what was said" test $counted = 0 -o "$peak" -le "$predicted"
 
 # --- and with a search before it, whose fits keep the caches of all their samples ---
-{ "$MAKE_DIT" small 1 2 448 && "$OUSAC" schedule --steps 4 --scale 3 --uncached -o today.json -q; } >out 2>err || exit 1
+{ "$MAKE_DIT" small 1 2 288 && "$OUSAC" schedule --steps 4 --scale 3 --uncached -o today.json -q; } >out 2>err || exit 1
 search=(calibrate -m small/model.safetensors --reference today.json --budget-total 0.5 --effort quick --samples 2
-    --validation 2 --test 2 --micro-batch 2)
+    --validation 2 --test 2 --micro-batch 1)
 "$OUSAC" "${search[@]}" -o searched --dry-run --json >out 2>err
 predicted=$(of peak_bytes)
 check "a dry run of a search writes nothing" test ! -e searched
