@@ -545,7 +545,7 @@ exits "what is told" 0 "$PYTHON" -c 'import json
 by, one = (json.load(open(name)) for name in ("by.json", "one.json"))
 assert [s.get("guidance") for s in by["steps"]] == [3.5, 3.5, None, 5] and {s["mode"] for s in by["steps"]} == {"cond"}
 assert [s["guidance"] for s in one["steps"]] == [3.5] * 4 and [s["scale"] for s in one["steps"]] == [2] * 4'
-for list in x 3@9 @1 3@ 3,; do
+for list in x 3@9 @1 3@ "3,"; do
     exits "schedule --guidance $list" 2 "$OUSAC" schedule --steps 4 --guidance "$list" --uncached -o clean/s.json
     says "schedule --guidance $list" err "--guidance expects"
 done
