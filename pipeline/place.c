@@ -16,9 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Behind the step weights of a contender. */
-enum { PILOT_SAMPLES = 8 };
-
 /* A schedule with its gates decided, calibrated for itself. */
 typedef struct contender {
     ousac_schedule schedule;
@@ -117,9 +114,9 @@ static ousac_status make_factors(search *s, contender *c, ousac_error *error) {
     ousac_record_cost cost = {0};
     ousac_profile *pilot = NULL, *profile = NULL;
     const size_t samples = s->options->samples;
-    ousac_status status =
-        ousac_record_pilot(s->session, &c->schedule, samples < PILOT_SAMPLES ? samples : PILOT_SAMPLES, NULL,
-                           &pilot, &cost, error);
+    ousac_status status = ousac_record_pilot(
+        s->session, &c->schedule, samples < OUSAC_PLACE_PILOT_SAMPLES ? samples : OUSAC_PLACE_PILOT_SAMPLES,
+        NULL, &pilot, &cost, error);
     const ousac_record_options options = {.range = {0, samples}, .segments = 1, .weights = pilot};
     if (!status)
         status = ousac_record_profile(s->session, &c->schedule, &options, &profile, &cost, error);

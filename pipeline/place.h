@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #define OUSAC_PLACE_SAMPLES 8
+#define OUSAC_PLACE_PILOT_SAMPLES 8 /* behind the step weights of a contender, at most */
 #define OUSAC_PLACE_PROBE_SAMPLES 8
 #define OUSAC_PLACE_HORIZON 12
 #define OUSAC_PLACE_STRIDE 3

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-enum { PILOT_SAMPLES = 8 }; /* of a placement's contender */
-
 typedef struct maker {
     ousac_search_bill *bill;
     const ousac_search_outline *outline;
@@ -54,7 +52,8 @@ static void add_probe(maker *m, const ousac_search_cached *cached) {
 
 static void add_placement(maker *m, const ousac_search_cached *cached) {
     const ousac_search_outline *o = m->outline;
-    const uint64_t pilot = o->place_samples < PILOT_SAMPLES ? o->place_samples : PILOT_SAMPLES;
+    const uint64_t pilot =
+        o->place_samples < OUSAC_PLACE_PILOT_SAMPLES ? o->place_samples : OUSAC_PLACE_PILOT_SAMPLES;
     const uint64_t forecast =
         o->place_samples < OUSAC_DEFAULT_FORECAST_SAMPLES ? o->place_samples : OUSAC_DEFAULT_FORECAST_SAMPLES;
     add_full(m, OUSAC_DEFAULT_SEARCH_SAMPLES, cached->steps);

@@ -90,26 +90,6 @@ static ousac_status measure(const ousac_session *session, const ousac_search_opt
     return status;
 }
 
-ousac_status ousac_search_measure_curve(const ousac_session *session, const ousac_search_options *options,
-                                        const ousac_search_prices *prices, size_t fewer,
-                                        ousac_search_result *result, ousac_error *error) {
-    const int full = options->effort == OUSAC_EFFORT_FULL;
-    const size_t *sixths = full ? full_sixths : quick_sixths;
-    const size_t count =
-        full ? sizeof full_sixths / sizeof *full_sixths : sizeof quick_sixths / sizeof *quick_sixths;
-    ousac_status status = OUSAC_STATUS_OK;
-    for (size_t i = 0; i < count && !status; i++) {
-        const size_t steps = (sixths[i] * fewer + 3) / 6;
-        if (steps == 0 || steps == fewer || steps >= options->reference->step_count ||
-            find(result, OUSAC_SEARCH_FEWER, steps) || result->point_count + 2 > OUSAC_SEARCH_POINTS_MAX)
-            continue;
-        status = ousac_search_targets(session, options->reference, result, error);
-        if (!status)
-            status = measure(session, options, prices, steps, fewer, result, error);
-    }
-    return status;
-}
-
 void ousac_search_outline_curve(ousac_effort effort, size_t fewer, size_t reference_steps, size_t *steps,
                                 size_t *count, size_t *ways) {
     const int full = effort == OUSAC_EFFORT_FULL;
@@ -120,10 +100,26 @@ void ousac_search_outline_curve(ousac_effort effort, size_t fewer, size_t refere
     *ways = full ? 2 : 1;
     for (size_t i = 0; i < most; i++) {
         const size_t at = (sixths[i] * fewer + 3) / 6;
-        int new = at > 0 && at != fewer &&at < reference_steps;
+        int listed = at == 0 || at == fewer || at >= reference_steps;
         for (size_t k = 0; k < *count; k++)
-            new &= steps[k] != at;
-        if (new)
+            listed |= steps[k] == at;
+        if (!listed)
             steps[(*count)++] = at;
     }
+}
+
+ousac_status ousac_search_measure_curve(const ousac_session *session, const ousac_search_options *options,
+                                        const ousac_search_prices *prices, size_t fewer,
+                                        ousac_search_result *result, ousac_error *error) {
+    size_t steps[OUSAC_SEARCH_CURVE_MAX], count = 0, ways = 0;
+    ousac_status status = OUSAC_STATUS_OK;
+    ousac_search_outline_curve(options->effort, fewer, options->reference->step_count, steps, &count, &ways);
+    for (size_t i = 0; i < count && !status; i++) {
+        if (find(result, OUSAC_SEARCH_FEWER, steps[i]) || result->point_count + 2 > OUSAC_SEARCH_POINTS_MAX)
+            continue;
+        status = ousac_search_targets(session, options->reference, result, error);
+        if (!status)
+            status = measure(session, options, prices, steps[i], fewer, result, error);
+    }
+    return status;
 }

@@ -94,6 +94,30 @@ static void a_search_does_what_it_says(void **state) {
     }
 }
 
+/* Of 50 steps every p-th where that is near to 4/3, 5/3, 2, ... times what the budget pays for, else that number; the quick
+ * search has the first, and those that the budget does not hold are left out. */
+static void cached_steps_are_of_one_length(void **state) {
+    static const struct {
+        double budget;
+        size_t count, steps[3];
+    } cases[] = {{0.2, 2, {17, 13}}, {0.3, 3, {25, 35, 17}}, {0.5, 2, {50, 33}}};
+    ousac_schedule fifty;
+    ousac_error error = {0};
+    (void)state;
+    tiny_schedule(&fifty, 50, 3, 1, 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int effort = OUSAC_EFFORT_QUICK; effort <= OUSAC_EFFORT_FULL; effort++) {
+            const ousac_search_options options = {
+                .reference = &fifty, .budget = cases[i].budget, .effort = (ousac_effort)effort};
+            ousac_search_outline outline;
+            must_succeed(ousac_search_outline_make(&tiny.session, &options, &outline, &error), &error);
+            assert_int_equal(outline.cached_count, effort == OUSAC_EFFORT_QUICK ? 1 : cases[i].count);
+            for (size_t k = 0; k < outline.cached_count; k++)
+                assert_int_equal(outline.cached[k].steps, cases[i].steps[k]);
+        }
+    ousac_schedule_free(&fifty);
+}
+
 /* What follows grows with its samples, and what is computed is what is summed up. */
 static void a_bill_adds_up(void **state) {
     const ousac_search_options options = {
@@ -190,6 +214,7 @@ static void walks_take_what_is_said(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_search_does_what_it_says),
+        cmocka_unit_test(cached_steps_are_of_one_length),
         cmocka_unit_test(a_bill_adds_up),
         cmocka_unit_test(refusals_are_those_of_the_search),
         cmocka_unit_test(walks_take_what_is_said),
