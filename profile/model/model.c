@@ -50,6 +50,13 @@ static ousac_status unknown_layout(const ousac_safetensors *file, const char *pa
          "saved from a compiled module, whose names begin with _orig_mod.: save the module itself"},
         {"lora_", "a LoRA, which changes a model and is none: load it into its model and save that"}};
     const ousac_safetensors_tensor *first = ousac_safetensors_at(file, 0);
+    const char *format = ousac_safetensors_metadata(file, "format");
+    if (format && strncmp(format, "ousac-", 6) == 0)
+        return OUSAC_FAIL(
+            error, OUSAC_STATUS_UNSUPPORTED,
+            "%s: what an ousac archive of format %.40s was exported to, no model; `ousac import` "
+            "makes the archive of it again",
+            path, format);
     for (size_t i = 0; first && i < sizeof known / sizeof *known; i++)
         if (strstr(first->name, known[i].part))
             return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED, "%s: %s", path, known[i].meaning);

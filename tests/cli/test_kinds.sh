@@ -34,6 +34,12 @@ pickle a Python pickle
 index an index of shards
 EOF
 
+# --- nor is an archive in its safetensors form one ---
+check "a profile" "$OUSAC" profile "${model[@]}" -s s.json --samples 0:4 --weights-plain -q -o p.oca
+check "its safetensors form" "$OUSAC" export --safetensors p.oca -o p.safetensors -q
+ousac "an exported archive as a model" 6 "p.safetensors: what an ousac archive of format ousac-profile was exported to, no model; \`ousac import\`" \
+    sample -m p.safetensors -s s.json --samples 0:1 -o x.png
+
 # --- a model is also a folder, or an index of shards ---
 ousac "inspect of a folder" 0 "weights   dit/model.safetensors" inspect dit
 ousac "inspect --json of a folder" 0 "" inspect dit --json
