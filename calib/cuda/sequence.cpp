@@ -52,7 +52,7 @@ struct Sequence {
     size_t seen_next;
     uint64_t clock;         /* sequences so far */
     int failures, refused;  /* captures; launches without a good one between them */
-    unsigned char *staging; /* page-locked */
+    unsigned char *staging, *staged_there; /* page-locked; device memory */
     size_t staged;
     bool staging_busy;         /* by what was launched */
     double *results, *fetched; /* (RESULTS_MAX): of the device, page-locked */
@@ -257,15 +257,24 @@ ousac_status play(const ousac_backend *backend, Context *c, ousac_error *error) 
     return status;
 }
 
-/* What an upload within a sequence becomes: its contents lie in the staging memory. */
+/* What an upload within a sequence becomes: its contents lie in the staging memory. They take the way over device
+ * memory of the sequence's own, since a graph is held to the very allocations that its transfers were captured
+ * with: one is refused once its target was released, even where another block has the same address since. Of what
+ * a kernel is given it knows no more than the address. */
 ousac_status staged_upload(const ousac_backend *backend, void *target, size_t offset, size_t bytes,
                            ousac_error *error) {
     Context *c = nullptr;
-    const ousac_status status = enter(backend, "upload", &c, error);
-    return status ? status
-                  : check(cudaMemcpyAsync(target, c->sequence->staging + offset, bytes,
-                                          cudaMemcpyHostToDevice, c->stream),
-                          "upload", error);
+    ousac_status status = enter(backend, "upload", &c, error);
+    if (status)
+        return status;
+    const Sequence *s = c->sequence;
+    unsigned char *there = s->staged_there + offset;
+    if ((status = check(cudaMemcpyAsync(there, s->staging + offset, bytes, cudaMemcpyHostToDevice, c->stream),
+                        "upload", error)))
+        return status;
+    const size_t words = bytes / sizeof(float);
+    return copy(backend, 1, words, reinterpret_cast<const float *>(there), words, static_cast<float *>(target),
+                words, error);
 }
 
 } // namespace
@@ -376,7 +385,8 @@ ousac_status sequence_upload(const ousac_backend *backend, void *target, const v
     *done = 0;
     if (s == nullptr)
         return OUSAC_STATUS_OK;
-    if (bytes > STAGING_BYTES - s->staged)
+    if (bytes > STAGING_BYTES - s->staged || bytes % sizeof(float) != 0 ||
+        reinterpret_cast<uintptr_t>(target) % sizeof(float) != 0)
         return flush(backend, error);
     if ((status = enter(backend, "upload", &c, error)))
         return status;
@@ -385,6 +395,12 @@ ousac_status sequence_upload(const ousac_backend *backend, void *target, const v
         if ((status = check(cudaMallocHost(&block, STAGING_BYTES), "upload", error)))
             return status;
         s->staging = static_cast<unsigned char *>(block);
+    }
+    if (s->staged_there == nullptr) {
+        void *block = nullptr;
+        if ((status = check(cudaMalloc(&block, STAGING_BYTES), "upload", error)))
+            return status;
+        s->staged_there = static_cast<unsigned char *>(block);
     }
     if (s->staging_busy) {
         if ((status = check(cudaStreamSynchronize(c->stream), "upload", error)))
@@ -446,6 +462,7 @@ void sequence_free(Sequence *s) {
     ousac_free(s->calls.bytes);
     if (s->staging != nullptr)
         (void)cudaFreeHost(s->staging);
+    (void)cudaFree(s->staged_there);
     (void)cudaFree(s->results);
     if (s->fetched != nullptr)
         (void)cudaFreeHost(s->fetched);
