@@ -37,6 +37,7 @@ static ousac_status record(const ousac_session *session, const ousac_schedule *s
                                    session->micro_batch, error);
     if (status)
         goto done;
+    ousac_recorder_sum_on_device(recorder);
     const ousac_run_observers *observers = ousac_recorder_observers(recorder);
     const ousac_session_run run = {
         .label = label,

@@ -80,7 +80,7 @@ static ousac_status create(auto_work *work, const ousac_session *session, const 
     if (status)
         return status;
     work->inner = ousac_recorder_observers(work->recorder);
-    work->observers = (ousac_run_observers){work, attach, collect};
+    work->observers = (ousac_run_observers){.self = work, .attach = attach, .collect = collect};
     work->micro_batch = session->micro_batch;
     work->e = ousac_malloc(arch->site_count, SPLITS * sizeof *work->e);
     return work->e

@@ -8,15 +8,27 @@ static double now_s(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+static ousac_status settle(void *self, int *whole, ousac_error *error) {
+    const ousac_run_observers *inner = ((ousac_checkpoint *)self)->inner;
+    *whole = 1;
+    return inner->settle ? inner->settle(inner->self, whole, error) : OUSAC_STATUS_OK;
+}
+
 ousac_status ousac_checkpoint_flush(ousac_checkpoint *checkpoint, ousac_error *error) {
+    int whole;
     if (checkpoint->unsaved == 0 || checkpoint->broken)
         return OUSAC_STATUS_OK;
     const double begin = now_s();
-    const ousac_status status = checkpoint->save(checkpoint->self, error);
+    const ousac_status settled = settle(checkpoint, &whole, error);
+    if (settled && !whole) {
+        checkpoint->broken = 1;
+        return settled;
+    }
+    const ousac_status status = checkpoint->save(checkpoint->self, settled ? NULL : error);
     const double end = now_s(), took = end - begin;
     checkpoint->seconds += took;
-    if (status)
-        return status;
+    if (settled || status)
+        return settled ? settled : status;
     checkpoint->unsaved = 0;
     checkpoint->due = end + (checkpoint->every_s > 9 * took ? checkpoint->every_s : 9 * took);
     return OUSAC_STATUS_OK;
@@ -43,7 +55,7 @@ static ousac_status collect(void *self, size_t worker, uint64_t first, size_t co
 }
 
 void ousac_checkpoint_start(ousac_checkpoint *checkpoint) {
-    checkpoint->observers = (ousac_run_observers){checkpoint, attach, collect};
+    checkpoint->observers = (ousac_run_observers){checkpoint, attach, collect, settle};
     checkpoint->due = now_s() + checkpoint->every_s;
     checkpoint->unsaved = 0;
     checkpoint->broken = 0;

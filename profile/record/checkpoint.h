@@ -1,6 +1,8 @@
 /* Checkpoints of a recording: after a micro-batch has been added to what an observer collects, and at most so
  * often, a callback saves it.
  *
+ * What lies on a device is settled first: where that fails, what was settled before is saved, or nothing where that is no
+ * longer whole.
  * Micro-batches are collected in index order, one at a time (profile/run/runner.h), so what the callback sees is
  * the sum over a prefix of the samples: a run that begins behind that prefix and goes on from the saved sums
  * adds the same numbers in the same order, and ends with the same bits.

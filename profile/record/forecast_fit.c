@@ -197,7 +197,7 @@ ousac_status ousac_forecast_fit_create(ousac_forecast_fit **out, const ousac_mod
     fit->calibration = calibration;
     fit->workers = workers;
     fit->batch = batch;
-    fit->observers = (ousac_run_observers){fit, attach, collect};
+    fit->observers = (ousac_run_observers){.self = fit, .attach = attach, .collect = collect};
     fit->gate = ousac_calloc(schedule->step_count * OUSAC_BRANCHES, sizeof *fit->gate);
     fit->sums = ousac_calloc(entry(fit, schedule->step_count, 0, 0), sizeof *fit->sums);
     fit->worker = ousac_calloc(workers, sizeof *fit->worker);

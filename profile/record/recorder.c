@@ -1,6 +1,7 @@
 #include "profile/record/recorder.h"
 
 #include "formats/memory.h"
+#include "profile/record/device_sums.h"
 #include "profile/record/witness.h"
 
 #include <string.h>
@@ -19,7 +20,8 @@ struct ousac_recorder {
     const ousac_backend *backend;
     size_t workers, batch;
     worker *worker;
-    double *host; /* staging for one moment */
+    ousac_witness_target target; /* of a device's moments: by way of the host, */
+    ousac_device_sums *sums;     /* or added up there; else NULL */
     ousac_run_observers observers;
 };
 
@@ -80,7 +82,20 @@ static ousac_status end(void *self, ousac_error *error) {
  */
 static ousac_status collect(void *self, size_t index, uint64_t first, size_t count, ousac_error *error) {
     ousac_recorder *r = self;
-    return ousac_witness_collect(&r->worker[index].witness, r->profile, r->host, first, count, error);
+    ousac_witness *witness = &r->worker[index].witness;
+    return r->sums ? ousac_device_sums_collect(r->sums, witness, first, count, error)
+                   : ousac_witness_collect(witness, r->profile, &r->target, first, count, error);
+}
+
+static ousac_status settle(void *self, int *whole, ousac_error *error) {
+    const ousac_recorder *r = self;
+    *whole = 1;
+    return r->sums ? ousac_device_sums_fetch(r->sums, whole, error) : OUSAC_STATUS_OK;
+}
+
+void ousac_recorder_sum_on_device(ousac_recorder *r) {
+    if (!r->backend->host && r->profile->moment && !r->sums)
+        r->sums = ousac_device_sums_create(r->profile, r->backend);
 }
 
 static ousac_status attach(void *self, size_t index, ousac_observer *observer, ousac_error *error) {
@@ -137,8 +152,19 @@ void ousac_recorder_free(ousac_recorder *r) {
         ousac_free(r->worker[i].ldy);
     }
     ousac_free(r->worker);
-    ousac_free(r->host);
+    ousac_device_sums_free(r->sums);
+    r->backend->release(r->backend, r->target.one);
+    ousac_free(r->target.host);
     ousac_free(r);
+}
+
+/* `largest`: doubles of a moment. */
+static int create_target(ousac_recorder *r, size_t largest) {
+    const ousac_backend *be = r->backend;
+    const double one = 1;
+    r->target.host = ousac_calloc(largest, sizeof *r->target.host);
+    r->target.one = be->alloc(be, 1, sizeof one);
+    return r->target.host && r->target.one && !be->upload(be, r->target.one, &one, sizeof one, NULL);
 }
 
 ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *profile,
@@ -155,14 +181,13 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
     r->backend = backend;
     r->workers = workers;
     r->batch = batch;
-    r->observers = (ousac_run_observers){r, attach, collect};
+    r->observers = (ousac_run_observers){r, attach, collect, settle};
     for (size_t g = 0; g < arch->group_count; g++) {
         const size_t size = ousac_profile_moment_size(&arch->groups[g]);
         largest = size > largest ? size : largest;
     }
-    r->host = backend->host ? NULL : ousac_calloc(largest, sizeof *r->host);
     r->worker = ousac_calloc(workers, sizeof *r->worker);
-    int ok = (r->host || backend->host) && r->worker;
+    int ok = r->worker && (backend->host || create_target(r, largest));
     for (size_t i = 0; ok && i < workers; i++) {
         const ousac_status status = map_moments(r, &moment, error);
         if (status) {

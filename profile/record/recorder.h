@@ -28,6 +28,12 @@ ousac_status ousac_recorder_create(ousac_recorder **recorder, ousac_profile *pro
                                    ousac_error *error);
 void ousac_recorder_free(ousac_recorder *recorder);
 
+/* Of a device: micro-batches are added up there, beside the threads' own moments (device_sums.h), and the profile has all of
+ * them once the observers have settled, which a run does at its end. Without it each micro-batch takes all moments to the host
+ * and back. For a profile that nobody else reads or changes meanwhile; the sums are the same to the bit. Nothing on the
+ * host's backend, or where memory is short. */
+void ousac_recorder_sum_on_device(ousac_recorder *recorder);
+
 /* The observers to put into an ousac_run. Non-finite activations among those of the tokens used are NUMBER,
  * naming site, step and branch. */
 const ousac_run_observers *ousac_recorder_observers(ousac_recorder *recorder);

@@ -389,18 +389,36 @@ static void collect_scalar(ousac_profile *p, int scalar, double *part) {
     }
 }
 
-/* Adds a moment of the thread's to the profile's and clears it. */
-static ousac_status collect_moment(const ousac_backend *be, double *moment, double *part, size_t size,
-                                   double *host, ousac_error *error) {
+/* A device's `part` becomes 0: a product over nothing. */
+static ousac_status clear_part(const ousac_backend *be, const double *one, double *part, size_t size,
+                               ousac_error *error) {
+    return be->gemm64(be, 0, 0, 1, size, 0, 1, one, 1, part, size, 0, part, size, error);
+}
+
+/* Adds a moment of the thread's, `part`, to that of all and clears it: moment i. */
+static ousac_status collect_moment(const ousac_backend *be, const ousac_witness_target *target, size_t i,
+                                   double *moment, double *part, size_t size, ousac_error *error) {
+    ousac_status status;
     if (be->host) {
         move_sums(size, moment, part);
         return OUSAC_STATUS_OK;
     }
-    const ousac_status status = be->download(be, host, part, size * sizeof(double), error);
-    if (status)
-        return status;
-    move_sums(size, moment, host);
-    return be->upload(be, part, host, size * sizeof(double), error);
+    if (target->sum) { /* sum += 1 part, every sum rounded as on the host */
+        status =
+            be->gemm64(be, 0, 0, 1, size, 1, 1, target->one, 1, part, size, 1, target->sum[i], size, error);
+    } else {
+        status = be->download(be, target->host, part, size * sizeof(double), error);
+        if (!status)
+            move_sums(size, moment, target->host);
+    }
+    return status ? status : clear_part(be, target->one, part, size, error);
+}
+
+/* The next micro-batch is collected by another thread, whose work is not queued behind this one's. */
+static ousac_status wait_for_sums(const ousac_backend *be, const ousac_witness_target *target,
+                                  ousac_error *error) {
+    double one;
+    return target && target->sum ? be->download(be, &one, target->one, sizeof one, error) : OUSAC_STATUS_OK;
 }
 
 /* Forgets the references: the next trajectory starts without. */
@@ -409,17 +427,20 @@ static void reset(ousac_witness *w) {
         ousac_history_reset(&w->history[b]);
 }
 
-ousac_status ousac_witness_collect(ousac_witness *w, ousac_profile *p, double *host, uint64_t first,
-                                   size_t count, ousac_error *error) {
+ousac_status ousac_witness_collect(ousac_witness *w, ousac_profile *p, const ousac_witness_target *target,
+                                   uint64_t first, size_t count, ousac_error *error) {
     for (int s = 0; s < OUSAC_SCALAR_COUNT; s++)
         collect_scalar(p, s, w->scalar[s]);
     ousac_status status = settle(w, error);
     for (size_t i = 0; w->moment && !status && i < p->identity.segments * p->arch.group_count; i++) {
-        status = collect_moment(w->backend, p->moment[i], w->moment[i],
-                                packed_size(p->arch.groups[i % p->arch.group_count].dim), host, error);
-        ousac_profile_drop_moment(p, i);
+        status = collect_moment(w->backend, target, i, p->moment ? p->moment[i] : NULL, w->moment[i],
+                                packed_size(p->arch.groups[i % p->arch.group_count].dim), error);
+        if (p->moment)
+            ousac_profile_drop_moment(p, i);
         drop_moment(w, i);
     }
+    if (!status)
+        status = wait_for_sums(w->backend, target, error);
     if (status)
         return status;
     if (w->magnitudes)

@@ -94,10 +94,17 @@ ousac_status ousac_witness_end(ousac_witness *witness, int branch, ousac_error *
 /* Forgets the references and the sums. Moments are on the host. */
 void ousac_witness_forget(ousac_witness *witness);
 
-/* Adds the sums to the profile's, which is that of ousac_witness_create, and clears them. `host` is room for the largest
- * moment where the backend is a device. */
-ousac_status ousac_witness_collect(ousac_witness *witness, ousac_profile *profile, double *host,
-                                   uint64_t first, size_t count, ousac_error *error);
+/* Where a device's moments go: to those of the profile by way of `host`, room for the largest, or to others on the
+ * device, `sum`, one for each of the profile's; `one`, in the backend's memory, is 1. */
+typedef struct ousac_witness_target {
+    double *host, *one, **sum; /* sum NULL: to the profile's */
+} ousac_witness_target;
+
+/* Adds the sums to the profile's, which is that of ousac_witness_create, or where the target has moments of its own one like it
+ * without, and clears them. `target`: NULL where the backend's memory is the host's. */
+ousac_status ousac_witness_collect(ousac_witness *witness, ousac_profile *profile,
+                                   const ousac_witness_target *target, uint64_t first, size_t count,
+                                   ousac_error *error);
 
 /* Rows of deltas, at most, that wait for each moment until one product takes them all: whatever the schedule's gates
  * are. */

@@ -313,6 +313,7 @@ ousac_status ousac_run_samples(const ousac_run *run, ousac_error *error) {
     shared sh = {.run = run};
     worker *workers = NULL;
     struct timespec begin, end;
+    int whole;
     ousac_status status = check(run, error);
     if (status)
         return status;
@@ -351,6 +352,9 @@ ousac_status ousac_run_samples(const ousac_run *run, ousac_error *error) {
             *error = sh.error;
         goto done;
     }
+    if (run->observers && run->observers->settle &&
+        (status = run->observers->settle(run->observers->self, &whole, error)))
+        goto done;
     if (run->counters) {
         memset(run->counters, 0, sizeof *run->counters);
         for (size_t i = 0; i < threads; i++)

@@ -28,6 +28,10 @@ typedef struct ousac_run_observers {
     ousac_status (*attach)(void *self, size_t worker, ousac_observer *observer, ousac_error *error);
     /* After a micro-batch, in index order, one call at a time, from any thread. */
     ousac_status (*collect)(void *self, size_t worker, uint64_t first, size_t count, ousac_error *error);
+    /* What was collected and still lies on a device comes to where it is read: at the end of a run that failed
+     * nowhere, and before a checkpoint is saved. Where that fails, *whole says whether what is there is all of an earlier
+     * moment. */
+    ousac_status (*settle)(void *self, int *whole, ousac_error *error);
 } ousac_run_observers;
 
 typedef struct ousac_run {

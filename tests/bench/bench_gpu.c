@@ -570,6 +570,7 @@ static void time_run(const bench *b, size_t samples, size_t steps, int recorded)
         bench_must(ousac_profile_create(&profile, &b->model->arch, &schedule, &identity, NULL, 1, &error),
                    &error);
         bench_must(ousac_recorder_create(&recorder, profile, b->on.device, 1, b->batch, &error), &error);
+        ousac_recorder_sum_on_device(recorder);
     }
     const double seconds = run_once(b->model, &schedule, samples, b->batch, 1, NULL,
                                     recorder ? ousac_recorder_observers(recorder) : NULL, NULL);

@@ -266,7 +266,7 @@ ousac_status job_record(const ousac_session *session, const char *label, const o
     ousac_record_cost cost = {0};
     ousac_sample_range left = *part;
     harvester reaper = {NULL, profile, harvest, 0};
-    const ousac_run_observers reaping = {&reaper, attach, collect};
+    const ousac_run_observers reaping = {.self = &reaper, .attach = attach, .collect = collect};
     ousac_status status = OUSAC_STATUS_OK;
     *forwards = 0;
     if (harvest)
@@ -280,6 +280,8 @@ ousac_status job_record(const ousac_session *session, const char *label, const o
     if (status)
         goto done;
     const ousac_run_observers *observers = reaper.inner = ousac_recorder_observers(recorder);
+    if (!harvest)
+        ousac_recorder_sum_on_device(recorder);
     if (harvest)
         observers = &reaping;
     else if (partial)

@@ -177,7 +177,7 @@ static ousac_status keep_nothing(void *self, size_t worker, uint64_t first, size
 static void workers_share_what_nobody_watches(void **state) {
     const ousac_workers workers = {.run = share_run, .poll = poll};
     ousac_session session = session_of(NULL, NULL);
-    const ousac_run_observers observers = {NULL, see_nothing, keep_nothing};
+    const ousac_run_observers observers = {.attach = see_nothing, .collect = keep_nothing};
     ousac_error error = {0};
     ousac_session_run run = {.label = "shared", .schedule = &schedule, .range = {0, 2}, .exact = 1};
     (void)state;

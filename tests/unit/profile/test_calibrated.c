@@ -193,7 +193,7 @@ static void spectra_predict_what_truncation_loses(void **state) {
                 }
         }
     }
-    ousac_run_observers observers = {l, attach, NULL};
+    ousac_run_observers observers = {.self = l, .attach = attach};
     ousac_run run = {.model = model,
                      .schedule = &schedule,
                      .seed = SEED,

@@ -43,7 +43,7 @@ static ousac_status note_save(void *self, ousac_error *error) {
 }
 
 static void start(ousac_checkpoint *checkpoint, ousac_run_observers *inner, script *s, double every_s) {
-    *inner = (ousac_run_observers){s, NULL, note_collect};
+    *inner = (ousac_run_observers){.self = s, .collect = note_collect};
     *checkpoint = (ousac_checkpoint){.inner = inner, .every_s = every_s, .save = note_save, .self = s};
     ousac_checkpoint_start(checkpoint);
 }
