@@ -50,8 +50,8 @@ struct Sequence {
     Graph graphs[GRAPHS_MAX];
     uint64_t seen[SEEN_MAX];
     size_t seen_next;
-    uint64_t clock;         /* sequences so far */
-    int failures, refused;  /* captures; launches without a good one between them */
+    uint64_t clock;                        /* sequences so far */
+    int failures, refused;                 /* captures; launches without a good one between them */
     unsigned char *staging, *staged_there; /* page-locked; device memory */
     size_t staged;
     bool staging_busy;         /* by what was launched */
@@ -273,8 +273,8 @@ ousac_status staged_upload(const ousac_backend *backend, void *target, size_t of
                         "upload", error)))
         return status;
     const size_t words = bytes / sizeof(float);
-    return copy(backend, 1, words, reinterpret_cast<const float *>(there), words, static_cast<float *>(target),
-                words, error);
+    return copy(backend, 1, words, reinterpret_cast<const float *>(there), words,
+                static_cast<float *>(target), words, error);
 }
 
 } // namespace
