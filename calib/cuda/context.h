@@ -40,7 +40,9 @@ struct Context {
     void *pinned; /* page-locked host memory, likewise */
     size_t pinned_bytes;
     unsigned *blocks_done; /* device memory: a count of blocks, 0 between kernels */
-    void *ahead;           /* device memory: see round_ahead */
+    void *counts;          /* device memory: see counts */
+    size_t counts_bytes;
+    void *ahead; /* device memory: see round_ahead */
     size_t ahead_bytes;
     const float *ahead_of; /* what it is the rounded form of: NULL for nothing */
     size_t ahead_count;
@@ -82,6 +84,11 @@ Context *present(const ousac_backend *backend);
 /* At least `bytes` of the context's scratch, 256-byte aligned. Waits for the stream where it must grow. */
 ousac_status scratch(Context *context, const char *operation, size_t bytes, void **block, ousac_error *error);
 ousac_status pinned(Context *context, const char *operation, size_t bytes, void **block, ousac_error *error);
+
+/* So many counts in device memory, which are 0: a kernel that counts in them leaves them so. Grown on demand, as scratch is.
+ */
+ousac_status counts(Context *context, const char *operation, size_t count, unsigned **block,
+                    ousac_error *error);
 
 /* Copies device memory to the context's pinned memory and waits for it and all that was queued before. */
 ousac_status fetch(Context *context, const char *operation, const void *source, size_t bytes, void **host,
