@@ -46,9 +46,11 @@ struct Context {
     size_t ahead_bytes;
     const float *ahead_of; /* what it is the rounded form of: NULL for nothing */
     size_t ahead_count;
-    /* While a sequence runs: the call behind the one that runs, or NULL; that call's work is done; it is a linear. */
-    const unsigned char *next_call;
-    bool next_done, linear_next;
+    /* While a sequence runs: the calls behind the one that runs, up to their end, or NULL; of how many of these the work is
+     * done; the first is a linear. */
+    const unsigned char *next_call, *calls_end;
+    unsigned calls_done;
+    bool linear_next;
     Sequence *sequence; /* made by the first */
     Matmul *matmuls;    /* of shapes met so far */
     bool capturing;     /* the stream's work goes into a graph, and nothing may wait for it */
@@ -291,6 +293,34 @@ ousac_status expand_tiled(Context *context, size_t rows, size_t m, size_t r, con
 ousac_status expand_bf16(Context *context, size_t rows, size_t m, size_t r, const float *z, size_t ldz,
                          const float *a, size_t lda, float s, const float *last, const float *before,
                          size_t ld_past, bool activated, float *y, size_t ldy, ousac_error *error);
+
+/* What expand_onto and project_change are given, as in ousac_backend; before NULL where s is 0. */
+struct ExpandJob {
+    size_t rows, m, r;
+    const float *z;
+    size_t ldz;
+    const float *a;
+    size_t lda;
+    float s;
+    const float *last, *before;
+    size_t ld_past;
+};
+struct ProjectJob {
+    size_t rows, r, n;
+    float s;
+    const float *last, *before;
+    size_t ld_past;
+    const float *b;
+    size_t ldb;
+    float *z;
+    size_t ldz;
+};
+/* project_bf16 of gelu_tanh of expand_bf16, none of the sizes 0, without what lies between them; *done false, and nothing
+ * done, where ranks are too large, places not those of four floats, only one is a forecast, or outputs overlap inputs.
+ * mlp_bf16.cu */
+ousac_status mlp_bf16_prepare(ousac_error *error); /* once per device, before the first call */
+ousac_status mlp_bf16(Context *context, const ExpandJob &expand, const ProjectJob &project, bool *done,
+                      ousac_error *error);
 
 } // namespace ousac_cuda
 #endif

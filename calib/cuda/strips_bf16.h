@@ -36,11 +36,10 @@ template <int R, int DEPTH> struct Factor {
                                  int first_col) {
         const int row = first_row + static_cast<int>(threadIdx.x) / WIDE;
         const int col = first_col + static_cast<int>(threadIdx.x) % WIDE * 4;
+        const float *at = data + static_cast<size_t>(row) * ld + col;
 #pragma unroll
-        for (int i = 0; i < EACH; i++) {
-            const int at = row + i * STEP;
-            held[i] = load_four<FOURS>(data + static_cast<size_t>(at) * ld + col, at < rows ? cols - col : 0);
-        }
+        for (int i = 0; i < EACH; i++, at += STEP * ld)
+            held[i] = load_four<FOURS>(at, row + i * STEP < rows ? cols - col : 0);
     }
     /* EXCHANGED: of 16 rows too, 4 t + 2 p + e takes place 8 p + 2 t + e. */
     template <bool EXCHANGED> __device__ inline void put(uint16_t *tile) const {
