@@ -290,6 +290,7 @@ static void fill_dit_block(ousac_arch *arch, size_t block, size_t hidden, uint64
     ousac_module *modules = arch->modules + block * DIT_MODULES;
     for (size_t i = 0; i < DIT_GROUPS; i++)
         name_in_block(groups[i].name, block, dit_groups[i]);
+    groups[DIT_GROUPS - 1].consumed = 1; /* fc2 */
     for (size_t i = 0; i < DIT_MODULES; i++) {
         name_in_block(modules[i].name, block, dit_modules[i]);
         modules[i].block = block;

@@ -49,6 +49,8 @@ typedef struct ousac_group {
     ousac_side
         side;   /* of the moment: input where n <= m for its sites, else output; output only for one site */
     size_t dim; /* of the moment: n or m */
+    int consumed; /* 1: the family's forward does not read the group's input once its linear has run, nor does anyone else
+                     whose memory it is. A property of the code: no part of an architecture's text, digest or comparison */
 } ousac_group;
 
 typedef struct ousac_output {
@@ -113,7 +115,7 @@ int ousac_arch_same_kind(const char *a, const char *b);
 size_t ousac_arch_kinds(const ousac_arch *arch, size_t regions, size_t *kind, size_t *region);
 
 /* The DiT block structure (arXiv 2212.09748): per block the sites q, k, v (one group), proj, fc1, fc2 and the
- * modules attn and mlp; `hidden` is the MLP's inner width, 4 d in every public model. */
+ * modules attn and mlp, of which fc2 consumes its input; `hidden` is the MLP's inner width, 4 d in every public model. */
 ousac_status ousac_arch_create_dit(ousac_arch *arch, size_t blocks, size_t tokens, size_t width,
                                    size_t hidden, ousac_error *error);
 

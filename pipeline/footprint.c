@@ -80,7 +80,7 @@ uint64_t ousac_footprint_executor(const ousac_model *model, size_t batch, size_t
         sites = most(sites, arch->groups[g].site_count);
     }
     return ousac_footprint_history(arch, batch, SIZE_MAX, depth) * (model->has_uncond ? OUSAC_BRANCHES : 1) +
-           rows * (2 * widest + sites * rank) * sizeof(float);
+           rows * 2 * (widest + sites * rank) * sizeof(float);
 }
 
 uint64_t ousac_footprint_walk(const ousac_model *model, uint64_t count, size_t micro_batch, size_t depth,

@@ -194,7 +194,9 @@ struct ousac_backend {
      * all three. */
     /* Z (rows, r) = (X - X0 - s (X0 - X1)) B^T, B (r, n): X, X0 = last and X1 = before (rows, n), the latter
      * two with leading dimension ld_past; before may be NULL where s is 0 (USAGE elsewhere) and is not read
-     * there. work: rows * n floats, contents undefined afterwards; a backend may do without. */
+     * there. work: rows * n floats, contents undefined afterwards; a backend may do without. It may be X itself,
+     * contiguous (ldx = n), which says that nobody reads X again: its contents too are undefined then, and a backend may
+     * never have made them, where X was still to come from operations of the same sequence. */
     ousac_status (*project_change)(const ousac_backend *backend, size_t rows, size_t r, size_t n, float s,
                                    const float *x, size_t ldx, const float *last, const float *before,
                                    size_t ld_past, const float *b, size_t ldb, float *z, size_t ldz,

@@ -333,8 +333,29 @@ static void product(const ousac_product *p) {
             multiply_span(p, row, smaller(row + OUSAC_PRODUCT_BLOCK, p->rows), start, panel);
 }
 
+/* drift where y is a: what is restricted overlaps nothing. */
+static void drift_in_place(size_t rows, size_t cols, float s, const float *b, const float *c, size_t ldb,
+                           float *y, size_t ldy) {
+    for (size_t i = 0; i < rows; i++) {
+        const float *restrict last = b + i * ldb;
+        float *restrict target = y + i * ldy;
+        if (c == NULL) {
+            for (size_t j = 0; j < cols; j++)
+                target[j] = target[j] - last[j];
+            continue;
+        }
+        const float *restrict before = c + i * ldb;
+        for (size_t j = 0; j < cols; j++)
+            target[j] = target[j] - (last[j] + s * (last[j] - before[j]));
+    }
+}
+
 static void drift(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b,
                   const float *c, size_t ldb, float *y, size_t ldy) {
+    if (a == y && lda == ldy) {
+        drift_in_place(rows, cols, s, b, c, ldb, y, ldy);
+        return;
+    }
     for (size_t i = 0; i < rows; i++) {
         const float *restrict now = a + i * lda;
         const float *restrict last = b + i * ldb;

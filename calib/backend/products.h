@@ -44,7 +44,8 @@ enum { OUSAC_PRODUCT_BLOCK = 256 };
 
 typedef struct ousac_products {
     void (*product)(const ousac_product *product);
-    /* y (rows, cols) = a - b - s (b - c), c NULL for s = 0; b and c with one leading dimension. */
+    /* y (rows, cols) = a - b - s (b - c), c NULL for s = 0; b and c with one leading dimension. y may be a with
+     * the same one. */
     void (*drift)(size_t rows, size_t cols, float s, const float *a, size_t lda, const float *b,
                   const float *c, size_t ldb, float *y, size_t ldy);
 } ousac_products;

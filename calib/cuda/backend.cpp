@@ -182,7 +182,8 @@ static ousac_status open_backend(const ousac_backend **backend, int device, int 
     state->table.bf16 = bf16 != 0;
     fill_table(state);
     if ((status = check(cudaSetDevice(chosen), "open", error)) || (status = describe(state, error)) ||
-        (status = attention_prepare(error)) || (bf16 && (status = attention_bf16_prepare(error))) ||
+        (status = attention_prepare(error)) ||
+        (bf16 && ((status = attention_bf16_prepare(error)) || (status = mlp_bf16_prepare(error)))) ||
         (status = start_contexts(state, error))) {
         ousac_free(state);
         return status;

@@ -88,6 +88,7 @@ static void destroy(Context *c) {
         (void)cublasDestroy(c->blas);
     (void)cudaFree(c->blas_workspace);
     (void)cudaFree(c->blocks_done);
+    (void)cudaFree(c->counts);
     (void)cudaFree(c->scratch);
     (void)cudaFree(c->ahead);
     (void)cudaFreeHost(c->pinned);
@@ -198,6 +199,16 @@ static ousac_status grow(Context *c, const char *operation, size_t bytes, void *
 ousac_status scratch(Context *c, const char *operation, size_t bytes, void **block, ousac_error *error) {
     const ousac_status status = grow(c, operation, bytes, &c->scratch, &c->scratch_bytes, error);
     *block = c->scratch;
+    return status;
+}
+
+ousac_status counts(Context *c, const char *operation, size_t count, unsigned **block, ousac_error *error) {
+    const size_t bytes = count * sizeof **block, before = c->counts_bytes;
+    ousac_status status = grow(c, operation, bytes, &c->counts, &c->counts_bytes, error);
+    if (!status && c->counts_bytes != before &&
+        (status = check(cudaMemsetAsync(c->counts, 0, bytes, c->stream), operation, error)))
+        c->counts_bytes = 0;
+    *block = static_cast<unsigned *>(c->counts);
     return status;
 }
 

@@ -40,13 +40,17 @@ struct Context {
     void *pinned; /* page-locked host memory, likewise */
     size_t pinned_bytes;
     unsigned *blocks_done; /* device memory: a count of blocks, 0 between kernels */
-    void *ahead;           /* device memory: see round_ahead */
+    void *counts;          /* device memory: see counts */
+    size_t counts_bytes;
+    void *ahead; /* device memory: see round_ahead */
     size_t ahead_bytes;
     const float *ahead_of; /* what it is the rounded form of: NULL for nothing */
     size_t ahead_count;
-    /* While a sequence runs: the call behind the one that runs, or NULL; that call's work is done; it is a linear. */
-    const unsigned char *next_call;
-    bool next_done, linear_next;
+    /* While a sequence runs: the calls behind the one that runs, up to their end, or NULL; of how many of these the work is
+     * done; the first is a linear. */
+    const unsigned char *next_call, *calls_end;
+    unsigned calls_done;
+    bool linear_next;
     Sequence *sequence; /* made by the first */
     Matmul *matmuls;    /* of shapes met so far */
     bool capturing;     /* the stream's work goes into a graph, and nothing may wait for it */
@@ -82,6 +86,11 @@ Context *present(const ousac_backend *backend);
 /* At least `bytes` of the context's scratch, 256-byte aligned. Waits for the stream where it must grow. */
 ousac_status scratch(Context *context, const char *operation, size_t bytes, void **block, ousac_error *error);
 ousac_status pinned(Context *context, const char *operation, size_t bytes, void **block, ousac_error *error);
+
+/* So many counts in device memory, which are 0: a kernel that counts in them leaves them so. Grown on demand, as scratch is.
+ */
+ousac_status counts(Context *context, const char *operation, size_t count, unsigned **block,
+                    ousac_error *error);
 
 /* Copies device memory to the context's pinned memory and waits for it and all that was queued before. */
 ousac_status fetch(Context *context, const char *operation, const void *source, size_t bytes, void **host,
@@ -284,6 +293,34 @@ ousac_status expand_tiled(Context *context, size_t rows, size_t m, size_t r, con
 ousac_status expand_bf16(Context *context, size_t rows, size_t m, size_t r, const float *z, size_t ldz,
                          const float *a, size_t lda, float s, const float *last, const float *before,
                          size_t ld_past, bool activated, float *y, size_t ldy, ousac_error *error);
+
+/* What expand_onto and project_change are given, as in ousac_backend; before NULL where s is 0. */
+struct ExpandJob {
+    size_t rows, m, r;
+    const float *z;
+    size_t ldz;
+    const float *a;
+    size_t lda;
+    float s;
+    const float *last, *before;
+    size_t ld_past;
+};
+struct ProjectJob {
+    size_t rows, r, n;
+    float s;
+    const float *last, *before;
+    size_t ld_past;
+    const float *b;
+    size_t ldb;
+    float *z;
+    size_t ldz;
+};
+/* project_bf16 of gelu_tanh of expand_bf16, none of the sizes 0, without what lies between them; *done false, and nothing
+ * done, where ranks are too large, places not those of four floats, only one is a forecast, or outputs overlap inputs.
+ * mlp_bf16.cu */
+ousac_status mlp_bf16_prepare(ousac_error *error); /* once per device, before the first call */
+ousac_status mlp_bf16(Context *context, const ExpandJob &expand, const ProjectJob &project, bool *done,
+                      ousac_error *error);
 
 } // namespace ousac_cuda
 #endif

@@ -209,10 +209,6 @@ template <bool FOURS, Finish FINISH> void launch(const Job &job, unsigned blocks
         expand_bf16_kernel<FOURS, false, FINISH><<<blocks, THREADS, SHARED_BYTES, stream>>>(job);
 }
 
-bool apart(const float *a, size_t a_count, const float *b, size_t b_count) {
-    return b == nullptr || a + a_count <= b || b + b_count <= a;
-}
-
 /* Whether x (rows, m) is apart from all that other blocks of the kernel still read. */
 bool is_nobodys(const float *x, const Job &job) {
     const size_t rows = static_cast<size_t>(job.rows), m = static_cast<size_t>(job.m),
@@ -236,7 +232,8 @@ bool take_gate(Context *c, Job *job) {
         !is_nobodys(x, *job))
         return false;
     job->gated = {x, gate, rows_per_group, ld_mod};
-    return c->next_done = true;
+    c->calls_done = 1;
+    return true;
 }
 
 } // namespace

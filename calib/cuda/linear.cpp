@@ -82,20 +82,28 @@ static ousac_status check_past(const char *operation, const float *before, float
     return OUSAC_STATUS_OK;
 }
 
+static ousac_status check_projection(Product *p, size_t rows, size_t r, size_t n, float s, size_t ldx,
+                                     const float *before, size_t ld_past, size_t ldb, size_t ldz,
+                                     ousac_error *error) {
+    ousac_status status;
+    if ((status = check_past("project_change", before, s, error)) ||
+        (status = check_view("project_change", "X", rows, n, ldx, sizeof(float), error)) ||
+        (status = check_view("project_change", "past", rows, n, ld_past, sizeof(float), error)) ||
+        (status = check_view("project_change", "work", rows, n, n, sizeof(float), error)) ||
+        (status = check_view("project_change", "B", r, n, ldb, sizeof(float), error)) ||
+        (status = check_view("project_change", "Z", rows, r, ldz, sizeof(float), error)))
+        return status;
+    return narrow("project_change", p, rows, r, n, ldx, ldb, ldz, error);
+}
+
 ousac_status project_change(const ousac_backend *backend, size_t rows, size_t r, size_t n, float s,
                             const float *x, size_t ldx, const float *last, const float *before,
                             size_t ld_past, const float *b, size_t ldb, float *z, size_t ldz, float *work,
                             ousac_error *error) {
     Context *c = nullptr;
     Product p;
-    ousac_status status;
-    if ((status = check_past("project_change", before, s, error)) ||
-        (status = check_view("project_change", "X", rows, n, ldx, sizeof *x, error)) ||
-        (status = check_view("project_change", "past", rows, n, ld_past, sizeof *last, error)) ||
-        (status = check_view("project_change", "work", rows, n, n, sizeof *work, error)) ||
-        (status = check_view("project_change", "B", r, n, ldb, sizeof *b, error)) ||
-        (status = check_view("project_change", "Z", rows, r, ldz, sizeof *z, error)) ||
-        (status = narrow("project_change", &p, rows, r, n, ldx, ldb, ldz, error)))
+    ousac_status status = check_projection(&p, rows, r, n, s, ldx, before, ld_past, ldb, ldz, error);
+    if (status)
         return status;
     if (s == 0.0F)
         before = nullptr;
@@ -124,7 +132,23 @@ static bool activation_follows(const ousac_backend *backend, size_t rows, size_t
         return false;
     if (std::get<0>(next) != rows * m || std::get<1>(next) != y || std::get<2>(next) != y)
         return false;
-    return c->next_done = true;
+    c->calls_done = 1;
+    return true;
+}
+
+/* Whether, after that, project_change consumes Y: then nobody else reads it. */
+static bool projection_follows(const Context *c, size_t rows, size_t m, const float *y, ProjectJob *job) {
+    std::tuple<size_t, size_t, size_t, float, const float *, size_t, const float *, const float *, size_t,
+               const float *, size_t, float *, size_t, float *, ousac_error *>
+        behind;
+    Product p;
+    if (!Recorded<project_change>::follows(c, &behind, 1))
+        return false;
+    const auto [count, r, n, s, x, ldx, last, before, ld_past, b, ldb, z, ldz, work, error] = behind;
+    (void)error;
+    *job = {count, r, n, s, last, s == 0.0F ? nullptr : before, ld_past, b, ldb, z, ldz};
+    return count == rows && n == m && r > 0 && x == y && work == y && ldx == m &&
+           check_projection(&p, rows, r, n, s, ldx, before, ld_past, ldb, ldz, nullptr) == OUSAC_STATUS_OK;
 }
 
 ousac_status expand_onto(const ousac_backend *backend, size_t rows, size_t m, size_t r, const float *z,
@@ -143,6 +167,16 @@ ousac_status expand_onto(const ousac_backend *backend, size_t rows, size_t m, si
     if (s == 0.0F)
         before = nullptr;
     const bool activated = activation_follows(backend, rows, m, y, ldy);
+    ProjectJob consumer;
+    if (activated && backend->bf16 && r > 0 && projection_follows(present(backend), rows, m, y, &consumer)) {
+        bool done = false;
+        if ((status = enter(backend, "expand_onto", &c, error)))
+            return status;
+        status = mlp_bf16(c, {rows, m, r, z, ldz, a, lda, s, last, before, ld_past}, consumer, &done, error);
+        c->calls_done = done ? 2 : 1;
+        if (status || done)
+            return status;
+    }
     const bool tiled = r <= TILED_RANK_MAX && !static_cast<const State *>(backend->state)->tf32;
     if (r > 0 && (backend->bf16 || tiled)) {
         if ((status = enter(backend, "expand_onto", &c, error)))

@@ -30,6 +30,11 @@ inline bool in_fours(const float *data, size_t ld, size_t cols) {
     return in_fours(data, ld) && cols % 4 == 0;
 }
 
+/* Whether these overlap nowhere; b may be NULL. */
+inline bool apart(const float *a, size_t a_count, const float *b, size_t b_count) {
+    return b == nullptr || a + a_count <= b || b + b_count <= a;
+}
+
 /* expand_onto as its kernels take it: Y (rows, m) from Z (rows, r) and A (r, m), in tiles. */
 struct Expansion {
     int rows, m, r, column_tiles;

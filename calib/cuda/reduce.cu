@@ -343,7 +343,7 @@ void take_difference(Context *c, Measured<float> *m) {
     m->delta = y;
     m->delta_step = ldy;
     m->scale = scale;
-    c->next_done = true;
+    c->calls_done = 1;
 }
 
 /* Adds the sums to *square and *change; where these are NULL, leaves them in the sequence's results, from

@@ -84,22 +84,26 @@ Runner runner_at(const unsigned char *at) {
     return runner;
 }
 
-/* Every call sees the next: it may leave what it writes rounded for a linear, or do the next one's work with its own. */
+/* Where the call behind this one begins. */
+const unsigned char *behind(const unsigned char *at) {
+    ousac_status status = OUSAC_STATUS_OK;
+    return runner_at(at)(at + sizeof(Runner), nullptr, &status, nullptr);
+}
+
+/* Every call sees the next ones: it may leave what it writes rounded for a linear, or do their work with its own. */
 ousac_status run_calls(const ousac_backend *backend, Context *c, const Calls *calls, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     const unsigned char *at = calls->bytes, *end = at + calls->used;
     c->ahead_of = nullptr;
     while (at < end && !status) {
-        const Runner runner = runner_at(at);
-        at += sizeof runner;
-        const unsigned char *next = runner(at, nullptr, &status, nullptr);
+        const unsigned char *next = behind(at);
         c->next_call = next < end ? next : nullptr;
-        c->next_done = false;
+        c->calls_end = end;
+        c->calls_done = 0;
         c->linear_next = next < end && runner_at(next) == Recorded<linear>::run;
-        (void)runner(at, backend, &status, error);
-        at = next;
-        if (c->next_done)
-            at = runner_at(next)(next + sizeof runner, nullptr, &status, nullptr);
+        (void)runner_at(at)(at + sizeof(Runner), backend, &status, error);
+        for (at = next; c->calls_done > 0; c->calls_done--)
+            at = behind(at);
         if (!c->linear_next)
             c->ahead_of = nullptr;
     }
@@ -282,6 +286,15 @@ ousac_status staged_upload(const ousac_backend *backend, void *target, size_t of
 Sequence *recording(const ousac_backend *backend) {
     const Context *c = present(backend);
     return c != nullptr && c->sequence != nullptr && c->sequence->recording ? c->sequence : nullptr;
+}
+
+const unsigned char *call_ahead(const Context *c, unsigned skip) {
+    const unsigned char *at = c->next_call;
+    for (; at != nullptr && skip > 0; skip--) {
+        at = behind(at);
+        at = at < c->calls_end ? at : nullptr;
+    }
+    return at;
 }
 
 static bool make_room(Calls *calls, size_t needed) {

@@ -15,8 +15,8 @@
  * no longer used takes on the new list. Where all are in use, as with a forecast over many steps, whose lists
  * differ by their coefficients, those that find no room run call by call.
  *
- * A call that runs sees the one behind it: it may leave its output rounded for a linear (round_ahead in context.h), or
- * do the next call's work with its own (follows below), so that a list takes fewer kernels than its calls alone.
+ * A call that runs sees those behind it: it may leave its output rounded for a linear (round_ahead in context.h), or do
+ * the next calls' work with its own (follows below), so that a list takes fewer kernels than its calls alone.
  *
  * A graph that is refused when it is launched is dropped, and its calls run one by one.
  *
@@ -47,6 +47,8 @@ typedef const unsigned char *(*Runner)(const unsigned char *at, const ousac_back
 Sequence *recording(const ousac_backend *backend);
 /* Room for a call; NULL where memory is short. */
 unsigned char *append(Sequence *sequence, Runner runner, size_t bytes);
+/* Where the call lies that comes `skip` calls after the next one, its runner first; NULL where there is none. */
+const unsigned char *call_ahead(const Context *context, unsigned skip);
 /* Runs what was written down; the rest of the sequence runs as it is called. A failure is reported at the end
  * too. */
 ousac_status flush(const ousac_backend *backend, ousac_error *error);
@@ -103,15 +105,17 @@ struct Recorded<Operation> {
         return at;
     }
 
-    /* Whether this is the call behind the one that runs, and with what arguments. Whoever does its work sets next_done. */
-    static bool follows(const Context *c, std::tuple<Rest...> *all) {
+    /* Whether this is the call behind the one that runs and `skip` others, and with what arguments. Whoever does the work
+     * of the next calls sets calls_done to how many these are. */
+    static bool follows(const Context *c, std::tuple<Rest...> *all, unsigned skip = 0) {
+        const unsigned char *at = call_ahead(c, skip);
         Runner runner;
-        if (c->next_call == nullptr)
+        if (at == nullptr)
             return false;
-        std::memcpy(&runner, c->next_call, sizeof runner);
+        std::memcpy(&runner, at, sizeof runner);
         if (runner != run)
             return false;
-        (void)read(c->next_call + sizeof runner, all);
+        (void)read(at + sizeof runner, all);
         return true;
     }
 

@@ -91,6 +91,7 @@ static void fill_block(ousac_arch *arch, const ousac_flux *flux, const kind *k, 
                            k->group[l->group] ? k->group[l->group] : l->name);
         }
         group->stream = l->stream;
+        group->consumed = l->n == HIDDEN;
         group->side = site->n <= site->m ? OUSAC_SIDE_INPUT : OUSAC_SIDE_OUTPUT;
         group->dim = site->n <= site->m ? site->n : site->m;
         if (module->site_count++ == 0)

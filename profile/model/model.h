@@ -44,7 +44,9 @@ typedef struct ousac_linears {
      * (rows, width); the forward then skips the module and does not call module_end. */
     ousac_status (*module_begin)(void *self, size_t module, const ousac_rows *out, int *live,
                                  ousac_error *error);
-    /* All sites of a group on their shared input: x (rows, n) -> y (rows, sum of m), sites side by side. */
+    /* All sites of a group on their shared input: x (rows, n) -> y (rows, sum of m), sites side by side. Where the
+     * arch says that the group's input is consumed, and x is the forward's own memory, its contents are undefined
+     * afterwards. */
     ousac_status (*linear)(void *self, size_t group, size_t rows, const float *x, size_t ldx, float *y,
                            size_t ldy, ousac_error *error);
     /* Where the forward should write the input (output 0) or have the output (1) of a group, contiguous:

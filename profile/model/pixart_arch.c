@@ -34,6 +34,7 @@ static void fill_block(ousac_arch *arch, size_t block, size_t hidden, const uint
     ousac_module *modules = arch->modules + block * MODULES;
     for (size_t i = 0; i < GROUPS; i++)
         name_in_block(groups[i].name, block, GROUP[i]);
+    groups[GROUPS - 1].consumed = 1; /* fc2 */
     for (size_t i = 0; i < MODULES; i++) {
         name_in_block(modules[i].name, block, MODULE[i]);
         modules[i].block = block;

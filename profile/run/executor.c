@@ -19,8 +19,10 @@ struct ousac_executor {
     ousac_history cache[OUSAC_BRANCHES];
     size_t full_step[OUSAC_BRANCHES][2]; /* of the cache's last full evaluation, and of the one before */
     float *delta;                        /* (rows of the longest stream, largest n) */
-    float *z;                            /* (rows of the longest stream, largest group rank) */
-    size_t *group_m;                     /* per group: sum of m */
+    float *z
+        [2]; /* (rows of the longest stream, largest group rank): of even and of odd groups, so that what one group
+                    has projected may be read while the next one's is written */
+    size_t *group_m; /* per group: sum of m */
     ousac_counters counters;
     ousac_linears linears;
     /* the evaluation under way */
@@ -151,6 +153,16 @@ static ousac_status linear_full(ousac_executor *ex, size_t group, size_t rows, c
     return status;
 }
 
+/* Where the change of a group's input may be made: in its place where nobody reads it any more. */
+static float *place_of_change(const ousac_executor *ex, size_t group, const float *x, size_t ldx) {
+    const ousac_arch *arch = &ex->model->arch;
+    const ousac_group *g = &arch->groups[group];
+    int read = !g->consumed || ldx != arch->sites[g->first_site].n || (ex->observer && ex->observer->linear);
+    for (size_t s = g->first_site; s < g->first_site + g->site_count; s++)
+        read |= ex->calibration->path[s] == OUSAC_PATH_DENSE;
+    return read ? ex->delta : (float *)(uintptr_t)x;
+}
+
 static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows, const float *x, size_t ldx,
                                   float *y, size_t ldy, ousac_error *error) {
     const ousac_arch *arch = &ex->model->arch;
@@ -164,9 +176,10 @@ static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows,
         c->forecast && h->filled == 2 ? ousac_forecast_at(c->forecast, ex->step, ex->branch, group) : 0;
     ousac_status status = OUSAC_STATUS_OK;
     const float *x_before = s_forecast != 0 ? h->x[1][group] : NULL;
+    float *z = ex->z[group % 2];
     if (r) /* z = (x - where it was expected) B^T for all sites of the group at once */
         status = be->project_change(be, rows, r, n, s_forecast, x, ldx, h->x[0][group], x_before, n,
-                                    c->b[group], n, ex->z, r, ex->delta, error);
+                                    c->b[group], n, z, r, place_of_change(ex, group, x, ldx), error);
     for (size_t s = g->first_site; s < g->first_site + g->site_count && !status; s++) {
         const ousac_site *site = &arch->sites[s];
         const float *y_cached = h->y[0][group] ? h->y[0][group] + column : NULL;
@@ -178,7 +191,7 @@ static ousac_status linear_cached(ousac_executor *ex, size_t group, size_t rows,
             ex->counters.macs += (uint64_t)rows * site->m * n;
             break;
         case OUSAC_PATH_LOW_RANK:
-            status = be->expand_onto(be, rows, site->m, c->rank[s], ex->z + z_column, r, c->a[s], site->m,
+            status = be->expand_onto(be, rows, site->m, c->rank[s], z + z_column, r, c->a[s], site->m,
                                      s_forecast, y_cached, s_forecast != 0 ? h->y[1][group] + column : NULL,
                                      sum_m, y + column, ldy, error);
             z_column += c->rank[s];
@@ -218,7 +231,8 @@ void ousac_executor_free(ousac_executor *ex) {
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         ousac_history_free(&ex->cache[b]);
     be->release(be, ex->delta);
-    be->release(be, ex->z);
+    be->release(be, ex->z[0]);
+    be->release(be, ex->z[1]);
     be->release(be, ex->before);
     ousac_free(ex->group_m);
     ousac_free(ex);
@@ -301,8 +315,9 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     if (ex->keep && calibration && calibration->rank_max) {
         const size_t rows = ex->batch * ousac_arch_most_tokens(arch);
         ex->delta = be->alloc(be, rows * widest, sizeof(float));
-        ex->z = be->alloc(be, rows * calibration->rank_max, sizeof(float));
-        if (!ex->delta || !ex->z) {
+        for (size_t i = 0; i < 2; i++)
+            ex->z[i] = be->alloc(be, rows * calibration->rank_max, sizeof(float));
+        if (!ex->delta || !ex->z[0] || !ex->z[1]) {
             status = OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "no memory for the corrections of %zu samples",
                                 options->batch);
             goto done;

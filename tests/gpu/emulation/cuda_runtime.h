@@ -49,6 +49,7 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 void __syncthreads();
+void __syncwarp();
 float __shfl_xor_sync(unsigned mask, float value, int lane_mask);
 
 /* Fibers change over at barriers and shuffles alone. */
@@ -64,6 +65,10 @@ inline unsigned atomicAdd(unsigned *target, unsigned value) {
 }
 /* Blocks run one after another. */
 inline void __threadfence() {}
+/* Past a cache that there is none of. */
+inline float4 __ldcg(const float4 *from) {
+    return *from;
+}
 inline unsigned long long atomicMax(unsigned long long *target, unsigned long long value) {
     const unsigned long long before = *target;
     *target = value > before ? value : before;

@@ -196,6 +196,11 @@ void __syncthreads() {
     ousac_emulation::wait(state->all, state->count);
 }
 
+void __syncwarp() {
+    using namespace ousac_emulation;
+    wait(state->warp[state->current / WARP], WARP);
+}
+
 float __shfl_xor_sync(unsigned mask, float value, int lane_mask) {
     using namespace ousac_emulation;
     if (mask != 0xffffffffU || lane_mask < 0 || lane_mask >= WARP)

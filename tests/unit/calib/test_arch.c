@@ -43,6 +43,7 @@ static void dit_has_its_sites_groups_and_modules(void **unused) {
         assert_int_equal(site->stage, stage[i]);
         assert_int_equal(group->side, i == 5 ? OUSAC_SIDE_OUTPUT : OUSAC_SIDE_INPUT);
         assert_int_equal(group->dim, 48);
+        assert_int_equal(group->consumed, i == 5);
         assert_true(s >= group->first_site && s < group->first_site + group->site_count);
     }
     assert_int_equal(arch.modules[6].fixed_macs, 2 * 16 * 16 * 48);

@@ -85,6 +85,16 @@ static void project_change_is_the_product_of_the_change(void **unused) {
         assert_int_equal(b->project_change(b, rows, r, n, s, x, ldx, last, mode == 0 ? NULL : before, ld_past,
                                            factor, ldb, z, ldz, work, NULL),
                          OUSAC_STATUS_OK);
+        if (ldx == n) { /* X itself for the work: the same, to the bit */
+            float *in = malloc(rows * n * sizeof *in), *again = filled(&state, rows, ldz);
+            memcpy(in, x, rows * n * sizeof *in);
+            assert_int_equal(b->project_change(b, rows, r, n, s, in, n, last, mode == 0 ? NULL : before,
+                                               ld_past, factor, ldb, again, ldz, in, NULL),
+                             OUSAC_STATUS_OK);
+            for (size_t i = 0; i < rows; i++)
+                assert_memory_equal(again + i * ldz, z + i * ldz, r * sizeof *z);
+            free(in), free(again);
+        }
         for (size_t i = 0; i < rows; i++)
             for (size_t j = 0; j < r; j++) {
                 double expected = 0, size = 0;

@@ -459,6 +459,10 @@ static void costs_go_by_stream(void **state) {
     assert_int_equal(ousac_arch_find_site(&model->arch, "single_transformer_blocks.1.proj_mlp"), 24 + 5 + 3);
     assert_string_equal(model->arch.groups[FLUX_GROUPS - 2].name, "single_transformer_blocks.1.qkv_mlp");
     assert_string_equal(model->arch.modules[2].name, "transformer_blocks.0.ff_context");
+    for (size_t g = 0; g < FLUX_GROUPS; g++) { /* the second linears of the double blocks' MLPs */
+        const char *name = model->arch.groups[g].name;
+        assert_int_equal(model->arch.groups[g].consumed, strstr(name, ".net.2") != NULL);
+    }
 }
 
 /* FLUX.1 dev at 256, 512 and 1024 pixels: 5.2, 10.7 and 37.2 TMAC, 57 times what a DiT's block of all tokens takes. */

@@ -255,6 +255,8 @@ static void costs_are_those_of_the_papers(void **state) {
     const ousac_ranks ranks = {.rank = rank, .dense_fallback = 1};
     ousac_error error = {0};
     (void)state;
+    for (size_t g = 0; g < model->arch.group_count; g++)
+        assert_int_equal(model->arch.groups[g].consumed, strstr(model->arch.groups[g].name, ".fc2") != NULL);
     assert_true(ousac_cost_full(&model->arch) == 6 * D * D + 2 * block);
     assert_true(ousac_cost_constant(&model->arch) == constant);
     rank[4] = rank[5] = 2; /* cross attention of the first block */

@@ -761,6 +761,8 @@ static void the_text_of_an_architecture_is_checked(void **state) {
     must_succeed(ousac_arch_parse(&back, text, 2, "here", &error), &error);
     assert_false(ousac_arch_difference(&arch, &back, difference));
     assert_true(back.other_macs == arch.other_macs);
+    for (size_t g = 0; g < arch.group_count; g++) /* it is no part of the text */
+        assert_false(back.groups[g].consumed);
     back.modules[1].fixed_macs++;
     assert_true(ousac_arch_difference(&arch, &back, difference));
     assert_non_null(strstr(difference, "blocks.0.mlp"));

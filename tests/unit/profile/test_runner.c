@@ -247,6 +247,7 @@ typedef struct setting {
     ousac_prediction prediction;
     size_t guided; /* channels; 0: all */
     double later;  /* added to every timestep but the first */
+    const ousac_run_observers *observers;
 } setting;
 
 /* Every coefficient of every step is another, those of no effect included. */
@@ -312,6 +313,7 @@ static outcome compare(setting how) {
                      .calibration = calibration,
                      .extrapolate_modules = how.extrapolate,
                      .gradient = how.gradient ? &gradient : NULL,
+                     .observers = how.observers,
                      .samples = o.samples,
                      .counters = &o.counters};
     must(ousac_run_samples(&run, &error), &error);
@@ -367,6 +369,65 @@ static void every_path_of_a_cached_run_matches(void **state) {
     assert_true(o.error < 1e-4);
     assert_int_equal(o.counters.site_dense, 0);
     free(o.samples);
+}
+
+/* --- inputs that are consumed --- */
+
+static ousac_status add_input(void *self, size_t group, size_t rows, const float *x, size_t ldx,
+                              const float *y, size_t ldy, ousac_error *error) {
+    double *sums = self;
+    const size_t n = model->arch.sites[model->arch.groups[group].first_site].n;
+    (void)y, (void)ldy, (void)error;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j++)
+            sums[group] += (double)x[i * ldx + j];
+    return OUSAC_STATUS_OK;
+}
+
+static ousac_status watch_inputs(void *self, size_t worker, ousac_observer *observer, ousac_error *error) {
+    (void)worker, (void)error;
+    *observer = (ousac_observer){.self = self, .linear = add_input};
+    return OUSAC_STATUS_OK;
+}
+
+/* Whether inputs that nobody reads again are kept makes no difference, nor does an observer find any of them gone. */
+static void consumed_inputs_change_nothing(void **state) {
+    enum { GROUPS = 12 };
+    const size_t bytes = SAMPLES * ousac_model_sample_size(model) * sizeof(float);
+    ousac_arch *arch = &model->arch;
+    int consumed[GROUPS];
+    (void)state;
+    assert_int_equal(arch->group_count, GROUPS);
+    for (int forecast = 0; forecast < 2; forecast++) {
+        double sums[2][GROUPS] = {{0}};
+        outcome o[2][2];
+        for (int kept = 0; kept < 2; kept++) {
+            const ousac_run_observers observers = {.self = sums[kept], .attach = watch_inputs};
+            for (size_t g = 0; g < GROUPS; g++) {
+                consumed[g] = arch->groups[g].consumed;
+                assert_int_equal(consumed[g], g % 4 == 3);
+                if (kept)
+                    arch->groups[g].consumed = 0;
+            }
+            for (int observed = 0; observed < 2; observed++)
+                o[kept][observed] = compare((setting){.calibrated = 1,
+                                                      .dense_fallback = 1,
+                                                      .low_rank_only = !forecast,
+                                                      .forecast = forecast,
+                                                      .micro_batch = 2,
+                                                      .threads = 1,
+                                                      .observers = observed ? &observers : NULL});
+            for (size_t g = 0; g < GROUPS; g++)
+                arch->groups[g].consumed = consumed[g];
+        }
+        assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
+        for (int i = 0; i < 4; i++) {
+            assert_memory_equal(o[i / 2][i % 2].samples, o[0][0].samples, bytes);
+            if (i)
+                free(o[i / 2][i % 2].samples);
+        }
+        free(o[0][0].samples);
+    }
 }
 
 static void forecasts_match(void **state) {
@@ -578,6 +639,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_run_matches),
         cmocka_unit_test(every_path_of_a_cached_run_matches),
+        cmocka_unit_test(consumed_inputs_change_nothing),
         cmocka_unit_test(forecasts_match),
         cmocka_unit_test(reuse_without_correction_matches),
         cmocka_unit_test(the_multistep_solver_matches),
