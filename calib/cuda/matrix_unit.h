@@ -1,5 +1,6 @@
 /* The warp's matrix unit in bfloat16, one function per instruction, so that what a device has no C++ for
- * stands in one place; the emulation has a file of this name. Compute capability 8.0; below it they trap.
+ * stands in one place; the emulation has a file of this name. Compute capability 8.0 where nothing else is said; below
+ * it they trap.
  *
  * Fragments are those of the PTX ISA for m16n8k16. With g = lane / 4 and t = lane % 4, each register holding
  * two values, the lower half first:
@@ -82,17 +83,24 @@ __device__ inline void multiply_add_half(float c[4], const uint32_t a[2], uint32
                       : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
-/* Starts a copy of 16 bytes, both addresses aligned to as many, from global memory to shared memory. */
+/* Starts a copy of 16 bytes, both addresses aligned to as many, from global memory to shared memory. Of every compute
+ * capability; below 8.0 it is made at once. */
 __device__ inline void start_copy(void *shared, const void *global) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
     OUSAC_MATRIX_UNIT("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at),
                       "l"(__cvta_generic_to_global(global))
                       : "memory");
+#else
+    *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
+#endif
 }
 
 /* Waits for all copies that this thread started; it takes a barrier to see those of others. */
 __device__ inline void finish_copies() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     OUSAC_MATRIX_UNIT("cp.async.wait_all;" ::: "memory");
+#endif
 }
 
 /* Whether it is so of any lane of the warp. */

@@ -44,7 +44,7 @@ typedef struct shape {
 
 /* Columns in fours and not, tiles full and not, on both sides of each; ranks of every instance and beyond. */
 static const size_t rows_of[] = {1, 33, 130}, wide_of[] = {5, 72, 1152},
-                    ranks[] = {1, 7, 64, 65, 100, 192, 200, 256, 300};
+                    ranks[] = {1, 7, 64, 65, 100, 192, 200, 256, 300, 128, 129};
 enum { SHAPES = 3 * 3 * sizeof ranks / sizeof *ranks };
 
 /* Those with 1152 columns and many rows only with a few ranks, which suffices and takes long enough. */
@@ -156,6 +156,27 @@ static void expand_onto_adds_the_rounded_product(void **unused) {
                 expected_at(&e, i, j, &exact, &of_rounded, &past, &size);
                 assert_near(e.y.host[i * e.y.ld + j], of_rounded, U32 * (past + size));
                 assert_near(e.y.host[i * e.y.ld + j], exact, TWO_ROUNDED * size + U32 * (past + size));
+            }
+        discard_expansion(&e);
+    }
+}
+
+/* More tiles than blocks, so that a block has several, of which the last is not whole. */
+static void tiles_that_share_a_block_are_all_made(void **unused) {
+    const shape cases[] = {{.rows = 130, .wide = 12804, .r = 20},
+                           {.rows = 170, .wide = 12801, .r = 70, .pad = 1, .s = 0.5F},
+                           {.rows = 100, .wide = 12804, .r = 128, .pad = 4, .s = -0.75F},
+                           {.rows = 70, .wide = 25604, .r = 31, .s = 0.5F}};
+    uint64_t state = 32;
+    (void)unused;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        expansion e = expansion_of(&state, &cases[c]);
+        expand(&e);
+        for (size_t i = 0; i < e.s.rows; i++)
+            for (size_t j = i % 7; j < e.s.wide; j += 7) {
+                double exact, of_rounded, past, size;
+                expected_at(&e, i, j, &exact, &of_rounded, &past, &size);
+                assert_near(e.y.host[i * e.y.ld + j], of_rounded, U32 * (past + size));
             }
         discard_expansion(&e);
     }
@@ -546,9 +567,53 @@ static void a_consumed_activation_need_not_be_made(void **unused) {
     assert_true(spared > 12);
 }
 
+/* The activation and a gated sum, done on the way by blocks that have several tiles. */
+static void what_follows_is_done_of_every_tile(void **unused) {
+    enum { GROUP = 10 };
+    uint64_t state = 36;
+    (void)unused;
+    for (int c = 0; c < 4; c++) {
+        const shape s = {.rows = 70, .wide = 25604, .r = 12, .s = c % 2 ? 0.5F : 0};
+        const shape groups = {.rows = s.rows / GROUP, .wide = s.wide};
+        const size_t count = s.rows * s.wide;
+        expansion e = expansion_of(&state, &s);
+        matrix x = random_matrix(&state, s.rows, s.wide, &s);
+        matrix gate = random_matrix(&state, groups.rows, s.wide, &groups);
+        float *before = malloc(count * sizeof *before), *stepwise = malloc(count * sizeof *stepwise);
+        matrix *result = c < 2 ? &e.y : &x;
+        assert_true(before != NULL && stepwise != NULL);
+        memcpy(before, x.host, count * sizeof *before);
+        for (int sequence = 0; sequence < 2; sequence++) {
+            renew(&x, before);
+            if (sequence)
+                assert_int_equal(k->sequence_begin(k, NULL), OUSAC_STATUS_OK);
+            const ousac_status first = k->expand_onto(
+                k, s.rows, s.wide, s.r, e.z.device, e.z.ld, e.a.device, e.a.ld, s.s, e.last.device,
+                s.s != 0 ? e.older.device : NULL, e.last.ld, e.y.device, e.y.ld, NULL);
+            const ousac_status second = c < 2 ? k->gelu_tanh(k, count, e.y.device, e.y.device, NULL)
+                                              : k->add_gated(k, s.rows, s.wide, x.device, e.y.device,
+                                                             gate.device, GROUP, s.wide, NULL);
+            if (sequence)
+                assert_int_equal(k->sequence_end(k, 1, NULL), OUSAC_STATUS_OK);
+            assert_int_equal(first, OUSAC_STATUS_OK);
+            assert_int_equal(second, OUSAC_STATUS_OK);
+            fetch(result);
+            if (!sequence)
+                memcpy(stepwise, result->host, count * sizeof *stepwise);
+        }
+        for (size_t i = 0; i < count; i++) /* a compiler may round two kernels differently */
+            assert_near(result->host[i], stepwise[i],
+                        emulated_is_real() ? 1e-6 * (1 + fabs((double)stepwise[i])) : 0);
+        free(before), free(stepwise);
+        discard(&x), discard(&gate);
+        discard_expansion(&e);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(expand_onto_adds_the_rounded_product),
+        cmocka_unit_test(tiles_that_share_a_block_are_all_made),
         cmocka_unit_test(no_correction_changes_nothing),
         cmocka_unit_test(what_is_not_finite_spreads_in_expand_onto),
         cmocka_unit_test(project_change_is_the_product_of_the_rounded_change),
@@ -558,6 +623,7 @@ int main(void) {
         cmocka_unit_test(no_rank_is_the_past_and_no_width_is_zero),
         cmocka_unit_test(the_activation_is_that_of_a_step_of_its_own),
         cmocka_unit_test(a_consumed_activation_need_not_be_made),
+        cmocka_unit_test(what_follows_is_done_of_every_tile),
     };
     ousac_device *device = NULL;
     const int refused = emulated_begin(&device, 1);

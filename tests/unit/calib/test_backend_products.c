@@ -76,6 +76,21 @@ static void few_rows_are_the_product(void **unused) {
     }
 }
 
+/* As many columns as take the rows together by chunks of the inner dimension, whole and not, and warps without columns. */
+static void few_rows_of_many_columns_are_the_product(void **unused) {
+    static const size_t cases[][3] = {
+        {16, 2304, 132}, {9, 2113, 4}, {13, 4301, 256}, {27, 2200, 700}, {16, 8500, 24}};
+    uint64_t state = 12;
+    (void)unused;
+    EACH_BACKEND(k) {
+        for (size_t c = 0; c < 2 * sizeof cases / sizeof *cases; c++) {
+            const size_t *of = cases[c / 2], n = of[2];
+            check_linear(k, &state, of[0], of[1], n, n + 4 * (c % 3), n + 8 * (c % 2), of[1] + c % 2,
+                         c % 2 == 0 ? BIAS : OVERWRITE);
+        }
+    }
+}
+
 static void expand_is_the_product(void **unused) {
     uint64_t state = 2;
     (void)unused;
@@ -306,6 +321,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_is_the_product),
         cmocka_unit_test(few_rows_are_the_product),
+        cmocka_unit_test(few_rows_of_many_columns_are_the_product),
         cmocka_unit_test(expand_is_the_product),
         cmocka_unit_test(project_change_is_the_product_of_the_change),
         cmocka_unit_test(expand_onto_adds_the_product_to_the_forecast),
