@@ -249,7 +249,7 @@ ousac_status play(const ousac_backend *backend, Context *c, ousac_error *error) 
         s->refused = 0;
         return check(launched, "sequence_end", error);
     }
-    /* Seen on a device, in a calibration's second or later run, the cause not known; its calls are as good. */
+    /* None is known any more; its calls are as good. */
     (void)cudaGetLastError();
     if (++s->refused == FAILURES_MAX)
         s->failures = FAILURES_MAX;

@@ -441,10 +441,11 @@ def measure_profiles(args, servers, result):
         row("the same, recorded", statistics.median(times["recorded"]),
             f"recording adds {100 * (statistics.median(ratios) - 1):.1f} %")
         samples, steps = args.profile
+        whole_plain = server.ask("plain", samples, steps)["seconds"]
         whole = server.ask("recorded", samples, steps)["seconds"]
-        row(f"profile, {samples} samples of {steps} steps", whole)
+        row(f"profile, {samples} samples of {steps} steps", whole, f"{100 * (whole / whole_plain - 1):.1f} % more than sampling")
         result["profile"].append({"compute": compute, "plain": times["plain"], "recorded": times["recorded"],
-                                  "overhead": statistics.median(ratios) - 1, "whole_seconds": whole,
+                                  "overhead": statistics.median(ratios) - 1, "whole_seconds": whole, "whole_plain_seconds": whole_plain,
                                   "whole_samples": samples, "whole_steps": steps})
         save(result, args.output)
 

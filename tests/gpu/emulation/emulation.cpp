@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 /* --- threads --- */
@@ -221,6 +222,10 @@ using namespace ousac_emulation;
 
 static std::mutex lock;                         /* over what follows */
 static std::map<void *, size_t> blocks, locked; /* of the device, page-locked; bytes */
+static std::map<void *, uint64_t> births;       /* of the device's blocks: which allocation, counted from 1 */
+static uint64_t births_so_far;
+static std::pair<void *, size_t>
+    withheld; /* the block released last, where the next one is to have its address */
 static size_t device_bytes, device_limit;
 enum { BUILT_FOR = 70 }; /* the least capability */
 static int devices = 1, capability = 90;
@@ -233,6 +238,9 @@ static thread_local ousac_emulated_stream *captured_here;
 struct ousac_emulated_node {
     size_t kind;
     std::function<void()> work;
+    const void *
+        held; /* what a transfer or a memset was captured with; NULL of a kernel, which knows but addresses */
+    uint64_t birth; /* of the block that it lies in */
 };
 struct ousac_emulated_stream {
     bool capturing, invalid;
@@ -296,10 +304,23 @@ static bool is_lost() {
         return fails(cudaErrorStreamCaptureUnsupported);                                                     \
     }
 
-cudaError_t ousac_emulation::submit(cudaStream_t stream, size_t kind, std::function<void()> work) {
+/* Of the block of the device that an address lies in; 0 for none. */
+static uint64_t birth_of(const void *address) {
+    const std::lock_guard<std::mutex> guard(lock);
+    auto block = blocks.upper_bound(const_cast<void *>(address));
+    if (block == blocks.begin())
+        return 0;
+    --block;
+    const bool inside =
+        static_cast<const char *>(address) < static_cast<const char *>(block->first) + block->second;
+    return inside ? births.at(block->first) : 0;
+}
+
+static cudaError_t submit_held(cudaStream_t stream, size_t kind, const void *held,
+                               std::function<void()> work) {
     UNLESS_LOST;
     if (stream->capturing) {
-        stream->nodes.push_back({kind, std::move(work)});
+        stream->nodes.push_back({kind, std::move(work), held, held == nullptr ? 0 : birth_of(held)});
         return cudaSuccess;
     }
     if (submissions_left >= 0 && submissions_left-- == 0) {
@@ -309,6 +330,9 @@ cudaError_t ousac_emulation::submit(cudaStream_t stream, size_t kind, std::funct
     counts.eager++;
     work();
     return cudaSuccess;
+}
+cudaError_t ousac_emulation::submit(cudaStream_t stream, size_t kind, std::function<void()> work) {
+    return submit_held(stream, kind, nullptr, std::move(work));
 }
 
 /* --- whose memory an address is of --- */
@@ -371,14 +395,18 @@ static cudaError_t allocate(std::map<void *, size_t> *list, void **block, size_t
     if (list == &blocks && bytes > device_limit - device_bytes)
         return fails(cudaErrorMemoryAllocation);
     /* Exactly as long as asked for, so that a sanitizer sees what lies beyond. */
-    if (bytes > std::numeric_limits<size_t>::max() / 64 || posix_memalign(block, 256, bytes) != 0)
+    if (list == &blocks && withheld.first != nullptr && withheld.second == bytes)
+        *block = std::exchange(withheld.first, nullptr);
+    else if (bytes > std::numeric_limits<size_t>::max() / 64 || posix_memalign(block, 256, bytes) != 0)
         *block = nullptr;
     if (*block == nullptr)
         return fails(cudaErrorMemoryAllocation);
     std::memset(*block, 0xff, bytes);
     (*list)[*block] = bytes;
-    if (list == &blocks)
+    if (list == &blocks) {
         device_bytes += bytes;
+        births[*block] = ++births_so_far;
+    }
     return cudaSuccess;
 }
 
@@ -390,9 +418,14 @@ static cudaError_t release(std::map<void *, size_t> *list, void *block) {
         return cudaSuccess;
     if (found == list->end())
         return fails(cudaErrorInvalidValue);
-    if (list == &blocks)
+    if (list == &blocks) {
         device_bytes -= found->second;
+        births.erase(block);
+    }
+    const size_t bytes = found->second;
     list->erase(found);
+    if (list == &blocks && setting("OUSAC_EMULATED_SAME_ADDRESS", 0) != 0)
+        std::swap(block, withheld.first), withheld.second = bytes;
     std::free(block);
     return cudaSuccess;
 }
@@ -501,7 +534,7 @@ cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cuda
         return fails(cudaErrorStreamCaptureUnsupported);
     }
     const bool from_host = kind == cudaMemcpyHostToDevice, to_host = kind == cudaMemcpyDeviceToHost;
-    return submit(stream, KIND_COPY, [=] {
+    return submit_held(stream, KIND_COPY, kind == cudaMemcpyHostToDevice ? target : source, [=] {
         if (bytes > 0 && within_device(source, bytes) == from_host)
             illegal_address("a copy", "its source, direction", kind, source);
         else if (bytes > 0 && within_device(target, bytes) == to_host)
@@ -511,7 +544,7 @@ cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cuda
     });
 }
 cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t stream) {
-    return submit(stream, KIND_SET, [=] {
+    return submit_held(stream, KIND_SET, target, [=] {
         if (bytes > 0 && !within_device(target, bytes))
             illegal_address("a memset", "target", 1, target);
         else
@@ -573,6 +606,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     UNLESS_LOST;
     if (stream->capturing || launches_fail)
         return fails(cudaErrorInvalidValue);
+    for (const ousac_emulated_node &node : exec->nodes)
+        if (node.held != nullptr && birth_of(node.held) != node.birth)
+            return fails(cudaErrorInvalidValue);
     counts.launched++;
     for (const ousac_emulated_node &node : exec->nodes) {
         if (submissions_left >= 0 && submissions_left-- == 0) {

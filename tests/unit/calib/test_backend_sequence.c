@@ -478,6 +478,27 @@ static void triple(float *x, float *y, float s) {
         assert_true(out[i] == 3 * host[i]);
 }
 
+/* A block is released and another has its address: the same list, which its graph serves as before. */
+static void a_graph_outlives_the_blocks_that_it_was_made_with(void **unused) {
+    enum { N = 8 };
+    long before[EMULATED_KINDS], after[EMULATED_KINDS];
+    (void)unused;
+    assert_int_equal(setenv("OUSAC_EMULATED_SAME_ADDRESS", "1", 1), 0);
+    float *first = k->alloc(k, N, sizeof *first), *y = k->alloc(k, N, sizeof *y);
+    assert_true(first && y);
+    for (int round = 0; round < 3; round++)
+        triple(first, y, 0.375F);
+    drop(k, first);
+    float *x = k->alloc(k, N, sizeof *x);
+    assert_true(emulated_is_real() || x == first);
+    emulated_count(before);
+    triple(x, y, 0.375F);
+    emulated_count(after);
+    assert_true(emulated_is_real() || after[EMULATED_LAUNCHED] == before[EMULATED_LAUNCHED] + 1);
+    drop(k, x), drop(k, y);
+    assert_int_equal(unsetenv("OUSAC_EMULATED_SAME_ADDRESS"), 0);
+}
+
 /* More lists than graphs are kept, over and over; then others, after memory was released. */
 static void more_lists_than_places(void **unused) {
     const float host[8] = {0};
@@ -660,6 +681,7 @@ int main(void) {
         cmocka_unit_test(many_sums_arrive),
         cmocka_unit_test(misuse_is_reported),
         cmocka_unit_test(large_uploads_pass),
+        cmocka_unit_test(a_graph_outlives_the_blocks_that_it_was_made_with),
         cmocka_unit_test(more_lists_than_places),
         cmocka_unit_test(threads_do_not_disturb_each_other),
         cmocka_unit_test(a_sequence_without_an_end_is_forgotten),
