@@ -56,7 +56,7 @@ import sys
 result = json.load(open(sys.argv[1]))
 parts = result["parts"]
 assert result["emulated"]
-assert list(parts) == ["facts", "operations", "pipeline", "memory", "speed", "factors", "sanitizer"]
+assert list(parts) == ["facts", "operations", "pipeline", "memory", "speed", "blocks", "factors", "sanitizer"]
 for name, part in parts.items():
     assert part["status"] == ("needs a device" if name == "sanitizer" else "passed"), (name, part)
 assert all(found["tests"] > 0 for found in parts["operations"]["figures"].values())

@@ -26,11 +26,11 @@ NO_DEVICE, SKIPPED = 6, 77  # exit codes of the program, of a test
 OPERATIONS = ("table", "weights", "elementwise", "rotate", "products", "reduce", "sequence", "attention", "cross_attention", "attention_bf16", "low_rank_bf16", "eigen")
 SANITIZED = ("products", "low_rank_bf16", "attention_bf16", "elementwise", "rotate", "reduce", "attention", "cross_attention")
 # Seconds; together 8 minutes. The emulation, which is slow, is given more.
-LIMITS = {"facts": 20, "operations": 60, "pipeline": 70, "memory": 60, "speed": 190, "factors": 50, "sanitizer": 30}
+LIMITS = {"facts": 20, "operations": 60, "pipeline": 60, "memory": 50, "speed": 160, "blocks": 65, "factors": 45, "sanitizer": 20}
 EMULATED_MORE = 8
 
 
-LOGS = {"speed": "bench", "factors": "bench"}  # at most 8 files in all
+LOGS = {"speed": "bench", "blocks": "bench", "factors": "bench"}  # at most 8 files in all
 
 
 class NeedsDevice(Exception):
@@ -344,9 +344,13 @@ def bench(kit, name, parts, compute):
 
 
 def speed(kit):
-    """Rates, forwards full and corrected beside PyTorch's, recording, attention, eigenproblems, blocks of PixArt and FLUX; in
-    bfloat16."""
-    return bench(kit, "speed", "rates,forward,profile,attention,eigen,blocks", "bf16")
+    """Rates, forwards full and corrected beside PyTorch's, recording, attention, eigenproblems; in bfloat16."""
+    return bench(kit, "speed", "rates,forward,profile,attention,eigen", "bf16")
+
+
+def blocks(kit):
+    """Blocks of PixArt and FLUX, beside the rates measured with them; in bfloat16."""
+    return bench(kit, "blocks", "rates,blocks", "bf16")
 
 
 def factors(kit):
@@ -372,8 +376,8 @@ def sanitizer(kit):
     return figures
 
 
-PARTS = {"facts": facts, "operations": operations, "pipeline": pipeline, "memory": memory, "speed": speed, "factors": factors,
-         "sanitizer": sanitizer}
+PARTS = {"facts": facts, "operations": operations, "pipeline": pipeline, "memory": memory, "speed": speed, "blocks": blocks,
+         "factors": factors, "sanitizer": sanitizer}
 
 
 def main():
