@@ -249,7 +249,7 @@ ousac_status play(const ousac_backend *backend, Context *c, ousac_error *error) 
         s->refused = 0;
         return check(launched, "sequence_end", error);
     }
-    /* None is known any more; its calls are as good. */
+    /* No cause of it is known to be left; the calls are as good. */
     (void)cudaGetLastError();
     if (++s->refused == FAILURES_MAX)
         s->failures = FAILURES_MAX;

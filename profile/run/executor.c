@@ -19,9 +19,9 @@ struct ousac_executor {
     ousac_history cache[OUSAC_BRANCHES];
     size_t full_step[OUSAC_BRANCHES][2]; /* of the cache's last full evaluation, and of the one before */
     float *delta;                        /* (rows of the longest stream, largest n) */
-    float *z
-        [2]; /* (rows of the longest stream, largest group rank): of even and of odd groups, so that what one group
-                    has projected may be read while the next one's is written */
+    /* (rows of the longest stream, largest group rank): of even and of odd groups, so that what one group has projected may
+     * be read while the next one's is written */
+    float *z[2];
     size_t *group_m; /* per group: sum of m */
     ousac_counters counters;
     ousac_linears linears;

@@ -32,6 +32,17 @@ void must_fail(ousac_status status, ousac_status expected, const ousac_error *er
         fail_msg("no \"%s\" in \"%s\"", text, error->message);
 }
 
+void same_but_for_rounding(const float *value, const float *expected, size_t count) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < count; i++) {
+        const double d = (double)value[i] - (double)expected[i];
+        difference += d * d;
+        size += (double)expected[i] * (double)expected[i];
+    }
+    if (!(difference <= 1e-10 * size))
+        fail_msg("a relative difference of %.3g: expected one of rounding", sqrt(difference / size));
+}
+
 void synthetic_arch(ousac_arch *arch) {
     ousac_error error = {0};
     must_succeed(ousac_arch_create_dit(arch, SYNTHETIC_BLOCKS, SYNTHETIC_TOKENS, SYNTHETIC_WIDTH,

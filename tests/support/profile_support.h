@@ -27,6 +27,10 @@ void must_succeed(ousac_status status, const ousac_error *error);
 /* The status, and a message that holds `text`. */
 void must_fail(ousac_status status, ousac_status expected, const ousac_error *error, const char *text);
 
+/* Results of the same products over other numbers of rows, whose sums a library may round otherwise (OpenBLAS for Prescott, which
+ * it takes processors for that are newer than it): a relative difference of at most 1e-5. */
+void same_but_for_rounding(const float *value, const float *expected, size_t count);
+
 /* 2 blocks, 4 tokens, width 8, hidden 32. */
 void synthetic_arch(ousac_arch *arch);
 
