@@ -35,7 +35,7 @@ check "weights of the other precision are refused" grep -q 'step weights of anot
 profile f.oca --samples 4:8 --weights-plain
 profile g.oca --samples 0:4 --weights-plain --compute bf16
 "$OUSAC" merge f.oca g.oca -o m.oca >out 2>err
-check "a mixed merge is refused" grep -q 'one profile was computed in f32 and the other in bf16' err
+check "a mixed merge is refused" grep -qE 'f.oca \(against g.oca\): one profile was computed in bf16 and the other in f32' err
 check "and leaves nothing" test ! -e m.oca
 profile h.oca --samples 4:8 --weights-plain --compute bf16
 check "profiles of one precision merge" "$OUSAC" merge g.oca h.oca -o m.oca
