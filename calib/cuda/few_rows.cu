@@ -111,18 +111,14 @@ __global__ void __launch_bounds__(WIDE_WARPS *WARP, 2)
         row[c] = w + static_cast<size_t>(column + c < m ? column + c : m - 1) * step_w + lane;
     const int asked = column + lane / LINES < m ? column + lane / LINES : m - 1;
 
-    const auto bring =
-        [=](int start, float4(*target)[UNITS]) { /* a chunk of X */
-                                                 for (int i = static_cast<int>(threadIdx.x); i < MOST * UNITS;
-                                                      i += threads) {
-                                                     const int r = i / UNITS,
-                                                               from = first + r < rows ? first + r : rows - 1;
-                                                     if (start + i % UNITS < units)
-                                                         start_copy(&target[r][i % UNITS],
-                                                                    x + static_cast<size_t>(from) * step_x +
-                                                                        start + i % UNITS);
-                                                 }
-        };
+    /* A chunk of X. */
+    const auto bring = [=](int start, float4(*target)[UNITS]) {
+        for (int i = static_cast<int>(threadIdx.x); i < MOST * UNITS; i += threads) {
+            const int r = i / UNITS, from = first + r < rows ? first + r : rows - 1;
+            if (start + i % UNITS < units)
+                start_copy(&target[r][i % UNITS], x + static_cast<size_t>(from) * step_x + start + i % UNITS);
+        }
+    };
     const auto ask_for = [=](int start) {
         const int unit = start + lane % LINES * LINE;
         if (lane < WARP / 2 && unit < units)

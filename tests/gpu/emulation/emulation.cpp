@@ -224,8 +224,8 @@ static std::mutex lock;                         /* over what follows */
 static std::map<void *, size_t> blocks, locked; /* of the device, page-locked; bytes */
 static std::map<void *, uint64_t> births;       /* of the device's blocks: which allocation, counted from 1 */
 static uint64_t births_so_far;
-static std::pair<void *, size_t>
-    withheld; /* the block released last, where the next one is to have its address */
+/* The block released last, where the next one is to have its address. */
+static std::pair<void *, size_t> withheld;
 static size_t device_bytes, device_limit;
 enum { BUILT_FOR = 70 }; /* the least capability */
 static int devices = 1, capability = 90;
@@ -238,9 +238,10 @@ static thread_local ousac_emulated_stream *captured_here;
 struct ousac_emulated_node {
     size_t kind;
     std::function<void()> work;
-    const void *
-        held; /* what a transfer or a memset was captured with; NULL of a kernel, which knows but addresses */
-    uint64_t birth; /* of the block that it lies in */
+    /* What a transfer or a memset was captured with, and which allocation that is; NULL of a kernel, which knows but
+     * addresses. */
+    const void *held;
+    uint64_t birth;
 };
 struct ousac_emulated_stream {
     bool capturing, invalid;
