@@ -3,6 +3,7 @@
 #include "calib/cost.h"
 #include "pipeline/fit.h"
 #include "pipeline/footprint.h"
+#include "pipeline/guide.h"
 #include "pipeline/place.h"
 #include "pipeline/search_bill.h"
 
@@ -30,6 +31,22 @@ static uint64_t fit_bytes(const ousac_memory_plan *plan, const ousac_memory_sear
     const uint64_t fitting = walk_bytes(s, &o->fitting, depth) + o->fitting.count * sample,
                    measuring = walk_bytes(s, &running, depth) + o->validation.count * sample;
     return fitting > measuring ? fitting : measuring;
+}
+
+/* Two walks, and what the differences and the ends of every step take. */
+static void list_guidance(ousac_memory_plan *plan, const ousac_memory_searching *s) {
+    const ousac_search_outline *o = s->outline;
+    const ousac_sample_range range = {0, OUSAC_GUIDE_SAMPLES};
+    const ousac_search_cached *longest = ousac_search_longest(o);
+    size_t steps = o->sparse[o->sparse_count - 1].steps;
+    if (o->both && longest && longest->steps > steps)
+        steps = longest->steps;
+    ousac_memory_phase(plan, "placing guidance");
+    ousac_memory_add(plan, "weights", s->session->model->weight_bytes);
+    ousac_memory_add(plan, "samples walking, and again from every step", 2 * walk_bytes(s, &range, 0));
+    ousac_memory_add(plan, "differences and ends",
+                     2 * steps * range.count * ousac_model_sample_size(s->session->model) * sizeof(float));
+    ousac_memory_phase_end(plan);
 }
 
 static void list_fits(ousac_memory_plan *plan, const ousac_memory_searching *s) {
@@ -72,6 +89,8 @@ void ousac_memory_list_searching(ousac_memory_plan *plan, const ousac_memory_sea
     ousac_memory_hold(plan, "states of the reference",
                       target_bytes(s, &o->fitting) + target_bytes(s, &o->validation));
     list_fits(plan, s);
+    if (o->sparse_count)
+        list_guidance(plan, s);
     if (longest)
         list_placement(plan, s, longest);
     plan->macs = macs;

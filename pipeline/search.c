@@ -7,6 +7,7 @@
 #include "pipeline/search_curve.h"
 #include "pipeline/search_kept.h"
 #include "pipeline/search_outline.h"
+#include "pipeline/search_sparse.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -45,7 +46,7 @@ typedef struct search {
 } search;
 
 const char *ousac_search_kind_name(ousac_search_kind kind) {
-    static const char *const names[] = {"fewer steps", "fitted steps", "cached"};
+    static const char *const names[] = {"fewer steps", "fitted steps", "cached", "some guided"};
     return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
@@ -138,6 +139,12 @@ ousac_status ousac_search_targets(const ousac_session *session, const ousac_sche
 
 /* --- candidates --- */
 
+/* As many steps, guided at all of them or, in one branch, at none. */
+static ousac_search_sparse everywhere(const search *s, size_t steps) {
+    const int guided = s->options->reference->steps[0].mode == OUSAC_MODE_CFG;
+    return (ousac_search_sparse){steps, guided ? steps : 0};
+}
+
 static ousac_search_candidate *add(search *s, ousac_search_candidate *made) {
     ousac_search_result *result = s->result;
     ousac_search_candidate *c = &result->candidate[result->count];
@@ -195,21 +202,31 @@ static ousac_status fit_spaced(search *s, size_t steps, ousac_search_candidate *
     return status;
 }
 
+/* What a schedule that is run without a cache costs. */
+static ousac_status set_shares(const search *s, ousac_search_candidate *c, ousac_error *error) {
+    ousac_cost_total cost;
+    ousac_price_parts parts;
+    ousac_status status = ousac_cost_trajectory(&s->session->model->arch, &c->schedule, NULL, &cost, error);
+    if (!status)
+        status = ousac_price_count(&parts, &c->schedule, error);
+    if (status)
+        return status;
+    c->share = (double)cost.schedule_full / (double)s->reference_macs;
+    c->spent = (double)ousac_price_exact(&s->price, &parts) / (double)s->reference_price;
+    return OUSAC_STATUS_OK;
+}
+
 /* As many steps as the budget pays for, plain and fitted. */
 static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
     const double since = ousac_clock_s();
     const ousac_fit_arm arm = {.exact = 1};
     ousac_search_candidate plain = {.kind = OUSAC_SEARCH_FEWER, .power = 1},
                            fitted = {.kind = OUSAC_SEARCH_FITTED, .power = 1};
-    ousac_cost_total cost;
-    ousac_price_parts parts;
     uint64_t evaluations = 0;
     ousac_status status = ousac_fit_fewer_steps(&plain.schedule, s->options->reference, steps, error);
     ousac_place_evenly(&plain.schedule, 1);
     if (!status)
-        status = ousac_cost_trajectory(&s->session->model->arch, &plain.schedule, NULL, &cost, error);
-    if (!status)
-        status = ousac_price_count(&parts, &plain.schedule, error);
+        status = set_shares(s, &plain, error);
     if (!status)
         status = fit_spaced(s, steps, &fitted, error);
     if (!status)
@@ -217,9 +234,9 @@ static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
                                    &evaluations, error);
     if (!status) {
         plain.unfitted = plain.error;
-        plain.share = fitted.share = (double)cost.schedule_full / (double)s->reference_macs;
-        plain.spent = fitted.spent =
-            (double)ousac_price_exact(&s->price, &parts) / (double)s->reference_price;
+        plain.guided = fitted.guided = everywhere(s, steps).guided;
+        fitted.share = plain.share;
+        fitted.spent = plain.spent;
         fitted.seconds = ousac_clock_s() - since;
         s->result->evaluations += evaluations;
         add(s, &plain);
@@ -227,6 +244,41 @@ static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
     }
     ousac_schedule_free(&plain.schedule);
     ousac_schedule_free(&fitted.schedule);
+    return status;
+}
+
+/* More steps than `fewer`, not all of them guided: from few to more as long as that helps; the best is a candidate. */
+static ousac_status try_sparse(search *s, size_t fewer, double power, ousac_error *error) {
+    const double since = ousac_clock_s();
+    ousac_search_sparse list[OUSAC_SEARCH_SPARSE_MAX];
+    const size_t count = ousac_search_sparse_list(s->options, &s->price, s->result->budget + 1, fewer, list);
+    ousac_search_candidate best = {.error = INFINITY};
+    ousac_status status = OUSAC_STATUS_OK;
+    int better = 1;
+    for (size_t i = 0; i < count && better && !status; i++) {
+        ousac_search_candidate c = {.kind = OUSAC_SEARCH_SPARSE, .power = power, .guided = list[i].guided};
+        status = ousac_search_sparse_make(s->session, s->options->reference, &list[i], power, &c.schedule,
+                                          &s->result->evaluations, error);
+        if (!status)
+            status = fit(s, NULL, &c, error);
+        if (!status)
+            status = set_shares(s, &c, error);
+        if (!status)
+            ousac_session_note(s->session, "%zu steps, %zu of them guided: %.4g", list[i].steps,
+                               list[i].guided, c.error);
+        better = !status && c.error < best.error;
+        if (better) {
+            ousac_search_candidate worse = best;
+            best = c;
+            c = worse;
+        }
+        ousac_schedule_free(&c.schedule);
+    }
+    if (!status && isfinite(best.error)) {
+        best.seconds = ousac_clock_s() - since;
+        add(s, &best);
+    }
+    ousac_schedule_free(&best.schedule);
     return status;
 }
 
@@ -252,8 +304,9 @@ static ousac_status even_period(const search *s, ousac_schedule *even, size_t *p
     return status;
 }
 
-/* `steps` of the reference's, cached; *made 0 where the budget holds none. */
-static ousac_status try_cached(search *s, size_t steps, int *made, ousac_error *error) {
+/* So many of the reference's steps, so many of them guided where not all are, cached; *made 0 where the budget holds
+ * none. */
+static ousac_status try_cached(search *s, const ousac_search_sparse *wanted, int *made, ousac_error *error) {
     const struct spending *spent = &spending[s->options->effort];
     const double since = ousac_clock_s();
     ousac_search_candidate c = {.kind = OUSAC_SEARCH_CACHED, .power = 1};
@@ -261,13 +314,16 @@ static ousac_status try_cached(search *s, size_t steps, int *made, ousac_error *
     ousac_place_result placed = {0};
     size_t period = 0;
     *made = 0;
-    ousac_status status = ousac_fit_fewer_steps(&even, s->options->reference, steps, error);
+    ousac_status status = wanted->guided > 0 && wanted->guided < wanted->steps
+                              ? ousac_search_sparse_make(s->session, s->options->reference, wanted, 1, &even,
+                                                         &s->result->evaluations, error)
+                              : ousac_fit_fewer_steps(&even, s->options->reference, wanted->steps, error);
     if (!status)
         status = even_period(s, &even, &period, error);
     if (status || period == 0)
         goto done;
     (void)snprintf(even.name, sizeof even.name, "%.60s in %zu steps at %.4g", s->options->reference->name,
-                   steps, s->options->budget);
+                   wanted->steps, s->options->budget);
     const ousac_place_options options = {.even = &even,
                                          .price = &s->price,
                                          .budget = s->result->budget,
@@ -283,6 +339,7 @@ static ousac_status try_cached(search *s, size_t steps, int *made, ousac_error *
         status = fit(s, placed.calibration, &c, error);
     if (status)
         goto done;
+    c.guided = wanted->guided;
     c.full = placed.cost.forwards_full;
     c.rank = placed.rank;
     c.forecast = placed.forecast;
@@ -298,24 +355,40 @@ done:
     return status;
 }
 
-/* The candidate with as many steps, of an earlier run or of this one. */
-static const ousac_search_candidate *find(const search *s, ousac_search_kind kind, size_t steps) {
+/* The first candidate of a kind, of an earlier run or of this one. */
+static const ousac_search_candidate *find(const search *s, ousac_search_kind kind) {
     for (size_t i = 0; i < s->result->count; i++)
-        if (s->result->candidate[i].kind == kind && s->result->candidate[i].schedule.step_count == steps)
+        if (s->result->candidate[i].kind == kind)
             return &s->result->candidate[i];
     return NULL;
 }
 
+/* The cached one of so many steps, so many of them guided. */
+static const ousac_search_candidate *find_cached(const search *s, const ousac_search_sparse *wanted) {
+    for (size_t i = 0; i < s->result->count; i++) {
+        const ousac_search_candidate *c = &s->result->candidate[i];
+        if (c->kind == OUSAC_SEARCH_CACHED && c->schedule.step_count == wanted->steps &&
+            c->guided == wanted->guided)
+            return c;
+    }
+    return NULL;
+}
+
+static ousac_status keep(search *s, ousac_error *error) {
+    return s->options->kept ? ousac_search_keep(s->options, s->session, s->result, error) : OUSAC_STATUS_OK;
+}
+
 /* Measures it unless it is known; *error_at INFINITY where the budget holds none. */
-static ousac_status cached_error(search *s, size_t steps, double *error_at, ousac_error *error) {
+static ousac_status cached_error(search *s, const ousac_search_sparse *wanted, double *error_at,
+                                 ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     int made = 0;
-    if (!find(s, OUSAC_SEARCH_CACHED, steps)) {
-        status = try_cached(s, steps, &made, error);
-        if (!status && made && s->options->kept)
-            status = ousac_search_keep(s->options, s->session, s->result, error);
+    if (!find_cached(s, wanted)) {
+        status = try_cached(s, wanted, &made, error);
+        if (!status && made)
+            status = keep(s, error);
     }
-    const ousac_search_candidate *c = find(s, OUSAC_SEARCH_CACHED, steps);
+    const ousac_search_candidate *c = find_cached(s, wanted);
     *error_at = c ? c->error : INFINITY;
     return status;
 }
@@ -367,6 +440,19 @@ static ousac_status list_numbers(const search *s, size_t fewer, numbers *list, o
     return status;
 }
 
+/* The best cached one with as large a part of its steps guided as the sparse one has, where that one was better than the
+ * fitted. */
+static ousac_status try_both(search *s, size_t steps, ousac_error *error) {
+    const ousac_search_candidate *fitted = find(s, OUSAC_SEARCH_FITTED),
+                                 *sparse = find(s, OUSAC_SEARCH_SPARSE);
+    double here = INFINITY;
+    if (s->options->effort == OUSAC_EFFORT_QUICK || !fitted || !sparse || sparse->error >= fitted->error)
+        return OUSAC_STATUS_OK;
+    const size_t most = sparse->schedule.step_count;
+    const ousac_search_sparse wanted = {steps, (sparse->guided * steps + most / 2) / most};
+    return wanted.guided < steps ? cached_error(s, &wanted, &here, error) : OUSAC_STATUS_OK;
+}
+
 /* From there to more steps, then to fewer, as long as that helps. */
 static ousac_status walk(search *s, size_t fewer, ousac_error *error) {
     const size_t most = spending[s->options->effort].cached;
@@ -375,22 +461,24 @@ static ousac_status walk(search *s, size_t fewer, ousac_error *error) {
     numbers list;
     ousac_status status = list_numbers(s, fewer, &list, error);
     size_t at = list.first;
+    ousac_search_sparse wanted = everywhere(s, list.steps[at]);
     if (!status)
-        status = cached_error(s, list.steps[at], &least, error);
+        status = cached_error(s, &wanted, &least, error);
     for (int up = 1; up >= 0 && !status; up--)
         for (int better = 1; better && tried < most && !status; tried++) {
             double here = INFINITY;
             if (up ? at + 1 == list.count : at == 0)
                 break;
             const size_t next = up ? at + 1 : at - 1;
-            status = cached_error(s, list.steps[next], &here, error);
+            wanted = everywhere(s, list.steps[next]);
+            status = cached_error(s, &wanted, &here, error);
             better = here < least;
             if (better) {
                 at = next;
                 least = here;
             }
         }
-    return status;
+    return status || !isfinite(least) ? status : try_both(s, list.steps[at], error);
 }
 
 ousac_status ousac_search_affordable(const ousac_price *price, const ousac_schedule *reference,
@@ -431,10 +519,15 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
         goto done;
     if (options->kept && !options->restart)
         ousac_search_take_up(options, session, result);
-    if (!find(&s, OUSAC_SEARCH_FITTED, fewer)) {
+    if (!find(&s, OUSAC_SEARCH_FITTED)) {
         status = try_fewer(&s, fewer, error);
-        if (!status && options->kept)
-            status = ousac_search_keep(options, session, result, error);
+        if (!status)
+            status = keep(&s, error);
+    }
+    if (!status && !find(&s, OUSAC_SEARCH_SPARSE)) {
+        status = try_sparse(&s, fewer, find(&s, OUSAC_SEARCH_FITTED)->power, error);
+        if (!status)
+            status = keep(&s, error);
     }
     if (!status)
         status = walk(&s, fewer, error);
@@ -442,8 +535,8 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
         const ousac_search_prices prices = {&s.price, s.reference_price, s.reference_macs};
         const size_t before = result->point_count;
         status = ousac_search_measure_curve(session, options, &prices, fewer, result, error);
-        if (!status && options->kept && result->point_count > before)
-            status = ousac_search_keep(options, session, result, error);
+        if (!status && result->point_count > before)
+            status = keep(&s, error);
     }
     result->seconds = ousac_clock_s() - since;
 done:
@@ -541,6 +634,9 @@ ousac_status ousac_search_outline_make(const ousac_session *session, const ousac
     outline->fitting = result.fitting;
     outline->validation = result.validation;
     outline->ways = POWERS;
+    outline->sparse_count =
+        ousac_search_sparse_list(options, &s.price, result.budget + 1, outline->fewer, outline->sparse);
+    outline->both = outline->sparse_count > 0 && options->effort == OUSAC_EFFORT_FULL;
     outline->cached_most = spent->cached;
     outline->place_samples = spent->place_samples;
     outline->probe_samples = OUSAC_PLACE_PROBE_SAMPLES / 2;

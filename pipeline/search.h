@@ -6,8 +6,13 @@
  *
  *     fewer   as many of the reference's steps as that pays for, uncached, as they are
  *     fitted  as many, evenly chosen or closer together at the end, their numbers fitted (pipeline/fit.h)
+ *     sparse  more steps than that, uncached, some of them without the unconditional branch (pipeline/guide.h), fitted
  *     cached  more steps than that, refreshes and ranks placed (pipeline/place.h), the numbers fitted on the
  *             trajectory with cache and forecast at work
+ *
+ * Sparse candidates have 7/6, 4/3 and 3/2 times the steps of `fewer`, as long as that helps, and as many guided ones as
+ * the budget then holds. Leaving out an unconditional branch that is cached saves less than leaving out one in full, so a
+ * cached candidate is sparse only where the sparse one was better than the fitted, and the effort full.
  *
  * Cached candidates have 4/3, 5/3, 2, ... times the steps of `fewer`, or every p-th of the reference's steps where that
  * is near; from 5/3 the search walks to where the error on the validation samples is least, and from fewer where the
@@ -34,9 +39,12 @@ typedef enum ousac_effort {
 typedef enum ousac_search_kind {
     OUSAC_SEARCH_FEWER = 0,
     OUSAC_SEARCH_FITTED = 1,
-    OUSAC_SEARCH_CACHED = 2
+    OUSAC_SEARCH_CACHED = 2,
+    OUSAC_SEARCH_SPARSE = 3,
+    OUSAC_SEARCH_KINDS
 } ousac_search_kind;
-const char *ousac_search_kind_name(ousac_search_kind kind); /* "fewer steps", "fitted steps", "cached" */
+/* "fewer steps", "fitted steps", "cached", "some guided" */
+const char *ousac_search_kind_name(ousac_search_kind kind);
 
 typedef struct ousac_search_options {
     const ousac_schedule *reference; /* uncached, both branches at every step or one branch at all of them */
@@ -51,12 +59,13 @@ typedef struct ousac_search_options {
 typedef struct ousac_search_candidate {
     ousac_search_kind kind;
     ousac_schedule schedule; /* gates closed; owned */
+    size_t guided;           /* steps that evaluate both branches */
     size_t full, rank;       /* of a cached one: full evaluations of a sample, uniform rank */
     int forecast;            /* likewise: 1 with a forecast */
-    double power;            /* of a fitted one: how its steps are chosen, ousac_fit_spaced_steps; else 1 */
-    double share;            /* MACs over the reference's */
-    double spent;            /* what the budget counts, over the reference's */
-    double unfitted, error;  /* relative error on the validation samples, before and after the fit */
+    double power; /* of a fitted or sparse one: how its steps are chosen, ousac_fit_spaced_steps; else 1 */
+    double share; /* MACs over the reference's */
+    double spent; /* what the budget counts, over the reference's */
+    double unfitted, error; /* relative error on the validation samples, before and after the fit */
     double seconds;
     int resumed; /* 1: found by an earlier run */
 } ousac_search_candidate;
@@ -68,7 +77,7 @@ typedef struct ousac_search_point {
     double share, spent, error; /* as of a candidate */
 } ousac_search_point;
 
-enum { OUSAC_SEARCH_CANDIDATES_MAX = 8, OUSAC_SEARCH_POINTS_MAX = 10 };
+enum { OUSAC_SEARCH_CANDIDATES_MAX = 12, OUSAC_SEARCH_POINTS_MAX = 10 };
 typedef struct ousac_search_result {
     ousac_search_candidate candidate[OUSAC_SEARCH_CANDIDATES_MAX];
     size_t count, best;

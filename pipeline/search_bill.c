@@ -2,6 +2,7 @@
 
 #include "calib/cost.h"
 #include "pipeline/factors.h"
+#include "pipeline/guide.h"
 #include "pipeline/place.h"
 
 #include <string.h>
@@ -50,6 +51,19 @@ static void add_probe(maker *m, const ousac_search_cached *cached) {
         add_full(m, o->probe_samples, cached->steps - from - 1);
 }
 
+/* The trajectory that is guided everywhere, and what follows each of its steps. */
+static void add_guide(maker *m, const ousac_search_sparse *sparse) {
+    add_full(m, OUSAC_GUIDE_SAMPLES, sparse->steps);
+    for (size_t j = 1; j < sparse->steps; j++)
+        add_full(m, OUSAC_GUIDE_SAMPLES, sparse->steps - j - 1);
+}
+
+static void add_sparse(maker *m, uint64_t samples, const ousac_search_sparse *sparse) {
+    ousac_search_charge *c = &m->bill->charge[m->bill->count - 1];
+    c->evaluations += samples * (sparse->steps + sparse->guided);
+    c->macs += samples * (sparse->steps + sparse->guided) * m->macs;
+}
+
 static void add_placement(maker *m, const ousac_search_cached *cached) {
     const ousac_search_outline *o = m->outline;
     const uint64_t pilot =
@@ -94,12 +108,24 @@ static void list_search(maker *m, const ousac_schedule *reference) {
     begin_charge(m, "the same at other costs");
     for (size_t i = 0; i < o->curve_count; i++)
         add_full(m, o->validation.count + o->curve_ways * fit_samples(o), o->curve[i]);
+    if (o->sparse_count)
+        begin_charge(m, "guidance at some steps");
+    for (size_t i = 0; i < o->sparse_count; i++) {
+        add_guide(m, &o->sparse[i]);
+        add_sparse(m, fit_samples(o), &o->sparse[i]);
+    }
     begin_charge(m, "placing refreshes");
     for (size_t i = 0; i < count; i++)
         add_placement(m, cached[i]);
+    if (count && o->both) {
+        add_guide(m, &(ousac_search_sparse){.steps = cached[0]->steps});
+        add_placement(m, cached[0]);
+    }
     begin_charge(m, "fitting cached candidates");
     for (size_t i = 0; i < count; i++)
         add_cached(m, fit_samples(o), cached[i]);
+    if (count && o->both)
+        add_cached(m, fit_samples(o), cached[0]);
 }
 
 /* Under the candidate of most steps. */

@@ -42,6 +42,7 @@ ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_
         char *text = NULL;
         status = ousac_schedule_print(&c->schedule, &text, error);
         ousac_json_put_u64(&doc, item, "kind", (uint64_t)c->kind);
+        ousac_json_put_u64(&doc, item, "guided", c->guided);
         ousac_json_put_u64(&doc, item, "full", c->full);
         ousac_json_put_u64(&doc, item, "rank", c->rank);
         ousac_json_put_bool(&doc, item, "forecast", c->forecast);
@@ -84,9 +85,11 @@ static size_t whole_of(const cJSON *item, const char *key) {
 /* 1 where it could be read whole. */
 static int read_candidate(const cJSON *item, const char *name, ousac_search_candidate *c) {
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(item, "schedule");
+    const int knows_guided = cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(item, "guided"));
     ousac_error ignored;
     *c =
         (ousac_search_candidate){.kind = (ousac_search_kind)whole_of(item, "kind"),
+                                 .guided = whole_of(item, "guided"),
                                  .full = whole_of(item, "full"),
                                  .rank = whole_of(item, "rank"),
                                  .forecast = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "forecast")),
@@ -97,8 +100,9 @@ static int read_candidate(const cJSON *item, const char *name, ousac_search_cand
                                  .error = real_of(item, "error"),
                                  .seconds = real_of(item, "seconds"),
                                  .resumed = 1};
-    return c->kind <= OUSAC_SEARCH_CACHED && c->power > 0 && c->power <= 1 && isfinite(c->share) &&
-           isfinite(c->spent) && isfinite(c->unfitted) && isfinite(c->error) && cJSON_IsString(text) &&
+    return knows_guided && c->kind < OUSAC_SEARCH_KINDS && c->power > 0 && c->power <= 1 &&
+           isfinite(c->share) && isfinite(c->spent) && isfinite(c->unfitted) && isfinite(c->error) &&
+           cJSON_IsString(text) &&
            ousac_schedule_parse(&c->schedule, text->valuestring, strlen(text->valuestring), name, &ignored) ==
                OUSAC_STATUS_OK;
 }

@@ -6,7 +6,7 @@
 #ifndef OUSAC_SEARCH_OUTLINE_H
 #define OUSAC_SEARCH_OUTLINE_H
 
-#include "pipeline/search.h"
+#include "pipeline/search_sparse.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +23,10 @@ typedef struct ousac_search_outline {
     ousac_sample_range fitting, validation;
     size_t fewer; /* steps that the budget pays for uncached */
     size_t ways;  /* in which fitted ones are chosen */
+    ousac_search_sparse
+        sparse[OUSAC_SEARCH_SPARSE_MAX]; /* guided at some steps, as long as more steps help */
+    size_t sparse_count;
+    int both; /* 1: one cached candidate more may be measured, guided at some steps */
     ousac_search_cached
         cached[OUSAC_SEARCH_CANDIDATES_MAX]; /* that may be measured, the first of them first */
     size_t cached_count, cached_most;        /* listed; measured at most */

@@ -33,7 +33,7 @@ static ousac_status compare_with_fine(calibration_work *work, const ousac_sessio
 ousac_status calibrate_judge_uncached(calibration_work *work, const calibrate_request *request,
                                       const ousac_session *session, ousac_error *error) {
     const ousac_job *job = &work->job;
-    const int fitted = job->found.candidate[job->found.best].kind == OUSAC_SEARCH_FITTED;
+    const int fitted = job->found.candidate[job->found.best].kind != OUSAC_SEARCH_FEWER;
     const size_t size = ousac_model_sample_size(session->model), fine = calibrate_fine_steps(work, request);
     ousac_headline *headline = &work->headline;
     ousac_counters counters = {0};

@@ -6,19 +6,19 @@
 #include <inttypes.h>
 
 void search_print(const ousac_search_result *found, int timed) {
-    cli_printf("%-14s %6s %6s %6s %10s%s %16s %14s\n", "", "steps", "full", "rank", "MACs, %",
+    cli_printf("%-14s %6s %6s %6s %6s %10s%s %16s %14s\n", "", "steps", "guided", "full", "rank", "MACs, %",
                timed ? "    time, %" : "", "error, unfitted", "error, fitted");
     for (size_t i = 0; i < found->count; i++) {
         const ousac_search_candidate *c = &found->candidate[i];
-        cli_printf("%-14s %6zu %6zu %6zu %10.2f", ousac_search_kind_name(c->kind), c->schedule.step_count,
-                   c->full, c->rank, 100 * c->share);
+        cli_printf("%-14s %6zu %6zu %6zu %6zu %10.2f", ousac_search_kind_name(c->kind),
+                   c->schedule.step_count, c->guided, c->full, c->rank, 100 * c->share);
         if (timed)
             cli_printf(" %10.2f", 100 * c->spent);
         cli_printf(" %16.4g %14.4g%s\n", c->unfitted, c->error, i == found->best ? "  <- taken" : "");
     }
     for (size_t i = 0; i < found->point_count; i++) {
         const ousac_search_point *p = &found->point[i];
-        cli_printf("%-14s %6zu %6s %6s %10.2f", ousac_search_kind_name(p->kind), p->steps, "", "",
+        cli_printf("%-14s %6zu %6s %6s %6s %10.2f", ousac_search_kind_name(p->kind), p->steps, "", "", "",
                    100 * p->share);
         if (timed)
             cli_printf(" %10.2f", 100 * p->spent);
@@ -35,6 +35,7 @@ void search_put(ousac_json_doc *doc, cJSON *object, const ousac_search_result *f
         ousac_json_put_text(doc, item, "kind", ousac_search_kind_name(c->kind));
         ousac_json_put_bool(doc, item, "taken", i == found->best);
         ousac_json_put_u64(doc, item, "steps", c->schedule.step_count);
+        ousac_json_put_u64(doc, item, "guided", c->guided);
         ousac_json_put_u64(doc, item, "full", c->full);
         ousac_json_put_u64(doc, item, "rank", c->rank);
         ousac_json_put_real(doc, item, "macs_share", c->share);

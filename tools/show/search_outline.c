@@ -23,6 +23,10 @@ void dry_search_print(const dry_search *search) {
     cli_printf("  fewer steps  %zu, plain and fitted in %zu ways", o->fewer, o->ways);
     for (size_t i = 0; i < o->curve_count; i++)
         cli_printf("%s%zu", i ? ", " : "; at other costs ", o->curve[i]);
+    if (o->sparse_count)
+        cli_printf("\n  some guided  ");
+    for (size_t i = 0; i < o->sparse_count; i++)
+        cli_printf("%s%zu steps, %zu guided", i ? "; " : "", o->sparse[i].steps, o->sparse[i].guided);
     cli_printf("\n  cached       ");
     for (size_t i = 0; i < o->cached_count; i++)
         cli_printf("%s%zu steps (refreshed every %zu, rank %zu)", i ? ", " : "", o->cached[i].steps,
@@ -54,6 +58,12 @@ void dry_search_put(ousac_json_doc *doc, cJSON *object, const dry_search *search
     cJSON *list = ousac_json_put_array(doc, object, "other_steps");
     for (size_t i = 0; i < o->curve_count; i++)
         ousac_json_put_u64(doc, list, NULL, o->curve[i]);
+    list = ousac_json_put_array(doc, object, "some_guided");
+    for (size_t i = 0; i < o->sparse_count; i++) {
+        cJSON *item = ousac_json_put_object(doc, list, NULL);
+        ousac_json_put_u64(doc, item, "steps", o->sparse[i].steps);
+        ousac_json_put_u64(doc, item, "guided", o->sparse[i].guided);
+    }
     list = ousac_json_put_array(doc, object, "cached");
     for (size_t i = 0; i < o->cached_count; i++) {
         cJSON *item = ousac_json_put_object(doc, list, NULL);

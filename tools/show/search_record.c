@@ -30,9 +30,11 @@ static void put_stages(ousac_json_doc *doc, cJSON *root, const search_record *re
         put_stage(doc, list, "fewer steps", fewer->schedule.step_count, fewer->share, fewer->error);
     if (fitted)
         put_stage(doc, list, "fitted steps", fitted->schedule.step_count, fitted->share, fitted->error);
+    const size_t steps = best->schedule.step_count;
+    if (best->kind == OUSAC_SEARCH_SPARSE)
+        put_stage(doc, list, "some guided, fitted", steps, best->share, best->error);
     if (best->kind != OUSAC_SEARCH_CACHED)
         return;
-    const size_t steps = best->schedule.step_count;
     put_stage(doc, list, "more steps, cached", steps, best->share, best->unfitted);
     put_stage(doc, list, "cached and fitted", steps, best->share, best->error);
     if (record->shipped) {

@@ -45,7 +45,10 @@ static int tear_down(void **state) {
 }
 
 static int is_listed(const ousac_search_outline *o, const ousac_search_candidate *c) {
-    int listed = c->kind != OUSAC_SEARCH_CACHED && c->schedule.step_count == o->fewer;
+    int listed = c->kind <= OUSAC_SEARCH_FITTED && c->schedule.step_count == o->fewer;
+    for (size_t i = 0; i < o->sparse_count; i++)
+        listed |= c->kind == OUSAC_SEARCH_SPARSE && c->schedule.step_count == o->sparse[i].steps &&
+                  c->guided == o->sparse[i].guided;
     for (size_t i = 0; i < o->cached_count; i++)
         listed |= c->kind == OUSAC_SEARCH_CACHED && c->schedule.step_count == o->cached[i].steps;
     return listed;
