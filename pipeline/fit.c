@@ -361,28 +361,57 @@ ousac_status ousac_fit_learning(const ousac_session *session, const ousac_fit_op
 
 /* --- fewer steps --- */
 
+enum { LEAST_TO_THE_END = 3 }; /* steps: the first one and two at the end */
+
+/* Every p-th of `have` steps but the last `end`, and those. */
+static size_t steps_to_the_end(size_t have, size_t p, size_t end) {
+    return (have - end + p - 1) / p + end;
+}
+
+static void choose_to_the_end(size_t have, size_t steps, size_t *at) {
+    size_t p = 1, end = 2;
+    while (steps_to_the_end(have, p, end) > steps)
+        p++;
+    while (steps_to_the_end(have, p, end) < steps)
+        end++;
+    for (size_t i = 0; i < steps; i++)
+        at[i] = i < steps - end ? i * p : have - (steps - i);
+}
+
+static void choose_by_power(size_t have, size_t steps, double power, size_t *at) {
+    size_t next = 0;
+    for (size_t i = 0; i < steps; i++) {
+        /* the power's last bit shall not decide where it is a whole number */
+        const double place = (double)have * pow((double)i / (double)steps, power);
+        const size_t most = have - (steps - i);
+        at[i] = (size_t)(place + 1e-9);
+        at[i] = at[i] < next ? next : at[i];
+        at[i] = at[i] > most ? most : at[i];
+        next = at[i] + 1;
+    }
+}
+
 ousac_status ousac_fit_spaced_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
                                     double power, ousac_error *error) {
     const size_t have = reference->step_count;
     if (steps < 1 || steps > have)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%zu steps, expected 1 to the reference's %zu", steps,
                           have);
-    const ousac_status status = ousac_schedule_copy(schedule, reference, error);
-    if (status)
-        return status;
-    size_t next = 0;
-    for (size_t i = 0; i < steps; i++) {
-        /* the power's last bit shall not decide where it is a whole number */
-        const double place = (double)have * pow((double)i / (double)steps, power);
-        const size_t most = have - (steps - i);
-        size_t at = (size_t)(place + 1e-9);
-        at = at < next ? next : at;
-        at = at > most ? most : at;
-        schedule->steps[i] = reference->steps[at];
-        next = at + 1;
+    size_t *at = ousac_malloc(steps, sizeof *at);
+    ousac_status status =
+        at ? ousac_schedule_copy(schedule, reference, error)
+           : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory to choose %zu steps", steps);
+    if (!status) {
+        if (power > 0 || steps < LEAST_TO_THE_END)
+            choose_by_power(have, steps, power > 0 ? power : 1, at);
+        else
+            choose_to_the_end(have, steps, at);
+        for (size_t i = 0; i < steps; i++)
+            schedule->steps[i] = reference->steps[at[i]];
+        schedule->step_count = steps;
     }
-    schedule->step_count = steps;
-    return OUSAC_STATUS_OK;
+    ousac_free(at);
+    return status;
 }
 
 ousac_status ousac_fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,

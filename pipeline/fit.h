@@ -105,7 +105,9 @@ ousac_status ousac_fit_learning(const ousac_session *session, const ousac_fit_op
 ousac_status ousac_fit_fewer_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
                                    ousac_error *error);
 /* The same, step i of S being the reference's step floor(N (i / S)^power) of N, or the next that is not taken yet:
- * below 1 closer together at the end, where there is least noise; 1 evenly. */
+ * below 1 closer together at the end, where there is least noise; 1 evenly. OUSAC_FIT_TO_THE_END in place of a power: every
+ * p-th of them and then each of the last ones, for the least p that leaves at least two of those; evenly where none does. */
+#define OUSAC_FIT_TO_THE_END 0.0
 ousac_status ousac_fit_spaced_steps(ousac_schedule *schedule, const ousac_schedule *reference, size_t steps,
                                     double power, ousac_error *error);
 

@@ -33,8 +33,11 @@ enum { THIRDS_FIRST = 4, THIRDS_LAST = 8 };
 
 /* How the reference's steps are chosen where no cache is at work: powers of ousac_fit_spaced_steps. Cached ones are
  * chosen evenly: what wider gaps at the beginning cost there was as much as closer steps at the end gained. */
-static const double powers[] = {1, 0.85, 0.72};
+static const double powers[] = {1, 0.85, 0.72, OUSAC_FIT_TO_THE_END};
 enum { POWERS = sizeof powers / sizeof *powers };
+static const char *const how[POWERS] = {
+    "evenly chosen:", "closer together at the end, power 0.85:", "closer together at the end, power 0.72:",
+    "evenly chosen, but each of the last ones:"};
 
 typedef struct search {
     const ousac_session *session;
@@ -189,9 +192,8 @@ static ousac_status fit_spaced(search *s, size_t steps, ousac_search_candidate *
             status = fit(s, NULL, &c, error);
         }
         if (!status && i > 0)
-            ousac_session_note(
-                s->session, "fitted steps closer together at the end, power %g: %.4g, the best before %.4g",
-                powers[i], c.error, best->error);
+            ousac_session_note(s->session, "fitted steps %s %.4g, the best before %.4g", how[i], c.error,
+                               best->error);
         if (!status && (i == 0 || c.error < best->error)) {
             ousac_search_candidate worse = *best;
             *best = c;

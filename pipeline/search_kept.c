@@ -100,7 +100,7 @@ static int read_candidate(const cJSON *item, const char *name, ousac_search_cand
                                  .error = real_of(item, "error"),
                                  .seconds = real_of(item, "seconds"),
                                  .resumed = 1};
-    return knows_guided && c->kind < OUSAC_SEARCH_KINDS && c->power > 0 && c->power <= 1 &&
+    return knows_guided && c->kind < OUSAC_SEARCH_KINDS && c->power >= 0 && c->power <= 1 &&
            isfinite(c->share) && isfinite(c->spent) && isfinite(c->unfitted) && isfinite(c->error) &&
            cJSON_IsString(text) &&
            ousac_schedule_parse(&c->schedule, text->valuestring, strlen(text->valuestring), name, &ignored) ==

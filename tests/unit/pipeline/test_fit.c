@@ -328,7 +328,7 @@ static void references_and_budgets_that_cannot_be_are_refused(void **state) {
     ousac_schedule_free(&reference);
 }
 
-static void steps_are_chosen_by_a_power(void **state) {
+static void steps_are_chosen_in_each_way(void **state) {
     static const struct {
         size_t steps;
         double power;
@@ -341,6 +341,13 @@ static void steps_are_chosen_by_a_power(void **state) {
         {8, 0.5, {0, 1, 2, 3, 4, 5, 6, 7}},
         {2, 0.72, {0, 4}},
         {1, 0.72, {0}},
+        {5, OUSAC_FIT_TO_THE_END, {0, 2, 4, 6, 7}},
+        {4, OUSAC_FIT_TO_THE_END, {0, 3, 6, 7}},
+        {6, OUSAC_FIT_TO_THE_END, {0, 2, 4, 5, 6, 7}},
+        {3, OUSAC_FIT_TO_THE_END, {0, 6, 7}},
+        {2, OUSAC_FIT_TO_THE_END, {0, 4}},
+        {1, OUSAC_FIT_TO_THE_END, {0}},
+        {8, OUSAC_FIT_TO_THE_END, {0, 1, 2, 3, 4, 5, 6, 7}},
     };
     ousac_schedule reference = {0};
     ousac_error error = {0};
@@ -383,7 +390,7 @@ static void what_a_branch_costs_once_is_paid_first(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_that_were_moved_are_found),
-        cmocka_unit_test(steps_are_chosen_by_a_power),
+        cmocka_unit_test(steps_are_chosen_in_each_way),
         cmocka_unit_test(what_a_branch_costs_once_is_paid_first),
         cmocka_unit_test(fewer_steps_come_nearer),
         cmocka_unit_test(validation_decides),
