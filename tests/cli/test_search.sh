@@ -39,6 +39,7 @@ ousac "calibrate: from a reference and a budget" 0 . "${search[@]}" --json -q -o
 keep
 cp "$WORK/stdout" "$WORK/did"
 json "calibrate: fewer steps are among the candidates" '[c["kind"] for c in r["search"]["candidates"]][:2] == ["fewer steps", "fitted steps"]'
+json "calibrate: and more steps of which some are guided, at no more cost" '[(c["steps"], c["guided"]) for c in r["search"]["candidates"] if c["kind"] == "some guided"] == [(11, 8)]'
 json "calibrate: what is taken is the best of them" 'min(c["error"] for c in r["search"]["candidates"]) == [c["error"] for c in r["search"]["candidates"] if c["taken"]][0]'
 json "calibrate: within the budget" 'all(c["macs_share"] <= 0.4 for c in r["search"]["candidates"]) and (not "evaluation" in r or r["evaluation"]["shares"]["total"] <= 0.4)'
 json "calibrate: the headline has fewer steps beside it" 'not "evaluation" in r or [h["method"] for h in r["evaluation"]["headline"]] == ["calibrated", "fewer-steps", "fitted-steps"] and all(0 < h["median"] <= h["worst"] and h["low"] <= h["error"] <= h["high"] and h["macs_share"] <= 0.4 + 0.5 / 24 for h in r["evaluation"]["headline"])'
@@ -72,9 +73,10 @@ did, said = (json.load(open(p)) for p in sys.argv[1:])
 s, c = said["search"], did["search"]["candidates"]
 assert s["effort"] == "quick" and s["reference_steps"] == 24 and s["budget_total"] == 0.4
 assert c[0]["steps"] == c[1]["steps"] == s["fewer_steps"], c
-assert all(k["steps"] in [o["steps"] for o in s["cached"]] for k in c[2:]), c
+assert [{"steps": k["steps"], "guided": k["guided"]} for k in c if k["kind"] == "some guided"] == s["some_guided"], c
+assert all(k["steps"] in [o["steps"] for o in s["cached"]] for k in c if k["kind"] == "cached"), c
 assert sorted({p["steps"] for p in did["search"]["points"]}) == s["other_steps"], s
-fits = sum(k["evaluations"] for k in s["stages"] if k["stage"] in ("fewer steps, plain and fitted", "the same at other costs", "fitting cached candidates"))
+fits = sum(k["evaluations"] for k in s["stages"] if k["stage"] in ("fewer steps, plain and fitted", "guidance at some steps", "the same at other costs", "fitting cached candidates"))
 assert fits / 2 <= did["search"]["fit_evaluations"] <= fits, (fits, did["search"]["fit_evaluations"])
 assert s["evaluations"] == sum(k["evaluations"] for k in s["stages"]) and said["macs"] == s["macs"]
 assert said["files"][-1] == "dry/search.json" and said["peak_bytes"] > 0' "$WORK/did" "$WORK/stdout"
