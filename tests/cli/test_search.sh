@@ -64,6 +64,14 @@ if [ -e found/bundle.oca ]; then
     ousac "calibrate: a bundle of another fit is told apart" 4 . sample "${M[@]}" -b found/bundle.oca -s fitted.json -o x.png
 fi
 
+# This model hardly needs its guidance: where that is left out at some steps, a cache is tried as well.
+ousac "calibrate: the full effort, cached and guided at some steps" 0 . calibrate "${M[@]}" --reference reference.json --budget-total 0.4 \
+    --effort full --samples 8 --validation 4 --test 8 --json -q -o both
+keep
+json "calibrate: it is a candidate, and better than fitted steps" '[c["error"] < r["search"]["candidates"][1]["error"] for c in r["search"]["candidates"] if c["kind"] == "cached" and c["guided"] < c["steps"]] == [True]'
+json "calibrate: and keeps the budget" 'r["evaluation"]["shares"]["total"] <= 0.4 and r["evaluation"]["headline"][0]["error"] < r["evaluation"]["headline"][2]["error"]'
+ousac "calibrate: its bundle verifies" 0 . verify both/bundle.oca
+
 # What a dry run says that it would do is what it did.
 ousac "calibrate: a dry run of a search" 0 . "${search[@]}" --dry-run --json -o dry
 keep
