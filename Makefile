@@ -515,7 +515,7 @@ DEMO_OPTIONS := --model data/shapes-dit/model.safetensors --reference data/sched
 .PHONY: demo
 demo: ## install what is needed, build, and calibrate the shipped model into build/demo
 	sh install-deps.sh build
-	+$(MAKE) --no-print-directory -j2 all
+	+$(MAKE) --no-print-directory -j2 $(PROGRAM)
 	$(PROGRAM) calibrate $(DEMO_OPTIONS) -o $(BUILD)/demo
 
 # --- static checks ---
