@@ -2,6 +2,7 @@
 
 #include "calib/cost.h"
 #include "formats/memory.h"
+#include "pipeline/guide.h"
 #include "pipeline/machine.h"
 #include "pipeline/place.h"
 #include "pipeline/search_curve.h"
@@ -269,6 +270,11 @@ static ousac_status try_sparse(search *s, size_t fewer, double power, ousac_erro
             ousac_session_note(s->session, "%zu steps, %zu of them guided: %.4g", list[i].steps,
                                list[i].guided, c.error);
         better = !status && c.error < best.error;
+        if (status == OUSAC_STATUS_NUMBER) { /* as of a fit that diverges: it is left out */
+            ousac_session_note(s->session, "%zu steps, %zu of them guided: states are not finite",
+                               list[i].steps, list[i].guided);
+            status = OUSAC_STATUS_OK;
+        }
         if (better) {
             ousac_search_candidate worse = best;
             best = c;
@@ -451,8 +457,18 @@ static ousac_status try_both(search *s, size_t steps, ousac_error *error) {
     if (s->options->effort == OUSAC_EFFORT_QUICK || !fitted || !sparse || sparse->error >= fitted->error)
         return OUSAC_STATUS_OK;
     const size_t most = sparse->schedule.step_count;
-    const ousac_search_sparse wanted = {steps, (sparse->guided * steps + most / 2) / most};
-    return wanted.guided < steps ? cached_error(s, &wanted, &here, error) : OUSAC_STATUS_OK;
+    ousac_search_sparse wanted = {steps, (sparse->guided * steps + most / 2) / most};
+    if (wanted.guided < ousac_guide_least(steps))
+        wanted.guided = ousac_guide_least(steps);
+    if (wanted.guided >= steps)
+        return OUSAC_STATUS_OK;
+    ousac_status status = cached_error(s, &wanted, &here, error);
+    if (status == OUSAC_STATUS_NUMBER) {
+        ousac_session_note(s->session, "cached, %zu steps, %zu of them guided: states are not finite", steps,
+                           wanted.guided);
+        status = OUSAC_STATUS_OK;
+    }
+    return status;
 }
 
 /* From there to more steps, then to fewer, as long as that helps. */

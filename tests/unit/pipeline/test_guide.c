@@ -180,6 +180,9 @@ static void what_cannot_be_is_refused(void **state) {
     must_fail(ousac_guide_place(&guide, &guided, STEPS + 1, &sparse, &predicted, &error), OUSAC_STATUS_USAGE,
               &error, "10");
     assert_null(sparse.steps);
+    /* 13 steps need two guided ones: ages go to 11 */
+    assert_int_equal(ousac_guide_least(12), 1);
+    assert_int_equal(ousac_guide_least(13), 2);
     ousac_schedule_free(&every_second);
 }
 
