@@ -120,12 +120,10 @@ uint64_t ousac_cost_reuse(const ousac_arch *arch) {
     return arch->other_macs;
 }
 
-uint64_t ousac_cost_extrapolation(const ousac_arch *arch, const ousac_ranks *ranks) {
+uint64_t ousac_cost_extrapolation(const ousac_arch *arch) {
     uint64_t macs = 0;
     for (size_t i = 0; i < arch->module_count; i++)
-        for (size_t o = 0;
-             (ranks == NULL || !ousac_cost_module_live(arch, i, ranks)) && o < arch->modules[i].output_count;
-             o++)
+        for (size_t o = 0; o < arch->modules[i].output_count; o++)
             macs =
                 add(macs, multiply(ousac_arch_output_tokens(arch, i, o), arch->modules[i].output[o].width));
     return macs;
@@ -139,30 +137,11 @@ uint64_t ousac_cost_constant(const ousac_arch *arch) {
     return macs;
 }
 
-/* MACs of the extrapolations of a whole trajectory: at every cached and reuse evaluation of a branch that had
- * two full ones before. */
-static uint64_t trajectory_extrapolation(const ousac_arch *arch, const ousac_schedule *schedule,
-                                         const ousac_ranks *ranks, const int *effective) {
-    uint64_t macs = 0, of_cached = 0, of_reuse = 0;
-    for (size_t b = 0; b < OUSAC_BRANCHES; b++) {
-        size_t full = 0;
-        for (size_t i = 0; i < schedule->step_count; i++) {
-            const int gate = effective[i * OUSAC_BRANCHES + b];
-            of_cached += gate == OUSAC_GATE_CACHED && full >= 2;
-            of_reuse += gate == OUSAC_GATE_REUSE && full >= 2;
-            full += gate == OUSAC_GATE_FULL;
-        }
-    }
-    macs = multiply(of_cached, ousac_cost_extrapolation(arch, ranks));
-    return add(macs, multiply(of_reuse, ousac_cost_extrapolation(arch, NULL)));
-}
-
 ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule *schedule,
                                    const ousac_ranks *ranks, ousac_cost_total *total, ousac_error *error) {
     ousac_status status = OUSAC_STATUS_OK;
     int *effective = NULL;
     uint64_t forwards = 0, reference = 1, branches = 0;
-    const int extrapolates = ranks != NULL && ranks->extrapolate_modules;
     const uint64_t full = ousac_cost_full(arch), reuse = ousac_cost_reuse(arch);
     const uint64_t cached = ranks == NULL ? reuse : ousac_cost_cached(arch, ranks);
     memset(total, 0, sizeof *total);
@@ -186,6 +165,7 @@ ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule 
         total->forwards_full += effective[i] == OUSAC_GATE_FULL;
         total->forwards_cached += effective[i] == OUSAC_GATE_CACHED;
         total->forwards_reuse += effective[i] == OUSAC_GATE_REUSE;
+        total->forwards_extrapolate += effective[i] == OUSAC_GATE_EXTRAPOLATE;
     }
     for (size_t i = 0; i < schedule->step_count; i++)
         if (schedule->steps[i].mode == OUSAC_MODE_CFG)
@@ -202,12 +182,11 @@ ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule 
         add(multiply(reference, constant), multiply(multiply(reference, schedule->step_count), full));
     total->schedule_full = add(once, multiply(forwards, full));
     const uint64_t exact = add(once, multiply(total->forwards_full, full));
-    const uint64_t reused = add(exact, multiply(total->forwards_reuse, reuse));
+    const uint64_t reused =
+        add(add(exact, multiply(total->forwards_reuse, reuse)),
+            multiply(total->forwards_extrapolate, add(reuse, ousac_cost_extrapolation(arch))));
     total->schedule_reuse = add(reused, multiply(total->forwards_cached, reuse));
     total->schedule_cached = add(reused, multiply(total->forwards_cached, cached));
-    if (extrapolates)
-        total->schedule_cached =
-            add(total->schedule_cached, trajectory_extrapolation(arch, schedule, ranks, effective));
     if (total->constant_guidance == UINT64_MAX || total->schedule_full == UINT64_MAX ||
         total->schedule_reuse == UINT64_MAX || total->schedule_cached == UINT64_MAX) {
         status =
@@ -215,8 +194,7 @@ ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule 
                        schedule->step_count, (unsigned long long)full);
         goto done;
     }
-    total->cached_step =
-        (double)add(cached, extrapolates ? ousac_cost_extrapolation(arch, ranks) : 0) / (double)full;
+    total->cached_step = (double)cached / (double)full;
     total->total = total->constant_guidance == 0
                        ? 0.0
                        : (double)total->schedule_cached / (double)total->constant_guidance;

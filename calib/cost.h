@@ -4,8 +4,7 @@
  * exact product is cheaper (the dense fallback, error 0). A module is *live* when every one of its stages has
  * a site of rank > 0; a module with a dead stage has a frozen output, so it is reused and costs nothing. A
  * live module adds its fixed cost (attention 2 N^2 d). The blocks' modulation (6 d^2 each) is computed at
- * every gate. A reused module's output may be extrapolated from the branch's last two full evaluations, one
- * multiply-accumulate per token and channel of its output, from the branch's second full evaluation on. Full
+ * every gate. At the gate `extrapolate` every module's output costs one multiply-accumulate per token and channel. Full
  * DiT block: 12 N d^2 + 2 N^2 d + 6 d^2. The accounting is that of ICC (arXiv 2505.05829): blocks only.
  */
 #ifndef OUSAC_COST_H
@@ -28,8 +27,6 @@ typedef struct ousac_ranks {
     const size_t *rank; /* NULL: every module of a cached evaluation is reused */
     int dense_fallback; /* 1 in use, 0 in tests of the low-rank path */
     int forecast;       /* 1: corrected sites extrapolate their last two refreshes, N (m + n) more each */
-    int extrapolate_modules; /* 1: so do reused modules, at cached and reuse gates; counted by
-                                ousac_cost_extrapolation and ousac_cost_trajectory alone */
 } ousac_ranks;
 
 /* What a cached evaluation does at a site. */
@@ -57,9 +54,8 @@ uint64_t ousac_cost_module_cached(const ousac_arch *arch, size_t module, const o
 uint64_t ousac_cost_full(const ousac_arch *arch);
 uint64_t ousac_cost_cached(const ousac_arch *arch, const ousac_ranks *ranks);
 uint64_t ousac_cost_reuse(const ousac_arch *arch); /* other_macs */
-/* Of extrapolating the modules that are not live: N times the width of each output, summed. NULL: all modules, as at a
- * reuse gate. */
-uint64_t ousac_cost_extrapolation(const ousac_arch *arch, const ousac_ranks *ranks);
+/* Of the modules at a gate `extrapolate`, beside what reuse costs: N times the width of each output, summed. */
+uint64_t ousac_cost_extrapolation(const ousac_arch *arch);
 
 /* Of the constant groups, once a sample and branch: part of a trajectory, of no forward. */
 uint64_t ousac_cost_constant(const ousac_arch *arch);
@@ -70,12 +66,13 @@ typedef struct ousac_cost_total {
                                    schedule with no guided step, one branch at every step */
     uint64_t schedule_full;     /* this schedule's branches, every gate full */
     uint64_t schedule_reuse;    /* this schedule's gates with cached steps at the cost of reuse: the floor */
-    uint64_t schedule_cached;   /* this schedule's gates with `ranks`, extrapolations included */
+    uint64_t schedule_cached;   /* this schedule's gates with `ranks` */
     uint64_t constant_groups;   /* part of all of these: ousac_cost_constant for each branch evaluated; of
                                    constant_guidance, for its branches */
-    size_t forwards_full, forwards_cached, forwards_reuse; /* branch evaluations, effective gates */
-    double cached_step; /* MACs of a cached evaluation over a full one, once it extrapolates where it does */
-    double total;       /* schedule_cached / constant_guidance */
+    size_t forwards_full, forwards_cached, forwards_reuse,
+        forwards_extrapolate; /* branch evaluations, effective gates */
+    double cached_step;       /* MACs of a cached evaluation over a full one */
+    double total;             /* schedule_cached / constant_guidance */
 } ousac_cost_total;
 
 ousac_status ousac_cost_trajectory(const ousac_arch *arch, const ousac_schedule *schedule,

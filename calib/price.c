@@ -46,6 +46,7 @@ ousac_status ousac_price_of_macs(ousac_price *price, const ousac_arch *arch, ous
         goto done;
     price->exact = price->full = ousac_cost_full(arch);
     price->reuse = ousac_cost_reuse(arch);
+    price->extrapolate = add(price->reuse, ousac_cost_extrapolation(arch));
     price->branch = ousac_cost_constant(arch);
     price->wanted = (uint64_t)(WANTED_SHARE * (double)price->full);
     for (int forecast = 0; forecast < 2; forecast++)
@@ -71,6 +72,7 @@ ousac_status ousac_price_count(ousac_price_parts *parts, const ousac_schedule *s
         parts->full += effective[i] == OUSAC_GATE_FULL;
         parts->cached += effective[i] == OUSAC_GATE_CACHED;
         parts->reuse += effective[i] == OUSAC_GATE_REUSE;
+        parts->extrapolate += effective[i] == OUSAC_GATE_EXTRAPOLATE;
         evaluated[i % OUSAC_BRANCHES] |= effective[i] >= 0;
     }
     for (int b = 0; b < OUSAC_BRANCHES; b++)
@@ -88,11 +90,13 @@ uint64_t ousac_price_trajectory(const ousac_price *price, const ousac_price_part
                                 int forecast) {
     uint64_t sum = add(beside(price, parts), multiply(parts->full, price->full));
     sum = add(sum, multiply(parts->reuse, price->reuse));
+    sum = add(sum, multiply(parts->extrapolate, price->extrapolate));
     return add(sum, multiply(parts->cached, price->cached[forecast][rank]));
 }
 
 uint64_t ousac_price_exact(const ousac_price *price, const ousac_price_parts *parts) {
-    return add(beside(price, parts), multiply(parts->full + parts->cached + parts->reuse, price->exact));
+    const size_t evaluations = parts->full + parts->cached + parts->reuse + parts->extrapolate;
+    return add(beside(price, parts), multiply(evaluations, price->exact));
 }
 
 size_t ousac_price_rank(const ousac_price *price, const ousac_price_parts *parts, int forecast,

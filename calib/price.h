@@ -27,9 +27,10 @@ typedef enum ousac_price_unit {
 typedef struct ousac_price {
     ousac_price_unit unit;
     /* of an evaluation of one branch: */
-    uint64_t exact; /* in full, where no cache is kept */
-    uint64_t full;  /* in full, and kept */
-    uint64_t reuse; /* of the last full one's outputs */
+    uint64_t exact;       /* in full, where no cache is kept */
+    uint64_t full;        /* in full, and kept */
+    uint64_t reuse;       /* of the last full one's outputs */
+    uint64_t extrapolate; /* along the line through those of the last two */
     uint64_t
         *cached[2]; /* (rank_most + 1) each, owned: by uniform rank, rising; without and with a forecast */
     size_t rank_most;
@@ -47,8 +48,8 @@ void ousac_price_free(ousac_price *price);
 
 /* What a trajectory consists of, its gates as they really run. */
 typedef struct ousac_price_parts {
-    size_t steps, branches;     /* branches: evaluated anywhere */
-    size_t full, cached, reuse; /* evaluations */
+    size_t steps, branches;                  /* branches: evaluated anywhere */
+    size_t full, cached, reuse, extrapolate; /* evaluations */
 } ousac_price_parts;
 /* USAGE where a gate is left to a plan. */
 ousac_status ousac_price_count(ousac_price_parts *parts, const ousac_schedule *schedule, ousac_error *error);

@@ -10,7 +10,7 @@
 /* ---- names ---- */
 
 static const char *const mode_names[] = {"cfg", "cond", "uncond"};
-static const char *const gate_names[] = {"full", "cached", "reuse", "auto"};
+static const char *const gate_names[] = {"full", "cached", "reuse", "extrapolate", "auto"};
 
 static const char *const coefficient_names[] = {"hold", "k", "m", "c", "d"};
 
@@ -87,6 +87,21 @@ int ousac_schedule_tells(const ousac_schedule *schedule) {
         if (schedule->steps[i].tells)
             return 1;
     return 0;
+}
+
+int ousac_schedule_has_gate(const ousac_schedule *schedule, ousac_gate gate) {
+    for (size_t i = 0; i < schedule->step_count; i++)
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            if (ousac_mode_evaluates(schedule->steps[i].mode, b) && schedule->steps[i].gate[b] == gate)
+                return 1;
+    return 0;
+}
+
+void ousac_schedule_replace_gate(ousac_schedule *schedule, ousac_gate from, ousac_gate to) {
+    for (size_t i = 0; i < schedule->step_count; i++)
+        for (int b = 0; b < OUSAC_BRANCHES; b++)
+            if (schedule->steps[i].gate[b] == from)
+                schedule->steps[i].gate[b] = to;
 }
 
 int ousac_step_tells_alike(const ousac_step *a, const ousac_step *b) {
@@ -258,7 +273,7 @@ void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIG
 
 ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int *effective,
                                             ousac_error *error) {
-    int cached[OUSAC_BRANCHES] = {0, 0}; /* the branch has been evaluated in full */
+    size_t full[OUSAC_BRANCHES] = {0, 0}; /* full evaluations of the branch so far */
     for (size_t i = 0; i < schedule->step_count; i++) {
         const ousac_step *step = &schedule->steps[i];
         for (int b = 0; b < OUSAC_BRANCHES; b++) {
@@ -271,8 +286,10 @@ ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int 
                 return OUSAC_FAIL(error, OUSAC_STATUS_USAGE,
                                   "step %zu: gate of branch %s is \"auto\"; a plan must decide it first", i,
                                   ousac_branch_name(b));
-            *out = cached[b] ? (int)step->gate[b] : (int)OUSAC_GATE_FULL;
-            cached[b] = 1; /* either this evaluation was full or one before it */
+            *out = full[b] == 0                                              ? (int)OUSAC_GATE_FULL
+                   : full[b] == 1 && step->gate[b] == OUSAC_GATE_EXTRAPOLATE ? (int)OUSAC_GATE_REUSE
+                                                                             : (int)step->gate[b];
+            full[b] += *out == OUSAC_GATE_FULL;
         }
     }
     return OUSAC_STATUS_OK;

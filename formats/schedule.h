@@ -30,8 +30,12 @@ typedef enum ousac_gate {
     OUSAC_GATE_FULL = 0,   /* every linear exact; its values are cached */
     OUSAC_GATE_CACHED = 1, /* increment-calibrated from the branch's last full evaluation */
     OUSAC_GATE_REUSE = 2,  /* module outputs of the branch's last full evaluation, untouched */
-    OUSAC_GATE_AUTO = 3    /* left to the plan */
+    /* module outputs along the line through the branch's last two full evaluations, as first-order forecasts of
+     * features are made (TaylorSeer, arXiv 2503.06923) */
+    OUSAC_GATE_EXTRAPOLATE = 3,
+    OUSAC_GATE_AUTO = 4 /* left to the plan */
 } ousac_gate;
+enum { OUSAC_GATES_RUN = OUSAC_GATE_AUTO }; /* gates that an evaluation may run with, from 0 */
 
 enum { OUSAC_BRANCH_COND = 0, OUSAC_BRANCH_UNCOND = 1, OUSAC_BRANCHES = 2 };
 
@@ -76,7 +80,7 @@ typedef struct ousac_schedule {
 } ousac_schedule;
 
 const char *ousac_mode_name(ousac_mode mode);       /* "cfg", "cond", "uncond" */
-const char *ousac_gate_name(ousac_gate gate);       /* "full", "cached", "reuse", "auto" */
+const char *ousac_gate_name(ousac_gate gate);       /* "full", "cached", "reuse", "extrapolate", "auto" */
 const char *ousac_solver_name(ousac_solver solver); /* "ddim", "dpmpp-2m", "flow-euler" */
 const char *ousac_branch_name(int branch);          /* "cond", "uncond" */
 /* "hold", "k", "m", "c", "d" */
@@ -96,7 +100,8 @@ const char *ousac_schedule_called(const ousac_schedule *schedule);
 
 /* Parses and validates. Errors: IO; FORMAT naming file and step: not JSON, an unknown, missing or repeated
  * key, unknown mode or gate, a non-finite number, step count other than `step_count`, no steps, timesteps not
- * strictly falling, a scale beside a mode that has none, guidance in a version before 3; UNSUPPORTED for another version. Steps are counted
+ * strictly falling, a scale beside a mode that has none, guidance in a version before 3, a gate "extrapolate" in one before
+ * 4; UNSUPPORTED for another version. Steps are counted
  * from 0. On failure the struct is zeroed. Free with ousac_schedule_free. */
 ousac_status ousac_schedule_load(ousac_schedule *schedule, const char *path, ousac_error *error);
 /* The same from text of `size` bytes (need not be NUL-terminated); `name` stands for the path in messages. */
@@ -114,6 +119,10 @@ ousac_status ousac_schedule_copy(ousac_schedule *target, const ousac_schedule *s
 int ousac_schedule_is_fitted(const ousac_schedule *schedule);
 /* 1 where some step says what the model is told: a file of version 3. */
 int ousac_schedule_tells(const ousac_schedule *schedule);
+/* 1 where an evaluated branch has that gate at some step. */
+int ousac_schedule_has_gate(const ousac_schedule *schedule, ousac_gate gate);
+/* Every gate `from` becomes `to`. */
+void ousac_schedule_replace_gate(ousac_schedule *schedule, ousac_gate from, ousac_gate to);
 /* 1 where both steps tell the model the same, or nothing. */
 int ousac_step_tells_alike(const ousac_step *a, const ousac_step *b);
 /* Makes room for coefficients, all 0, where there is none. */
@@ -128,7 +137,7 @@ ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char 
 void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIGEST_CHARS]);
 
 /* The gates that really run, written to effective[step * OUSAC_BRANCHES + branch]; -1 where the branch is not
- * evaluated. A branch with no full evaluation yet runs full. USAGE where a gate is AUTO. */
+ * evaluated. A branch with no full evaluation yet runs full, and EXTRAPOLATE before its second one is REUSE. USAGE where a gate is AUTO. */
 ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int *effective,
                                             ousac_error *error);
 

@@ -15,6 +15,7 @@ enum {
     TEXTBOOK = 1, /* versions */
     FITTED = 2,
     TELLING = 3,
+    EXTRAPOLATING = 4,
     VALUES_MAX = 16 + 13 * OUSAC_SCHEDULE_STEPS_MAX, /* a step is at most 12 JSON values */
     WHERE_BYTES = 320,
     QUOTED_BYTES = 60, /* of a hostile text in a message */
@@ -73,8 +74,8 @@ static ousac_status need_gate(const cJSON *item, const char *key, ousac_gate *ga
     ousac_status status = need_text(item, key, &text, where, error);
     if (!status && ousac_gate_parse(gate, text) != 0)
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT,
-                            "%s: \"%s\" is \"%.*s\", expected full, cached, reuse or auto", where, key,
-                            QUOTED_BYTES, text);
+                            "%s: \"%s\" is \"%.*s\", expected full, cached, reuse, extrapolate or auto",
+                            where, key, QUOTED_BYTES, text);
     return status;
 }
 
@@ -122,7 +123,7 @@ static ousac_status parse_step(const cJSON *item, int version, ousac_step *step,
     ousac_status status;
 
     status = collect(item, keys,
-                     version == TELLING ? KEYS
+                     version >= TELLING ? KEYS
                      : fitted           ? FITTED_KEYS
                                         : TEXTBOOK_KEYS,
                      values, where, error);
@@ -146,19 +147,24 @@ static ousac_status parse_step(const cJSON *item, int version, ousac_step *step,
         status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: mode \"%s\" has no \"scale\"", where, text);
     for (int k = 0; fitted && !status && k < OUSAC_COEFFICIENTS; k++) {
         const cJSON *value = values[TEXTBOOK_KEYS + k];
-        if (version == TELLING && !value)
+        if (version >= TELLING && !value)
             fitted->value[k] = 0;
         else if (k != OUSAC_COEFFICIENT_HOLD || !guided)
             status = need_number(value, keys[TEXTBOOK_KEYS + k], &fitted->value[k], where, error);
         else if (value)
             status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: mode \"cfg\" has no \"hold\"", where);
     }
-    step->tells = version == TELLING && values[GUIDANCE];
+    step->tells = version >= TELLING && values[GUIDANCE];
     if (!status && step->tells)
         status = need_number(values[GUIDANCE], keys[GUIDANCE], &step->guidance, where, error);
     if (status)
         return status;
-    return parse_gates(values[GATE], step, where, error);
+    status = parse_gates(values[GATE], step, where, error);
+    for (int b = 0; b < OUSAC_BRANCHES && !status && version < EXTRAPOLATING; b++)
+        if (step->gate[b] == OUSAC_GATE_EXTRAPOLATE)
+            status = OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: a gate \"extrapolate\" needs version %d",
+                                where, EXTRAPOLATING);
+    return status;
 }
 
 static ousac_status parse_steps(const cJSON *array, unsigned long long count, int version,
@@ -205,10 +211,10 @@ static ousac_status parse_header(const cJSON *root, int *found, const char *name
     if (!ousac_json_whole(version, &number))
         return OUSAC_FAIL(error, OUSAC_STATUS_FORMAT, "%s: \"version\" must be present and a whole number",
                           name);
-    if (number < TEXTBOOK || number > TELLING)
+    if (number < TEXTBOOK || number > EXTRAPOLATING)
         return OUSAC_FAIL(error, OUSAC_STATUS_UNSUPPORTED,
                           "%s: schedule version %llu; this build reads versions %d to %d", name, number,
-                          TEXTBOOK, TELLING);
+                          TEXTBOOK, EXTRAPOLATING);
     *found = (int)number;
     return OUSAC_STATUS_OK;
 }
@@ -358,6 +364,14 @@ static size_t print_step(char *text, const ousac_step *step, const ousac_fitted 
     return (size_t)length;
 }
 
+/* The least that can say it. */
+static int version_of(const ousac_schedule *schedule) {
+    return ousac_schedule_has_gate(schedule, OUSAC_GATE_EXTRAPOLATE) ? EXTRAPOLATING
+           : ousac_schedule_tells(schedule)                          ? TELLING
+           : ousac_schedule_is_fitted(schedule)                      ? FITTED
+                                                                     : TEXTBOOK;
+}
+
 ousac_status ousac_schedule_print(const ousac_schedule *schedule, char **text, ousac_error *error) {
     char quoted[2 * OUSAC_SCHEDULE_NAME_BYTES], *out;
     size_t room, used = 0, kept = 0;
@@ -383,10 +397,8 @@ ousac_status ousac_schedule_print(const ousac_schedule *schedule, char **text, o
     used += (size_t)snprintf(out, room,
                              "{\n  \"format\": \"ousac-schedule\",\n  \"version\": %d,\n  \"name\": \"%s\",\n"
                              "  \"solver\": \"%s\",\n  \"step_count\": %zu,\n  \"steps\": [\n",
-                             ousac_schedule_tells(schedule) ? TELLING
-                             : fitted                       ? FITTED
-                                                            : TEXTBOOK,
-                             quoted, ousac_solver_name(schedule->solver), schedule->step_count);
+                             version_of(schedule), quoted, ousac_solver_name(schedule->solver),
+                             schedule->step_count);
     for (size_t i = 0; i < schedule->step_count; i++) {
         const char *end = i + 1 < schedule->step_count ? ",\n" : "\n";
         used += print_step(out + used, &schedule->steps[i], fitted ? &schedule->fitted[i] : NULL);

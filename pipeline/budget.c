@@ -34,8 +34,9 @@ ousac_status ousac_budget_solve(const ousac_arch *arch, const ousac_schedule *sc
                 "`budget_total`: the schedule has no cached evaluation, so no ranks change its cost");
         /* Steps gated reuse cost the same whatever the ranks, so the ceiling can lie below the uncached
          * schedule. */
+        const double extrapolated = reuse + (double)ousac_cost_extrapolation(arch);
         const double fixed = (double)cost.forwards_full * full + (double)cost.forwards_reuse * reuse +
-                             (double)cost.constant_groups;
+                             (double)cost.forwards_extrapolate * extrapolated + (double)cost.constant_groups;
         const double floor_total = (fixed + (double)cost.forwards_cached * reuse) / constant;
         const double ceiling_total = (fixed + (double)cost.forwards_cached * full) / constant;
         if (!within(budget->total, floor_total, ceiling_total))

@@ -109,20 +109,24 @@ static ousac_status fill_interval(comparison *c, ousac_compare_row *row, ousac_e
 /* Zero-cost rows: reuse and extrapolation under a schedule. */
 static ousac_status measure_reuse(comparison *c, const calibrated *on, int extrapolate, int placed,
                                   ousac_error *error) {
-    const ousac_gauge_arm arm = {.label = extrapolate ? "extrapolation" : "reuse",
-                                 .schedule = &on->schedule,
-                                 .extrapolate_modules = extrapolate};
-    const ousac_ranks ranks = {.extrapolate_modules = extrapolate};
+    ousac_schedule schedule = {0};
+    const ousac_gauge_arm arm = {.label = extrapolate ? "extrapolation" : "reuse", .schedule = &schedule};
     ousac_cost_total cost;
     double relative_error = 0;
     ousac_compare_row *row = add_row(c, arm.label, "", 0, placed);
-    ousac_status status = ousac_gauge_measure(&c->test, &arm, NULL, &relative_error, error);
+    ousac_status status = ousac_schedule_copy(&schedule, &on->schedule, error);
+    for (int gate = OUSAC_GATE_CACHED; extrapolate && gate <= OUSAC_GATE_REUSE; gate++)
+        ousac_schedule_replace_gate(&schedule, (ousac_gate)gate, OUSAC_GATE_EXTRAPOLATE);
     if (!status)
-        status = ousac_cost_trajectory(&c->session->model->arch, &on->schedule, &ranks, &cost, error);
-    if (status)
-        return status;
-    row->macs_total = cost.total;
-    return fill_interval(c, row, error);
+        status = ousac_gauge_measure(&c->test, &arm, NULL, &relative_error, error);
+    if (!status)
+        status = ousac_cost_trajectory(&c->session->model->arch, &schedule, NULL, &cost, error);
+    if (!status) {
+        row->macs_total = cost.total;
+        status = fill_interval(c, row, error);
+    }
+    ousac_schedule_free(&schedule);
+    return status;
 }
 
 /* A candidate on the test samples; it may not cost more than the cell. */

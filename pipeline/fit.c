@@ -205,7 +205,7 @@ ousac_status ousac_fit_measure(const ousac_session *session, const ousac_fit_arm
                 : OUSAC_FAIL(error, OUSAC_STATUS_MEMORY, "out of memory for %zu samples", count);
     if (!status)
         status = ousac_fit_error(target, samples, relative_error, error);
-    for (int gate = 0; gate < 3 && evaluations; gate++)
+    for (int gate = 0; gate < OUSAC_GATES_RUN && evaluations; gate++)
         *evaluations += counters.forwards[gate];
     ousac_free(samples);
     return status;

@@ -49,7 +49,6 @@ ousac_status ousac_gauge_measure(ousac_gauge *g, const ousac_gauge_arm *arm, ous
                                    .schedule = arm->schedule,
                                    .range = g->range,
                                    .calibration = arm->calibration,
-                                   .extrapolate_modules = arm->extrapolate_modules,
                                    .gradient = arm->gradient,
                                    .samples = g->samples,
                                    .counters = counters,

@@ -32,7 +32,6 @@ typedef struct ousac_gauge_arm {
     const char *label;
     const ousac_schedule *schedule;
     const ousac_calibration *calibration; /* NULL: cached evaluations reuse */
-    int extrapolate_modules;              /* 1: reused outputs are extrapolated */
     const ousac_gradient *gradient;       /* of reused outputs, as in ousac_run; may be NULL */
 } ousac_gauge_arm;
 

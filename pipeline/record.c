@@ -52,7 +52,7 @@ static ousac_status record(const ousac_session *session, const ousac_schedule *s
     if (partial)
         status = ousac_partial_end(partial, status, error);
     cost->seconds += ousac_clock_s() - start;
-    for (int gate = 0; gate < 3; gate++)
+    for (int gate = 0; gate < OUSAC_GATES_RUN; gate++)
         cost->forwards += counters.forwards[gate];
 done:
     ousac_recorder_free(recorder);

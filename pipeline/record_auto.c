@@ -199,7 +199,7 @@ static ousac_status record(auto_work *work, const ousac_session *session, uint64
                                    .observers = &work->observers,
                                    .counters = &counters};
     const ousac_status status = ousac_session_run_samples(session, &run, error);
-    for (int gate = 0; gate < 3; gate++)
+    for (int gate = 0; gate < OUSAC_GATES_RUN; gate++)
         cost->forwards += counters.forwards[gate];
     return status;
 }

@@ -108,7 +108,7 @@ size_t ousac_session_batch(const ousac_session *session, uint64_t samples) {
 }
 
 static void count(const ousac_session *session, const ousac_counters *counters) {
-    for (int gate = 0; gate < 3 && session->evaluations; gate++)
+    for (int gate = 0; gate < OUSAC_GATES_RUN && session->evaluations; gate++)
         *session->evaluations += counters->forwards[gate];
 }
 
@@ -141,7 +141,6 @@ ousac_status ousac_session_run_here(const ousac_session *session, const ousac_se
         .threads = ousac_session_threads(session),
         .exact = run->exact,
         .calibration = run->calibration,
-        .extrapolate_modules = run->extrapolate_modules,
         .gradient = run->gradient,
         .observers = run->observers,
         .samples = run->samples,

@@ -93,7 +93,6 @@ typedef struct ousac_session_run {
     ousac_sample_range range;
     int exact;
     const ousac_calibration *calibration;
-    int extrapolate_modules;        /* as in ousac_run */
     const ousac_gradient *gradient; /* as in ousac_run; it is run in this process */
     const ousac_run_observers *observers;
     float *samples;

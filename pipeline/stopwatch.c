@@ -12,13 +12,14 @@
 /* Ranks that are measured where none are given, over the largest. */
 static const double spread_ranks[] = {1.0 / 12, 1.0 / 6, 1.0 / 3, 2.0 / 3};
 
-/* A run's gates, f full, c cached, r reuse; and what of each evaluation is taken, by step: what touches memory for the first
+/* A run's gates, f full, c cached, r reuse, e extrapolate; and what of each evaluation is taken, by step: what touches memory for the first
  * time is not. With one full evaluation behind it a branch has no forecast yet. */
 typedef struct course {
     const char *gates, *taken;
 } course;
 static const course exact_course = {"fff", "-XX"}, reuse_course = {"frrf", "-uu-"},
-                    cached_course = {"fccfccf", "--p-ppR"}, check_course = {"fcfc", "----"};
+                    extrapolate_course = {"ffeef", "--ee-"}, cached_course = {"fccfccf", "--p-ppR"},
+                    check_course = {"fcfc", "----"};
 enum { STEPS_MAX = 7 };
 
 /* Values of one kind, over all repeats. */
@@ -94,7 +95,8 @@ static void set_gates(ousac_schedule *schedule, const course *c) {
         for (int b = 0; b < OUSAC_BRANCHES; b++)
             schedule->steps[i].gate[b] = c->gates[i] == 'f'   ? OUSAC_GATE_FULL
                                          : c->gates[i] == 'c' ? OUSAC_GATE_CACHED
-                                                              : OUSAC_GATE_REUSE;
+                                         : c->gates[i] == 'r' ? OUSAC_GATE_REUSE
+                                                              : OUSAC_GATE_EXTRAPOLATE;
 }
 
 static ousac_status add(series *to, double value, ousac_error *error) {
@@ -121,7 +123,7 @@ static ousac_status run(stopwatch *s, const char *label, ousac_schedule *schedul
         .label = label,
         .schedule = schedule,
         .range = {0, (uint64_t)s->timing->threads * s->session->micro_batch},
-        .exact = strchr(c->gates, 'c') == NULL && strchr(c->gates, 'r') == NULL,
+        .exact = strpbrk(c->gates, "cre") == NULL,
         .calibration = calibration,
         .observers = &observers,
     };
@@ -145,6 +147,8 @@ static ousac_status take(stopwatch *s, const course *c, series *whole, series *s
                 status = add(whole, m->evaluation, error);
             else if (what == 'u')
                 status = add(&s->part[OUSAC_TIMING_REUSE], m->evaluation, error);
+            else if (what == 'e')
+                status = add(&s->part[OUSAC_TIMING_EXTRAPOLATE], m->evaluation, error);
             else if (what == 'p')
                 status = add(&cached[m->step > 3], m->evaluation, error);
             if (!status && step && what == 'X') {
@@ -287,6 +291,10 @@ static ousac_status run_round(stopwatch *s, int check, ousac_error *error) {
         status = run(s, "reuse", &s->schedule, &reuse_course, NULL, error);
     if (!status)
         status = take(s, &reuse_course, NULL, NULL, NULL, error);
+    if (!status)
+        status = run(s, "extrapolate", &s->schedule, &extrapolate_course, NULL, error);
+    if (!status)
+        status = take(s, &extrapolate_course, NULL, NULL, NULL, error);
     for (size_t i = 0; i < s->timing->point_count && !status; i++)
         status = run_rank(s, i, check, error);
     return status;
@@ -338,14 +346,15 @@ done:
 
 /* --- whole runs --- */
 
+/* Gates at work, or `exact`. */
 static ousac_status time_run(const ousac_session *session, const char *label, const ousac_schedule *schedule,
-                             const ousac_calibration *calibration, double *wall, double *processor,
+                             int exact, const ousac_calibration *calibration, double *wall, double *processor,
                              ousac_error *error) {
     const ousac_session_run inner = {
         .label = label,
         .schedule = schedule,
         .range = {0, (uint64_t)ousac_session_threads(session) * session->micro_batch},
-        .exact = calibration == NULL,
+        .exact = exact,
         .calibration = calibration,
         .seconds = wall,
     };
@@ -366,9 +375,9 @@ ousac_status ousac_stopwatch_compare(ousac_stopwatch_share *share, const ousac_s
     *share = (ousac_stopwatch_share){.repeats = repeats, .processor = NAN};
     for (size_t i = 0; i < repeats && !status; i++) {
         double of[2][2] = {{0}};
-        status = time_run(session, "reference", reference, NULL, &of[0][0], &of[0][1], error);
+        status = time_run(session, "reference", reference, 1, NULL, &of[0][0], &of[0][1], error);
         if (!status)
-            status = time_run(session, "result", schedule, calibration, &of[1][0], &of[1][1], error);
+            status = time_run(session, "result", schedule, 0, calibration, &of[1][0], &of[1][1], error);
         wall[i] = of[1][0] / of[0][0];
         processor[i] = of[1][1] / of[0][1];
     }

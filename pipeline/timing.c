@@ -10,7 +10,8 @@
 #include <string.h>
 
 const char *ousac_timing_part_name(ousac_timing_part part) {
-    static const char *const names[OUSAC_TIMING_PARTS] = {"full", "refresh", "reuse", "alone", "step"};
+    static const char *const names[OUSAC_TIMING_PARTS] = {"full",        "refresh", "reuse",
+                                                          "extrapolate", "alone",   "step"};
     return names[part];
 }
 
@@ -104,6 +105,7 @@ ousac_status ousac_timing_price(ousac_price *price, const ousac_timing *timing, 
     price->exact = picoseconds(timing->part[OUSAC_TIMING_FULL].median);
     price->full = picoseconds(timing->part[OUSAC_TIMING_REFRESH].median);
     price->reuse = picoseconds(timing->part[OUSAC_TIMING_REUSE].median);
+    price->extrapolate = picoseconds(timing->part[OUSAC_TIMING_EXTRAPOLATE].median);
     price->step = picoseconds(timing->part[OUSAC_TIMING_STEP].median);
     for (int forecast = 0; forecast < 2; forecast++) {
         price->cached[forecast][0] = price->reuse;
@@ -171,10 +173,12 @@ void ousac_timing_digest(const ousac_timing *timing, char digest[OUSAC_DIGEST_CH
     const ousac_timing_line *line = timing->line;
     ousac_timing_describe(timing, text);
     const size_t used = strlen(text);
-    (void)snprintf(text + used, sizeof text - used, "; %.17g %.17g %.17g %.17g; %.17g %.17g %.17g %.17g",
+    (void)snprintf(text + used, sizeof text - used,
+                   "; %.17g %.17g %.17g %.17g %.17g; %.17g %.17g %.17g %.17g",
                    timing->part[OUSAC_TIMING_FULL].median, timing->part[OUSAC_TIMING_REFRESH].median,
-                   timing->part[OUSAC_TIMING_REUSE].median, timing->part[OUSAC_TIMING_STEP].median,
-                   line[0].fixed, line[0].per_rank, line[1].fixed, line[1].per_rank);
+                   timing->part[OUSAC_TIMING_REUSE].median, timing->part[OUSAC_TIMING_EXTRAPOLATE].median,
+                   timing->part[OUSAC_TIMING_STEP].median, line[0].fixed, line[0].per_rank, line[1].fixed,
+                   line[1].per_rank);
     ousac_sha256_begin(&state);
     ousac_sha256_add_text(&state, text);
     ousac_sha256_end(&state, digest);

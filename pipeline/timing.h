@@ -32,11 +32,13 @@ typedef enum ousac_timing_part {
     OUSAC_TIMING_FULL = 0,    /* an evaluation in full of a run that keeps no cache */
     OUSAC_TIMING_REFRESH = 1, /* in full, and kept */
     OUSAC_TIMING_REUSE = 2,
-    OUSAC_TIMING_ALONE = 3, /* as FULL, at steps that evaluate the conditional branch alone */
-    OUSAC_TIMING_STEP = 4,  /* a step beside its evaluations: the solver, copies to and from the device */
-    OUSAC_TIMING_PARTS = 5
+    OUSAC_TIMING_EXTRAPOLATE = 3,
+    OUSAC_TIMING_ALONE = 4, /* as FULL, at steps that evaluate the conditional branch alone */
+    OUSAC_TIMING_STEP = 5,  /* a step beside its evaluations: the solver, copies to and from the device */
+    OUSAC_TIMING_PARTS = 6
 } ousac_timing_part;
-const char *ousac_timing_part_name(ousac_timing_part part); /* "full", "refresh", "reuse", "alone", "step" */
+const char *ousac_timing_part_name(
+    ousac_timing_part part); /* "full", "refresh", "reuse", "extrapolate", "alone", "step" */
 
 /* Cached evaluations at a uniform rank, without and with a forecast. */
 typedef struct ousac_timing_point {

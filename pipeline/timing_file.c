@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define KIND "ousac time"
-enum { VERSION = 1, TEXT_BYTES_MAX = 1 << 20, VALUES_MAX = 4096, WHERE_BYTES = 64, COUNT_MAX = 1 << 30 };
+enum { VERSION = 2, TEXT_BYTES_MAX = 1 << 20, VALUES_MAX = 4096, WHERE_BYTES = 64, COUNT_MAX = 1 << 30 };
 /* What a line may be further from its points than it says, for rounding. */
 #define RESIDUAL_SLACK 1e-3
 
@@ -227,9 +227,9 @@ static ousac_status read_lines(const place *p, ousac_timing *timing, ousac_error
 
 static ousac_status read_root(const place *file, const cJSON *root, ousac_timing *timing,
                               ousac_error *error) {
-    static const char *const keys[] = {"kind",  "version", "machine", "model",   "mode",
-                                       "clock", "repeats", "full",    "refresh", "reuse",
-                                       "alone", "step",    "cached",  "line",    NULL};
+    static const char *const keys[] = {"kind",    "version", "machine", "model", "mode",        "clock",
+                                       "repeats", "full",    "refresh", "reuse", "extrapolate", "alone",
+                                       "step",    "cached",  "line",    NULL};
     static const char *const kinds[] = {KIND, NULL};
     static const char *const modes[] = {"cfg", "cond", "uncond", NULL};
     static const char *const clocks[] = {"wall", "processor", NULL};

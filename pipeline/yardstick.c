@@ -192,13 +192,18 @@ enum { REUSE, EXTRAPOLATE, GRADIENT };
 static ousac_status fits(const yardstick *y, const ousac_schedule *schedule, int kind, int *does,
                          ousac_error *error) {
     const ousac_arch *arch = &y->session->model->arch;
-    const ousac_ranks ranks = {.extrapolate_modules = kind != REUSE};
+    ousac_schedule counted = {0};
     ousac_cost_total cost;
-    const ousac_status status = ousac_cost_trajectory(arch, schedule, &ranks, &cost, error);
+    ousac_status status = ousac_schedule_copy(&counted, schedule, error);
+    if (kind != REUSE)
+        ousac_schedule_replace_gate(&counted, OUSAC_GATE_CACHED, OUSAC_GATE_EXTRAPOLATE);
+    if (!status)
+        status = ousac_cost_trajectory(arch, &counted, NULL, &cost, error);
     if (!status)
         *does = cost.schedule_cached +
-                    (kind == GRADIENT ? cost.forwards_full * ousac_cost_extrapolation(arch, NULL) : 0) <=
+                    (kind == GRADIENT ? cost.forwards_full * ousac_cost_extrapolation(arch) : 0) <=
                 y->result->macs;
+    ousac_schedule_free(&counted);
     return status;
 }
 
@@ -218,8 +223,7 @@ static ousac_status least_period(const yardstick *y, ousac_schedule *schedule, i
 }
 
 static ousac_status reused(yardstick *y, int kind, ousac_yardstick_row *row, ousac_error *error) {
-    yardstick_arm arm = {.how = {.label = row->method, .extrapolate_modules = kind == EXTRAPOLATE},
-                         .validation = NAN};
+    yardstick_arm arm = {.how = {.label = row->method}, .validation = NAN};
     size_t period = 0;
     ousac_status status = ousac_schedule_copy(&arm.schedule, &y->reference, error);
     if (!status)
@@ -228,6 +232,8 @@ static ousac_status reused(yardstick *y, int kind, ousac_yardstick_row *row, ous
         row->left_out = "the budget holds no period";
     (void)snprintf(arm.settings, sizeof arm.settings, "the reference's %zu steps, full at every %zu",
                    arm.schedule.step_count, period);
+    if (kind == EXTRAPOLATE)
+        ousac_schedule_replace_gate(&arm.schedule, OUSAC_GATE_CACHED, OUSAC_GATE_EXTRAPOLATE);
     if (!status && !row->left_out)
         status = yardstick_finish(y, &arm, row, error);
     yardstick_arm_free(&arm);

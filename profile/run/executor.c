@@ -35,7 +35,7 @@ struct ousac_executor {
 };
 
 void ousac_counters_add(ousac_counters *total, const ousac_counters *more) {
-    for (int g = 0; g < 3; g++)
+    for (int g = 0; g < OUSAC_GATES_RUN; g++)
         total->forwards[g] += more->forwards[g];
     total->site_full += more->site_full;
     total->site_low_rank += more->site_low_rank;
@@ -74,7 +74,9 @@ static float continuation(const ousac_executor *ex) {
         return 0;
     if (ex->gradient)
         return (float)ex->along[ex->branch][0];
-    return ex->extrapolate ? (float)((double)(ex->step - full[0]) / (double)(full[0] - full[1])) : 0;
+    return ex->gate == OUSAC_GATE_EXTRAPOLATE
+               ? (float)((double)(ex->step - full[0]) / (double)(full[0] - full[1]))
+               : 0;
 }
 
 static ousac_status module_begin(void *self, size_t module, const ousac_rows *out, int *live,
@@ -272,7 +274,7 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     if (model->use != OUSAC_MODEL_RUN)
         return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "%s was loaded for its factors alone and cannot be run",
                           model->path);
-    if (options->gradient && (calibration || options->extrapolate_modules))
+    if (options->gradient && (calibration || options->extrapolate))
         return OUSAC_FAIL(
             error, OUSAC_STATUS_USAGE,
             "a gradient of module outputs: expected no calibration and no extrapolation beside it");
@@ -283,7 +285,7 @@ ousac_status ousac_executor_create(ousac_executor **executor, const ousac_model 
     ex->calibration = calibration;
     ex->batch = options->batch;
     ex->keep = options->keep;
-    ex->extrapolate = options->extrapolate_modules;
+    ex->extrapolate = options->extrapolate;
     ex->gradient = options->gradient;
     ex->linears = (ousac_linears){ex, module_begin, linear, place, module_end};
     ex->group_m = ousac_calloc(arch->group_count, sizeof *ex->group_m);
@@ -368,6 +370,10 @@ ousac_status ousac_executor_begin(ousac_executor *ex, size_t step, int branch, o
     ex->gate = ex->current->filled ? gate : OUSAC_GATE_FULL;
     if (!ex->keep && ex->gate != OUSAC_GATE_FULL)
         return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "a cached evaluation without caches");
+    if (ex->gate == OUSAC_GATE_EXTRAPOLATE && !ex->extrapolate)
+        return OUSAC_FAIL(error, OUSAC_STATUS_INTERNAL, "an extrapolated evaluation of one that is kept");
+    if (ex->gate == OUSAC_GATE_EXTRAPOLATE && ex->current->filled < 2)
+        ex->gate = OUSAC_GATE_REUSE;
     if (ex->gradient && ex->gate != OUSAC_GATE_FULL) {
         double *along = ex->along[branch];
         const int holds = ex->gradient->inflection && ex->gradient->inflection[step];

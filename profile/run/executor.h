@@ -1,17 +1,14 @@
 /* The cache of each branch and the linears that use it: what a runtime does at a full, cached or reuse
  * evaluation.
  *
- *     full    y = W x + b; x and y of every site and the output of every module are kept
- *     cached  y = y_c + A B (x - x_c) by the calibration's ranks, with its forecast where it has one; module
- * outputs reused where a module is not live reuse   every module's output from the branch's last full
- * evaluation
+ *     full         y = W x + b; x and y of every site and the output of every module are kept
+ *     cached       y = y_c + A B (x - x_c) by the calibration's ranks, with its forecast where it has one; module
+ *                  outputs are reused where a module is not live
+ *     reuse        every module's output is that of the branch's last full evaluation
+ *     extrapolate  every module's output is on the line through the branch's last two full evaluations, as
+ *                  formats/SCHEDULE.md says; reused until there are two
  *
- * With `extrapolate_modules` a module's output is not reused as it was, but continued along the line through
- * the branch's last two full evaluations, as first-order forecasts of features do (TaylorSeer, arXiv
- * 2503.06923): out_c + s (out_c - out_cc), s = (i - i_c) / (i_c - i_cc) in steps; reused as it was until
- * there are two.
- *
- * With a `gradient` it is continued as the Gradient-Optimized Cache does (GOC, arXiv 2503.05156), by the change
+ * With a `gradient` what is reused is continued as the Gradient-Optimized Cache does (GOC, arXiv 2503.05156), by the change
  * between what the module gave at the branch's last two evaluations, cached ones included:
  *
  *     out_i = out_(i-1) + eta (out_(i-1) - out_(i-2)),   at an inflection out_i = out_(i-1)
@@ -57,9 +54,9 @@ typedef struct ousac_observer {
 
 /* What really ran, summed over samples. MACs by the cost model's formulas, counted where the work is done. */
 typedef struct ousac_counters {
-    uint64_t forwards[3]; /* branch evaluations by effective gate: full, cached, reuse */
-    uint64_t site_full;   /* site evaluations at full gates */
-    uint64_t site_low_rank, site_dense, site_frozen, site_skipped; /* at cached and reuse gates */
+    uint64_t forwards[OUSAC_GATES_RUN];                            /* branch evaluations by effective gate */
+    uint64_t site_full;                                            /* site evaluations at full gates */
+    uint64_t site_low_rank, site_dense, site_frozen, site_skipped; /* at other gates */
     uint64_t macs;
 } ousac_counters;
 
@@ -76,9 +73,8 @@ typedef struct ousac_executor_options {
     const ousac_calibration *calibration; /* borrowed; NULL: cached gates reuse module outputs */
     size_t batch;                         /* samples at once, at most */
     int keep;                             /* 0: no caches are kept, for runs whose every gate is full */
-    int extrapolate_modules;
-    const ousac_gradient
-        *gradient; /* borrowed; NULL: none. Alone: without a calibration and extrapolate_modules */
+    int extrapolate; /* 1: some gate will be `extrapolate`; outputs of two full evaluations are kept */
+    const ousac_gradient *gradient; /* borrowed; NULL: none. Alone: without a calibration and `extrapolate` */
 } ousac_executor_options;
 
 /* The model is borrowed. USAGE where a gradient stands beside another way of caching. */

@@ -283,11 +283,12 @@ static ousac_status worker_create(worker *w, shared *sh, size_t index, ousac_err
     size_t values = run->micro_batch * sh->sample;
     w->shared = sh;
     w->index = index;
-    const ousac_executor_options options = {.calibration = run->calibration,
-                                            .batch = run->micro_batch,
-                                            .keep = needs_caches(run),
-                                            .extrapolate_modules = run->extrapolate_modules,
-                                            .gradient = run->gradient};
+    const ousac_executor_options options = {
+        .calibration = run->calibration,
+        .batch = run->micro_batch,
+        .keep = needs_caches(run),
+        .extrapolate = ousac_schedule_has_gate(run->schedule, OUSAC_GATE_EXTRAPOLATE),
+        .gradient = run->gradient};
     ousac_status status = ousac_executor_create(&w->executor, model, &options, error);
     if (!status)
         status = model->family->workspace_create(model, run->micro_batch, &w->workspace, error);

@@ -43,8 +43,6 @@ typedef struct ousac_run {
     size_t threads;                       /* >= 1 */
     int exact;                            /* 1: every gate full, whatever the schedule says */
     const ousac_calibration *calibration; /* may be NULL */
-    int extrapolate_modules;              /* 1: reused modules continue their last two full outputs, as in
-                                             ousac_executor_options */
     const ousac_gradient *gradient;       /* may be NULL; as in ousac_executor_options */
     const ousac_run_observers *observers; /* may be NULL */
     float *samples;                       /* out, host: (count, channels, height, width); may be NULL */

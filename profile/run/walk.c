@@ -66,8 +66,11 @@ static int keeps_caches(const ousac_walk_options *o) {
 static ousac_status batch_create(const ousac_walk *walk, size_t index, ousac_error *error) {
     const ousac_walk_options *o = &walk->options;
     const ousac_backend *be = o->model->backend;
-    const ousac_executor_options options = {
-        .calibration = o->calibration, .batch = o->micro_batch, .keep = keeps_caches(o)};
+    const ousac_executor_options options = {.calibration = o->calibration,
+                                            .batch = o->micro_batch,
+                                            .keep = keeps_caches(o),
+                                            .extrapolate =
+                                                ousac_schedule_has_gate(o->schedule, OUSAC_GATE_EXTRAPOLATE)};
     batch *b = &walk->batch[index];
     b->first = index * o->micro_batch;
     b->count = o->count - b->first < o->micro_batch ? (size_t)o->count - b->first : o->micro_batch;

@@ -19,7 +19,7 @@ M=(-m dit/model.safetensors --micro-batch 2 --threads 2)
 ousac "time: measures" 0 . time "${M[@]}" --repeat 2 --ranks 1,2,4 --json -q -o time.json
 keep
 json "time: what, where" 'r["content"]["kind"] == "ousac time" and r["content"]["machine"]["threads"] == 2 and r["content"]["machine"]["micro_batch"] == 2 and r["content"]["machine"]["device"] == "cpu" and r["content"]["machine"]["processor"] and r["content"]["clock"] == "processor"'
-json "time: every part" 'all(0 < r["content"][p]["least_s"] <= r["content"][p]["median_s"] <= r["content"][p]["most_s"] for p in ("full", "refresh", "reuse", "alone"))'
+json "time: every part" 'all(0 < r["content"][p]["least_s"] <= r["content"][p]["median_s"] <= r["content"][p]["most_s"] for p in ("full", "refresh", "reuse", "extrapolate", "alone"))'
 json "time: the ranks asked for" '[c["rank"] for c in r["content"]["cached"]] == [1, 2, 4] and all(c[f]["count"] > 0 for c in r["content"]["cached"] for f in ("plain", "forecast"))'
 json "time: the line leaves what it says" 'all(abs(c[f]["median_s"] / (l["fixed_s"] + l["per_rank_s"] * c["rank"]) - 1) <= l["residual"] + 1e-6 for f, l in r["content"]["line"].items() for c in r["content"]["cached"])'
 check "time: the file is the same" "$PYTHON" -c 'import json; assert json.load(open("time.json")) == json.load(open("stdout"))["content"]'
@@ -47,7 +47,7 @@ import json, sys
 made = json.load(open("time.json"))
 full, fixed, slope = 0.01, 0.01 * float(sys.argv[2]), 0.00002
 spread = lambda s: {"median_s": s, "least_s": s, "most_s": s, "count": 1}
-for part, s in (("full", full), ("refresh", 1.05 * full), ("reuse", 0.0005), ("alone", full), ("step", 0.0001)):
+for part, s in (("full", full), ("refresh", 1.05 * full), ("reuse", 0.0005), ("extrapolate", 0.0006), ("alone", full), ("step", 0.0001)):
     made[part] = spread(s)
 for point in made["cached"]:
     point["plain"], point["forecast"] = spread(fixed + slope * point["rank"]), spread(fixed + slope * (point["rank"] + 2))

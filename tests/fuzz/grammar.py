@@ -268,7 +268,7 @@ def model_schedule(data):
         raise Refused("format")
     exact_keys(root, ("format", "version", "name", "solver", "step_count", "steps"))
     version = number(root.get("version"))
-    if version not in (1, 2, 3):
+    if version not in (1, 2, 3, 4):
         raise Refused("version")
     name, solver, steps = root.get("name"), root.get("solver"), root.get("steps")
     if not isinstance(name, str) or len(name.encode()) > 127 or any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in name):
@@ -285,7 +285,7 @@ def model_schedule(data):
             raise Refused("no object")
         guided = step.get("mode") == "cfg"
         numbers = COEFFICIENTS[guided:] if version == 2 else ()
-        free = COEFFICIENTS[guided:] + ("guidance",) if version == 3 else ()
+        free = COEFFICIENTS[guided:] + ("guidance",) if version >= 3 else ()
         exact_keys(step, ("timestep", "mode", "gate") + numbers, ("scale",) + free)
         timestep, mode, gate = number(step.get("timestep")), step.get("mode"), step.get("gate")
         if not 0 <= timestep < before:
@@ -295,13 +295,15 @@ def model_schedule(data):
             raise Refused("mode or scale")
         scale = number(step.get("scale")) if guided else 1.0
         values = [number(step.get(key)) if key in numbers or (key in free and key in step.names()) else 0.0 for key in COEFFICIENTS]
-        told.append(bits(number(step.get("guidance"))) if version == 3 and "guidance" in step.names() else "-")
+        told.append(bits(number(step.get("guidance"))) if version >= 3 and "guidance" in step.names() else "-")
         gates = [gate, gate]
         if isinstance(gate, Pairs):
             exact_keys(gate, ("cond", "uncond"))
             gates = [gate.get("cond"), gate.get("uncond")]
-        if any(not isinstance(g, str) or g not in ("full", "cached", "reuse", "auto") for g in gates):
+        if any(not isinstance(g, str) or g not in ("full", "cached", "reuse", "extrapolate", "auto") for g in gates):
             raise Refused("gate")
+        if version < 4 and "extrapolate" in gates:
+            raise Refused("gate of version 4")
         if mode != "cfg" and gates[0] != gates[1]:
             raise Refused("gates differ")
         shown = [gates[0] if mode != "uncond" else "-", gates[1] if mode != "cond" else "-"]
@@ -637,10 +639,11 @@ class Maker:
 
     def schedule(self):
         rng, steps, timestep, fitted, tells = self.rng, [], 1000.0, self.rng.random() < 0.5, self.rng.random() < 0.3
+        extrapolates = rng.random() < 0.3
         for _ in range(rng.choice([0, 1, 1, 2, 3, 5])):
             timestep -= rng.choice([1, 10, 0.5, 1 / 3, 0, 100])
             mode = rng.choice(["cfg", "cond", "uncond"])
-            gate = rng.choice(["full", "cached", "reuse", "auto"])
+            gate = rng.choice(["full", "cached", "reuse", "auto"] + ["extrapolate"] * extrapolates)
             if rng.random() < 0.3:
                 gate = Pairs([("cond", gate), ("uncond", rng.choice(["full", gate, gate]))])
             written = Raw(rng.choice(["%.17g", "%g", "%.3e", "%d"]) % timestep)
@@ -658,6 +661,8 @@ class Maker:
         versions = ["2"] * 20 + ["2.0", "1", "3"] if fitted else ["1"] * 20 + ["1.0", "1e0", "2", "3", "0"]
         if tells:
             versions = ["3"] * 20 + ["3.0", "2", "4"]
+        if extrapolates:
+            versions = ["4"] * 20 + ["4.0", "3", "5"] if tells or not fitted or rng.random() < 0.5 else ["2"]
         root = Pairs([("format", "ousac-schedule"), ("version", Raw(rng.choice(versions))),
                       ("name", rng.choice(TEXTS)), ("solver", rng.choice(["ddim", "dpmpp-2m", "flow-euler"])),
                       ("step_count", Raw(rng.choice(["%d"] * 9 + ["%d.0", "%de0"]) % len(steps))), ("steps", steps)])

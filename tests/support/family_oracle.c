@@ -187,7 +187,7 @@ static void cache_output(void *self, size_t module, size_t o, size_t rows, size_
         keep(last, before, out, rows * width);
     } else if (cache_skip(c, module)) {
         const size_t *full = c->now->full_step;
-        const double s = c->o.extrapolate && c->now->filled == 2
+        const double s = c->gate == OUSAC_GATE_EXTRAPOLATE && c->now->filled == 2
                              ? (double)(c->step - full[0]) / (double)(full[0] - full[1])
                              : 0;
         for (size_t i = 0; i < rows * width; i++)

@@ -43,7 +43,6 @@ typedef struct family_caching {
     const ousac_arch *arch;
     const ousac_schedule *schedule;
     const ousac_ranks *ranks; /* NULL: reuse */
-    int extrapolate;
 } family_caching;
 family_cache *family_cache_create(const family_caching *options);
 void family_cache_free(family_cache *cache);

@@ -110,6 +110,7 @@ ousac_status describe_schedule(const ousac_schedule *schedule, schedule_counts *
         counts->forwards_full += effective[i] == (int)OUSAC_GATE_FULL;
         counts->forwards_cached += effective[i] == (int)OUSAC_GATE_CACHED;
         counts->forwards_reuse += effective[i] == (int)OUSAC_GATE_REUSE;
+        counts->forwards_extrapolate += effective[i] == (int)OUSAC_GATE_EXTRAPOLATE;
     }
 done:
     ousac_free(effective);
@@ -118,7 +119,7 @@ done:
 
 void describe_schedule_line(char text[DESCRIBE_LINE_BYTES], const ousac_schedule *schedule,
                             const schedule_counts *counts) {
-    char guided[96] = "none guided", work[112] = "gates left to the plan", told[96] = "";
+    char guided[96] = "none guided", work[144] = "gates left to the plan", told[96] = "";
 
     if (counts->guided > 0 && counts->scale_low == counts->scale_high) {
         snprintf(guided, sizeof guided, "%zu guided (scale %.6g)", counts->guided, counts->scale_low);
@@ -141,6 +142,9 @@ void describe_schedule_line(char text[DESCRIBE_LINE_BYTES], const ousac_schedule
         }
         if (counts->forwards_reuse > 0 && used > 0)
             used += snprintf(work + used, sizeof work - (size_t)used, ", %zu reused", counts->forwards_reuse);
+        if (counts->forwards_extrapolate > 0 && used > 0)
+            used += snprintf(work + used, sizeof work - (size_t)used, ", %zu extrapolated",
+                             counts->forwards_extrapolate);
         if (used > 0)
             snprintf(work + used, sizeof work - (size_t)used, " forwards a sample");
     }
@@ -166,6 +170,7 @@ void describe_schedule_json(ousac_json_doc *doc, cJSON *object, const ousac_sche
     ousac_json_put_u64(doc, forwards, "full", counts->forwards_full);
     ousac_json_put_u64(doc, forwards, "cached", counts->forwards_cached);
     ousac_json_put_u64(doc, forwards, "reuse", counts->forwards_reuse);
+    ousac_json_put_u64(doc, forwards, "extrapolate", counts->forwards_extrapolate);
 }
 
 /* ---- files ---- */

@@ -31,8 +31,8 @@ typedef struct schedule_counts {
     double told_low, told_high;
     size_t refreshes; /* steps whose gate says full on a branch that the step evaluates */
     int undecided;    /* 1: some gate is auto; the three below are then 0 */
-    size_t forwards_full, forwards_cached,
-        forwards_reuse; /* branch evaluations of one sample, effective gates */
+    size_t forwards_full, forwards_cached, forwards_reuse,
+        forwards_extrapolate; /* branch evaluations of one sample, effective gates */
     char digest[OUSAC_DIGEST_CHARS];
 } schedule_counts;
 

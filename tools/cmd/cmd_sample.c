@@ -317,6 +317,7 @@ static ousac_status report_json(const sample_request *request, const sample_work
         ousac_json_put_u64(&doc, forwards, "full", r->counters.forwards[OUSAC_GATE_FULL]);
         ousac_json_put_u64(&doc, forwards, "cached", r->counters.forwards[OUSAC_GATE_CACHED]);
         ousac_json_put_u64(&doc, forwards, "reuse", r->counters.forwards[OUSAC_GATE_REUSE]);
+        ousac_json_put_u64(&doc, forwards, "extrapolate", r->counters.forwards[OUSAC_GATE_EXTRAPOLATE]);
         if (r->compared) {
             const ousac_interval *relative = &r->difference.relative_error, *psnr = &r->difference.psnr_db;
             cJSON *item = ousac_json_put_object(&doc, object, "relative_error");
@@ -430,7 +431,8 @@ const cli_command command_sample = {
     .details =
         "Denoises samples under a schedule and writes them as a PNG grid: one column a sample, one row a way "
         "of running. 'exact' computes every step in full, 'calibrated' uses a bundle's corrections at the "
-        "schedule's cached steps, 'reuse' repeats module outputs there. Prints for each row the time, the "
+        "schedule's cached steps, 'reuse' repeats module outputs there, and both extrapolate them where the "
+        "schedule says so. Prints for each row the time, the "
         "multiply-accumulates and, where 'exact' is among the rows, the error against it. A bundle made for "
         "another model or schedule is refused unless --force is given.",
     .example =

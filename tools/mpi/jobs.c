@@ -295,7 +295,7 @@ ousac_status job_record(const ousac_session *session, const char *label, const o
     status = ousac_session_run_here(session, &run, error);
     if (partial && !harvest)
         status = ousac_partial_end(partial, status, error);
-    for (int gate = 0; gate < 3; gate++)
+    for (int gate = 0; gate < OUSAC_GATES_RUN; gate++)
         *forwards += counters.forwards[gate];
 done:
     *forwards += cost.forwards;

@@ -100,7 +100,6 @@ static ousac_status run(const ousac_session *session, const ousac_session_run *w
     }
     job_put_range(&job, &whole->range);
     wire_put_u64(&job, whole->exact != 0);
-    wire_put_u64(&job, whole->extrapolate_modules != 0);
     wire_put_u64(&job, whole->samples != NULL);
     link_announce(&job);
     wire_free(&job);

@@ -60,7 +60,6 @@ static ousac_status run(worker *k, wire *job, wire *answer, ousac_error *error) 
                                .range = part,
                                .exact = wire_take_u64(job) != 0,
                                .calibration = calibration,
-                               .extrapolate_modules = wire_take_u64(job) != 0,
                                .counters = &counters};
     const int wanted = wire_take_u64(job) != 0;
     values = (size_t)part.count * ousac_model_sample_size(k->model);

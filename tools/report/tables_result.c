@@ -64,7 +64,9 @@ ousac_status tables_macs(table *t, const plot_inputs *inputs, ousac_error *error
     add_part(t, "saving", "calibration overhead", reuse, cached, reference);
     add_part(t, "saving", "calibrated run", 0, cached, reference);
     const double exact = (double)cost.forwards_full * (double)ousac_cost_full(arch);
-    const double reused = (double)cost.forwards_reuse * (double)ousac_cost_reuse(arch);
+    const double reused =
+        (double)(cost.forwards_reuse + cost.forwards_extrapolate) * (double)ousac_cost_reuse(arch) +
+        (double)cost.forwards_extrapolate * (double)ousac_cost_extrapolation(arch);
     const double floor = (double)cost.forwards_cached * cached_floor(arch, &ranks);
     add_part(t, "made of", "full evaluations", 0, exact, reference);
     add_part(t, "made of", "rank-independent floor of cached evaluations", exact, exact + reused + floor,

@@ -14,8 +14,10 @@ static double saving(const ousac_eval *result, uint64_t from, uint64_t to) {
 }
 
 static uint64_t forwards(const ousac_counters *counters) {
-    return counters->forwards[OUSAC_GATE_FULL] + counters->forwards[OUSAC_GATE_CACHED] +
-           counters->forwards[OUSAC_GATE_REUSE];
+    uint64_t sum = 0;
+    for (int gate = 0; gate < OUSAC_GATES_RUN; gate++)
+        sum += counters->forwards[gate];
+    return sum;
 }
 
 /* Branch evaluations that did not run full. */
@@ -163,6 +165,7 @@ static void put_run(ousac_json_doc *doc, cJSON *runs, const ousac_eval *result, 
     ousac_json_put_u64(doc, evaluations, "full", counters->forwards[OUSAC_GATE_FULL]);
     ousac_json_put_u64(doc, evaluations, "cached", counters->forwards[OUSAC_GATE_CACHED]);
     ousac_json_put_u64(doc, evaluations, "reuse", counters->forwards[OUSAC_GATE_REUSE]);
+    ousac_json_put_u64(doc, evaluations, "extrapolate", counters->forwards[OUSAC_GATE_EXTRAPOLATE]);
     sites = ousac_json_put_object(doc, item, "sites");
     ousac_json_put_u64(doc, sites, "full", counters->site_full);
     ousac_json_put_u64(doc, sites, "low_rank", counters->site_low_rank);

@@ -12,9 +12,9 @@ static void print_spread(const char *label, const ousac_timing_spread *spread, d
 }
 
 void timing_print(const ousac_timing *timing) {
-    static const char *const labels[OUSAC_TIMING_PARTS] = {"in full, no cache kept", "in full, refreshed",
-                                                           "reuse", "in full, cond alone",
-                                                           "a step, beside these"};
+    static const char *const labels[OUSAC_TIMING_PARTS] = {
+        "in full, no cache kept", "in full, refreshed",  "reuse", "extrapolate",
+        "in full, cond alone",    "a step, beside these"};
     static const char *const kinds[2] = {"cached", "cached with forecast"};
     const double full = timing->part[OUSAC_TIMING_FULL].median;
     char machine[OUSAC_TIMING_LINE_BYTES], label[64];

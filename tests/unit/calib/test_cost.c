@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "calib/cost.h"
+#include "calib/price.h"
 #include "formats/memory.h"
 #include "tests/support/calib_support.h"
 
@@ -191,41 +192,46 @@ static void a_trajectory_counts_effective_gates(void **unused) {
     ousac_arch_free(&arch);
 }
 
-/* Branch cond has its second full evaluation at step 3, uncond at step 4; each output channel costs one MAC
- * per token. */
+/* Branch cond has its second full evaluation at step 3, uncond at step 4: before, the gate is one of reuse. Each output
+ * channel costs one MAC per token. */
 static void extrapolation_counts_from_the_second_full_evaluation(void **unused) {
     static const plan_step plan[] = {
         {OUSAC_MODE_CFG, OUSAC_GATE_FULL, OUSAC_GATE_FULL},
-        {OUSAC_MODE_CFG, OUSAC_GATE_REUSE, OUSAC_GATE_CACHED},
+        {OUSAC_MODE_CFG, OUSAC_GATE_EXTRAPOLATE, OUSAC_GATE_CACHED},
         {OUSAC_MODE_COND, OUSAC_GATE_CACHED, OUSAC_GATE_FULL},
         {OUSAC_MODE_COND, OUSAC_GATE_FULL, OUSAC_GATE_FULL},
         {OUSAC_MODE_CFG, OUSAC_GATE_CACHED, OUSAC_GATE_FULL},
-        {OUSAC_MODE_CFG, OUSAC_GATE_REUSE, OUSAC_GATE_REUSE},
-        {OUSAC_MODE_UNCOND, OUSAC_GATE_FULL, OUSAC_GATE_CACHED},
+        {OUSAC_MODE_CFG, OUSAC_GATE_EXTRAPOLATE, OUSAC_GATE_EXTRAPOLATE},
+        {OUSAC_MODE_UNCOND, OUSAC_GATE_FULL, OUSAC_GATE_REUSE},
     };
     ousac_step steps[7];
     ousac_arch arch;
     ousac_cost_total total;
+    ousac_price price;
+    ousac_price_parts parts;
     const ousac_schedule schedule = schedule_of(steps, plan, 7);
     (void)unused;
     assert_int_equal(ousac_arch_create_dit(&arch, 2, 16, 32, 128, NULL), OUSAC_STATUS_OK);
-    ousac_ranks ranks = uniform(12, 2);
+    const ousac_ranks ranks = uniform(12, 2);
     const uint64_t full = ousac_cost_full(&arch), reuse = ousac_cost_reuse(&arch);
-    rank_of[6 + 4] = 0; /* the second block's MLP is reused */
-    const uint64_t cached = ousac_cost_cached(&arch, &ranks);
-    ranks.extrapolate_modules = 1;
-    assert_int_equal(ousac_cost_cached(&arch, &ranks), cached);
-    assert_int_equal(ousac_cost_extrapolation(&arch, &ranks), 16 * 32);
-    assert_int_equal(ousac_cost_extrapolation(&arch, NULL), 4 * 16 * 32);
+    const uint64_t cached = ousac_cost_cached(&arch, &ranks), line = 4 * 16 * 32;
+    assert_int_equal(ousac_cost_extrapolation(&arch), line);
     assert_int_equal(ousac_cost_trajectory(&arch, &schedule, &ranks, &total, NULL), OUSAC_STATUS_OK);
-    /* full: cond 0, 3, uncond 0, 4; cached: cond 2, 4, uncond 1, 6; reuse: cond 1, 5, uncond 5 */
-    assert_int_equal(total.schedule_cached,
-                     4 * full + 4 * cached + 3 * reuse + 2 * (16 * 32) + 2 * (4 * 16 * 32));
-    assert_true(fabs(total.cached_step - (double)(cached + 16 * 32) / (double)full) < 1e-15);
-    ranks.rank = NULL;
-    assert_int_equal(ousac_cost_cached(&arch, &ranks), reuse);
-    assert_int_equal(ousac_cost_trajectory(&arch, &schedule, &ranks, &total, NULL), OUSAC_STATUS_OK);
-    assert_int_equal(total.schedule_cached, 4 * full + 7 * reuse + 4 * (4 * 16 * 32));
+    /* full: cond 0, 3, uncond 0, 4; cached: cond 2, 4, uncond 1; reuse: cond 1, uncond 6; on the line: both at 5 */
+    assert_int_equal(total.forwards_extrapolate, 2);
+    assert_int_equal(total.forwards_reuse, 2);
+    assert_int_equal(total.schedule_cached, 4 * full + 3 * cached + 2 * reuse + 2 * (reuse + line));
+    assert_int_equal(total.schedule_reuse, 4 * full + 3 * reuse + 2 * reuse + 2 * (reuse + line));
+    assert_int_equal(ousac_cost_trajectory(&arch, &schedule, NULL, &total, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(total.schedule_cached, total.schedule_reuse);
+
+    assert_int_equal(ousac_price_of_macs(&price, &arch, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(ousac_price_count(&parts, &schedule, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(parts.extrapolate, 2);
+    assert_int_equal(ousac_price_trajectory(&price, &parts, 2, 0),
+                     4 * full + 3 * cached + 2 * reuse + 2 * (reuse + line));
+    assert_int_equal(ousac_price_exact(&price, &parts), 11 * full);
+    ousac_price_free(&price);
     ousac_arch_free(&arch);
 }
 

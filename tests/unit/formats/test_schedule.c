@@ -308,6 +308,64 @@ static void nothing_told_is_the_schedule_of_the_versions_before(void **state) {
     }
 }
 
+/* The example of version 4 of formats/SCHEDULE.md. */
+static const char extrapolated_example[] =
+    "{\n"
+    "  \"format\": \"ousac-schedule\",\n"
+    "  \"version\": 4,\n"
+    "  \"name\": \"extrapolated\",\n"
+    "  \"solver\": \"ddim\",\n"
+    "  \"step_count\": 4,\n"
+    "  \"steps\": [\n"
+    "    {\"timestep\": 999, \"mode\": \"cfg\", \"scale\": 4, \"gate\": \"full\"},\n"
+    "    {\"timestep\": 666, \"mode\": \"cfg\", \"scale\": 4, \"gate\": {\"cond\": \"full\", \"uncond\": "
+    "\"extrapolate\"}},\n"
+    "    {\"timestep\": 333, \"mode\": \"cfg\", \"scale\": 2.5, \"gate\": {\"cond\": \"extrapolate\", "
+    "\"uncond\": "
+    "\"full\"}},\n"
+    "    {\"timestep\": 0, \"mode\": \"cond\", \"gate\": \"extrapolate\"}\n"
+    "  ]\n"
+    "}\n";
+
+/* hashlib.sha256 of the text in formats/SCHEDULE.md */
+static const char extrapolated_digest[] = "487dcdb951eefe28228ea149b71be4ec86e6ae71093e7062376f6bfaea9e2fc6";
+
+static void extrapolation_is_read_written_and_part_of_the_identity(void **state) {
+    ousac_schedule schedule;
+    char digest[OUSAC_DIGEST_CHARS], *text, lower[sizeof extrapolated_example];
+    int effective[4 * OUSAC_BRANCHES];
+    ousac_error error = {0};
+    (void)state;
+    assert_int_equal(schedule_parse(&schedule, extrapolated_example, NULL), OUSAC_STATUS_OK);
+    assert_true(ousac_schedule_has_gate(&schedule, OUSAC_GATE_EXTRAPOLATE));
+    assert_false(ousac_schedule_has_gate(&schedule, OUSAC_GATE_REUSE));
+    ousac_schedule_digest(&schedule, digest);
+    assert_string_equal(digest, extrapolated_digest);
+    assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+    assert_string_equal(text, extrapolated_example);
+    ousac_free(text);
+    /* Uncond has one full evaluation when its gate first says extrapolate. */
+    assert_int_equal(ousac_schedule_effective_gates(&schedule, effective, NULL), OUSAC_STATUS_OK);
+    assert_int_equal(effective[1 * OUSAC_BRANCHES + OUSAC_BRANCH_UNCOND], OUSAC_GATE_REUSE);
+    assert_int_equal(effective[2 * OUSAC_BRANCHES + OUSAC_BRANCH_COND], OUSAC_GATE_EXTRAPOLATE);
+    assert_int_equal(effective[3 * OUSAC_BRANCHES + OUSAC_BRANCH_COND], OUSAC_GATE_EXTRAPOLATE);
+
+    /* Where no evaluated branch has the gate, it is a schedule of the versions before. */
+    for (size_t i = 1; i < 4; i++)
+        schedule.steps[i].gate[0] = schedule.steps[i].gate[1] = OUSAC_GATE_FULL;
+    schedule.steps[3].gate[OUSAC_BRANCH_UNCOND] = OUSAC_GATE_EXTRAPOLATE;
+    assert_false(ousac_schedule_has_gate(&schedule, OUSAC_GATE_EXTRAPOLATE));
+    assert_int_equal(ousac_schedule_print(&schedule, &text, NULL), OUSAC_STATUS_OK);
+    assert_non_null(strstr(text, "\"version\": 1"));
+    ousac_free(text);
+    ousac_schedule_free(&schedule);
+
+    memcpy(lower, extrapolated_example, sizeof lower);
+    *strstr(lower, "4,") = '3';
+    assert_int_equal(schedule_parse(&schedule, lower, &error), OUSAC_STATUS_FORMAT);
+    assert_non_null(strstr(error.message, "step 1: a gate \"extrapolate\" needs version 4"));
+}
+
 /* ---- round trips ---- */
 
 static uint64_t next_random(uint64_t *seed) {
@@ -509,7 +567,7 @@ static void validation_finds_what_a_program_can_break(void **state) {
                                                  "step 0: scale is inf",
                                                  "step 2: scale is 2",
                                                  "step 1: mode 3",
-                                                 "step 1: gate 4 of branch uncond",
+                                                 "step 1: gate 5 of branch uncond",
                                                  "step 0: gate -1 of branch cond"};
     (void)state;
     for (int which = 0; which < BREAKS; which++) {
@@ -540,7 +598,7 @@ static void validation_finds_what_a_program_can_break(void **state) {
         if (which == 11)
             schedule.steps[1].mode = (ousac_mode)3;
         if (which == 12)
-            schedule.steps[1].gate[OUSAC_BRANCH_UNCOND] = (ousac_gate)4;
+            schedule.steps[1].gate[OUSAC_BRANCH_UNCOND] = (ousac_gate)5;
         if (which == 13)
             schedule.steps[0].gate[OUSAC_BRANCH_COND] = (ousac_gate)-1;
         status = ousac_schedule_validate(&schedule, "built", &error);
@@ -552,15 +610,22 @@ static void validation_finds_what_a_program_can_break(void **state) {
 }
 
 static void effective_gates_follow_each_branch(void **state) {
-    enum { F = OUSAC_GATE_FULL, C = OUSAC_GATE_CACHED, R = OUSAC_GATE_REUSE, A = OUSAC_GATE_AUTO };
+    enum {
+        F = OUSAC_GATE_FULL,
+        C = OUSAC_GATE_CACHED,
+        R = OUSAC_GATE_REUSE,
+        E = OUSAC_GATE_EXTRAPOLATE,
+        A = OUSAC_GATE_AUTO
+    };
     static const int CFG = OUSAC_MODE_CFG, COND = OUSAC_MODE_COND, UNCOND = OUSAC_MODE_UNCOND;
     const struct {
         int mode, gate[2], effective[2];
     } cases[] = {
         {COND, {C, C}, {F, -1}}, /* nothing cached yet */
         {COND, {R, A}, {R, -1}}, /* the gate of a branch that does not run is ignored */
-        {CFG, {C, R}, {C, F}},   /* first evaluation of uncond */
-        {UNCOND, {A, C}, {-1, C}}, {CFG, {F, R}, {F, R}}, {CFG, {R, F}, {R, F}},
+        {COND, {E, A}, {R, -1}}, /* no line through one full evaluation */
+        {CFG, {C, E}, {C, F}},   /* first evaluation of uncond */
+        {UNCOND, {A, C}, {-1, C}}, {CFG, {F, R}, {F, R}}, {CFG, {R, F}, {R, F}}, {CFG, {E, E}, {E, E}},
     };
     enum { COUNT = sizeof cases / sizeof *cases };
     ousac_step steps[COUNT];
@@ -578,9 +643,9 @@ static void effective_gates_follow_each_branch(void **state) {
         for (int b = 0; b < OUSAC_BRANCHES; b++)
             assert_int_equal(effective[i * OUSAC_BRANCHES + b], cases[i].effective[b]);
 
-    steps[4].gate[1] = OUSAC_GATE_AUTO;
+    steps[5].gate[1] = OUSAC_GATE_AUTO;
     assert_int_equal(ousac_schedule_effective_gates(&schedule, effective, &error), OUSAC_STATUS_USAGE);
-    assert_non_null(strstr(error.message, "step 4: gate of branch uncond"));
+    assert_non_null(strstr(error.message, "step 5: gate of branch uncond"));
     steps[0].gate[0] = OUSAC_GATE_AUTO; /* undecided even where it would run full */
     assert_int_equal(ousac_schedule_effective_gates(&schedule, effective, &error), OUSAC_STATUS_USAGE);
     assert_non_null(strstr(error.message, "step 0: gate of branch cond"));
@@ -588,7 +653,7 @@ static void effective_gates_follow_each_branch(void **state) {
 
 static void names_map_both_ways(void **state) {
     static const char *const modes[] = {"cfg", "cond", "uncond"}, *const gates[] = {"full", "cached", "reuse",
-                                                                                    "auto"};
+                                                                                    "extrapolate", "auto"};
     ousac_mode mode = OUSAC_MODE_CFG;
     ousac_gate gate = OUSAC_GATE_FULL;
     ousac_solver solver;
@@ -598,7 +663,7 @@ static void names_map_both_ways(void **state) {
         assert_int_equal(ousac_mode_parse(&mode, modes[i]), 0);
         assert_int_equal(mode, i);
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         assert_string_equal(ousac_gate_name((ousac_gate)i), gates[i]);
         assert_int_equal(ousac_gate_parse(&gate, gates[i]), 0);
         assert_int_equal(gate, i);
@@ -666,6 +731,7 @@ int main(void) {
         cmocka_unit_test(no_coefficients_and_zeros_are_one_schedule),
         cmocka_unit_test(guidance_is_read_written_and_part_of_the_identity),
         cmocka_unit_test(nothing_told_is_the_schedule_of_the_versions_before),
+        cmocka_unit_test(extrapolation_is_read_written_and_part_of_the_identity),
         cmocka_unit_test(printing_and_parsing_give_the_same),
         cmocka_unit_test(numbers_print_as_short_as_they_can),
         cmocka_unit_test(the_locale_changes_nothing),

@@ -113,7 +113,7 @@ static void bad_options_are_refused(void **state) {
                                                  "scale and a gate",
                                                  "scale and a gate",
                                                  "step 2: guidance scale",
-                                                 "step 1: gate 4",
+                                                 "step 1: gate 5",
                                                  "name must",
                                                  "solver 3"};
     char name[OUSAC_SCHEDULE_NAME_BYTES + 1];
@@ -151,7 +151,7 @@ static void bad_options_are_refused(void **state) {
         if (which == 10)
             scales[2] = -INFINITY;
         if (which == 11)
-            gates[1] = (ousac_gate)4;
+            gates[1] = (ousac_gate)5;
         if (which == 12)
             options.name = name;
         if (which == 13)

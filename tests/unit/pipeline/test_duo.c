@@ -90,7 +90,7 @@ typedef struct cache {
 
 typedef struct caching {
     const ousac_ranks *ranks; /* NULL: reuse */
-    int extrapolate;
+    const ousac_schedule *schedule;
     cache branch[2], *now;
     size_t step;
     int gate, at_branch;
@@ -116,7 +116,7 @@ static void begin(void *self, size_t step, int branch) {
     c->now = &c->branch[branch];
     c->step = step;
     c->at_branch = branch;
-    c->gate = c->now->filled ? (int)steps[step].gate[branch] : OUSAC_GATE_FULL;
+    c->gate = c->now->filled ? (int)c->schedule->steps[step].gate[branch] : OUSAC_GATE_FULL;
     if (c->gate == OUSAC_GATE_FULL) {
         c->now->filled += c->now->filled < 2;
         c->now->full_step[1] = c->now->full_step[0];
@@ -175,7 +175,7 @@ static void output(void *self, size_t module, size_t o, size_t rows, size_t widt
         memcpy(last, out, rows * width * sizeof *last);
     } else if (is_skipped(c, module)) {
         const size_t *full = c->now->full_step;
-        const double s = c->extrapolate && c->now->filled == 2
+        const double s = c->gate == OUSAC_GATE_EXTRAPOLATE && c->now->filled == 2
                              ? (double)(c->step - full[0]) / (double)(full[0] - full[1])
                              : 0;
         for (size_t i = 0; i < rows * width; i++)
@@ -183,7 +183,8 @@ static void output(void *self, size_t module, size_t o, size_t rows, size_t widt
     }
 }
 
-/* A run, against the oracle's; `ranks` NULL: reuse. */
+/* A run, against the oracle's; `ranks` NULL: reuse. `extrapolate`: what is reused, but not within a cached
+ * evaluation. */
 static void compare(const char *what, int is_exact, const ousac_ranks *ranks, int extrapolate) {
     static float got[SAMPLES * DUO_SIZE], expected[DUO_SIZE];
     ousac_calibration *calibration = NULL;
@@ -192,6 +193,12 @@ static void compare(const char *what, int is_exact, const ousac_ranks *ranks, in
     ousac_cost_total total;
     ousac_error error = {0};
     double worst = 0;
+    ousac_schedule gated;
+    must_succeed(ousac_schedule_copy(&gated, &schedule, &error), &error);
+    if (extrapolate)
+        ousac_schedule_replace_gate(&gated, OUSAC_GATE_REUSE, OUSAC_GATE_EXTRAPOLATE);
+    if (extrapolate && !ranks)
+        ousac_schedule_replace_gate(&gated, OUSAC_GATE_CACHED, OUSAC_GATE_EXTRAPOLATE);
     if (ranks && ranks->forecast) {
         must_succeed(ousac_forecast_create(&forecast, STEPS, DUO_GROUPS, &error), &error);
         for (size_t i = 0; i < STEPS * 2 * DUO_GROUPS; i++)
@@ -205,28 +212,27 @@ static void compare(const char *what, int is_exact, const ousac_ranks *ranks, in
     ousac_run run = run_of(got, &counters);
     run.exact = is_exact;
     run.calibration = calibration;
-    run.extrapolate_modules = extrapolate;
+    run.schedule = &gated;
     must_succeed(ousac_run_samples(&run, &error), &error);
     for (size_t s = 0; s < SAMPLES; s++) {
         caching *c = calloc(1, sizeof *c);
         assert_non_null(c);
         c->ranks = ranks;
-        c->extrapolate = extrapolate;
+        c->schedule = &gated;
         const duo_hooks hooks = {c, begin, is_skipped, site, output};
-        duo_naive_trajectory(model, &schedule, SEED, s, is_exact ? NULL : &hooks, expected);
+        duo_naive_trajectory(model, &gated, SEED, s, is_exact ? NULL : &hooks, expected);
         worst = fmax(worst, relative(got + s * DUO_SIZE, expected, DUO_SIZE));
         free(c);
     }
     print_message("%s: %.2e\n", what, worst);
     assert_true(worst < 2e-5);
     if (!is_exact) {
-        ousac_ranks counted = ranks ? *ranks : (ousac_ranks){0};
-        counted.extrapolate_modules = extrapolate;
-        must_succeed(ousac_cost_trajectory(&model->arch, &schedule, &counted, &total, &error), &error);
+        must_succeed(ousac_cost_trajectory(&model->arch, &gated, ranks, &total, &error), &error);
         assert_true(counters.macs == SAMPLES * total.schedule_cached);
     }
     ousac_calibration_free(calibration);
     ousac_forecast_free(forecast);
+    ousac_schedule_free(&gated);
 }
 
 static void runs_match_the_oracle(void **state) {
@@ -278,7 +284,7 @@ static void costs_go_by_stream(void **state) {
     assert_true(ousac_cost_cached(&model->arch, &ranks) == D * D + 2 * J * J * D + 2 * I * 2 * D);
     rank[6] = 0, rank[7] = 1; /* the second stage on the text's side */
     assert_true(ousac_cost_cached(&model->arch, &ranks) == D * D + 2 * J * J * D + (I + T) * 2 * D);
-    assert_true(ousac_cost_extrapolation(&model->arch, NULL) == D * (2 * ((I + T) + I + I + T) + J));
+    assert_true(ousac_cost_extrapolation(&model->arch) == D * (2 * ((I + T) + I + I + T) + J));
 }
 
 /* --- recording --- */

@@ -181,7 +181,8 @@ static ousac_run run_of(float *samples, ousac_counters *counters) {
                        .counters = counters};
 }
 
-/* A run, against the oracle's; `ranks` NULL: reuse. */
+/* A run, against the oracle's; `ranks` NULL: reuse. `extrapolate`: what is reused, but not within a cached
+ * evaluation. */
 static void compare(const char *what, int is_exact, const ousac_ranks *ranks, int extrapolate) {
     static float got[SAMPLES * SIZE], expected[SIZE];
     const family_forward forward = naive_pixart_forward(&naive);
@@ -192,6 +193,12 @@ static void compare(const char *what, int is_exact, const ousac_ranks *ranks, in
     ousac_error error = {0};
     double worst = 0;
     const size_t groups = model->arch.group_count;
+    ousac_schedule gated;
+    must_succeed(ousac_schedule_copy(&gated, &schedule, &error), &error);
+    if (extrapolate)
+        ousac_schedule_replace_gate(&gated, OUSAC_GATE_REUSE, OUSAC_GATE_EXTRAPOLATE);
+    if (extrapolate && !ranks)
+        ousac_schedule_replace_gate(&gated, OUSAC_GATE_CACHED, OUSAC_GATE_EXTRAPOLATE);
     if (ranks && ranks->forecast) {
         must_succeed(ousac_forecast_create(&forecast, STEPS, groups, &error), &error);
         for (size_t i = 0; i < STEPS * 2 * groups; i++)
@@ -204,26 +211,24 @@ static void compare(const char *what, int is_exact, const ousac_ranks *ranks, in
     ousac_run run = run_of(got, &counters);
     run.exact = is_exact;
     run.calibration = calibration;
-    run.extrapolate_modules = extrapolate;
+    run.schedule = &gated;
     must_succeed(ousac_run_samples(&run, &error), &error);
     for (size_t s = 0; s < SAMPLES; s++) {
-        family_cache *cache =
-            family_cache_create(&(family_caching){&model->arch, &schedule, ranks, extrapolate});
+        family_cache *cache = family_cache_create(&(family_caching){&model->arch, &gated, ranks});
         const family_hooks hooks = family_cache_hooks(cache);
-        family_trajectory(&forward, SIZE, &schedule, SEED, s, is_exact ? NULL : &hooks, expected);
+        family_trajectory(&forward, SIZE, &gated, SEED, s, is_exact ? NULL : &hooks, expected);
         worst = fmax(worst, naive_relative_error(got + s * SIZE, expected, SIZE));
         family_cache_free(cache);
     }
     print_message("%s: %.2e\n", what, worst);
     assert_true(worst < 2e-5);
     if (!is_exact) {
-        ousac_ranks counted = ranks ? *ranks : (ousac_ranks){0};
-        counted.extrapolate_modules = extrapolate;
-        must_succeed(ousac_cost_trajectory(&model->arch, &schedule, &counted, &total, &error), &error);
+        must_succeed(ousac_cost_trajectory(&model->arch, &gated, ranks, &total, &error), &error);
         assert_true(counters.macs == SAMPLES * total.schedule_cached);
     }
     ousac_calibration_free(calibration);
     ousac_forecast_free(forecast);
+    ousac_schedule_free(&gated);
 }
 
 static void runs_match_the_oracle(void **state) {

@@ -45,6 +45,7 @@ static ousac_timing example(void) {
     t.part[OUSAC_TIMING_FULL] = spread(10e-3);
     t.part[OUSAC_TIMING_REFRESH] = spread(11e-3);
     t.part[OUSAC_TIMING_REUSE] = spread(0.5e-3);
+    t.part[OUSAC_TIMING_EXTRAPOLATE] = spread(0.75e-3);
     t.part[OUSAC_TIMING_ALONE] = spread(9.9e-3);
     t.part[OUSAC_TIMING_STEP] = spread(0.25e-3);
     for (size_t i = 0; i < t.point_count; i++) {
@@ -121,6 +122,7 @@ static void a_price_is_the_line_by_rank(void **state) {
     assert_int_equal(price.rank_most, 3); /* the largest that was measured */
     assert_true(price.exact == 10000000000 && price.full == 11000000000 && price.step == 250000000);
     assert_true(price.cached[0][0] == price.reuse && price.reuse == 500000000);
+    assert_true(price.extrapolate == 750000000);
     for (size_t r = 1; r <= price.rank_most; r++) {
         assert_true(price.cached[0][r] == 2000000000 + r * 500000000);
         assert_true(price.cached[1][r] == 3000000000 + r * 500000000);
@@ -192,7 +194,7 @@ static void what_is_wrong_is_named(void **state) {
     } cases[] = {
         {"{", "[", "JSON"},
         {"\"ousac time\"", "\"ousac cost\"", "\"kind\""},
-        {"\"version\":1", "\"version\":1.5", "\"version\""},
+        {"\"version\":2", "\"version\":2.5", "\"version\""},
         {"\"threads\":", "\"fibres\":", "\"machine.fibres\": unknown key"},
         {"\"threads\":2", "\"threads\":0", "\"machine.threads\": expected"},
         {"\"device\":\"cpu\"", "\"device\":3", "\"machine.device\": expected"},
@@ -225,9 +227,9 @@ static void what_is_wrong_is_named(void **state) {
         assert_non_null(strstr(error.message, "t.json"));
         free(wrong);
     }
-    char *newer = with(text, "\"version\":1", "\"version\":2");
+    char *newer = with(text, "\"version\":2", "\"version\":3");
     must_fail(ousac_timing_parse(&got, newer, strlen(newer), "t.json", &error), OUSAC_STATUS_UNSUPPORTED,
-              &error, "\"version\": 2");
+              &error, "\"version\": 3");
     free(newer);
     ousac_free(text);
 }
@@ -278,6 +280,7 @@ static void the_stopwatch_measures_every_part(void **state) {
     assert_int_equal(t.part[OUSAC_TIMING_ALONE].count, 2 * threads * 2);
     assert_int_equal(t.part[OUSAC_TIMING_STEP].count, 2 * threads * 2);
     assert_int_equal(t.part[OUSAC_TIMING_REUSE].count, 2 * 2 * threads * 2);
+    assert_int_equal(t.part[OUSAC_TIMING_EXTRAPOLATE].count, 2 * 2 * threads * 2);
     assert_int_equal(t.part[OUSAC_TIMING_REFRESH].count, 2 * threads * 2 * 2);
     for (size_t i = 0; i < 2; i++) {
         assert_int_equal(t.point[i].rank, ranks[i]);

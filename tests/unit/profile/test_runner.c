@@ -122,12 +122,13 @@ typedef struct naive_cache {
 } naive_cache;
 
 typedef struct naive_run {
-    int exact, low_rank_only, dense_fallback, calibrated, forecast, extrapolate, gradient;
+    int exact, low_rank_only, dense_fallback, calibrated, forecast, gradient;
     size_t step;
     int branch;
     naive_cache cache[2];
     naive_cache *current;
     int gate;
+    const ousac_schedule *schedule;
 } naive_run;
 
 static double *keep(double *old, const double *values, size_t count) {
@@ -142,7 +143,8 @@ static void on_begin(void *self, size_t step, int branch) {
     run->current = &run->cache[branch];
     run->step = step;
     run->branch = branch;
-    run->gate = run->exact || !run->current->filled ? OUSAC_GATE_FULL : (int)steps[step].gate[branch];
+    run->gate =
+        run->exact || !run->current->filled ? OUSAC_GATE_FULL : (int)run->schedule->steps[step].gate[branch];
     if (run->gate == OUSAC_GATE_FULL) {
         run->current->filled++;
         run->current->step_before = run->current->step;
@@ -216,10 +218,10 @@ static void on_module(void *self, size_t module, size_t rows, size_t d, double *
         double *older = c->out_before[module];
         c->out_before[module] = c->out[module];
         c->out[module] = keep(older, out, rows * d);
-    } else if (run->gate == OUSAC_GATE_REUSE || !live) {
+    } else if (run->gate != OUSAC_GATE_CACHED || !live) {
         /* the line through the last two full evaluations, in Lagrange's form */
         double t = (double)run->step, t0 = (double)c->step, t1 = (double)c->step_before;
-        int line = run->extrapolate && c->filled > 1;
+        int line = run->gate == OUSAC_GATE_EXTRAPOLATE && c->filled > 1;
         double last = line ? (t - t1) / (t0 - t1) : 1, before = line ? (t - t0) / (t1 - t0) : 0;
         for (size_t i = 0; i < rows * d; i++)
             out[i] = last * c->out[module][i] + (before != 0 ? before * c->out_before[module][i] : 0);
@@ -263,6 +265,10 @@ static outcome compare(setting how) {
     ousac_schedule schedule = {0};
     must(ousac_schedule_copy(&schedule, &every_kind, NULL), NULL);
     schedule.solver = how.solver;
+    if (how.extrapolate)
+        ousac_schedule_replace_gate(&schedule, OUSAC_GATE_REUSE, OUSAC_GATE_EXTRAPOLATE);
+    if (how.extrapolate && !how.calibrated)
+        ousac_schedule_replace_gate(&schedule, OUSAC_GATE_CACHED, OUSAC_GATE_EXTRAPOLATE);
     if (how.fitted)
         make_fitted(&schedule);
     for (size_t i = 1; i < schedule.step_count; i++)
@@ -278,10 +284,7 @@ static outcome compare(setting how) {
     assert_true(o.samples && expected && rank);
     for (size_t s = 0; s < model->arch.site_count; s++)
         rank[s] = rank_of(s, how.low_rank_only);
-    ousac_ranks ranks = {.rank = rank,
-                         .dense_fallback = how.dense_fallback,
-                         .forecast = how.forecast,
-                         .extrapolate_modules = how.extrapolate};
+    ousac_ranks ranks = {.rank = rank, .dense_fallback = how.dense_fallback, .forecast = how.forecast};
     ousac_forecast *coefficients = NULL;
     if (how.forecast) {
         must(ousac_forecast_create(&coefficients, schedule.step_count, model->arch.group_count, &error),
@@ -311,7 +314,6 @@ static outcome compare(setting how) {
                      .threads = how.threads,
                      .exact = how.exact,
                      .calibration = calibration,
-                     .extrapolate_modules = how.extrapolate,
                      .gradient = how.gradient ? &gradient : NULL,
                      .observers = how.observers,
                      .samples = o.samples,
@@ -323,8 +325,8 @@ static outcome compare(setting how) {
                            .dense_fallback = how.dense_fallback,
                            .calibrated = how.calibrated,
                            .forecast = how.forecast,
-                           .extrapolate = how.extrapolate,
-                           .gradient = how.gradient};
+                           .gradient = how.gradient,
+                           .schedule = &schedule};
         naive_hooks hooks = {&naive, on_begin, on_site, on_module, how.prediction, how.guided};
         must(naive_trajectory(net, &schedule, SEED, i, ((const ousac_dit *)model->state)->classes, &hooks,
                               expected, &error),
@@ -524,7 +526,7 @@ static void predictions_levels_and_guided_channels_match(void **state) {
     model->guided_channels = model->channels;
 }
 
-/* Reuse, and the reused modules of a calibrated run, along the line of the last two full evaluations. */
+/* Reuse along the line of the last two full evaluations, alone and beside cached evaluations. */
 static void extrapolated_modules_match(void **state) {
     (void)state;
     const size_t size = SAMPLES * ousac_model_sample_size(model);
@@ -575,8 +577,7 @@ static void a_gradient_stands_alone(void **state) {
     ousac_executor *executor = NULL;
     ousac_error error = {0};
     const ousac_gradient gradient = {.weight = 1, .step_count = 1};
-    const ousac_executor_options both = {
-        .batch = 1, .keep = 1, .extrapolate_modules = 1, .gradient = &gradient};
+    const ousac_executor_options both = {.batch = 1, .keep = 1, .extrapolate = 1, .gradient = &gradient};
     assert_int_equal(ousac_executor_create(&executor, model, &both, &error), OUSAC_STATUS_USAGE);
     assert_non_null(strstr(error.message, "gradient"));
     const ousac_executor_options alone = {.batch = 1, .keep = 1, .gradient = &gradient};
