@@ -71,7 +71,7 @@ ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_se
     const ousac_session_run inner = {.label = run->method,
                                      .schedule = run->schedule,
                                      .range = run->range,
-                                     .exact = 1,
+                                     .exact = !ousac_schedule_has_gate(run->schedule, OUSAC_GATE_EXTRAPOLATE),
                                      .samples = samples,
                                      .counters = &counters,
                                      .seconds = &seconds};
@@ -96,6 +96,7 @@ ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_se
 void ousac_headline_free(ousac_headline *headline) {
     ousac_free(headline->fewer);
     ousac_free(headline->fitted);
+    ousac_free(headline->extrapolated);
     ousac_free(headline->first);
     memset(headline, 0, sizeof *headline);
 }

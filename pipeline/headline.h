@@ -11,7 +11,8 @@
 #include <stddef.h>
 
 typedef struct ousac_headline_row {
-    const char *method; /* "calibrated", "fewer-steps", "fitted-steps", "reference", "exact": static text */
+    const char *
+        method; /* "calibrated", "extrapolated", "fewer-steps", "fitted-steps", "reference", "exact": static */
     size_t steps;
     double macs_share;    /* of the reference's */
     double seconds_share; /* wall time of this run over the reference's */
@@ -28,8 +29,8 @@ typedef struct ousac_headline {
     size_t count;
     double *first; /* squared errors of the first row's samples, (first_count), owned */
     size_t first_count;
-    float *fewer,
-        *fitted; /* samples of "fewer-steps" and "fitted-steps" where they were kept, (count, size), owned */
+    float *fewer, *fitted,
+        *extrapolated; /* samples of those methods where they were kept, (count, size), owned */
 } ousac_headline;
 void ousac_headline_free(ousac_headline *headline);
 
@@ -38,7 +39,7 @@ ousac_status ousac_headline_add(ousac_headline *headline, const ousac_headline_r
                                 const float *reference, size_t count, size_t size, uint64_t seed,
                                 ousac_error *error);
 
-/* Runs a schedule uncached on the samples of `range`, and adds it. */
+/* Runs a schedule without factors on the samples of `range`, and adds it. */
 typedef struct ousac_headline_run {
     const char *method;
     const ousac_schedule *schedule;
@@ -46,7 +47,7 @@ typedef struct ousac_headline_run {
     const float *reference; /* (count, size) */
     double reference_seconds;
     uint64_t reference_macs; /* of one sample */
-    float **keep; /* the headline's `fewer` or `fitted`, where the samples are to stay; NULL: nowhere */
+    float **keep;            /* a member of the headline, where the samples are to stay; NULL: nowhere */
 } ousac_headline_run;
 ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_session *session,
                                         const ousac_headline_run *run, ousac_error *error);

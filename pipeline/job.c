@@ -143,13 +143,22 @@ static uint64_t round_up(uint64_t value, uint64_t unit) {
     return value + (unit - value % unit) % unit;
 }
 
-/* Calibration from 0, validation behind it and what a search used, each from a multiple of the micro-batch. */
+/* Behind the last sample that the search decided on. */
+static uint64_t decided_end(const ousac_job *job, const ousac_session *session) {
+    const ousac_search_samples s = ousac_search_samples_of(job->options.effort, session->micro_batch);
+    return s.deciding.first + s.deciding.count;
+}
+
+/* Calibration from 0, validation behind it and what a search was fitted to, each from a multiple of the micro-batch; what a
+ * search decided on may be among them. */
 static void split_samples(ousac_job *job, const ousac_session *session, uint64_t count) {
     const size_t unit = session->micro_batch;
     const uint64_t used = count > job->searched.count ? count : job->searched.count;
     job->samples = (ousac_sample_range){0, count};
     job->validation = (ousac_sample_range){round_up(used, unit), job->options.validation};
     job->next_sample = round_up(job->validation.first + job->validation.count, unit);
+    if (ousac_job_searches(job) && decided_end(job, session) > job->next_sample)
+        job->next_sample = round_up(decided_end(job, session), unit);
 }
 
 /* Takes what evaluations take from the file that is given, or measures it. */
@@ -174,9 +183,8 @@ ousac_status ousac_job_check(ousac_job *job, const ousac_session *session, ousac
         job->effort_decided = 1;
     }
     if (ousac_job_searches(job)) {
-        ousac_sample_range fitting, validation;
-        ousac_search_ranges(o->effort, session->micro_batch, &fitting, &validation);
-        job->searched = (ousac_sample_range){0, validation.first + validation.count};
+        const ousac_search_samples s = ousac_search_samples_of(job->options.effort, session->micro_batch);
+        job->searched = (ousac_sample_range){0, s.validation.first + s.validation.count};
         if (o->time && model->use != OUSAC_MODEL_SHAPES) /* whose shapes alone do not say which model it is */
             status = take_times(job, session, error);
     } else {
@@ -226,7 +234,7 @@ static ousac_status search_schedule(ousac_job *job, const ousac_session *session
     const ousac_search_candidate *best = &job->found.candidate[job->found.best];
     job->uncached = best->kind != OUSAC_SEARCH_CACHED;
     if (job->uncached)
-        job->next_sample = round_up(job->searched.count, session->micro_batch);
+        job->next_sample = round_up(decided_end(job, session), session->micro_batch);
     if (timed) {
         ousac_search_time_text(&job->timing, job->options.budget_time, job->budget_text);
         job->choose.remark = job->budget_text;
@@ -334,8 +342,9 @@ static ousac_status plan_and_pack(ousac_job *job, const ousac_session *session, 
     if (status)
         return status;
     const ousac_plan *plan = job->choice.plan;
+    const ousac_sample_range decided = {0, decided_end(job, session)};
     const ousac_used_ranges pilots = {job->searched.count ? 2 : 1,
-                                      {job->cost.pilot, job->searched},
+                                      {job->cost.pilot, searches ? decided : job->searched},
                                       {"pilot", searches ? "search" : "placement"}};
     return ousac_pack(job->path[OUSAC_JOB_BUNDLE], session->model, job->profile, &pilots, job->set, &plan, 1,
                       *job->budget_text ? job->budget_text : NULL, &job->options.storage, 0, error);

@@ -55,6 +55,13 @@ static void list_fits(ousac_memory_plan *plan, const ousac_memory_searching *s) 
     ousac_memory_add(plan, "weights", model->weight_bytes);
     ousac_memory_add(plan, "samples walking together", fit_bytes(plan, s, 0));
     ousac_memory_phase_end(plan);
+    if (s->outline->pattern_count) {
+        ousac_memory_phase(plan, "fitting steps that are extrapolated");
+        ousac_memory_add(plan, "weights", model->weight_bytes);
+        ousac_memory_add(plan, "samples walking together, and their caches",
+                         fit_bytes(plan, s, CACHED_DEPTH));
+        ousac_memory_phase_end(plan);
+    }
     if (!s->outline->cached_count)
         return;
     ousac_memory_phase(plan, "fitting steps with a cache");
@@ -87,7 +94,8 @@ void ousac_memory_list_searching(ousac_memory_plan *plan, const ousac_memory_sea
     const uint64_t macs = plan->macs; /* a search's are in its bill, pipeline/search_bill.h */
     const ousac_search_cached *longest = ousac_search_longest(o);
     ousac_memory_hold(plan, "states of the reference",
-                      target_bytes(s, &o->fitting) + target_bytes(s, &o->validation));
+                      target_bytes(s, &o->fitting) + target_bytes(s, &o->validation) +
+                          target_bytes(s, &o->deciding));
     list_fits(plan, s);
     if (o->sparse_count)
         list_guidance(plan, s);

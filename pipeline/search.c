@@ -6,6 +6,7 @@
 #include "pipeline/machine.h"
 #include "pipeline/place.h"
 #include "pipeline/search_curve.h"
+#include "pipeline/search_extrapolate.h"
 #include "pipeline/search_kept.h"
 #include "pipeline/search_outline.h"
 #include "pipeline/search_sparse.h"
@@ -17,13 +18,13 @@
 
 /* What an effort spends. */
 static const struct spending {
-    size_t fitting, validation; /* samples */
-    size_t place_samples;       /* of the placement's profiles */
-    size_t evaluations;         /* end-to-end runs of a placement */
-    size_t cached;              /* candidates, at most */
+    size_t fitting, validation, deciding; /* samples */
+    size_t place_samples;                 /* of the placement's profiles */
+    size_t evaluations;                   /* end-to-end runs of a placement */
+    size_t cached;                        /* candidates, at most */
 } spending[] = {
-    [OUSAC_EFFORT_QUICK] = {16, 16, 8, 3, 1},
-    [OUSAC_EFFORT_FULL] = {32, 32, 8, 5, 4},
+    [OUSAC_EFFORT_QUICK] = {16, 16, 24, 8, 3, 1},
+    [OUSAC_EFFORT_FULL] = {32, 32, 48, 8, 5, 4},
 };
 
 enum { PERIOD_MOST = 8, PERIOD_DENSE = 4 };
@@ -50,16 +51,21 @@ typedef struct search {
 } search;
 
 const char *ousac_search_kind_name(ousac_search_kind kind) {
-    static const char *const names[] = {"fewer steps", "fitted steps", "cached", "some guided"};
+    static const char *const names[] = {"fewer steps", "fitted steps", "cached", "some guided",
+                                        "extrapolated"};
     return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
-void ousac_search_ranges(ousac_effort effort, size_t micro_batch, ousac_sample_range *fitting,
-                         ousac_sample_range *validation) {
+ousac_search_samples ousac_search_samples_of(ousac_effort effort, size_t micro_batch) {
     const struct spending *s = &spending[effort];
-    *fitting = (ousac_sample_range){0, s->fitting};
-    *validation =
-        (ousac_sample_range){(s->fitting + micro_batch - 1) / micro_batch * micro_batch, s->validation};
+    const size_t count[] = {s->fitting, s->validation, s->deciding};
+    ousac_sample_range range[3];
+    uint64_t first = 0;
+    for (size_t i = 0; i < 3; i++) {
+        range[i] = (ousac_sample_range){first, count[i]};
+        first = (first + count[i] + micro_batch - 1) / micro_batch * micro_batch;
+    }
+    return (ousac_search_samples){range[0], range[1], range[2]};
 }
 
 void ousac_search_free(ousac_search_result *result) {
@@ -67,6 +73,7 @@ void ousac_search_free(ousac_search_result *result) {
         ousac_schedule_free(&result->candidate[i].schedule);
     ousac_fit_target_free(&result->fitted);
     ousac_fit_target_free(&result->validated);
+    ousac_fit_target_free(&result->decided);
     memset(result, 0, sizeof *result);
 }
 
@@ -105,7 +112,10 @@ static ousac_status begin(search *s, ousac_error *error) {
     ousac_cost_total cost;
     ousac_price_parts parts;
     ousac_schedule full = {0};
-    ousac_search_ranges(options->effort, s->session->micro_batch, &result->fitting, &result->validation);
+    const ousac_search_samples samples = ousac_search_samples_of(options->effort, s->session->micro_batch);
+    result->fitting = samples.fitting;
+    result->validation = samples.validation;
+    result->deciding = samples.deciding;
     ousac_status status = options->timing ? ousac_timing_price(&s->price, options->timing, arch, error)
                                           : ousac_price_of_macs(&s->price, arch, error);
     if (!status)
@@ -149,26 +159,46 @@ static ousac_search_sparse everywhere(const search *s, size_t steps) {
     return (ousac_search_sparse){steps, guided ? steps : 0};
 }
 
-static ousac_search_candidate *add(search *s, ousac_search_candidate *made) {
+static void add(search *s, ousac_search_candidate *made) {
     ousac_search_result *result = s->result;
     ousac_search_candidate *c = &result->candidate[result->count];
     *c = *made;
     memset(made, 0, sizeof *made);
-    if (c->error < result->candidate[result->best].error)
+    if (c->decided < result->candidate[result->best].decided)
         result->best = result->count;
     result->count++;
     ousac_session_note(s->session,
                        "%s, %zu steps: %.1f %% of the %s, relative error %.4g, %.4g before the fit",
                        ousac_search_kind_name(c->kind), c->schedule.step_count, 100 * c->spent,
-                       s->options->timing ? "time" : "MACs", c->error, c->unfitted);
-    return c;
+                       s->options->timing ? "time" : "MACs", c->decided, c->unfitted);
+}
+
+/* Measures a candidate once more, on the deciding samples, and adds it. */
+static ousac_status decide(search *s, const ousac_calibration *calibration, ousac_search_candidate *c,
+                           ousac_error *error) {
+    const double validated = (double)s->result->validation.count,
+                 deciding = (double)s->result->deciding.count;
+    double relative = 0;
+    ousac_status status = OUSAC_STATUS_OK;
+    if (!s->result->decided.state)
+        status = ousac_fit_target_create(&s->result->decided, s->session, s->options->reference,
+                                         &s->result->deciding, error);
+    if (!status)
+        status =
+            ousac_fit_measure(s->session, &(ousac_fit_arm){.calibration = calibration}, &s->result->decided,
+                              &c->schedule, &relative, &s->result->evaluations, error);
+    if (status)
+        return status;
+    c->decided =
+        sqrt((validated * c->error * c->error + deciding * relative * relative) / (validated + deciding));
+    add(s, c);
+    return OUSAC_STATUS_OK;
 }
 
 static ousac_status fit(search *s, const ousac_calibration *calibration, ousac_search_candidate *c,
                         ousac_error *error) {
-    const ousac_fit_options options = {.numbers = OUSAC_FIT_NUMBERS,
-                                       .stepwise = 1,
-                                       .arm = {.calibration = calibration, .exact = calibration == NULL}};
+    const ousac_fit_options options = {
+        .numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.calibration = calibration}};
     ousac_fit_report report;
     ousac_status status = ousac_search_targets(s->session, s->options->reference, s->result, error);
     if (!status)
@@ -205,7 +235,7 @@ static ousac_status fit_spaced(search *s, size_t steps, ousac_search_candidate *
     return status;
 }
 
-/* What a schedule that is run without a cache costs. */
+/* What a schedule that is run without factors costs. */
 static ousac_status set_shares(const search *s, ousac_search_candidate *c, ousac_error *error) {
     ousac_cost_total cost;
     ousac_price_parts parts;
@@ -214,15 +244,19 @@ static ousac_status set_shares(const search *s, ousac_search_candidate *c, ousac
         status = ousac_price_count(&parts, &c->schedule, error);
     if (status)
         return status;
-    c->share = (double)cost.schedule_full / (double)s->reference_macs;
-    c->spent = (double)ousac_price_exact(&s->price, &parts) / (double)s->reference_price;
+    const int keeps = cost.forwards_extrapolate > 0;
+    const uint64_t price =
+        keeps ? ousac_price_trajectory(&s->price, &parts, 0, 0) : ousac_price_exact(&s->price, &parts);
+    c->share = (double)cost.schedule_cached / (double)s->reference_macs;
+    c->spent = (double)price / (double)s->reference_price;
+    c->full = keeps ? cost.forwards_full : 0;
     return OUSAC_STATUS_OK;
 }
 
 /* As many steps as the budget pays for, plain and fitted. */
 static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
     const double since = ousac_clock_s();
-    const ousac_fit_arm arm = {.exact = 1};
+    const ousac_fit_arm arm = {0};
     ousac_search_candidate plain = {.kind = OUSAC_SEARCH_FEWER, .power = 1},
                            fitted = {.kind = OUSAC_SEARCH_FITTED, .power = 1};
     uint64_t evaluations = 0;
@@ -240,10 +274,12 @@ static ousac_status try_fewer(search *s, size_t steps, ousac_error *error) {
         plain.guided = fitted.guided = everywhere(s, steps).guided;
         fitted.share = plain.share;
         fitted.spent = plain.spent;
-        fitted.seconds = ousac_clock_s() - since;
         s->result->evaluations += evaluations;
-        add(s, &plain);
-        add(s, &fitted);
+        status = decide(s, NULL, &plain, error);
+    }
+    if (!status) {
+        fitted.seconds = ousac_clock_s() - since;
+        status = decide(s, NULL, &fitted, error);
     }
     ousac_schedule_free(&plain.schedule);
     ousac_schedule_free(&fitted.schedule);
@@ -284,7 +320,48 @@ static ousac_status try_sparse(search *s, size_t fewer, double power, ousac_erro
     }
     if (!status && isfinite(best.error)) {
         best.seconds = ousac_clock_s() - since;
-        add(s, &best);
+        status = decide(s, NULL, &best, error);
+    }
+    ousac_schedule_free(&best.schedule);
+    return status;
+}
+
+/* All of the reference's steps, some in full under each pattern; the best is a candidate. */
+static ousac_status try_extrapolated(search *s, ousac_error *error) {
+    const double since = ousac_clock_s();
+    ousac_search_pattern list[OUSAC_SEARCH_EXTRAPOLATE_MAX];
+    ousac_search_candidate best = {.error = INFINITY};
+    size_t count = 0;
+    ousac_status status =
+        ousac_search_patterns(s->options, &s->price, s->result->budget + 1, list, &count, error);
+    for (size_t i = 0; i < count && !status; i++) {
+        const ousac_search_pattern *p = &list[i];
+        ousac_search_candidate c = {.kind = OUSAC_SEARCH_EXTRAPOLATED, .power = 1};
+        status = ousac_search_extrapolate_make(s->options->reference, p, &c.schedule, error);
+        if (!status)
+            status = fit(s, NULL, &c, error);
+        if (!status)
+            status = set_shares(s, &c, error);
+        if (!status)
+            ousac_session_note(s->session,
+                               "extrapolated, refreshed every %zu steps %zu times, then closer: %.4g",
+                               p->period, p->before[OUSAC_BRANCH_COND], c.error);
+        if (status == OUSAC_STATUS_NUMBER) { /* as of a fit that diverges: it is left out */
+            ousac_session_note(s->session,
+                               "extrapolated, refreshed every %zu steps %zu times: states are not finite",
+                               p->period, p->before[OUSAC_BRANCH_COND]);
+            status = OUSAC_STATUS_OK;
+        } else if (!status && c.error < best.error) {
+            ousac_search_candidate worse = best;
+            best = c;
+            c = worse;
+        }
+        ousac_schedule_free(&c.schedule);
+    }
+    if (!status && isfinite(best.error)) {
+        best.guided = everywhere(s, best.schedule.step_count).guided;
+        best.seconds = ousac_clock_s() - since;
+        status = decide(s, NULL, &best, error);
     }
     ousac_schedule_free(&best.schedule);
     return status;
@@ -354,8 +431,8 @@ static ousac_status try_cached(search *s, const ousac_search_sparse *wanted, int
     c.spent = (double)placed.price / (double)s->reference_price;
     c.share = (double)placed.cost.schedule_cached / (double)s->reference_macs;
     c.seconds = ousac_clock_s() - since;
-    add(s, &c);
-    *made = 1;
+    status = decide(s, placed.calibration, &c, error);
+    *made = !status;
 done:
     ousac_place_result_free(&placed);
     ousac_schedule_free(&even);
@@ -547,6 +624,11 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
         if (!status)
             status = keep(&s, error);
     }
+    if (!status && !find(&s, OUSAC_SEARCH_EXTRAPOLATED)) {
+        status = try_extrapolated(&s, error);
+        if (!status)
+            status = keep(&s, error);
+    }
     if (!status)
         status = walk(&s, fewer, error);
     if (!status && options->curve) {
@@ -558,6 +640,7 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
     }
     result->seconds = ousac_clock_s() - since;
 done:
+    ousac_fit_target_free(&result->decided);
     ousac_price_free(&s.price);
     if (status)
         ousac_search_free(result);
@@ -651,9 +734,14 @@ ousac_status ousac_search_outline_make(const ousac_session *session, const ousac
         goto done;
     outline->fitting = result.fitting;
     outline->validation = result.validation;
+    outline->deciding = result.deciding;
     outline->ways = POWERS;
     outline->sparse_count =
         ousac_search_sparse_list(options, &s.price, result.budget + 1, outline->fewer, outline->sparse);
+    status = ousac_search_patterns(options, &s.price, result.budget + 1, outline->pattern,
+                                   &outline->pattern_count, error);
+    if (status)
+        goto done;
     outline->both = outline->sparse_count > 0 && options->effort == OUSAC_EFFORT_FULL;
     outline->cached_most = spent->cached;
     outline->place_samples = spent->place_samples;

@@ -7,6 +7,8 @@
  *     fewer   as many of the reference's steps as that pays for, uncached, as they are
  *     fitted  as many, evenly chosen or closer together at the end, their numbers fitted (pipeline/fit.h)
  *     sparse  more steps than that, uncached, some of them without the unconditional branch (pipeline/guide.h), fitted
+ *     extrapolated  all of the reference's steps, few of them in full, at the others what modules gave is continued, fitted
+ *             (pipeline/search_extrapolate.h)
  *     cached  more steps than that, refreshes and ranks placed (pipeline/place.h), the numbers fitted on the
  *             trajectory with cache and forecast at work
  *
@@ -16,7 +18,8 @@
  *
  * Cached candidates have 4/3, 5/3, 2, ... times the steps of `fewer`, or every p-th of the reference's steps where that
  * is near; from 5/3 the search walks to where the error on the validation samples is least, and from fewer where the
- * budget does not hold so many. The result is the best of all: never worse there than fewer steps.
+ * budget does not hold so many. The result is the best of all on the validation and deciding samples: never worse there
+ * than fewer steps.
  */
 #ifndef OUSAC_SEARCH_H
 #define OUSAC_SEARCH_H
@@ -41,9 +44,10 @@ typedef enum ousac_search_kind {
     OUSAC_SEARCH_FITTED = 1,
     OUSAC_SEARCH_CACHED = 2,
     OUSAC_SEARCH_SPARSE = 3,
+    OUSAC_SEARCH_EXTRAPOLATED = 4,
     OUSAC_SEARCH_KINDS
 } ousac_search_kind;
-/* "fewer steps", "fitted steps", "cached", "some guided" */
+/* "fewer steps", "fitted steps", "cached", "some guided", "extrapolated" */
 const char *ousac_search_kind_name(ousac_search_kind kind);
 
 typedef struct ousac_search_options {
@@ -60,12 +64,14 @@ typedef struct ousac_search_candidate {
     ousac_search_kind kind;
     ousac_schedule schedule; /* gates closed; owned */
     size_t guided;           /* steps that evaluate both branches */
-    size_t full, rank;       /* of a cached one: full evaluations of a sample, uniform rank */
+    size_t full;             /* of a cached or extrapolated one: full evaluations of a sample */
+    size_t rank;             /* of a cached one: uniform */
     int forecast;            /* likewise: 1 with a forecast */
     double power; /* of a fitted or sparse one: how its steps are chosen, ousac_fit_spaced_steps; else 1 */
     double share; /* MACs over the reference's */
     double spent; /* what the budget counts, over the reference's */
     double unfitted, error; /* relative error on the validation samples, before and after the fit */
+    double decided; /* after it, on those and the deciding samples together: what the best is best by */
     double seconds;
     int resumed; /* 1: found by an earlier run */
 } ousac_search_candidate;
@@ -84,8 +90,9 @@ typedef struct ousac_search_result {
     ousac_search_point point[OUSAC_SEARCH_POINTS_MAX];
     size_t point_count;
     uint64_t budget; /* of a trajectory, at most, in what the budget counts */
-    ousac_sample_range fitting, validation;
+    ousac_sample_range fitting, validation, deciding;
     ousac_fit_target fitted, validated; /* the reference on those; empty where every candidate was resumed */
+    ousac_fit_target decided;           /* on the deciding samples, during a search */
     uint64_t evaluations;               /* branch evaluations of the fits, summed over samples */
     double seconds;
 } ousac_search_result;
@@ -113,8 +120,11 @@ ousac_status ousac_search_terms(const ousac_search_options *options, const ousac
 ousac_status ousac_search_targets(const ousac_session *session, const ousac_schedule *reference,
                                   ousac_search_result *result, ousac_error *error);
 
-/* The ranges of samples that a search uses, from 0. */
-void ousac_search_ranges(ousac_effort effort, size_t micro_batch, ousac_sample_range *fitting,
-                         ousac_sample_range *validation);
+/* The ranges of samples that a search uses, from 0. On the deciding ones candidates are measured once they are fitted: few
+ * validation samples miss the single one that goes astray. */
+typedef struct ousac_search_samples {
+    ousac_sample_range fitting, validation, deciding;
+} ousac_search_samples;
+ousac_search_samples ousac_search_samples_of(ousac_effort effort, size_t micro_batch);
 
 #endif

@@ -64,6 +64,16 @@ static void add_sparse(maker *m, uint64_t samples, const ousac_search_sparse *sp
     c->macs += samples * (sparse->steps + sparse->guided) * m->macs;
 }
 
+/* At most: of a branch that has one full evaluation, what follows is reused. */
+static void add_extrapolated(maker *m, const ousac_arch *arch, uint64_t samples, uint64_t steps,
+                             const ousac_search_pattern *pattern) {
+    ousac_search_charge *c = &m->bill->charge[m->bill->count - 1];
+    const uint64_t between = ousac_cost_reuse(arch) + ousac_cost_extrapolation(arch);
+    const uint64_t full = pattern->full[0] + pattern->full[1];
+    c->evaluations += samples * steps * m->branches;
+    c->macs += samples * (full * m->macs + (steps * m->branches - full) * between);
+}
+
 static void add_placement(maker *m, const ousac_search_cached *cached) {
     const ousac_search_outline *o = m->outline;
     const uint64_t pilot =
@@ -97,14 +107,14 @@ const ousac_search_cached *ousac_search_longest(const ousac_search_outline *outl
     return dearest(outline, found) ? found[0] : NULL;
 }
 
-static void list_search(maker *m, const ousac_schedule *reference) {
+static void list_search(maker *m, const ousac_arch *arch, const ousac_schedule *reference) {
     const ousac_search_outline *o = m->outline;
     const ousac_search_cached *cached[OUSAC_SEARCH_CANDIDATES_MAX];
     const size_t count = dearest(o, cached);
     begin_charge(m, "the reference, fitted to");
-    add_full(m, o->fitting.count + o->validation.count, reference->step_count);
+    add_full(m, o->fitting.count + o->validation.count + o->deciding.count, reference->step_count);
     begin_charge(m, "fewer steps, plain and fitted");
-    add_full(m, o->validation.count + o->ways * fit_samples(o), o->fewer);
+    add_full(m, o->validation.count + o->ways * fit_samples(o) + 2 * o->deciding.count, o->fewer);
     begin_charge(m, "the same at other costs");
     for (size_t i = 0; i < o->curve_count; i++)
         add_full(m, o->validation.count + o->curve_ways * fit_samples(o), o->curve[i]);
@@ -114,6 +124,13 @@ static void list_search(maker *m, const ousac_schedule *reference) {
         add_guide(m, &o->sparse[i]);
         add_sparse(m, fit_samples(o), &o->sparse[i]);
     }
+    if (o->sparse_count)
+        add_sparse(m, o->deciding.count, &o->sparse[o->sparse_count - 1]);
+    if (o->pattern_count)
+        begin_charge(m, "extrapolated outputs");
+    for (size_t i = 0; i < o->pattern_count; i++)
+        add_extrapolated(m, arch, fit_samples(o) + (i == 0 ? o->deciding.count : 0), reference->step_count,
+                         &o->pattern[i]);
     begin_charge(m, "placing refreshes");
     for (size_t i = 0; i < count; i++)
         add_placement(m, cached[i]);
@@ -123,9 +140,9 @@ static void list_search(maker *m, const ousac_schedule *reference) {
     }
     begin_charge(m, "fitting cached candidates");
     for (size_t i = 0; i < count; i++)
-        add_cached(m, fit_samples(o), cached[i]);
+        add_cached(m, fit_samples(o) + o->deciding.count, cached[i]);
     if (count && o->both)
-        add_cached(m, fit_samples(o), cached[0]);
+        add_cached(m, fit_samples(o) + o->deciding.count, cached[0]);
 }
 
 /* Under the candidate of most steps. */
@@ -156,7 +173,7 @@ void ousac_search_bill_make(const ousac_arch *arch, const ousac_schedule *refere
     memset(bill, 0, sizeof *bill);
     for (int b = 0; b < OUSAC_BRANCHES; b++)
         m.branches += ousac_mode_evaluates(reference->steps[0].mode, b) != 0;
-    list_search(&m, reference);
+    list_search(&m, arch, reference);
     bill->searching = bill->count;
     list_rest(&m, reference, follows);
     for (size_t i = 0; i < bill->count; i++) {

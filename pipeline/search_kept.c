@@ -51,6 +51,7 @@ ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_
         ousac_json_put_real(&doc, item, "spent", c->spent);
         ousac_json_put_real(&doc, item, "unfitted", c->unfitted);
         ousac_json_put_real(&doc, item, "error", c->error);
+        ousac_json_put_real(&doc, item, "decided", c->decided);
         ousac_json_put_real(&doc, item, "seconds", c->seconds);
         ousac_json_put_text(&doc, item, "schedule", text ? text : "");
         ousac_free(text);
@@ -98,11 +99,12 @@ static int read_candidate(const cJSON *item, const char *name, ousac_search_cand
                                  .spent = real_of(item, "spent"),
                                  .unfitted = real_of(item, "unfitted"),
                                  .error = real_of(item, "error"),
+                                 .decided = real_of(item, "decided"),
                                  .seconds = real_of(item, "seconds"),
                                  .resumed = 1};
     return knows_guided && c->kind < OUSAC_SEARCH_KINDS && c->power >= 0 && c->power <= 1 &&
            isfinite(c->share) && isfinite(c->spent) && isfinite(c->unfitted) && isfinite(c->error) &&
-           cJSON_IsString(text) &&
+           isfinite(c->decided) && cJSON_IsString(text) &&
            ousac_schedule_parse(&c->schedule, text->valuestring, strlen(text->valuestring), name, &ignored) ==
                OUSAC_STATUS_OK;
 }
@@ -136,7 +138,7 @@ void ousac_search_take_up(const ousac_search_options *options, const ousac_sessi
                 ousac_search_candidate *c = &result->candidate[result->count];
                 if (result->count == OUSAC_SEARCH_CANDIDATES_MAX || !read_candidate(item, options->kept, c))
                     break;
-                if (c->error < result->candidate[result->best].error)
+                if (c->decided < result->candidate[result->best].decided)
                     result->best = result->count;
                 result->count++;
             }

@@ -6,6 +6,7 @@
 #ifndef OUSAC_SEARCH_OUTLINE_H
 #define OUSAC_SEARCH_OUTLINE_H
 
+#include "pipeline/search_extrapolate.h"
 #include "pipeline/search_sparse.h"
 
 #include <stddef.h>
@@ -20,12 +21,14 @@ typedef struct ousac_search_cached {
 
 enum { OUSAC_SEARCH_CURVE_MAX = OUSAC_SEARCH_POINTS_MAX / 2 };
 typedef struct ousac_search_outline {
-    ousac_sample_range fitting, validation;
+    ousac_sample_range fitting, validation, deciding;
     size_t fewer; /* steps that the budget pays for uncached */
     size_t ways;  /* in which fitted ones are chosen */
     ousac_search_sparse
         sparse[OUSAC_SEARCH_SPARSE_MAX]; /* guided at some steps, as long as more steps help */
     size_t sparse_count;
+    ousac_search_pattern pattern[OUSAC_SEARCH_EXTRAPOLATE_MAX]; /* of extrapolated ones, all measured */
+    size_t pattern_count;
     int both; /* 1: one cached candidate more may be measured, guided at some steps */
     ousac_search_cached
         cached[OUSAC_SEARCH_CANDIDATES_MAX]; /* that may be measured, the first of them first */

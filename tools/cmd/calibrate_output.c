@@ -47,7 +47,9 @@ ousac_status calibrate_draw(const calibration_work *work, const ousac_session *s
     };
     if (work->job.uncached) {
         shown.run[SAMPLES_TODAY] = work->reference;
-        shown.run[SAMPLES_FITTED] = work->headline.fitted;
+        shown.run[SAMPLES_EXTRAPOLATED] = work->headline.extrapolated;
+        if (!work->headline.extrapolated)
+            shown.run[SAMPLES_FITTED] = work->headline.fitted;
         shown.run[SAMPLES_FEWER] = work->headline.fewer;
     } else if (work->job.found.count) {
         shown.run[SAMPLES_TODAY] = run[OUSAC_EVAL_REFERENCE].samples;
@@ -167,7 +169,9 @@ ousac_status calibrate_report_search(const cli_common *common, const calibration
         cli_printf("\n");
         if (timed)
             timed_print(&in_time);
-        cli_printf("no cache pays at this budget: %s is all, to be run uncached\nwrote it,\n", schedule);
+        cli_printf("%s at this budget: %s is all, to be run %s\nwrote it,\n",
+                   work->headline.extrapolated ? "no factors pay" : "no cache pays", schedule,
+                   work->headline.extrapolated ? "as its gates say" : "uncached");
         for (int i = RAW_SAMPLES; i < FILES; i++)
             cli_printf("  %s\n", work->path[i]);
         cli_printf("  %s\n", work->record);

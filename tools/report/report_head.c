@@ -111,6 +111,7 @@ void report_add_fine(html *h, const cJSON *root) {
         html_raw(h, count++ == 0 ? "" : "; ");
         html_text(h, strcmp(method, "reference") == 0      ? "the reference itself is "
                      : strcmp(method, "calibrated") == 0   ? "the calibrated samples "
+                     : strcmp(method, "extrapolated") == 0 ? "the extrapolated samples "
                      : strcmp(method, "exact") == 0        ? "the same schedule without a cache "
                      : strcmp(method, "fewer-steps") == 0  ? "fewer steps "
                      : strcmp(method, "fitted-steps") == 0 ? "fewer steps with fitted numbers "

@@ -1,4 +1,5 @@
-/* The page of a calibration whose result is without a cache: fewer steps, plain or with fitted numbers. */
+/* The page of a calibration whose result is without factors: fewer steps, plain or with fitted numbers, or ones that
+ * extrapolate. */
 #include "tools/report/report_head.h"
 #include "tools/report/report_parts.h"
 
@@ -19,9 +20,19 @@ int report_is_uncached(const plot_inputs *inputs) {
            cJSON_GetArraySize(plot_json_item(inputs->search[0].root, "headline")) > 0;
 }
 
-static int is_fitted(const cJSON *row) {
+static int is_of(const cJSON *row, const char *wanted) {
     const char *method = plot_json_text(row, "method");
-    return method != NULL && strcmp(method, "fitted-steps") == 0;
+    return method != NULL && strcmp(method, wanted) == 0;
+}
+
+/* Behind the number of steps. */
+static const char *what_of(const cJSON *row) {
+    const int one = plot_json_real(row, "steps") == 1;
+    if (is_of(row, "extrapolated"))
+        return "steps, most of them extrapolated,";
+    if (is_of(row, "fitted-steps"))
+        return one ? "step with fitted numbers" : "steps with fitted numbers";
+    return "of its steps";
 }
 
 /* The same sentence as over a bundle. */
@@ -34,20 +45,20 @@ static void add_answer(html *h, const cJSON *search) {
         html_format(h, " and %.3g&nbsp;%% of the time, in one run,",
                     100 * plot_json_real(ours, "seconds_share"));
     html_format(h, " of the %.0f-step reference, ", plot_json_real(search, "reference/steps"));
-    const int one = plot_json_real(ours, "steps") == 1;
-    html_format(h, "the samples of %.0f %s are <b>", plot_json_real(ours, "steps"),
-                !is_fitted(ours) ? "of its steps"
-                : one            ? "step with fitted numbers"
-                                 : "steps with fitted numbers");
+    html_format(h, "the samples of %.0f %s are <b>", plot_json_real(ours, "steps"), what_of(ours));
     report_add_error(h, ours);
     html_raw(h, "</b> away from its own");
     for (int i = 1; i < cJSON_GetArraySize(rows); i++)
-        report_add_rival(h, cJSON_GetArrayItem(rows, i), "fewer steps of it as they are");
+        report_add_rival(h, cJSON_GetArrayItem(rows, i),
+                         is_of(cJSON_GetArrayItem(rows, i), "fitted-steps")
+                             ? "fewer steps with fitted numbers"
+                             : "fewer steps of it as they are");
     html_raw(h, " (relative error with its 95&nbsp;% interval");
     if (cJSON_GetArraySize(range) == 2)
         html_format(h, "; %.0f test samples",
                     cJSON_GetArrayItem(range, 1)->valuedouble - cJSON_GetArrayItem(range, 0)->valuedouble);
-    html_raw(h, "). No cache is better at this budget: the schedule is all, to be run as it is.</p>\n");
+    html_format(h, "). No %s better at this budget: the schedule is all, to be run as it is.</p>\n",
+                is_of(ours, "extrapolated") ? "factors are" : "cache is");
 }
 
 static void add_head(html *h, const plot_inputs *inputs) {

@@ -14,8 +14,8 @@
 enum { CELL_PIXELS = 96, SIDE_MAX = 1 << 16 };
 
 const char *samples_run_name(int run) {
-    static const char *const names[SAMPLES_RUNS] = {"exact", "calibrated",  "reuse",
-                                                    "today", "fewer-steps", "fitted-steps"};
+    static const char *const names[SAMPLES_RUNS] = {"exact",       "calibrated",   "reuse",       "today",
+                                                    "fewer-steps", "fitted-steps", "extrapolated"};
     return names[run];
 }
 
@@ -190,8 +190,9 @@ static float within(float value) {
 }
 
 /* From top to bottom. */
-static const int row_order[SAMPLES_RUNS] = {SAMPLES_TODAY, SAMPLES_EXACT,  SAMPLES_CALIBRATED,
-                                            SAMPLES_REUSE, SAMPLES_FITTED, SAMPLES_FEWER};
+static const int row_order[SAMPLES_RUNS] = {SAMPLES_TODAY, SAMPLES_EXACT,        SAMPLES_CALIBRATED,
+                                            SAMPLES_REUSE, SAMPLES_EXTRAPOLATED, SAMPLES_FITTED,
+                                            SAMPLES_FEWER};
 
 /* What is shown of a run minus what is shown of the base: values are clamped as an image clamps them. */
 static void subtract(const samples *s, int run, size_t values, float *out) {

@@ -16,10 +16,11 @@ enum {
     SAMPLES_EXACT = 0,
     SAMPLES_CALIBRATED = 1,
     SAMPLES_REUSE = 2,
-    SAMPLES_TODAY = 3,  /* the reference that a search began from */
-    SAMPLES_FEWER = 4,  /* fewer of its steps, at the cost of the calibrated run */
-    SAMPLES_FITTED = 5, /* the same with fitted numbers, where no cache pays */
-    SAMPLES_RUNS = 6
+    SAMPLES_TODAY = 3,        /* the reference that a search began from */
+    SAMPLES_FEWER = 4,        /* fewer of its steps, at the cost of the calibrated run */
+    SAMPLES_FITTED = 5,       /* the same with fitted numbers, where no cache pays */
+    SAMPLES_EXTRAPOLATED = 6, /* a schedule that extrapolates, where no factors pay */
+    SAMPLES_RUNS = 7
 };
 
 typedef struct samples {
@@ -30,8 +31,8 @@ typedef struct samples {
     float *run[SAMPLES_RUNS]; /* (count, channels, height, width); NULL where it was not made */
 } samples;
 
-const char *
-samples_run_name(int run); /* "exact", "calibrated", "reuse", "today", "fewer-steps", "fitted-steps" */
+const char *samples_run_name(
+    int run); /* "exact", "calibrated", "reuse", "today", "fewer-steps", "fitted-steps", "extrapolated" */
 /* The run that the others are compared with: SAMPLES_TODAY, where there is one, else SAMPLES_EXACT; -1 for neither. */
 int samples_base(const samples *s);
 
@@ -56,7 +57,7 @@ typedef struct samples_grid {
     char label[SAMPLES_ROWS_MAX][SAMPLES_LABEL_BYTES];
 } samples_grid;
 
-/* A grid as PNG: a column is one sample; rows today, exact, calibrated, reuse, fitted-steps, fewer-steps, as far as they were made,
+/* A grid as PNG: a column is one sample; rows today, exact, calibrated, reuse, extrapolated, fitted-steps, fewer-steps, as far as they were made,
  * and the differences of the others from the base's row, signed around middle gray and amplified by the power of two at which all but a
  * hundredth of the values of the largest difference stay within the range. At most `columns` samples.
  * `labelled`: draw the rows' labels into the image. `drawn` receives what the rows are. */

@@ -78,10 +78,11 @@ static int kind_of(const char *name, cost_kind *kind) {
     static const struct {
         const char *name;
         cost_kind kind;
-    } known[] = {
-        {"fewer steps", COST_FEWER},   {"fewer-steps", COST_FEWER},   {"fewer-steps-ddim", COST_FEWER},
-        {"fitted steps", COST_FITTED}, {"fitted-steps", COST_FITTED}, {"cached", COST_OURS},
-        {"some guided", COST_OURS},    {"calibrated", COST_OURS},     {"ousac", COST_OURS}};
+    } known[] = {{"fewer steps", COST_FEWER},      {"fewer-steps", COST_FEWER},
+                 {"fewer-steps-ddim", COST_FEWER}, {"fitted steps", COST_FITTED},
+                 {"fitted-steps", COST_FITTED},    {"cached", COST_OURS},
+                 {"some guided", COST_OURS},       {"extrapolated", COST_OURS},
+                 {"calibrated", COST_OURS},        {"ousac", COST_OURS}};
     for (size_t i = 0; name != NULL && i < sizeof known / sizeof *known; i++)
         if (strcmp(name, known[i].name) == 0) {
             *kind = known[i].kind;

@@ -6,15 +6,16 @@
 #include <inttypes.h>
 
 void search_print(const ousac_search_result *found, int timed) {
-    cli_printf("%-14s %6s %6s %6s %6s %10s%s %16s %14s\n", "", "steps", "guided", "full", "rank", "MACs, %",
-               timed ? "    time, %" : "", "error, unfitted", "error, fitted");
+    cli_printf("%-14s %6s %6s %6s %6s %10s%s %16s %14s %14s\n", "", "steps", "guided", "full", "rank",
+               "MACs, %", timed ? "    time, %" : "", "error, unfitted", "error, fitted", "deciding");
     for (size_t i = 0; i < found->count; i++) {
         const ousac_search_candidate *c = &found->candidate[i];
         cli_printf("%-14s %6zu %6zu %6zu %6zu %10.2f", ousac_search_kind_name(c->kind),
                    c->schedule.step_count, c->guided, c->full, c->rank, 100 * c->share);
         if (timed)
             cli_printf(" %10.2f", 100 * c->spent);
-        cli_printf(" %16.4g %14.4g%s\n", c->unfitted, c->error, i == found->best ? "  <- taken" : "");
+        cli_printf(" %16.4g %14.4g %14.4g%s\n", c->unfitted, c->error, c->decided,
+                   i == found->best ? "  <- taken" : "");
     }
     for (size_t i = 0; i < found->point_count; i++) {
         const ousac_search_point *p = &found->point[i];
@@ -24,7 +25,8 @@ void search_print(const ousac_search_result *found, int timed) {
             cli_printf(" %10.2f", 100 * p->spent);
         cli_printf(" %16s %14.4g  (at another cost)\n", "", p->error);
     }
-    cli_printf("on %" PRIu64 " validation samples; %.0f s\n\n", found->validation.count, found->seconds);
+    cli_printf("on %" PRIu64 " validation samples, deciding on %" PRIu64 "; %.0f s\n\n",
+               found->validation.count, found->validation.count + found->deciding.count, found->seconds);
 }
 
 void search_put(ousac_json_doc *doc, cJSON *object, const ousac_search_result *found, int timed) {
@@ -43,6 +45,7 @@ void search_put(ousac_json_doc *doc, cJSON *object, const ousac_search_result *f
             ousac_json_put_real(doc, item, "time_share", c->spent);
         ousac_json_put_real(doc, item, "unfitted", c->unfitted);
         ousac_json_put_real(doc, item, "error", c->error);
+        ousac_json_put_real(doc, item, "decided", c->decided);
         ousac_json_put_real(doc, item, "wall_s", c->seconds);
     }
     list = ousac_json_put_array(doc, object, "points");

@@ -27,6 +27,11 @@ void dry_search_print(const dry_search *search) {
         cli_printf("\n  some guided  ");
     for (size_t i = 0; i < o->sparse_count; i++)
         cli_printf("%s%zu steps, %zu guided", i ? "; " : "", o->sparse[i].steps, o->sparse[i].guided);
+    if (o->pattern_count)
+        cli_printf("\n  extrapolated ");
+    for (size_t i = 0; i < o->pattern_count; i++)
+        cli_printf("%s%zu steps, refreshed every %zu steps %zu times, then closer", i ? "; " : "", steps,
+                   o->pattern[i].period, o->pattern[i].before[OUSAC_BRANCH_COND]);
     cli_printf("\n  cached       ");
     for (size_t i = 0; i < o->cached_count; i++)
         cli_printf("%s%zu steps (refreshed every %zu, rank %zu)", i ? ", " : "", o->cached[i].steps,
@@ -63,6 +68,13 @@ void dry_search_put(ousac_json_doc *doc, cJSON *object, const dry_search *search
         cJSON *item = ousac_json_put_object(doc, list, NULL);
         ousac_json_put_u64(doc, item, "steps", o->sparse[i].steps);
         ousac_json_put_u64(doc, item, "guided", o->sparse[i].guided);
+    }
+    list = ousac_json_put_array(doc, object, "extrapolated");
+    for (size_t i = 0; i < o->pattern_count; i++) {
+        cJSON *item = ousac_json_put_object(doc, list, NULL);
+        ousac_json_put_u64(doc, item, "full", o->pattern[i].full[0] + o->pattern[i].full[1]);
+        ousac_json_put_u64(doc, item, "period", o->pattern[i].period);
+        ousac_json_put_u64(doc, item, "before_the_turn", o->pattern[i].before[OUSAC_BRANCH_COND]);
     }
     list = ousac_json_put_array(doc, object, "cached");
     for (size_t i = 0; i < o->cached_count; i++) {

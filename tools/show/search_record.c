@@ -33,6 +33,10 @@ static void put_stages(ousac_json_doc *doc, cJSON *root, const search_record *re
     const size_t steps = best->schedule.step_count;
     if (best->kind == OUSAC_SEARCH_SPARSE)
         put_stage(doc, list, "some guided, fitted", steps, best->share, best->error);
+    if (best->kind == OUSAC_SEARCH_EXTRAPOLATED) {
+        put_stage(doc, list, "more steps, extrapolated", steps, best->share, best->unfitted);
+        put_stage(doc, list, "extrapolated and fitted", steps, best->share, best->error);
+    }
     if (best->kind != OUSAC_SEARCH_CACHED)
         return;
     put_stage(doc, list, "more steps, cached", steps, best->share, best->unfitted);
@@ -75,6 +79,8 @@ ousac_status search_record_save(const search_record *record, const char *path, o
                         record->options->effort == OUSAC_EFFORT_FULL ? "full" : "quick");
     ousac_range_put(&doc, doc.root, "fitting", found->fitting.first, found->fitting.count);
     ousac_range_put(&doc, doc.root, "validation", found->validation.first, found->validation.count);
+    if (found->deciding.count)
+        ousac_range_put(&doc, doc.root, "deciding", found->deciding.first, found->deciding.count);
     search_put(&doc, doc.root, found, timed);
     put_stages(&doc, doc.root, record);
     if (record->headline->count) {

@@ -49,6 +49,8 @@ static int is_listed(const ousac_search_outline *o, const ousac_search_candidate
     for (size_t i = 0; i < o->sparse_count; i++)
         listed |= c->kind == OUSAC_SEARCH_SPARSE && c->schedule.step_count == o->sparse[i].steps &&
                   c->guided == o->sparse[i].guided;
+    if (o->pattern_count)
+        listed |= c->kind == OUSAC_SEARCH_EXTRAPOLATED && c->schedule.step_count == STEPS;
     for (size_t i = 0; i < o->cached_count; i++)
         listed |= c->kind == OUSAC_SEARCH_CACHED && c->schedule.step_count == o->cached[i].steps;
     return listed;
