@@ -389,6 +389,13 @@ class Schedules(unittest.TestCase):
         plain = ["full", "cached", "reuse"]  # a higher version that says no more is the same schedule
         self.assertEqual(ousac.Schedule(schedule(plain, 4)).digest(), ousac.Schedule(schedule(plain, 1)).digest())
 
+    def test_a_result_without_factors(self):
+        for course, what in ((["full"] * 8, "no cache pays .* 8 steps, uncached"), (COURSE, "no factors pay .* 8 steps, to be run as")):
+            os.makedirs(path("result"), exist_ok=True)
+            with open(path("result", "schedule.json"), "w") as file:
+                json.dump(schedule(course), file)
+            self.assertRegex(repr(ousac.Result(path("result"), {"cached": False, "steps": 8}, None)), what)
+
     def test_keys_of_version_3(self):
         data = schedule(COURSE)
         data["steps"][0]["guidance"] = 3.5
