@@ -1,4 +1,4 @@
-"""A bundle at work in a PyTorch pipeline: ousac.apply.
+"""A bundle, or a schedule alone, at work in a PyTorch pipeline: ousac.apply.
 
 At a full evaluation the linears run as they are, and of each corrected one y_c and t_c = B x_c are kept; at a cached
 evaluation it is
@@ -6,8 +6,9 @@ evaluation it is
     y = y_c + s (y_c - y_cc) + (B x - t_c - s (t_c - t_cc)) A          (formats/BUNDLE.md, with B applied first)
 
 No input of a module is kept, by reference or otherwise. Modules that a plan freezes, and all at a gate `reuse`, give
-the output of the branch's last full evaluation. A run begins with a pipeline's call and ends with it, whichever way
-it ends, and takes its caches along.
+the output of the branch's last full evaluation; at a gate `extrapolate` all give what lies on the line through the outputs
+of its last two (formats/SCHEDULE.md). These two gates need no bundle. A run begins with a pipeline's call and ends with
+it, whichever way it ends, and takes its caches along.
 """
 import inspect
 import threading
@@ -21,7 +22,7 @@ from .compiled import Compiled
 from .evaluation import Cache, Evaluation, Record
 from .library import Error, projections
 from .rules import Rule, check_scheduler, cut, plain_timestep, rule_for
-from .schedule import BRANCHES, CACHED, FULL, REUSE, Schedule
+from .schedule import BRANCHES, CACHED, CONTINUED, EXTRAPOLATE, FULL, REUSE, Schedule
 from .sites import find_sites
 
 _records = weakref.WeakKeyDictionary()  # pipeline or module -> its last Applied's record
@@ -50,19 +51,21 @@ class Applied:
         else:
             self.schedule = bundle if self.bundle is None else self.bundle.schedule
         self.where = self.bundle.path if self.bundle else self.schedule.name or "schedule"
-        if self.bundle is None and any(g in (CACHED, REUSE) for b in BRANCHES for g in self.schedule.gates(b)):
-            raise Error("%s: a schedule whose gates need a bundle; give one, or a schedule made with --uncached" % self.where)
+        self.gates = {branch: self.schedule.gates(branch) for branch in BRANCHES}
+        if self.bundle is None and any(CACHED in gates for gates in self.gates.values()):
+            raise Error("%s: a schedule with gates `cached`, which need a bundle; give one, or a schedule made with --uncached"
+                        % self.where)
         config = getattr(self.transformer, "config", None)
         if self.schedule.tells and getattr(config, "guidance_embeds", True) is False:
             raise Error("%s: its steps state a guidance, but %s has no guidance embedder to be told it"
                         % (self.where, type(self.transformer).__name__))
-        self.gates = {branch: self.schedule.gates(branch) for branch in BRANCHES}
         self.keeps = {branch: self._keeping(branch) for branch in BRANCHES}
         self.record = Record()
         self._run = self._now = None
         self._undo, self._factors = [], {}
         self._compiled = Compiled(self, {} if compile is True else compile) if compile else None
-        self.sites = find_sites(self.transformer, sites) if self.bundle else None
+        patches = self.bundle or any(g in CONTINUED for gates in self.gates.values() for g in gates)
+        self.sites = find_sites(self.transformer, sites) if patches else None
         if self.bundle:
             self.sites.check_arch(self.bundle.arch, self.where)
             if check:
@@ -74,29 +77,29 @@ class Applied:
     # --- before the first step ---
 
     def _keeping(self, branch):
-        """Per step whether a full evaluation there is looked back at by a later one."""
-        gates, depth = self.gates[branch], 2 if self.bundle and self.bundle.forecast is not None else 1
-        keeps = []
+        """Per step of how many full evaluations, the last first, modules' outputs stay after one there; 0 where no later gate
+        looks back at it."""
+        gates, keeps = self.gates[branch], []
+        back = {CACHED: 2 if self.bundle and self.bundle.forecast is not None else 1, REUSE: 1, EXTRAPOLATE: 2}
         for i, gate in enumerate(gates):
-            fulls, needed = 0, False
-            for later in gates[i + 1:]:
+            fulls, keep = 0, 0
+            for later in gates[i + 1:] if gate == FULL else ():
                 fulls += later == FULL
-                if fulls >= depth:
-                    break
-                needed |= later in (CACHED, REUSE)
-            keeps.append(gate == FULL and needed)
+                if fulls < back.get(later, 0):
+                    keep = max(keep, 2 if later == EXTRAPOLATE and fulls == 0 else 1)
+            keeps.append(keep)
         return keeps
 
     def held_bytes(self, samples=1):
         """What a run of so many samples will hold at most, of as many tokens as the bundle was made with: `bytes` of the
-        summary, in advance."""
+        summary, in advance. None for a schedule alone whose gates look back: tokens are known to a bundle."""
         if self.bundle is None:
-            return 0
+            return 0 if self.sites is None else None
         item = self.sites.sites[0].base.weight.element_size()
         two, total = self.bundle.forecast is not None, 0
         tokens = [stream["tokens"] for stream in self.bundle.streams]
         for branch in BRANCHES:
-            kept = sum(self.keeps[branch])
+            kept, continued = sum(keep > 0 for keep in self.keeps[branch]), any(g in CONTINUED for g in self.gates[branch])
             if not kept:
                 continue
             for site, path in zip(self.sites.sites, self.bundle.path_of):
@@ -107,8 +110,9 @@ class Applied:
                 elif path == FROZEN:
                     total += rows * site.m * item
             for module, live in zip(self.bundle.modules, self.bundle.live):
-                if not live or REUSE in self.gates[branch]:
-                    total += item * sum(tokens[out["stream"]] * out["width"] for out in module["outputs"])
+                if not live or continued:
+                    outputs = item * sum(tokens[out["stream"]] * out["width"] for out in module["outputs"])
+                    total += outputs * max(self.keeps[branch])
         return samples * total
 
     def _check_weights(self):
@@ -145,6 +149,7 @@ class Applied:
         if self.bundle:
             for site in self.sites.sites:
                 self._patch(site.linear, "forward", lambda original, site=site: self._site_forward(site, original))
+        if self.sites:
             for module in self.sites.modules:
                 self._patch(module.module, "forward", lambda original, module=module: self._module_forward(module, original))
                 for skipped in module.skip:
@@ -349,7 +354,8 @@ class Applied:
 
     def _evaluate(self, run, step, branch, original, kwargs):
         cache = run.caches[branch]
-        gate = self.gates[branch][step] if cache.filled else FULL
+        gate = self.gates[branch][step] if cache.fulls else FULL
+        gate = REUSE if gate == EXTRAPOLATE and len(cache.fulls) < 2 else gate  # caches of another size, or trajectory, have gone
         keep = self.keeps[branch][step] or (gate == FULL and self.gates[branch][step] != FULL)
         began = time.perf_counter()
         try:
@@ -474,12 +480,13 @@ def _open(source, plan):
 
 def apply(target, bundle, plan=None, sites=None, dtype=None, check=True, compile=None):
     """Puts a bundle (a path or ousac.Bundle) to work in a pipeline of diffusers or a transformer; or a schedule alone
-    (a path ending in .json or ousac.Schedule whose gates are full).
+    (a path ending in .json or ousac.Schedule) where none of its gates is `cached`.
 
     `plan` names one of the bundle's; `sites` is a site map where none is shipped for the class; `dtype` that of the
     factors, by default the linears'; `check=False` leaves out the comparison of weights; `compile`, True or a dict of
-    torch.compile's options, compiles the transformer, one graph for each of full, cached and reused evaluations. Errors
-    are ousac.Error, raised here for other weights and before the first step for another schedule."""
+    torch.compile's options, compiles the transformer, one graph for each of full, cached, reused and extrapolated
+    evaluations. A schedule alone needs a site map where it has gates other than `full`. Errors are ousac.Error, raised here
+    for other weights and before the first step for another schedule."""
     return Applied(target, bundle, plan, sites, dtype, check, compile)
 
 

@@ -5,11 +5,12 @@ import os
 from .host import Host
 from .library import Error
 from .pipelines import adapter_for
-from .schedule import Schedule
+from .schedule import BRANCHES, CONTINUED, Schedule
 
 
 class Result:
-    """Paths of what was made (bundle None where no cache pays), what was found, and the held-out evaluation."""
+    """Paths of what was made (bundle None where no factors pay: the schedule is all then), what was found, and the held-out
+    evaluation."""
 
     def __init__(self, directory, found, evaluation):
         self.directory, self.found, self.evaluation = directory, found, evaluation
@@ -18,6 +19,10 @@ class Result:
 
     def __repr__(self):
         if self.bundle is None:
+            schedule = Schedule.load(self.schedule)
+            if any(gate in CONTINUED for branch in BRANCHES for gate in schedule.gates(branch)):
+                return "<ousac.Result: no factors pay at this budget; %s: %d steps, to be run as its gates say>" % (
+                    self.schedule, self.found["steps"])
             return "<ousac.Result: no cache pays at this budget; %s: %d steps, uncached>" % (self.schedule, self.found["steps"])
         e = self.evaluation
         return "<ousac.Result %s: %d steps at %.1f %% of the reference's MACs, relative error %.4f against it>" % (

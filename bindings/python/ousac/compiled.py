@@ -1,31 +1,32 @@
 """Evaluations under torch.compile: a graph for each of what an evaluation may be, chosen outside of it.
 
-    full      what later ones look back at is handed out too; without a bundle, nothing
-    cached    linears are corrected
-    reuse     every module gives what it gave
+    full         what later ones look back at is handed out too; of a schedule alone, outputs of modules
+    cached       linears are corrected
+    reuse        every module gives what it gave
+    extrapolate  every module gives what lies on the line through what it gave twice
 
-These are three at most: full evaluations that none looks back at run the same graph, and both branches do.
+These are four at most: full evaluations that none looks back at run the same graph, and both branches do.
 A graph takes what is kept as arguments and returns what is to be kept, so that nothing is decided in a block and no step
-asks for another graph; the forecast's coefficients are a tensor for the same reason. Where a branch has one full evaluation
-behind it, the one before counts as the same (another tensor of the same values, since a graph is made for what is the same
-tensor): the forecast is then y_c, as without compilation.
+asks for another graph; the forecast's coefficients, and how far a step is extrapolated, are tensors for the same reason.
+Where a branch has one full evaluation behind it, the one before counts as the same (another tensor of the same values,
+since a graph is made for what is the same tensor): the forecast is then y_c, as without compilation.
 """
 import types
 
 import torch
 
 from .bundle import DENSE, FROZEN
-from .evaluation import Slot
+from .evaluation import Slot, check_outputs
 from .library import Error
-from .schedule import BRANCHES, CACHED, FULL, REUSE
+from .schedule import BRANCHES, CACHED, CONTINUED, EXTRAPOLATE, FULL
 
 
 class _Traced:
-    """What Evaluation (evaluation.py) is, as a graph sees it. `y`, `t`, `y_before`, `t_before`, `outputs`: by number."""
+    """What Evaluation (evaluation.py) is, as a graph sees it. `y`, `t`, `outputs`, and those `before`: by number."""
 
     def __init__(self, bundle, factors, keeps_all, kind, kept, s):
         self.bundle, self.factors, self.keeps_all, self.kind, self.s = bundle, factors, keeps_all, kind, s
-        self.y, self.t, self.y_before, self.t_before, self.outputs = kept
+        self.y, self.t, self.y_before, self.t_before, self.outputs, self.outputs_before = kept
         self.made_y, self.made_t, self.made_outputs = {}, {}, {}
 
     def computes(self, module):
@@ -37,8 +38,12 @@ class _Traced:
             if self.kind == FULL and (self.keeps_all or not self.bundle.live[module.index]):
                 self.made_outputs[module.index] = [t.clone() for t in (out if isinstance(out, tuple) else (out,))]
             return out
-        kept = [t.clone() for t in self.outputs[module.index]]
-        return tuple(kept) if len(kept) > 1 else kept[0]
+        last = self.outputs[module.index]
+        if self.kind == EXTRAPOLATE:
+            made = [t + self.s * (t - before) for t, before in zip(last, self.outputs_before[module.index])]
+        else:
+            made = [t.clone() for t in last]
+        return tuple(made) if len(made) > 1 else made[0]
 
     def site(self, site, x, compute):
         i, path = site.index, self.bundle.path_of[site.index]
@@ -81,13 +86,14 @@ class Compiled:
         if kind not in self.graphs:
             applied = self.applied
             bundle, factors = applied.bundle, applied._factors
-            keeps_all = any(REUSE in gates for gates in applied.gates.values())
+            keeps_all = any(gate in CONTINUED for gates in applied.gates.values() for gate in gates)
+            patched = applied.sites is not None
 
             def graph(kwargs, kept, s):
-                now = applied._now = _Traced(bundle, factors, keeps_all, kind, kept, s) if bundle is not None else None
+                now = applied._now = _Traced(bundle, factors, keeps_all, kind, kept, s) if patched else None
                 out = original(**kwargs)
                 applied._now = None
-                return out, (now.made_y, now.made_t, now.made_outputs) if bundle is not None else None
+                return out, (now.made_y, now.made_t, now.made_outputs) if patched else None
 
             self.graphs[kind] = torch.compile(_alone(graph), **self.options)
         return self.graphs[kind]
@@ -96,26 +102,31 @@ class Compiled:
         """What the transformer gives; the cache has what is to be kept."""
         applied, bundle = self.applied, self.applied.bundle
         two, s = bundle is not None and bundle.forecast is not None, None
-        kept = ({}, {}, {}, {}, {})
+        kept, device = ({}, {}, {}, {}, {}, {}), next(applied.transformer.parameters()).device
         if gate == CACHED:
             slots = cache.sites.items()
             kept = ({i: v.y for i, v in slots}, {i: v.t for i, v in slots if v.t is not None},
                     {i: v.y_before if v.y_before is not None else v.y.detach() for i, v in slots if two and v.t is not None},
                     {i: v.t_before if v.t_before is not None else v.t.detach() for i, v in slots if two and v.t is not None},
-                    {i: v for i, v in cache.modules.items() if not bundle.live[i]})
+                    {i: v for i, v in cache.modules.items() if not bundle.live[i]}, {})
             if two:
-                device = next(applied.transformer.parameters()).device
                 s = torch.from_numpy(bundle.forecast[step, BRANCHES.index(branch)].copy()).float().to(device)
-        elif gate == REUSE:
-            kept = ({}, {}, {}, {}, cache.modules)
+        elif gate in CONTINUED:
+            kept = ({}, {}, {}, {}, cache.modules, cache.before if gate == EXTRAPOLATE else {})
+            s = torch.full((), cache.factor(step), dtype=torch.float32, device=device) if gate == EXTRAPOLATE else None
         whole = kwargs.get("return_dict", True)
         out, made = self._graph(original, gate)({**kwargs, "return_dict": False}, kept, s)
-        if gate == FULL and keep and bundle is not None:
+        if gate == FULL and keep:
+            continues = any(g in CONTINUED for g in applied.gates[branch])
             for i in applied._factors:
                 if i not in made[1]:
                     raise Error("%s: did not run in a full evaluation, so it cannot be corrected" % applied.sites.sites[i].path)
+            if continues:
+                check_outputs(applied.sites.modules, made[2])
             for i, y in made[0].items():
                 cache.sites.setdefault(i, Slot()).push(y, made[1].get(i), two and i in made[1])
-            cache.modules.update((i, v) for i, v in made[2].items() if not bundle.live[i] or REUSE in applied.gates[branch])
-            cache.filled = min(2, cache.filled + 1)
+            for i, outs in made[2].items():
+                if continues or not bundle.live[i]:
+                    cache.push(i, outs, keep > 1)
+            cache.end(step)
         return applied._output(out[0]) if whole else out

@@ -1,9 +1,9 @@
-"""One evaluation of a transformer with a bundle at work: what is kept, and what its linears and modules give (applied.py)."""
+"""One evaluation of a transformer at work: what is kept, and what its linears and modules give (applied.py)."""
 import torch
 
 from .bundle import DENSE, FROZEN
 from .library import Error
-from .schedule import BRANCHES, CACHED, FULL, REUSE
+from .schedule import BRANCHES, CACHED, CONTINUED, EXTRAPOLATE, FULL, GATES, REUSE
 
 
 class Slot:
@@ -24,14 +24,33 @@ class Slot:
 
 
 class Cache:
-    """Of one branch in one run."""
+    """Of one branch in one run. `fulls`: the steps of the last two full evaluations that are kept, the last first;
+    `modules` and `before`: outputs of modules at them."""
 
     def __init__(self):
-        self.filled, self.sites, self.modules = 0, {}, {}
+        self.fulls, self.sites, self.modules, self.before = [], {}, {}, {}
+
+    def push(self, index, outs, two):
+        """A module's outputs; those at the full evaluation before stay where `two`."""
+        before = self.modules.pop(index, None)
+        if two and before is not None:
+            self.before[index] = before
+        else:
+            self.before.pop(index, None)
+        self.modules[index] = outs
+
+    def end(self, step):
+        """A full evaluation has been kept."""
+        self.fulls = [step] + self.fulls[:1]
+
+    def factor(self, step):
+        """How far a step lies behind the last full evaluation, in distances of that from the one before."""
+        j, h = self.fulls
+        return (step - j) / (j - h)
 
     def bytes(self):
         tensors = [t for slot in self.sites.values() for t in slot.tensors()]
-        tensors += [t for outs in self.modules.values() for t in outs]
+        tensors += [t for kept in (self.modules, self.before) for outs in kept.values() for t in outs]
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
@@ -39,8 +58,8 @@ class Record:
     """What ran: evaluations by branch and gate, rows at once, bytes held at most, seconds by gate and in all."""
 
     def __init__(self):
-        self.evaluations = {branch: {FULL: 0, CACHED: 0, REUSE: 0, "skipped": 0} for branch in BRANCHES}
-        self.seconds = {FULL: 0.0, CACHED: 0.0, REUSE: 0.0}
+        self.evaluations = {branch: {**dict.fromkeys(GATES, 0), "skipped": 0} for branch in BRANCHES}
+        self.seconds = dict.fromkeys(GATES, 0.0)
         self.total, self.bytes, self.rows, self.runs, self.note = 0.0, 0, 0, 0, ""
 
     def __str__(self):
@@ -51,41 +70,49 @@ class Record:
         for branch in BRANCHES:
             n = self.evaluations[branch]
             if any(n.values()):
-                lines.append("%-7s %d full, %d cached, %d reused, %d skipped" % (
-                    branch + ":", n[FULL], n[CACHED], n[REUSE], n["skipped"]))
-        for gate in (FULL, CACHED, REUSE):
+                extrapolated = ", %d extrapolated" % n[EXTRAPOLATE] if n[EXTRAPOLATE] else ""
+                lines.append("%-7s %d full, %d cached, %d reused%s, %d skipped" % (
+                    branch + ":", n[FULL], n[CACHED], n[REUSE], extrapolated, n["skipped"]))
+        for gate in GATES:
             count = sum(self.evaluations[branch][gate] for branch in BRANCHES)
             if count:
                 lines.append("%-7s %.4f s each" % (gate + ":", self.seconds[gate] / count))
         lines.append("seconds in all: %.3f" % self.total)
-        if not sum(self.evaluations[b][g] for b in BRANCHES for g in (CACHED, REUSE)):
+        if not sum(self.evaluations[b][g] for b in BRANCHES for g in GATES if g != FULL):
             lines.append("no evaluation was cached")
         return "\n".join(lines + ([self.note] if self.note else []))
 
 
 class Evaluation:
-    """One pass of the transformer for one branch."""
+    """One pass of the transformer for one branch. `keep`: of how many full evaluations modules' outputs stay, this one's
+    first; 0 where nothing looks back at it."""
 
     def __init__(self, applied, cache, gate, step, branch, keep):
         self.applied, self.cache, self.gate, self.step = applied, cache, gate, step
         self.branch, self.keep, self.seen = BRANCHES.index(branch), keep, set()
         self.bundle = applied.bundle
         self.two = self.bundle is not None and self.bundle.forecast is not None
+        self.ran, self.continues = set(), any(g in CONTINUED for g in applied.gates[branch])
 
     def computes(self, module):
         return self.gate == FULL or (self.gate == CACHED and self.bundle.live[module.index])
 
     def module(self, module, compute):
+        i = module.index
+        if i in self.ran:
+            raise Error("%s: ran twice in one evaluation" % module.path)
+        self.ran.add(i)
         if self.computes(module):
             out = compute()
-            if self.gate == FULL and self.keep and (not self.bundle.live[module.index] or self._is_reused()):
-                self.cache.modules[module.index] = [t.clone() for t in (out if isinstance(out, tuple) else (out,))]
+            if self.gate == FULL and self.keep and (self.continues or not self.bundle.live[i]):
+                self.cache.push(i, [t.clone() for t in (out if isinstance(out, tuple) else (out,))], self.keep > 1)
             return out
-        kept = [t.clone() for t in self.cache.modules[module.index]]
-        return tuple(kept) if len(kept) > 1 else kept[0]
-
-    def _is_reused(self):
-        return REUSE in self.applied.gates[BRANCHES[self.branch]]
+        if self.gate == EXTRAPOLATE:
+            weight = 1 + self.cache.factor(self.step)
+            made = [torch.lerp(before, last, weight) for before, last in zip(self.cache.before[i], self.cache.modules[i])]
+        else:
+            made = [t.clone() for t in self.cache.modules[i]]
+        return tuple(made) if len(made) > 1 else made[0]
 
     def site(self, site, x, compute):
         i, path = site.index, self.bundle.path_of[site.index]
@@ -114,7 +141,7 @@ class Evaluation:
         return flat.reshape(y.shape)
 
     def end(self):
-        """Every linear that is to be corrected has been seen."""
+        """Every linear that is to be corrected, and every module that is to be continued, has been seen."""
         if self.gate != FULL:
             return
         if self.bundle is not None:
@@ -122,4 +149,13 @@ class Evaluation:
                 if site.index not in self.seen:
                     raise Error("%s: did not run in a full evaluation, so it cannot be corrected" % site.path)
         if self.keep:
-            self.cache.filled = min(2, self.cache.filled + 1)
+            if self.continues:
+                check_outputs(self.applied.sites.modules, self.cache.modules)
+            self.cache.end(self.step)
+
+
+def check_outputs(modules, made):
+    """That modules which are to be continued have outputs."""
+    for module in modules:
+        if module.index not in made:
+            raise Error("%s: did not run in a full evaluation, so it cannot be continued" % module.path)

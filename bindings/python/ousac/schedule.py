@@ -6,7 +6,9 @@ import struct
 
 from .library import Error
 
-FULL, CACHED, REUSE = "full", "cached", "reuse"
+FULL, CACHED, REUSE, EXTRAPOLATE = "full", "cached", "reuse", "extrapolate"
+GATES = (FULL, CACHED, REUSE, EXTRAPOLATE)
+CONTINUED = (REUSE, EXTRAPOLATE)  # no module computes; both need no bundle
 BRANCHES = ("cond", "uncond")
 COEFFICIENTS = ("hold", "k", "m", "c", "d")
 SOLVERS = ("ddim", "dpmpp-2m", "flow-euler")
@@ -34,13 +36,17 @@ class Schedule:
                 raise Error("%s: not a schedule: %s" % (where, error), "FORMAT") from None
         if not isinstance(data, dict) or data.get("format") != "ousac-schedule":
             raise Error('%s: not a schedule: expected "format": "ousac-schedule"' % where, "FORMAT")
-        if data.get("version") not in (1, 2, 3):
-            raise Error("%s: version %r; this reader knows 1 to 3" % (where, data.get("version")), "FORMAT")
+        version = data.get("version")
+        if version not in (1, 2, 3, 4):
+            raise Error("%s: version %r; this reader knows 1 to 4" % (where, version), "FORMAT")
         try:
             self.name, self.solver = data["name"], data["solver"]
             self.steps = [self._step(step) for step in data["steps"]]
         except (KeyError, TypeError, ValueError) as error:
             raise Error("%s: a step or key is missing or of another kind: %s" % (where, error), "FORMAT") from None
+        for i, step in enumerate(self.steps):
+            if version < 4 and EXTRAPOLATE in step.gate.values():
+                raise Error("%s: step %d: a gate %r needs version 4" % (where, i, EXTRAPOLATE), "FORMAT")
         if self.solver not in SOLVERS:
             raise Error("%s: solver %r; expected one of %s" % (where, self.solver, ", ".join(SOLVERS)), "FORMAT")
         if not self.steps or len(self.steps) != data.get("step_count"):
@@ -59,7 +65,7 @@ class Schedule:
         step.scale = float(data["scale"]) if step.mode == "cfg" else 1.0
         gate = data["gate"]
         step.gate = dict(gate) if isinstance(gate, dict) else {branch: gate for branch in BRANCHES}
-        if set(step.gate) != set(BRANCHES) or not set(step.gate.values()) <= {FULL, CACHED, REUSE}:
+        if set(step.gate) != set(BRANCHES) or not set(step.gate.values()) <= set(GATES):
             raise TypeError("gate %r" % (gate,))
         step.guidance = float(data["guidance"]) if "guidance" in data else None
         if step.guidance is not None and not math.isfinite(step.guidance):
@@ -89,13 +95,14 @@ class Schedule:
 
     def gates(self, branch):
         """Per step the effective gate, None where the branch is not evaluated."""
-        gates, seen = [], False
+        gates, fulls = [], 0
         for step in self.steps:
+            gate = None
             if step.evaluates(branch):
-                gates.append(step.gate[branch] if seen else FULL)
-                seen = True
-            else:
-                gates.append(None)
+                gate = step.gate[branch] if fulls else FULL
+                gate = REUSE if gate == EXTRAPOLATE and fulls < 2 else gate
+            fulls += gate == FULL
+            gates.append(gate)
         return gates
 
     def nearest(self, timestep):

@@ -42,6 +42,16 @@ def sparse(data):
     data["steps"][7]["gate"] = "reuse"
 
 
+def mixed(data):
+    """All four gates, branches refreshed apart."""
+    data["version"] = 4
+    for step, gate in zip(data["steps"], ("full", "full", "extrapolate", "cached", "full", "extrapolate", "reuse", "cached", "full",
+                                          "cached", "extrapolate", "extrapolate")):
+        step["gate"] = gate
+    data["steps"][1]["gate"] = {"cond": "full", "uncond": "extrapolate"}
+    data["steps"][2]["gate"] = {"cond": "extrapolate", "uncond": "full"}
+
+
 def fitted(data):
     sparse(data)
     rng = numpy.random.default_rng(3)
@@ -60,6 +70,7 @@ class Apply(unittest.TestCase):
         cls.plain = calibrate("plain", schedule("plain"), "on")
         cls.sparse = calibrate("sparse", schedule("sparse", sparse))
         cls.fitted = calibrate("fitted", schedule("fitted", fitted), "on")
+        cls.mixed = calibrate("mixed", schedule("mixed", mixed), "on")
         cls.pipe = pipeline()
 
     def calibrated(self, bundle, pipe=None, rows=slice(16, 18), scale=3.0, **options):
@@ -74,7 +85,7 @@ class Apply(unittest.TestCase):
         self.assertLess(relative(self.exact(), native(self.plain, "exact")).max(), 1e-4)
         self.assertLess(relative(self.calibrated(self.plain), native(self.plain)).max(), 1e-4)
         record = ousac.summary(self.pipe)
-        self.assertEqual(record.evaluations["cond"], {"full": 4, "cached": 8, "reuse": 0, "skipped": 0})
+        self.assertEqual(record.evaluations["cond"], {"full": 4, "cached": 8, "reuse": 0, "extrapolate": 0, "skipped": 0})
 
     def test_error_is_what_eval_states(self):
         stated = evaluation(self.plain)
@@ -87,6 +98,12 @@ class Apply(unittest.TestCase):
         record = ousac.summary(self.pipe)
         self.assertEqual(record.evaluations["uncond"]["skipped"], 3)
         self.assertEqual(record.evaluations["cond"]["reuse"], 1)
+
+    def test_all_gates(self):
+        self.assertLess(relative(self.calibrated(self.mixed), native(self.mixed)).max(), 1e-4)
+        record = ousac.summary(self.pipe)
+        self.assertEqual(record.evaluations["cond"], {"full": 4, "cached": 3, "reuse": 1, "extrapolate": 4, "skipped": 0})
+        self.assertEqual(record.evaluations["uncond"], {"full": 4, "cached": 3, "reuse": 2, "extrapolate": 3, "skipped": 0})
 
     def test_fitted_coefficients(self):
         pipe = pipeline()
@@ -244,7 +261,7 @@ class Apply(unittest.TestCase):
         transformer, rows = self.pipe.transformer, slice(16, 19)
         x, labels = torch.from_numpy(NOISE[rows]), torch.from_numpy(LABELS[rows])
         null = torch.full_like(labels, 1000)
-        for bundle in (self.plain, self.sparse):  # with a forecast; with a reuse
+        for bundle in (self.plain, self.sparse, self.mixed):  # with a forecast; with a reuse; with outputs of two evaluations
             with ousac.apply(transformer, bundle) as applied, torch.no_grad(), applied.run(order=None):
                 said, before = applied.held_bytes(3), alive()
                 for step in applied.schedule.steps:
@@ -437,7 +454,7 @@ class Apply(unittest.TestCase):
         self.assertEqual(corrected, 16)
 
     def test_schedules_read_alike(self):
-        for name in ("plain", "sparse", "fitted"):
+        for name in ("plain", "sparse", "fitted", "mixed"):
             text = run("inspect", path(name + ".json"), "--json")
             self.assertIn(ousac.Schedule.load(path(name + ".json")).digest(), text)
 
