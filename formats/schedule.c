@@ -97,6 +97,11 @@ int ousac_schedule_has_gate(const ousac_schedule *schedule, ousac_gate gate) {
     return 0;
 }
 
+int ousac_schedule_needs_no_factors(const ousac_schedule *schedule) {
+    return !ousac_schedule_has_gate(schedule, OUSAC_GATE_CACHED) &&
+           !ousac_schedule_has_gate(schedule, OUSAC_GATE_AUTO);
+}
+
 void ousac_schedule_replace_gate(ousac_schedule *schedule, ousac_gate from, ousac_gate to) {
     for (size_t i = 0; i < schedule->step_count; i++)
         for (int b = 0; b < OUSAC_BRANCHES; b++)

@@ -121,6 +121,8 @@ int ousac_schedule_is_fitted(const ousac_schedule *schedule);
 int ousac_schedule_tells(const ousac_schedule *schedule);
 /* 1 where an evaluated branch has that gate at some step. */
 int ousac_schedule_has_gate(const ousac_schedule *schedule, ousac_gate gate);
+/* 1 where no evaluated branch has a gate `cached` or `auto`: the schedule is all that a runtime needs. */
+int ousac_schedule_needs_no_factors(const ousac_schedule *schedule);
 /* Every gate `from` becomes `to`. */
 void ousac_schedule_replace_gate(ousac_schedule *schedule, ousac_gate from, ousac_gate to);
 /* 1 where both steps tell the model the same, or nothing. */

@@ -381,7 +381,7 @@ ousac_status ousac_context_sample(ousac_context *context, const char *schedule, 
     const ousac_session_run run = {.label = "sample",
                                    .schedule = bundle && !status ? ousac_bundle_schedule(b.bundle) : &loaded,
                                    .range = range,
-                                   .exact = !bundle,
+                                   .exact = !bundle && !ousac_schedule_needs_no_factors(&loaded),
                                    .calibration = b.calibration,
                                    .samples = samples};
     if (!status)

@@ -146,6 +146,10 @@ void ousac_fit_state_at(const ousac_fit_target *target, double timestep, double 
 
 /* --- running --- */
 
+ousac_fit_arm ousac_fit_arm_of(const ousac_schedule *schedule, const ousac_calibration *calibration) {
+    return (ousac_fit_arm){calibration, !calibration && !ousac_schedule_needs_no_factors(schedule)};
+}
+
 ousac_status ousac_fit_walk(const ousac_session *session, const ousac_fit_arm *arm,
                             const ousac_sample_range *range, const ousac_schedule *schedule,
                             ousac_walk **walk, ousac_error *error) {

@@ -56,6 +56,8 @@ typedef struct ousac_fit_arm {
     const ousac_calibration *calibration; /* may be NULL */
     int exact;                            /* 1: every gate full */
 } ousac_fit_arm;
+/* With the calibration, or, where there is none, as its gates say, or in full where those need factors. */
+ousac_fit_arm ousac_fit_arm_of(const ousac_schedule *schedule, const ousac_calibration *calibration);
 
 typedef struct ousac_fit_options {
     unsigned numbers;  /* bits, 1 << kind */

@@ -71,7 +71,7 @@ ousac_status ousac_headline_run_and_add(ousac_headline *headline, const ousac_se
     const ousac_session_run inner = {.label = run->method,
                                      .schedule = run->schedule,
                                      .range = run->range,
-                                     .exact = !ousac_schedule_has_gate(run->schedule, OUSAC_GATE_EXTRAPOLATE),
+                                     .exact = !ousac_schedule_needs_no_factors(run->schedule),
                                      .samples = samples,
                                      .counters = &counters,
                                      .seconds = &seconds};

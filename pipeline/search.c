@@ -135,7 +135,7 @@ static ousac_status begin(search *s, ousac_error *error) {
     if (options->timing && !ousac_timing_cache_saves(options->timing))
         ousac_session_note(s->session,
                            "caching saves no time here: a cached evaluation takes %.4g s at rank 1, one in "
-                           "full %.4g s; fewer steps are all there is",
+                           "full %.4g s; without factors is all there is",
                            options->timing->line[0].fixed + options->timing->line[0].per_rank,
                            options->timing->part[OUSAC_TIMING_FULL].median);
     return OUSAC_STATUS_OK;

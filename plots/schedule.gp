@@ -5,9 +5,9 @@ if (!exists("ousac_common")) load "plots/common.gp"
 file = tables."schedule.tsv"
 
 rows = 0; guided = 0; most = 1.0; least = 0.0; reach = 0.0; told = 0
-# How often each gate occurs: four of the conditional branch, then four of the other.
-array gates[8] = [0, 0, 0, 0, 0, 0, 0, 0]
-count_gate(g, from) = g >= 0 && g <= 3 ? (gates[from + int(g)] = gates[from + int(g)] + 1) : 0
+# How often each gate occurs: five of the conditional branch, then five of the other.
+array gates[10] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+count_gate(g, from) = g >= 0 && g <= 4 ? (gates[from + int(g)] = gates[from + int(g)] + 1) : 0
 stats file using (rows = rows + 1, guided = guided + column("guided"), \
                   most = max2(most, column("scale")), least = min2(least, column("scale"))) nooutput
 is_told(g) = g == g
@@ -15,7 +15,7 @@ count_told(g) = is_told(g) ? (told = told + 1, most = max2(most, g), least = min
 stats file using (count_told(column("guidance"))) nooutput
 do for [name in "hold k m c d"] { stats file using (reach = max2(reach, abs(column(name)))) nooutput }
 stats file using (count_gate(column("cond"), 1)) nooutput
-stats file using (count_gate(column("uncond"), 5)) nooutput
+stats file using (count_gate(column("uncond"), 6)) nooutput
 
 eval start(860, reach > 0 ? 600 : 420, 34)
 # Of the height, what a panel of fitted coefficients leaves to the others.
@@ -58,15 +58,15 @@ if (rows == 0) {
     set ylabel "branch (name)"
     set xlabel "denoising step (0 is the noisiest)"
     set format x "%g"
-    names = "full cached reuse auto"
-    array tints[4] = [blue, sky, orange, purple]
-    array marks[4]
-    marks[1] = "F"; marks[2] = "c"; marks[3] = "r"; marks[4] = "a"
+    names = "full cached reuse extrapolate auto"
+    array tints[5] = [blue, sky, orange, green, purple]
+    array marks[5]
+    marks[1] = "F"; marks[2] = "c"; marks[3] = "r"; marks[4] = "e"; marks[5] = "a"
     command = ""
-    do for [g = 0:3] {
+    do for [g = 0:4] {
         first = 1
         do for [b = 0:1] {
-            if (gates[1 + 4 * b + g] > 0) {
+            if (gates[1 + 5 * b + g] > 0) {
                 branch = b == 0 ? "cond" : "uncond"
                 titled = first ? sprintf("title '%s'", word(names, 1 + g)) : "notitle"
                 first = 0

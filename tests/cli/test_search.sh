@@ -40,7 +40,8 @@ keep
 cp "$WORK/stdout" "$WORK/did"
 json "calibrate: fewer steps are among the candidates" '[c["kind"] for c in r["search"]["candidates"]][:2] == ["fewer steps", "fitted steps"]'
 json "calibrate: and more steps of which some are guided, at no more cost" '[(c["steps"], c["guided"]) for c in r["search"]["candidates"] if c["kind"] == "some guided"] == [(11, 8)]'
-json "calibrate: what is taken is the best of them" 'min(c["error"] for c in r["search"]["candidates"]) == [c["error"] for c in r["search"]["candidates"] if c["taken"]][0]'
+json "calibrate: all steps are extrapolated, at no more cost" '[(c["steps"], c["full"], c["rank"]) for c in r["search"]["candidates"] if c["kind"] == "extrapolated"] == [(24, 18, 0)]'
+json "calibrate: what is taken is the best of them" 'min(c["decided"] for c in r["search"]["candidates"]) == [c["decided"] for c in r["search"]["candidates"] if c["taken"]][0]'
 json "calibrate: within the budget" 'all(c["macs_share"] <= 0.4 for c in r["search"]["candidates"]) and (not "evaluation" in r or r["evaluation"]["shares"]["total"] <= 0.4)'
 json "calibrate: the headline has fewer steps beside it" 'not "evaluation" in r or [h["method"] for h in r["evaluation"]["headline"]] == ["calibrated", "fewer-steps", "fitted-steps"] and all(0 < h["median"] <= h["worst"] and h["low"] <= h["error"] <= h["high"] and h["macs_share"] <= 0.4 + 0.5 / 24 for h in r["evaluation"]["headline"])'
 json "calibrate: fewer steps at other costs, plain and fitted" 'sorted({p["kind"] for p in r["search"]["points"]}) == ["fewer steps", "fitted steps"] and len(r["search"]["points"]) == 4 and all(p["error"] > 0 and abs(p["macs_share"] - p["steps"] / 24) < 1e-9 for p in r["search"]["points"])'
@@ -56,11 +57,11 @@ check "calibrate: nothing is left of the search" test ! -e found/search.part
 if [ -e found/bundle.oca ]; then
     ousac "calibrate: the bundle verifies" 0 . verify found/bundle.oca
     ousac "calibrate: its schedule is the one written" 0 equal diff found/schedule.json found/schedule.json
-    ousac "eval: against a fine run" 0 . eval "${M[@]}" -b found/bundle.oca --samples 48:56 --reference reference.json --fine 93 --json -o fine_eval.json
+    ousac "eval: against a fine run" 0 . eval "${M[@]}" -b found/bundle.oca --samples 56:64 --reference reference.json --fine 93 --json -o fine_eval.json
     keep
     json "eval: the reference, ours, without a cache, and fewer steps" '[q["method"] for q in r["fine"]["rows"]] == ["reference", "calibrated", "exact", "fewer-steps"] and all(q["low"] <= q["error"] <= q["high"] for q in r["fine"]["rows"])'
-    ousac "eval: the samples that it speaks of" 0 . sample "${M[@]}" -b found/bundle.oca --samples 48:56 --rows exact,calibrated --raw ours.oca -o x.png
-    ousac "eval: a fine run of few steps" 2 "expected more steps than the reference's 24" eval "${M[@]}" -b found/bundle.oca --samples 48:56 --reference reference.json --fine 20
+    ousac "eval: the samples that it speaks of" 0 . sample "${M[@]}" -b found/bundle.oca --samples 56:64 --rows exact,calibrated --raw ours.oca -o x.png
+    ousac "eval: a fine run of few steps" 2 "expected more steps than the reference's 24" eval "${M[@]}" -b found/bundle.oca --samples 56:64 --reference reference.json --fine 20
     ousac "calibrate: a bundle of another fit is told apart" 4 . sample "${M[@]}" -b found/bundle.oca -s fitted.json -o x.png
 fi
 
@@ -84,7 +85,7 @@ assert c[0]["steps"] == c[1]["steps"] == s["fewer_steps"], c
 assert [{"steps": k["steps"], "guided": k["guided"]} for k in c if k["kind"] == "some guided"] == s["some_guided"], c
 assert all(k["steps"] in [o["steps"] for o in s["cached"]] for k in c if k["kind"] == "cached"), c
 assert sorted({p["steps"] for p in did["search"]["points"]}) == s["other_steps"], s
-fits = sum(k["evaluations"] for k in s["stages"] if k["stage"] in ("fewer steps, plain and fitted", "guidance at some steps", "the same at other costs", "fitting cached candidates"))
+fits = sum(k["evaluations"] for k in s["stages"] if k["stage"] in ("fewer steps, plain and fitted", "guidance at some steps", "extrapolated outputs", "the same at other costs", "fitting cached candidates"))
 assert fits / 2 <= did["search"]["fit_evaluations"] <= fits, (fits, did["search"]["fit_evaluations"])
 assert s["evaluations"] == sum(k["evaluations"] for k in s["stages"]) and said["macs"] == s["macs"]
 assert said["files"][-1] == "dry/search.json" and said["peak_bytes"] > 0' "$WORK/did" "$WORK/stdout"
@@ -93,7 +94,7 @@ ousac "calibrate: a dry run says it to people" 0 'cached +[0-9]+ steps' "${searc
 # One step holds no cache: the schedule is all, and it is judged on test samples all the same.
 ousac "calibrate: where no cache pays" 0 . calibrate "${M[@]}" --reference reference.json --budget-total 0.042 --effort quick --test 8 --fine 93 --json -q -o few
 keep
-json "calibrate: its result against the reference" '[h["method"] for h in r["headline"]] == ["fitted-steps", "fewer-steps"] and r["test"] == [32, 40] and "evaluation" not in r and all(h["steps"] == 1 and h["low"] <= h["error"] <= h["high"] and abs(h["macs_share"] - 1 / 24) < 1e-9 for h in r["headline"])'
+json "calibrate: its result against the reference" '[h["method"] for h in r["headline"]] == ["fitted-steps", "fewer-steps"] and r["test"] == [56, 64] and "evaluation" not in r and all(h["steps"] == 1 and h["low"] <= h["error"] <= h["high"] and abs(h["macs_share"] - 1 / 24) < 1e-9 for h in r["headline"])'
 json "calibrate: fitted steps are the better ones" 'r["headline"][0]["error"] < r["headline"][1]["error"] and r["headline"][1]["ratio"]["mean"] < 1'
 json "calibrate: kept too" 'r["headline"][0]["method"] == "fitted-steps" and len(r["stages"]) == 2' few/search.json
 ousac "calibrate: and drawn" 0 'curve.tsv' plot curve few --tables -o tables
@@ -120,7 +121,7 @@ for i, step in enumerate(steps):
     fine += [dict(step, timestep=step["timestep"] + k / 4 * (after - step["timestep"])) for k in range(4 if i + 1 < len(steps) else 1)]
 json.dump(dict(r, steps=fine, step_count=len(fine)), open("fine.json", "w"))'
 fine_samples() { ousac "fine: samples of the fine schedule" 0 . sample "${M[@]}" -s fine.json --samples "$1" --raw "$2" -o x.png; }
-fine_samples 32:40 fine.oca
+fine_samples 56:64 fine.oca
 # by_hand FINE.oca RESULT.json SAMPLES.oca ROW=RUN...: distances that the result has, from the tensors
 by_hand() {
     "$PYTHON" -c 'import json, math, struct, sys
@@ -157,8 +158,7 @@ assert abs(rows["reference"]["error"] / rows["fewer-steps"]["error"] / rows["few
 check "fine: distances are those of the samples" by_hand fine.oca few/search.json few/samples.oca reference=today fitted-steps=fitted-steps fewer-steps=fewer-steps
 ousac "fine: no more steps than the reference" 2 "fine 24: expected more steps than the reference's 24" "${search[@]}" --fine 24 -o x
 if [ -e found/bundle.oca ]; then
-    fine_samples 48:56 fine48.oca
-    check "fine: those of a bundle too" by_hand fine48.oca fine_eval.json ours.oca calibrated=calibrated exact=exact
+    check "fine: those of a bundle too" by_hand fine.oca fine_eval.json ours.oca calibrated=calibrated exact=exact
 fi
 check "fine: none unless asked for, with the quick effort" "$PYTHON" -c 'import json, os
 assert "fine" not in json.load(open("found/eval.json" if os.path.exists("found/eval.json") else "found/search.json"))'

@@ -68,7 +68,7 @@ check "calibrate: with what was measured" grep -qE 'by the cost model 39.6 %; me
 ousac "calibrate: fewer steps are the result" 0 . "${search[@]}" --budget-time 0.4 --time dear.json --json -q -o none
 keep
 # 9 steps are 37.5 % of the time; 11, of which 8 are guided, (11 x 0.0001 + 19 x 0.01) / (24 x 0.0201), 39.6 %.
-json "calibrate: as many as the time pays for, some of them not guided" '[(c["kind"], c["steps"], c["guided"], c["taken"]) for c in r["search"]["candidates"]] == [("fewer steps", 9, 9, False), ("fitted steps", 9, 9, False), ("some guided", 11, 8, True)] and r["search"]["candidates"][0]["time_share"] == 9 / 24'
+json "calibrate: as many as the time pays for, some of them not guided" '[(c["kind"], c["steps"], c["guided"], c["taken"]) for c in r["search"]["candidates"]] == [("fewer steps", 9, 9, False), ("fitted steps", 9, 9, False), ("some guided", 11, 8, True), ("extrapolated", 24, 24, False)] and r["search"]["candidates"][0]["time_share"] == 9 / 24'
 json "calibrate: the share is measured" '0 < r["time"]["wall_share_least"] <= r["time"]["wall_share"] <= r["time"]["wall_share_most"] and r["time"]["budget"] == 0.4 and r["time"]["caching_saves_time"] is False and r["files"]["time"] == "dear.json"'
 json "calibrate: a result without a cache is judged" '[h["method"] for h in r["headline"]] == ["fitted-steps", "fewer-steps"]'
 ousac "calibrate: its curves are drawn by time too" 0 'curve.tsv' plot curve none --tables -o tables
@@ -78,9 +78,11 @@ check "calibrate: no bundle, no measurements of its own" test ! -e none/bundle.o
 
 ousac "calibrate: caching that saves time" 0 . "${search[@]}" --budget-time 0.4 --time cheap.json --json -q -o found
 keep
-json "calibrate: is a candidate, within the time" '[c["kind"] for c in r["search"]["candidates"]] == ["fewer steps", "fitted steps", "some guided", "cached"] and all(c["time_share"] <= 0.4 for c in r["search"]["candidates"]) and r["search"]["candidates"][3]["rank"] in (1, 2, 3, 4)'
+json "calibrate: is a candidate, within the time" '[c["kind"] for c in r["search"]["candidates"]] == ["fewer steps", "fitted steps", "some guided", "extrapolated", "cached"] and all(c["time_share"] <= 0.4 for c in r["search"]["candidates"]) and r["search"]["candidates"][4]["rank"] in (1, 2, 3, 4)'
 # By hand: steps, refreshes and cached evaluations of both branches at the prices of the file.
-json "calibrate: its share of the time is the file's" 'any(abs((c["steps"] * 0.0001 + c["full"] * 0.0105 + (2 * c["steps"] - c["full"]) * (0.001 + 0.00002 * (c["rank"] + f))) / (24 * (0.0001 + 2 * 0.01)) / c["time_share"] - 1) < 1e-6 for c in r["search"]["candidates"][3:] for f in (0, 2))'
+json "calibrate: its share of the time is the file's" 'any(abs((c["steps"] * 0.0001 + c["full"] * 0.0105 + (2 * c["steps"] - c["full"]) * (0.001 + 0.00002 * (c["rank"] + f))) / (24 * (0.0001 + 2 * 0.01)) / c["time_share"] - 1) < 1e-6 for c in r["search"]["candidates"][4:] for f in (0, 2))'
+# Of an extrapolated one: reuse until a branch has two full evaluations behind it.
+json "calibrate: so is an extrapolated one's" 'all(0.0005 - 1e-9 <= (c["time_share"] * 24 * 0.0201 - c["steps"] * 0.0001 - c["full"] * 0.0105) / (2 * c["steps"] - c["full"]) <= 0.0006 + 1e-9 for c in r["search"]["candidates"] if c["kind"] == "extrapolated")'
 if [ -e found/bundle.oca ]; then
     ousac "calibrate: the plan says so" 0 'a budget of 0.4 of the reference.s time on a machine of one.s own, cpu, f32, 2 threads, micro-batches of 2' inspect found/plan.oca
     ousac "calibrate: and the bundle" 0 'a budget of 0.4 of the reference.s time on a machine of one.s own' inspect found/bundle.oca --json

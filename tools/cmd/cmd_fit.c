@@ -116,7 +116,7 @@ static ousac_status fit(fit_work *work, const cli_common *common, const fit_requ
     const ousac_sample_range test = {(validation.first + validation.count + unit - 1) / unit * unit,
                                      request->test};
     ousac_fit_options options = request->fit;
-    options.arm = (ousac_fit_arm){work->calibration, work->calibration == NULL};
+    options.arm = ousac_fit_arm_of(&work->schedule, work->calibration);
     ousac_status status =
         ousac_fit_target_create(&work->fitting, &session, &work->reference, &fitting, error);
     if (!status)

@@ -119,7 +119,7 @@ static ousac_status execute(const cli_common *common, const refit_request *reque
         status = load_bundle(&work, request, error);
     if (status)
         goto done;
-    options.arm = (ousac_fit_arm){work.calibration, work.calibration == NULL};
+    options.arm = ousac_fit_arm_of(options.schedule, work.calibration);
     const ousac_session session = cli_session(common, work.model, request->seed, request->micro_batch);
     status = ousac_refit_run(&session, &options, &result, error);
     if (!status)

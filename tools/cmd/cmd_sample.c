@@ -56,6 +56,11 @@ typedef struct sample_work {
     size_t sample_size;
 } sample_work;
 
+static void add_row(sample_work *work, row_kind kind) {
+    work->labels[work->row_count] = ROW_NAMES[kind];
+    work->rows[work->row_count++].kind = kind;
+}
+
 static ousac_status parse_rows(const sample_request *request, sample_work *work, ousac_error *error) {
     const char *text = request->rows;
     int seen[ROWS_MAX] = {0};
@@ -75,8 +80,7 @@ static ousac_status parse_rows(const sample_request *request, sample_work *work,
         if (kind == ROW_CALIBRATED && request->bundle == NULL)
             return OUSAC_FAIL(error, OUSAC_STATUS_USAGE, "--rows calibrated needs --bundle FILE");
         seen[kind] = 1;
-        work->labels[work->row_count] = ROW_NAMES[kind];
-        work->rows[work->row_count++].kind = (row_kind)kind;
+        add_row(work, (row_kind)kind);
         if (text[length] == '\0')
             return OUSAC_STATUS_OK;
         text += length + 1;
@@ -172,6 +176,9 @@ static ousac_status open_inputs(const sample_request *request, const cli_common 
     if (request->schedule != NULL) {
         status = ousac_schedule_load(&work->loaded, request->schedule, error);
         work->schedule = &work->loaded;
+        if (!status && !request->rows && !request->bundle &&
+            ousac_schedule_has_gate(&work->loaded, OUSAC_GATE_EXTRAPOLATE))
+            add_row(work, ROW_REUSE);
     }
     if (!status)
         status = cli_load_model(&work->model, &request->model, error);
@@ -396,7 +403,7 @@ static const cli_option options[] = {
     OPTIONS_SEED(AT(seed)),
     OPTIONS_MICRO_BATCH(AT(micro_batch)),
     {"rows", 0, CLI_TEXT, AT(rows), "LIST", NULL,
-     "rows of the grid, some of exact,calibrated,reuse (default: all with a bundle, else exact)", 0, 0},
+     "rows of the grid, some of exact,calibrated,reuse (default: all with a bundle; else exact, and reuse where the schedule extrapolates)", 0, 0},
     {"output", 'o', CLI_OUTPUT, AT(output), "FILE", CLI_REQUIRED,
      "PNG file to write", 0, 0},
     {"zoom", 0, CLI_SIZE, AT(zoom), "N", NULL,

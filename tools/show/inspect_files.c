@@ -85,7 +85,7 @@ static void print_steps(const ousac_schedule *schedule, const int *effective) {
     }
     if (effective != NULL) {
         puts("\nA gate in parentheses is what the schedule says where the branch has no cache yet and runs "
-             "in full.");
+             "in full, or has too little behind it to extrapolate from.");
     }
 }
 
