@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { LEAST_STEPS = 4, LEAST_FULL = 2, PERIODS = 2 };
+enum { LEAST_STEPS = 4, LEAST_FULL = 2 };
 
 /* How far apart full evaluations are behind the turning point, over how far before it. */
 static const double closer[] = {0.5, 0.75};
@@ -111,7 +111,7 @@ ousac_status ousac_search_patterns(const ousac_search_options *options, const ou
                                    uint64_t budget, ousac_search_pattern list[OUSAC_SEARCH_EXTRAPOLATE_MAX],
                                    size_t *count, ousac_error *error) {
     const ousac_schedule *reference = options->reference;
-    const size_t steps = reference->step_count;
+    const size_t steps = reference->step_count, periods = options->effort == OUSAC_EFFORT_FULL ? 2 : 1;
     size_t full[OUSAC_BRANCHES];
     *count = 0;
     const ousac_status status = count_full(reference, price, budget, full, error);
@@ -125,7 +125,7 @@ ousac_status ousac_search_patterns(const ousac_search_options *options, const ou
         if (full[b] > 0 && steps / full[b] + 1 > least)
             least = steps / full[b] + 1;
     }
-    for (size_t period = least; period < least + PERIODS; period++)
+    for (size_t period = least; period < least + periods; period++)
         for (size_t c = 0; c < CLOSER; c++) {
             ousac_search_pattern p = {period, {full[0], full[1]}, {1, 1}};
             int known = 0;

@@ -23,8 +23,8 @@ typedef struct ousac_search_pattern {
     size_t before[OUSAC_BRANCHES]; /* how many of them are p apart, at least 1 */
 } ousac_search_pattern;
 
-/* Those that a search measures; returns how many: none where the budget holds fewer than two full steps,
- * or the reference has fewer than four. Errors: those of ousac_price_count. */
+/* Those that a search measures, with the full effort also of a period one longer. *count 0 where the budget holds fewer
+ * than two full evaluations of a branch, or all of them, or the reference has fewer than four steps. Errors: those of ousac_price_count. */
 ousac_status ousac_search_patterns(const ousac_search_options *options, const ousac_price *price,
                                    uint64_t budget, ousac_search_pattern list[OUSAC_SEARCH_EXTRAPOLATE_MAX],
                                    size_t *count, ousac_error *error);

@@ -215,11 +215,12 @@ def check_uncached(root, search, tables):
         check(not root.find(tag="figure", id="plot-" + name), f"{name}: what belongs to bundles")
     steps = tables["schedule"]
     check(len(steps) == search["schedule"]["steps"], f"{len(steps)} steps in the table of the schedule")
-    fitted = search["headline"][0]["method"] == "fitted-steps"
+    fitted, extrapolated = (search["headline"][0]["method"] == method for method in ("fitted-steps", "extrapolated"))
     numbers = [float(row[key]) for row in steps for key in ("hold", "k", "m", "c", "d") if row.get(key) not in (None, "", "nan")]
-    check(any(numbers) == fitted, "the coefficients are not those of what was fitted")
+    check(any(numbers) == (fitted or extrapolated), "the coefficients are not those of what was fitted")
     runs = {row["run"] for row in tables["samples"]}
-    check(runs == ({"fitted-steps", "fewer-steps"} if fitted else {"fewer-steps"}), f"pictures of {runs}")
+    ours = {"fitted-steps"} if fitted else {"extrapolated"} if extrapolated else set()
+    check(runs == ours | {"fewer-steps"}, f"pictures of {runs}")
     check(len(tables["stages"]) == len(search["stages"]), "a stage is missing")
 
 
