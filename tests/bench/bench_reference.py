@@ -27,7 +27,7 @@ MODELS = {
 }
 BUDGETS = (0.20, 0.30, 0.50)
 REFERENCE = "data/schedules/constant.json"
-FIRST_TEST = 56  # calibrate and compare end there with what they choose on, at their defaults
+FIRST_TEST = {"quick": 56, "full": 112}  # behind all that calibrate fits and chooses on, at its defaults
 PUBLISHED = ("fewer-steps", "fewer-steps-dpmpp", "reuse", "extrapolation", "goc", "svd", "ca-svd", "cd-svd",
              "svd+placement+forecast", "ca-svd+placement+forecast", "cd-svd+placement+forecast", "ousac-published")
 BASELINES = ("fewer steps", "fitted-steps", "ousac-published", "the best of the others")
@@ -59,6 +59,7 @@ class Cell:
         self.options, self.model, self.budget = options, model, budget
         self.path = os.path.join(options.directory, "reference", "%s-%.2f" % (model, budget))
         self.reference = REFERENCE
+        self.first = FIRST_TEST[options.effort]
 
     def arguments(self):
         of = MODELS[self.model]
@@ -84,12 +85,13 @@ class Cell:
         return load(target)
 
     def fits(self, kept):
-        test = [FIRST_TEST, FIRST_TEST + self.options.test]
+        test = [self.first, self.first + self.options.test]
         return kept is not None and kept["test"] == test and kept["budget"] == self.budget
 
     def published(self):
         """Rows of the published methods by name: those kept, and those made now."""
-        target, part = self.path + "-published.json", self.path + "-published.rows"
+        of = "%s-%s-published" % (self.path, self.options.effort)
+        target, part = of + ".json", of + ".rows"
         kept = cell_of(load(target))
         rows = {row["method"]: row for row in kept["rows"]} if self.fits(kept) else {}
 
@@ -107,7 +109,7 @@ class Cell:
         take_up()
         missing = [name for name in PUBLISHED if name not in rows]
         if missing and not self.options.only_kept:
-            test = "%d:%d" % (FIRST_TEST, FIRST_TEST + self.options.test)
+            test = "%d:%d" % (self.first, self.first + self.options.test)
             try:
                 subprocess.run([self.options.program, "compare", *self.arguments(), "--method", ",".join(missing),
                                 "--samples", test, "-o", part], check=True, stdout=subprocess.DEVNULL)
@@ -120,14 +122,15 @@ def rows_of_calibrate(result):
     """Ours and fitted steps; plain fewer steps are measured beside the published methods, within the budget."""
     searched = result["search"]
     fitted = next(c["wall_s"] for c in searched["candidates"] if c["kind"] == "fitted steps")
-    for line in result.get("evaluation", {}).get("headline", []):
-        if line["method"] == "fewer-steps":
-            continue
-        ours = line["method"] == "calibrated"
+    lines = result.get("evaluation", result).get("headline", [])
+    found = [("ousac", line) for line in lines[:1]]  # with a bundle or without: the result is the first
+    found += [("fitted-steps", line) for line in lines if line["method"] == "fitted-steps"]
+    for method, line in found:
+        ours = method == "ousac"
         row = {key: line[key] for key in ("steps", "macs_share", "seconds_share", "error", "low", "high", "median", "worst")}
         # what finding it cost: branch evaluations of the fits and seconds of the whole search
-        yield {**row, "method": "ousac" if ours else "fitted-steps", "ours": ours,
-               "evaluations": searched["fit_evaluations"] if ours else 0, "seconds": result["wall_s"] if ours else fitted}
+        yield {**row, "method": method, "ours": ours, "evaluations": searched["fit_evaluations"] if ours else 0,
+               "seconds": result.get("wall_s", searched["wall_s"]) if ours else fitted}
 
 
 def name_of(row, solver):
@@ -135,7 +138,7 @@ def name_of(row, solver):
 
 
 def gather(cell):
-    """The cell's rows so far, the published methods first: they do not depend on the effort."""
+    """The cell's rows so far, the published methods first: of the effort they have only the test samples."""
     found = {"model": cell.model, "reference": cell.reference, "budget": cell.budget, "rows": [], "left_out": {}}
     solver = "flow-euler" if "schedule" in MODELS[cell.model] else "ddim"
     for row in cell.published().values():
