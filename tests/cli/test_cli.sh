@@ -122,7 +122,7 @@ same "lists of guided steps" "$(steps s.json)" "[0, 3, 5, 7] [0, 4, 8]"
 exits "schedule to a file" 0 "$OUSAC" schedule --steps 10 --scale 4 --cfg 0,3:9:2 --period 4 --name t -o t.json
 if cmp -s s.json t.json; then pass; else fail "a schedule on standard output is not the one in a file"; fi
 exits "schedule --json" 0 "$OUSAC" schedule --steps 10 --scale 4 --cfg 0,3:9:2 --period 4 --json -o t.json
-json "schedule --json" 'r["steps"] == 10 and r["guided_steps"] == 4 and r["forwards"] == {"full": 4, "cached": 10, "reuse": 0} and len(r["digest"]) == 64' out
+json "schedule --json" 'r["steps"] == 10 and r["guided_steps"] == 4 and r["forwards"] == {"full": 4, "cached": 10, "reuse": 0, "extrapolate": 0} and len(r["digest"]) == 64' out
 exits "schedule --json without a file" 2 "$OUSAC" schedule --cfg none --period 3 --json
 
 exits "scales" 0 "$OUSAC" schedule --steps 8 --scales 5@0:8:2,4,3@2,2.5@7 --full 0,6 -o t.json
@@ -351,7 +351,7 @@ says "verify raw samples" out "ok (archive, 2 tensors"
 exits "inspect raw samples" 0 "$OUSAC" inspect --json a.oca
 json "inspect raw samples" '[t["name"] for t in r["tensors"]] == ["samples/exact", "samples/reuse"] and r["tensors"][0]["shape"] == [2, 3, 32, 32]' out
 exits "sample --json" 0 "$OUSAC" sample --json --threads 1 --model "$MODEL" --schedule short.json --samples 0:2 --micro-batch 2 --rows exact,reuse --zoom 2 --raw b.oca -o b.png
-json "sample --json" '[r["row"] for r in r["rows"]] == ["exact", "reuse"] and len(r["inputs"]) == 2 and r["rows"][0]["forwards"] == {"full": 16, "cached": 0, "reuse": 0} and 0 < r["rows"][1]["relative_error"]["mean"] < 1' out
+json "sample --json" '[r["row"] for r in r["rows"]] == ["exact", "reuse"] and len(r["inputs"]) == 2 and r["rows"][0]["forwards"] == {"full": 16, "cached": 0, "reuse": 0, "extrapolate": 0} and 0 < r["rows"][1]["relative_error"]["mean"] < 1' out
 exits "the same samples again" 0 cmp a.oca b.oca
 exits "the same picture again" 0 cmp a.png b.png
 for rows in exact,exact nothing 'exact,' calibrated; do

@@ -189,7 +189,7 @@ json "executed MACs are the modelled ones, and shares add up" \
      (lambda s: abs(1 - s["guidance_saving"] - s["caching_saving"] + s["calibration_overhead"] - s["total"]) < 1e-12)(
          r["shares"]) and r["held_out"]'
 json "counters say what the schedule says" \
-    'r["runs"]["calibrated"]["evaluations"] == {"full": 28, "cached": 24, "reuse": 0} and
+    'r["runs"]["calibrated"]["evaluations"] == {"full": 28, "cached": 24, "reuse": 0, "extrapolate": 0} and
      r["runs"]["reference"]["evaluations"]["full"] == 80'
 cp "$WORK/eval.json" "$WORK/stdout"
 json "eval.json is JSON" 'r["kind"] == "ousac evaluation" and r["plan"]["name"] == "default"'
