@@ -154,6 +154,11 @@ ousac_status ousac_search_decide(ousac_searching *s, const ousac_calibration *ca
         status =
             ousac_fit_measure(s->session, &(ousac_fit_arm){.calibration = calibration}, &s->result->decided,
                               &c->schedule, &relative, &s->result->evaluations, error);
+    if (status == OUSAC_STATUS_NUMBER && c->kind > OUSAC_SEARCH_FITTED) {
+        ousac_session_note(s->session, "%s, %zu steps: states are not finite on the deciding samples",
+                           ousac_search_kind_name(c->kind), c->schedule.step_count);
+        return OUSAC_STATUS_OK;
+    }
     if (status)
         return status;
     c->decided =

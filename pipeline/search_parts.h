@@ -32,7 +32,8 @@ const ousac_search_candidate *ousac_search_find(const ousac_searching *s, ousac_
 /* Fits the candidate's numbers, and sets its errors on the validation samples. */
 ousac_status ousac_search_fit(ousac_searching *s, const ousac_calibration *calibration,
                               ousac_search_candidate *c, ousac_error *error);
-/* Measures a candidate once more, on the deciding samples, and adds it. */
+/* Measures a candidate once more, on the deciding samples, and adds it, which takes what it owns; one whose states are not
+ * finite there is left out, unless it is of fewer steps. */
 ousac_status ousac_search_decide(ousac_searching *s, const ousac_calibration *calibration,
                                  ousac_search_candidate *c, ousac_error *error);
 /* Keeps what was found, where the options say a file. */
