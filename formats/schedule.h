@@ -100,9 +100,9 @@ const char *ousac_schedule_called(const ousac_schedule *schedule);
 
 /* Parses and validates. Errors: IO; FORMAT naming file and step: not JSON, an unknown, missing or repeated
  * key, unknown mode or gate, a non-finite number, step count other than `step_count`, no steps, timesteps not
- * strictly falling, a scale beside a mode that has none, guidance in a version before 3, a gate "extrapolate" in one before
- * 4; UNSUPPORTED for another version. Steps are counted
- * from 0. On failure the struct is zeroed. Free with ousac_schedule_free. */
+ * strictly falling, a scale beside a mode that has none, guidance in a version before 3, a gate "extrapolate" in
+ * one before 4; UNSUPPORTED for another version. Steps are counted from 0. On failure the struct is zeroed. Free
+ * with ousac_schedule_free. */
 ousac_status ousac_schedule_load(ousac_schedule *schedule, const char *path, ousac_error *error);
 /* The same from text of `size` bytes (need not be NUL-terminated); `name` stands for the path in messages. */
 ousac_status ousac_schedule_parse(ousac_schedule *schedule, const char *text, size_t size, const char *name,
@@ -139,7 +139,8 @@ ousac_status ousac_schedule_validate(const ousac_schedule *schedule, const char 
 void ousac_schedule_digest(const ousac_schedule *schedule, char digest[OUSAC_DIGEST_CHARS]);
 
 /* The gates that really run, written to effective[step * OUSAC_BRANCHES + branch]; -1 where the branch is not
- * evaluated. A branch with no full evaluation yet runs full, and EXTRAPOLATE before its second one is REUSE. USAGE where a gate is AUTO. */
+ * evaluated. A branch with no full evaluation yet runs full, and EXTRAPOLATE before its second one is REUSE. USAGE
+ * where a gate is AUTO. */
 ousac_status ousac_schedule_effective_gates(const ousac_schedule *schedule, int *effective,
                                             ousac_error *error);
 

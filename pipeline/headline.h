@@ -11,8 +11,8 @@
 #include <stddef.h>
 
 typedef struct ousac_headline_row {
-    const char *
-        method; /* "calibrated", "extrapolated", "fewer-steps", "fitted-steps", "reference", "exact": static */
+    /* "calibrated", "extrapolated", "fewer-steps", "fitted-steps", "reference", "exact": static text */
+    const char *method;
     size_t steps;
     double macs_share;    /* of the reference's */
     double seconds_share; /* wall time of this run over the reference's */

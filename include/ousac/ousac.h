@@ -294,9 +294,8 @@ ousac_status ousac_context_evaluate(ousac_context *context, const char *bundle,
 /* --- sample --- */
 
 /* Final samples [first, first + count) as float32 (count, channels, height, width) into `samples`, which has room for
- * that many values: under `schedule` as its gates say, in full where those
- * need a bundle, or, where a bundle is given, calibrated by it under its own schedule
- * (`schedule` NULL). */
+ * that many values: under `schedule` as its gates say, or in full where those need a bundle; or, where a bundle is given,
+ * calibrated by it under its own schedule (`schedule` NULL). */
 ousac_status ousac_context_sample(ousac_context *context, const char *schedule, const char *bundle,
                                   uint64_t first, uint64_t count, float *samples, ousac_error *error);
 
@@ -325,8 +324,9 @@ typedef struct ousac_context_calibration {
     size_t size;
     int cached;   /* 0: no factors pay at this budget; schedule.json is all, to be run as its gates say */
     size_t steps; /* of the schedule */
-    double validation_error; /* of the search's best against the reference; NAN where none was made */
-    uint64_t next_sample;    /* the first sample that nothing has used: where an evaluation may begin */
+    double
+        validation_error; /* of the search's best, on all samples that it was chosen on; NAN without a search */
+    uint64_t next_sample; /* the first sample that nothing has used: where an evaluation may begin */
 } ousac_context_calibration;
 void ousac_context_calibration_init_sized(ousac_context_calibration *result, size_t size);
 static inline void ousac_context_calibration_init(ousac_context_calibration *result) {
