@@ -199,6 +199,17 @@ family_hooks family_cache_hooks(family_cache *cache) {
     return (family_hooks){cache, cache_begin, cache_skip, cache_site, cache_output};
 }
 
+ousac_schedule family_gated(const ousac_schedule *schedule, const ousac_ranks *ranks, int extrapolate) {
+    ousac_schedule gated;
+    if (ousac_schedule_copy(&gated, schedule, NULL))
+        abort();
+    if (extrapolate)
+        ousac_schedule_replace_gate(&gated, OUSAC_GATE_REUSE, OUSAC_GATE_EXTRAPOLATE);
+    if (extrapolate && !ranks)
+        ousac_schedule_replace_gate(&gated, OUSAC_GATE_CACHED, OUSAC_GATE_EXTRAPOLATE);
+    return gated;
+}
+
 /* --- recording --- */
 
 family_watch *family_watch_create(const ousac_arch *arch, const ousac_schedule *schedule) {

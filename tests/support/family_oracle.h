@@ -47,6 +47,9 @@ typedef struct family_caching {
 family_cache *family_cache_create(const family_caching *options);
 void family_cache_free(family_cache *cache);
 family_hooks family_cache_hooks(family_cache *cache);
+/* The schedule, or one in which what is reused is extrapolated: of a run without ranks its cached evaluations too, but
+ * nothing within a cached one. Free with ousac_schedule_free. */
+ousac_schedule family_gated(const ousac_schedule *schedule, const ousac_ranks *ranks, int extrapolate);
 /* What a forecast's coefficient is there. */
 float family_coefficient(size_t step, int branch, size_t group);
 /* Factors of a site, as ousac_calibration_create asks for them; self: the arch. */

@@ -6,119 +6,17 @@
 
 #include <cmocka.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "calib/cost.h"
-#include "calib/stats/philox.h"
 #include "profile/model/flux.h"
+#include "tests/support/family_oracle.h"
 #include "tests/support/flux_session.h"
 #include "tests/support/profile_support.h"
 
-enum { CELLS = FLUX_JOINT * (FLUX_D + FLUX_HIDDEN), RANK = 3 };
+enum { RANK = 3 };
 
-/* --- the oracle's caches --- */
-
-typedef struct cache {
-    int filled; /* full evaluations, at most 2 */
-    size_t full_step[2];
-    double x[2][FLUX_SITES][CELLS], y[2][FLUX_SITES][CELLS], out[2][FLUX_MODULES][2][FLUX_JOINT * FLUX_D];
-} cache;
-
-typedef struct caching {
-    const ousac_ranks *ranks; /* NULL: reuse */
-    const ousac_schedule *schedule;
-    cache branch[2], *now;
-    size_t step;
-    int gate, at_branch;
-} caching;
-
-static float coefficient(size_t step, int branch, size_t group) {
-    return 0.3f + 0.1f * (float)((step + (size_t)branch + group) % 5);
-}
-
-static ousac_status random_factors(void *self, size_t site, size_t rank, float *a, float *b,
-                                   ousac_error *error) {
-    const ousac_site *s = &flux.model->arch.sites[site];
-    (void)self, (void)error;
-    ousac_philox_normals(site, 4000, 0, rank * s->m, a);
-    ousac_philox_normals(site, 4001, 0, rank * s->n, b);
-    for (size_t i = 0; i < rank * s->m; i++)
-        a[i] *= 0.2f;
-    return OUSAC_STATUS_OK;
-}
-
-static void begin(void *self, size_t step, int branch) {
-    caching *c = self;
-    c->now = &c->branch[branch];
-    c->step = step;
-    c->at_branch = branch;
-    c->gate = c->now->filled ? (int)c->schedule->steps[step].gate[branch] : OUSAC_GATE_FULL;
-    if (c->gate == OUSAC_GATE_FULL) {
-        c->now->filled += c->now->filled < 2;
-        c->now->full_step[1] = c->now->full_step[0];
-        c->now->full_step[0] = step;
-    }
-}
-
-static int is_skipped(void *self, size_t module) {
-    const caching *c = self;
-    return c->gate != OUSAC_GATE_FULL && !(c->gate == OUSAC_GATE_CACHED && c->ranks &&
-                                           ousac_cost_module_live(&flux.model->arch, module, c->ranks));
-}
-
-static void site(void *self, size_t s, size_t rows, size_t m, size_t n, const double *x, double *y) {
-    caching *c = self;
-    double(*cx)[FLUX_SITES][CELLS] = c->now->x, (*cy)[FLUX_SITES][CELLS] = c->now->y;
-    if (c->gate == OUSAC_GATE_FULL) {
-        memcpy(cx[1][s], cx[0][s], sizeof cx[0][s]);
-        memcpy(cy[1][s], cy[0][s], sizeof cy[0][s]);
-        memcpy(cx[0][s], x, rows * n * sizeof *x);
-        memcpy(cy[0][s], y, rows * m * sizeof *y);
-        return;
-    }
-    const ousac_path path = ousac_cost_path(&flux.model->arch, s, c->ranks);
-    if (path == OUSAC_PATH_DENSE)
-        return;
-    if (path == OUSAC_PATH_FROZEN) {
-        memcpy(y, cy[0][s], rows * m * sizeof *y);
-        return;
-    }
-    const size_t rank = c->ranks->rank[s];
-    const double f = c->ranks->forecast && c->now->filled == 2
-                         ? (double)coefficient(c->step, c->at_branch, flux.model->arch.sites[s].group)
-                         : 0;
-    float a[RANK * 64], b[RANK * 64];
-    assert_int_equal(random_factors(NULL, s, rank, a, b, NULL), OUSAC_STATUS_OK);
-    for (size_t i = 0; i < rows; i++) {
-        double z[RANK] = {0};
-        for (size_t r = 0; r < rank; r++)
-            for (size_t k = 0; k < n; k++)
-                z[r] += (double)b[r * n + k] * (x[i * n + k] - cx[0][s][i * n + k] -
-                                                f * (cx[0][s][i * n + k] - cx[1][s][i * n + k]));
-        for (size_t j = 0; j < m; j++) {
-            y[i * m + j] = cy[0][s][i * m + j] + f * (cy[0][s][i * m + j] - cy[1][s][i * m + j]);
-            for (size_t r = 0; r < rank; r++)
-                y[i * m + j] += z[r] * (double)a[r * m + j];
-        }
-    }
-}
-
-static void output(void *self, size_t module, size_t o, size_t rows, size_t width, double *out) {
-    caching *c = self;
-    double *last = c->now->out[0][module][o], *before = c->now->out[1][module][o];
-    if (c->gate == OUSAC_GATE_FULL) {
-        memcpy(before, last, rows * width * sizeof *last);
-        memcpy(last, out, rows * width * sizeof *last);
-    } else if (is_skipped(c, module)) {
-        const size_t *full = c->now->full_step;
-        const double s = c->gate == OUSAC_GATE_EXTRAPOLATE && c->now->filled == 2
-                             ? (double)(c->step - full[0]) / (double)(full[0] - full[1])
-                             : 0;
-        for (size_t i = 0; i < rows * width; i++)
-            out[i] = last[i] + s * (last[i] - before[i]);
-    }
-}
+/* --- runs --- */
 
 /* A run, against the oracle's; `ranks` NULL: reuse. `extrapolate`: what is reused, but not within a cached
  * evaluation. */
@@ -130,21 +28,16 @@ static void compare(const char *what, int is_exact, const ousac_ranks *ranks, in
     ousac_cost_total total;
     ousac_error error = {0};
     double worst = 0;
-    ousac_schedule gated;
-    must_succeed(ousac_schedule_copy(&gated, &flux_schedule, &error), &error);
-    if (extrapolate)
-        ousac_schedule_replace_gate(&gated, OUSAC_GATE_REUSE, OUSAC_GATE_EXTRAPOLATE);
-    if (extrapolate && !ranks)
-        ousac_schedule_replace_gate(&gated, OUSAC_GATE_CACHED, OUSAC_GATE_EXTRAPOLATE);
+    ousac_schedule gated = family_gated(&flux_schedule, ranks, extrapolate);
     if (ranks && ranks->forecast) {
         must_succeed(ousac_forecast_create(&forecast, FLUX_STEPS, FLUX_GROUPS, &error), &error);
         for (size_t i = 0; i < FLUX_STEPS * 2 * FLUX_GROUPS; i++)
             forecast->coefficient[i] =
-                coefficient(i / FLUX_GROUPS / 2, (int)(i / FLUX_GROUPS % 2), i % FLUX_GROUPS);
+                family_coefficient(i / FLUX_GROUPS / 2, (int)(i / FLUX_GROUPS % 2), i % FLUX_GROUPS);
     }
     if (ranks)
         must_succeed(ousac_calibration_create(&calibration, flux.model->backend, &flux.model->arch, ranks,
-                                              random_factors, NULL, forecast, &error),
+                                              family_factors, &flux.model->arch, forecast, &error),
                      &error);
     ousac_run run = flux_run_of(got, &counters);
     run.exact = is_exact;
@@ -152,15 +45,13 @@ static void compare(const char *what, int is_exact, const ousac_ranks *ranks, in
     run.schedule = &gated;
     must_succeed(ousac_run_samples(&run, &error), &error);
     for (size_t s = 0; s < FLUX_SAMPLES; s++) {
-        caching *c = calloc(1, sizeof *c);
-        assert_non_null(c);
-        c->ranks = ranks;
-        c->schedule = &gated;
-        const naive_flux_hooks hooks = {c, begin, is_skipped, site, output};
+        family_cache *cache = family_cache_create(&(family_caching){&flux.model->arch, &gated, ranks});
+        const family_hooks h = family_cache_hooks(cache);
+        const naive_flux_hooks hooks = {h.self, h.begin, h.skip, h.site, h.output};
         naive_flux_trajectory(flux.oracle, flux.model->inputs, &gated, FLUX_SEED, s, is_exact ? NULL : &hooks,
                               expected);
         worst = fmax(worst, flux_relative(got + s * FLUX_SIZE, expected, FLUX_SIZE));
-        free(c);
+        family_cache_free(cache);
     }
     print_message("%s: %.2e\n", what, worst);
     assert_true(worst < 2e-5);

@@ -193,12 +193,7 @@ static void compare(const char *what, int is_exact, const ousac_ranks *ranks, in
     ousac_error error = {0};
     double worst = 0;
     const size_t groups = model->arch.group_count;
-    ousac_schedule gated;
-    must_succeed(ousac_schedule_copy(&gated, &schedule, &error), &error);
-    if (extrapolate)
-        ousac_schedule_replace_gate(&gated, OUSAC_GATE_REUSE, OUSAC_GATE_EXTRAPOLATE);
-    if (extrapolate && !ranks)
-        ousac_schedule_replace_gate(&gated, OUSAC_GATE_CACHED, OUSAC_GATE_EXTRAPOLATE);
+    ousac_schedule gated = family_gated(&schedule, ranks, extrapolate);
     if (ranks && ranks->forecast) {
         must_succeed(ousac_forecast_create(&forecast, STEPS, groups, &error), &error);
         for (size_t i = 0; i < STEPS * 2 * groups; i++)
