@@ -61,7 +61,8 @@ ousac_status ousac_context_calibrate(ousac_context *context, const ousac_context
     if (!status) {
         out.cached = !job.uncached;
         out.steps = job.schedule.step_count;
-        out.validation_error = job.found.count ? job.found.candidate[job.found.best].decided : NAN;
+        out.validation_error =
+            job.found.count ? ousac_search_error(&job.found, &job.found.candidate[job.found.best]) : NAN;
         out.next_sample = job.next_sample;
         out.size = result->size;
         memcpy(result, &out, result->size);

@@ -7,6 +7,7 @@
 #include "pipeline/gates.h"
 #include "pipeline/machine.h"
 #include "pipeline/place.h"
+#include "pipeline/shard.h"
 #include "profile/bundle/plan_file.h"
 
 #include <math.h>
@@ -63,7 +64,8 @@ ousac_search_options ousac_job_search_options(const ousac_job *job) {
                                   .effort = job->options.effort,
                                   .kept = job->path[OUSAC_JOB_SEARCH],
                                   .restart = job->options.partial.restart,
-                                  .curve = job->options.curve};
+                                  .curve = job->options.curve,
+                                  .unused = job->next_sample + job->options.test};
 }
 
 static ousac_status load_schedule(ousac_job *job, ousac_error *error) {
@@ -143,10 +145,19 @@ static uint64_t round_up(uint64_t value, uint64_t unit) {
     return value + (unit - value % unit) % unit;
 }
 
-/* Behind the last sample that the search decided on. */
+/* Behind the last sample that the search decided on, but for a second look. */
 static uint64_t decided_end(const ousac_job *job, const ousac_session *session) {
-    const ousac_search_samples s = ousac_search_samples_of(job->options.effort, session->micro_batch);
+    const ousac_search_samples s = ousac_search_samples_of(job->options.effort, session->micro_batch, 0);
     return s.deciding.first + s.deciding.count;
+}
+
+/* What is tested begins at `used`, or behind the samples of a second look where it would reach into them. */
+static void set_next_sample(ousac_job *job, const ousac_session *session, uint64_t used) {
+    const ousac_sample_range *again = &job->found.again;
+    job->next_sample = round_up(used, session->micro_batch);
+    const ousac_sample_range test = {job->next_sample, job->options.test ? job->options.test : 1};
+    if (job->found.looked_again && ousac_range_overlaps(&test, again->first, again->count))
+        job->next_sample = round_up(again->first + again->count, session->micro_batch);
 }
 
 /* Calibration from 0, validation behind it and what a search was fitted to, each from a multiple of the micro-batch; what a
@@ -156,9 +167,10 @@ static void split_samples(ousac_job *job, const ousac_session *session, uint64_t
     const uint64_t used = count > job->searched.count ? count : job->searched.count;
     job->samples = (ousac_sample_range){0, count};
     job->validation = (ousac_sample_range){round_up(used, unit), job->options.validation};
-    job->next_sample = round_up(job->validation.first + job->validation.count, unit);
-    if (ousac_job_searches(job) && decided_end(job, session) > job->next_sample)
-        job->next_sample = round_up(decided_end(job, session), unit);
+    uint64_t end = job->validation.first + job->validation.count;
+    if (ousac_job_searches(job) && decided_end(job, session) > end)
+        end = decided_end(job, session);
+    set_next_sample(job, session, end);
 }
 
 /* Takes what evaluations take from the file that is given, or measures it. */
@@ -183,7 +195,7 @@ ousac_status ousac_job_check(ousac_job *job, const ousac_session *session, ousac
         job->effort_decided = 1;
     }
     if (ousac_job_searches(job)) {
-        const ousac_search_samples s = ousac_search_samples_of(job->options.effort, session->micro_batch);
+        const ousac_search_samples s = ousac_search_samples_of(job->options.effort, session->micro_batch, 0);
         job->searched = (ousac_sample_range){0, s.validation.first + s.validation.count};
         if (o->time && model->use != OUSAC_MODEL_SHAPES) /* whose shapes alone do not say which model it is */
             status = take_times(job, session, error);
@@ -234,7 +246,7 @@ static ousac_status search_schedule(ousac_job *job, const ousac_session *session
     const ousac_search_candidate *best = &job->found.candidate[job->found.best];
     job->uncached = best->kind != OUSAC_SEARCH_CACHED;
     if (job->uncached)
-        job->next_sample = round_up(decided_end(job, session), session->micro_batch);
+        set_next_sample(job, session, decided_end(job, session));
     if (timed) {
         ousac_search_time_text(&job->timing, job->options.budget_time, job->budget_text);
         job->choose.remark = job->budget_text;
@@ -343,9 +355,11 @@ static ousac_status plan_and_pack(ousac_job *job, const ousac_session *session, 
         return status;
     const ousac_plan *plan = job->choice.plan;
     const ousac_sample_range decided = {0, decided_end(job, session)};
-    const ousac_used_ranges pilots = {job->searched.count ? 2 : 1,
-                                      {job->cost.pilot, searches ? decided : job->searched},
-                                      {"pilot", searches ? "search" : "placement"}};
+    const ousac_used_ranges pilots = {job->found.looked_again ? 3
+                                      : job->searched.count   ? 2
+                                                              : 1,
+                                      {job->cost.pilot, searches ? decided : job->searched, job->found.again},
+                                      {"pilot", searches ? "search" : "placement", "search"}};
     return ousac_pack(job->path[OUSAC_JOB_BUNDLE], session->model, job->profile, &pilots, job->set, &plan, 1,
                       *job->budget_text ? job->budget_text : NULL, &job->options.storage, 0, error);
 }

@@ -54,6 +54,7 @@ typedef struct ousac_job_options {
     const char *time;    /* of that: measurements (formats/TIME.md); NULL: made here */
     size_t samples;      /* calibration samples, from 0; 0: as many as `automatic` finds enough */
     size_t validation;   /* samples behind those and a search's */
+    size_t test;         /* samples behind all of these that the caller tests on: nothing else uses them */
     ousac_record_auto_options automatic; /* its budget is not looked at */
     size_t tokens;                       /* recorded of a sample; 0: at most OUSAC_DEFAULT_TOKENS */
     ousac_method made_of;                /* what factors are made of */

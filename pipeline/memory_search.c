@@ -95,7 +95,7 @@ void ousac_memory_list_searching(ousac_memory_plan *plan, const ousac_memory_sea
     const ousac_search_cached *longest = ousac_search_longest(o);
     ousac_memory_hold(plan, "states of the reference",
                       target_bytes(s, &o->fitting) + target_bytes(s, &o->validation) +
-                          target_bytes(s, &o->deciding));
+                          target_bytes(s, &o->deciding) + target_bytes(s, &o->again));
     list_fits(plan, s);
     if (o->sparse_count)
         list_guidance(plan, s);

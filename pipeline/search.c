@@ -25,16 +25,20 @@ const char *ousac_search_kind_name(ousac_search_kind kind) {
     return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
-ousac_search_samples ousac_search_samples_of(ousac_effort effort, size_t micro_batch) {
+ousac_search_samples ousac_search_samples_of(ousac_effort effort, size_t micro_batch, uint64_t unused) {
+    enum { RANGES = 4 };
     const ousac_search_spending *s = ousac_search_spending_of(effort);
-    const size_t count[] = {s->fitting, s->validation, s->deciding};
-    ousac_sample_range range[3];
+    const size_t count[RANGES] = {s->fitting, s->validation, s->deciding, s->validation + s->deciding};
+    ousac_sample_range range[RANGES];
     uint64_t first = 0;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < RANGES; i++) {
+        if (i + 1 == RANGES && unused > first)
+            first = unused;
+        first = (first + micro_batch - 1) / micro_batch * micro_batch;
         range[i] = (ousac_sample_range){first, count[i]};
-        first = (first + count[i] + micro_batch - 1) / micro_batch * micro_batch;
+        first += count[i];
     }
-    return (ousac_search_samples){range[0], range[1], range[2]};
+    return (ousac_search_samples){range[0], range[1], range[2], range[3]};
 }
 
 void ousac_search_free(ousac_search_result *result) {
@@ -43,6 +47,7 @@ void ousac_search_free(ousac_search_result *result) {
     ousac_fit_target_free(&result->fitted);
     ousac_fit_target_free(&result->validated);
     ousac_fit_target_free(&result->decided);
+    ousac_fit_target_free(&result->looked);
     memset(result, 0, sizeof *result);
 }
 
@@ -81,10 +86,12 @@ static ousac_status begin(ousac_searching *s, ousac_error *error) {
     ousac_cost_total cost;
     ousac_price_parts parts;
     ousac_schedule full = {0};
-    const ousac_search_samples samples = ousac_search_samples_of(options->effort, s->session->micro_batch);
+    const ousac_search_samples samples =
+        ousac_search_samples_of(options->effort, s->session->micro_batch, options->unused);
     result->fitting = samples.fitting;
     result->validation = samples.validation;
     result->deciding = samples.deciding;
+    result->again = samples.again;
     ousac_status status = options->timing ? ousac_timing_price(&s->price, options->timing, arch, error)
                                           : ousac_price_of_macs(&s->price, arch, error);
     if (!status)
@@ -125,46 +132,6 @@ ousac_status ousac_search_targets(const ousac_session *session, const ousac_sche
 ousac_search_sparse ousac_search_everywhere(const ousac_searching *s, size_t steps) {
     const int guided = s->options->reference->steps[0].mode == OUSAC_MODE_CFG;
     return (ousac_search_sparse){steps, guided ? steps : 0};
-}
-
-static void add(ousac_searching *s, ousac_search_candidate *made) {
-    ousac_search_result *result = s->result;
-    ousac_search_candidate *c = &result->candidate[result->count];
-    *c = *made;
-    memset(made, 0, sizeof *made);
-    if (c->decided < result->candidate[result->best].decided)
-        result->best = result->count;
-    result->count++;
-    ousac_session_note(s->session,
-                       "%s, %zu steps: %.1f %% of the %s, relative error %.4g, %.4g before the fit",
-                       ousac_search_kind_name(c->kind), c->schedule.step_count, 100 * c->spent,
-                       s->options->timing ? "time" : "MACs", c->decided, c->unfitted);
-}
-
-ousac_status ousac_search_decide(ousac_searching *s, const ousac_calibration *calibration,
-                                 ousac_search_candidate *c, ousac_error *error) {
-    const double validated = (double)s->result->validation.count,
-                 deciding = (double)s->result->deciding.count;
-    double relative = 0;
-    ousac_status status = OUSAC_STATUS_OK;
-    if (!s->result->decided.state)
-        status = ousac_fit_target_create(&s->result->decided, s->session, s->options->reference,
-                                         &s->result->deciding, error);
-    if (!status)
-        status =
-            ousac_fit_measure(s->session, &(ousac_fit_arm){.calibration = calibration}, &s->result->decided,
-                              &c->schedule, &relative, &s->result->evaluations, error);
-    if (status == OUSAC_STATUS_NUMBER && c->kind > OUSAC_SEARCH_FITTED) {
-        ousac_session_note(s->session, "%s, %zu steps: states are not finite on the deciding samples",
-                           ousac_search_kind_name(c->kind), c->schedule.step_count);
-        return OUSAC_STATUS_OK;
-    }
-    if (status)
-        return status;
-    c->decided =
-        sqrt((validated * c->error * c->error + deciding * relative * relative) / (validated + deciding));
-    add(s, c);
-    return OUSAC_STATUS_OK;
 }
 
 ousac_status ousac_search_fit(ousac_searching *s, const ousac_calibration *calibration,
@@ -260,6 +227,7 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
     result->seconds = ousac_clock_s() - since;
 done:
     ousac_fit_target_free(&result->decided);
+    ousac_fit_target_free(&result->looked);
     ousac_price_free(&s.price);
     if (status)
         ousac_search_free(result);
@@ -323,6 +291,7 @@ ousac_status ousac_search_outline_make(const ousac_session *session, const ousac
     outline->fitting = result.fitting;
     outline->validation = result.validation;
     outline->deciding = result.deciding;
+    outline->again = result.again;
     outline->ways = ousac_search_ways();
     outline->sparse_count =
         ousac_search_sparse_list(options, &s.price, result.budget + 1, outline->fewer, outline->sparse);

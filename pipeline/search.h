@@ -19,7 +19,7 @@
  * Cached candidates have 4/3, 5/3, 2, ... times the steps of `fewer`, or every p-th of the reference's steps where that
  * is near; from 5/3 the search walks to where the error on the validation samples is least, and from fewer where the
  * budget does not hold so many. The result is the best of all on the validation and deciding samples: never worse there
- * than fewer steps.
+ * than fewer steps. Where two are near each other there, both are measured on more samples (pipeline/search_decide.c).
  */
 #ifndef OUSAC_SEARCH_H
 #define OUSAC_SEARCH_H
@@ -58,6 +58,7 @@ typedef struct ousac_search_options {
     const char *kept; /* the file in which candidates are kept until the caller removes it; NULL: nowhere */
     int restart;      /* 1: what is kept there is not looked at */
     int curve;        /* 1: fewer steps, plain and fitted, are measured at other costs too */
+    uint64_t unused;  /* samples from here on have no other use; 0: those behind the deciding ones */
 } ousac_search_options;
 
 typedef struct ousac_search_candidate {
@@ -71,7 +72,9 @@ typedef struct ousac_search_candidate {
     double share; /* MACs over the reference's */
     double spent; /* what the budget counts, over the reference's */
     double unfitted, error; /* relative error on the validation samples, before and after the fit */
-    double decided; /* after it, on those and the deciding samples together: what the best is best by */
+    double decided;         /* after it, on those and the deciding samples together */
+    double
+        again; /* on the samples of a second look; NAN without one, INFINITY where a state was not finite */
     double seconds;
     int resumed; /* 1: found by an earlier run */
 } ousac_search_candidate;
@@ -90,10 +93,12 @@ typedef struct ousac_search_result {
     ousac_search_point point[OUSAC_SEARCH_POINTS_MAX];
     size_t point_count;
     uint64_t budget; /* of a trajectory, at most, in what the budget counts */
-    ousac_sample_range fitting, validation, deciding;
+    ousac_sample_range fitting, validation, deciding, again;
+    int looked_again;                   /* 1: some candidates were measured on the last */
     ousac_fit_target fitted, validated; /* the reference on those; empty where every candidate was resumed */
-    ousac_fit_target decided;           /* on the deciding samples, during a search */
-    uint64_t evaluations;               /* branch evaluations of the fits, summed over samples */
+    ousac_fit_target decided,
+        looked;           /* on the deciding samples and those of a second look, during a search */
+    uint64_t evaluations; /* branch evaluations of the fits, summed over samples */
     double seconds;
 } ousac_search_result;
 
@@ -120,11 +125,15 @@ ousac_status ousac_search_terms(const ousac_search_options *options, const ousac
 ousac_status ousac_search_targets(const ousac_session *session, const ousac_schedule *reference,
                                   ousac_search_result *result, ousac_error *error);
 
-/* The ranges of samples that a search uses, from 0. On the deciding ones candidates are measured once they are fitted: few
- * validation samples miss the single one that goes astray. */
+/* The ranges of samples that a search uses, each from a multiple of the micro-batch, the first three from 0. On the deciding
+ * ones candidates are measured once they are fitted: few validation samples miss the single one that goes astray. Those of
+ * a second look, where it comes to that, lie from `unused` on and behind the others. */
 typedef struct ousac_search_samples {
-    ousac_sample_range fitting, validation, deciding;
+    ousac_sample_range fitting, validation, deciding, again;
 } ousac_search_samples;
-ousac_search_samples ousac_search_samples_of(ousac_effort effort, size_t micro_batch);
+ousac_search_samples ousac_search_samples_of(ousac_effort effort, size_t micro_batch, uint64_t unused);
+
+/* The candidate's relative error on all samples that it was measured on behind the fitted ones. */
+double ousac_search_error(const ousac_search_result *result, const ousac_search_candidate *candidate);
 
 #endif

@@ -107,6 +107,22 @@ const ousac_search_cached *ousac_search_longest(const ousac_search_outline *outl
     return dearest(outline, found) ? found[0] : NULL;
 }
 
+/* Each of which may be near the best before it; and the reference, where one is. */
+static void add_second_look(maker *m, const ousac_arch *arch, const ousac_schedule *reference,
+                            const ousac_search_cached *const *cached, size_t count) {
+    const ousac_search_outline *o = m->outline;
+    begin_charge(m, "a second look");
+    add_full(m, o->again.count, reference->step_count + o->fewer);
+    if (o->sparse_count)
+        add_sparse(m, o->again.count, &o->sparse[o->sparse_count - 1]);
+    if (o->pattern_count)
+        add_extrapolated(m, arch, o->again.count, reference->step_count, &o->pattern[0]);
+    for (size_t i = 0; i < count; i++)
+        add_cached(m, o->again.count, cached[i]);
+    if (count && o->both)
+        add_cached(m, o->again.count, cached[0]);
+}
+
 static void list_search(maker *m, const ousac_arch *arch, const ousac_schedule *reference) {
     const ousac_search_outline *o = m->outline;
     const ousac_search_cached *cached[OUSAC_SEARCH_CANDIDATES_MAX];
@@ -143,6 +159,8 @@ static void list_search(maker *m, const ousac_arch *arch, const ousac_schedule *
         add_cached(m, fit_samples(o) + o->deciding.count, cached[i]);
     if (count && o->both)
         add_cached(m, fit_samples(o) + o->deciding.count, cached[0]);
+    if (o->sparse_count + o->pattern_count + count > 0)
+        add_second_look(m, arch, reference, cached, count);
 }
 
 /* Under the candidate of most steps. */

@@ -1,5 +1,7 @@
 #include "pipeline/search_kept.h"
 
+#include "pipeline/search_parts.h"
+
 #include "formats/file.h"
 #include "formats/json.h"
 #include "formats/json_build.h"
@@ -22,9 +24,10 @@ static void write_key(const ousac_search_options *options, const ousac_session *
     (void)snprintf(
         key, KEY_BYTES,
         "candidates for model %s against reference %s: budget %.17g in %s%s, effort %d, seed %" PRIu64
-        ", micro-batch %zu, backend %s",
+        ", micro-batch %zu, samples from %" PRIu64 ", backend %s",
         session->model->digest, digest, options->budget, options->timing ? "time by " : "MACs", timing,
-        (int)options->effort, session->seed, session->micro_batch, session->model->backend->name);
+        (int)options->effort, session->seed, session->micro_batch, options->unused,
+        session->model->backend->name);
 }
 
 ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_session *session,
@@ -52,6 +55,8 @@ ousac_status ousac_search_keep(const ousac_search_options *options, const ousac_
         ousac_json_put_real(&doc, item, "unfitted", c->unfitted);
         ousac_json_put_real(&doc, item, "error", c->error);
         ousac_json_put_real(&doc, item, "decided", c->decided);
+        if (!isnan(c->again))
+            ousac_json_put_real(&doc, item, "again", c->again);
         ousac_json_put_real(&doc, item, "seconds", c->seconds);
         ousac_json_put_text(&doc, item, "schedule", text ? text : "");
         ousac_free(text);
@@ -77,6 +82,12 @@ static double real_of(const cJSON *item, const char *key) {
     return cJSON_IsNumber(value) ? value->valuedouble : NAN;
 }
 
+/* Where a candidate was looked at again, and null stands for what is not finite. */
+static double again_of(const cJSON *item) {
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(item, "again");
+    return cJSON_IsNull(value) ? INFINITY : real_of(item, "again");
+}
+
 static size_t whole_of(const cJSON *item, const char *key) {
     unsigned long long value = 0;
     (void)ousac_json_whole(cJSON_GetObjectItemCaseSensitive(item, key), &value);
@@ -100,6 +111,7 @@ static int read_candidate(const cJSON *item, const char *name, ousac_search_cand
                                  .unfitted = real_of(item, "unfitted"),
                                  .error = real_of(item, "error"),
                                  .decided = real_of(item, "decided"),
+                                 .again = again_of(item),
                                  .seconds = real_of(item, "seconds"),
                                  .resumed = 1};
     return knows_guided && c->kind < OUSAC_SEARCH_KINDS && c->power >= 0 && c->power <= 1 &&
@@ -135,12 +147,10 @@ void ousac_search_take_up(const ousac_search_options *options, const ousac_sessi
         const int same = cJSON_IsString(of) && strcmp(of->valuestring, key) == 0;
         if (same)
             cJSON_ArrayForEach(item, list) {
-                ousac_search_candidate *c = &result->candidate[result->count];
-                if (result->count == OUSAC_SEARCH_CANDIDATES_MAX || !read_candidate(item, options->kept, c))
+                ousac_search_candidate c;
+                if (result->count == OUSAC_SEARCH_CANDIDATES_MAX || !read_candidate(item, options->kept, &c))
                     break;
-                if (c->decided < result->candidate[result->best].decided)
-                    result->best = result->count;
-                result->count++;
+                ousac_search_add(result, &c);
             }
         if (same)
             cJSON_ArrayForEach(item, points) {

@@ -21,7 +21,7 @@ typedef struct ousac_search_cached {
 
 enum { OUSAC_SEARCH_CURVE_MAX = OUSAC_SEARCH_POINTS_MAX / 2 };
 typedef struct ousac_search_outline {
-    ousac_sample_range fitting, validation, deciding;
+    ousac_sample_range fitting, validation, deciding, again;
     size_t fewer; /* steps that the budget pays for uncached */
     size_t ways;  /* in which fitted ones are chosen */
     ousac_search_sparse

@@ -32,12 +32,18 @@ const ousac_search_candidate *ousac_search_find(const ousac_searching *s, ousac_
 /* Fits the candidate's numbers, and sets its errors on the validation samples. */
 ousac_status ousac_search_fit(ousac_searching *s, const ousac_calibration *calibration,
                               ousac_search_candidate *c, ousac_error *error);
-/* Measures a candidate once more, on the deciding samples, and adds it, which takes what it owns; one whose states are not
- * finite there is left out, unless it is of fewer steps. */
-ousac_status ousac_search_decide(ousac_searching *s, const ousac_calibration *calibration,
-                                 ousac_search_candidate *c, ousac_error *error);
 /* Keeps what was found, where the options say a file. */
 ousac_status ousac_search_keep_found(const ousac_searching *s, ousac_error *error);
+
+/* --- which is taken, pipeline/search_decide.c --- */
+
+/* Measures a candidate once more, on the deciding samples, and where it is near the best one both on more; then adds it,
+ * which takes what it owns. One whose states are not finite on the deciding samples is left out, unless it is of fewer
+ * steps. */
+ousac_status ousac_search_decide(ousac_searching *s, const ousac_calibration *calibration,
+                                 ousac_search_candidate *c, ousac_error *error);
+/* Adds one that is measured, and takes what it owns; the better of it and the best so far is the best. */
+void ousac_search_add(ousac_search_result *result, ousac_search_candidate *c);
 
 /* --- without factors, pipeline/search_uncached.c --- */
 

@@ -55,6 +55,7 @@ static ousac_job_options job_options(const calibrate_request *request) {
                                .time = request->time,
                                .samples = request->samples,
                                .validation = request->validation,
+                               .test = request->test,
                                .automatic = request->automatic,
                                .tokens = request->tokens,
                                .made_of = request->made_of,

@@ -81,6 +81,8 @@ ousac_status search_record_save(const search_record *record, const char *path, o
     ousac_range_put(&doc, doc.root, "validation", found->validation.first, found->validation.count);
     if (found->deciding.count)
         ousac_range_put(&doc, doc.root, "deciding", found->deciding.first, found->deciding.count);
+    if (found->looked_again)
+        ousac_range_put(&doc, doc.root, "again", found->again.first, found->again.count);
     search_put(&doc, doc.root, found, timed);
     put_stages(&doc, doc.root, record);
     if (record->headline->count) {

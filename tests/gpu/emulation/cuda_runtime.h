@@ -207,7 +207,10 @@ void emulate(const char *name, Kernel kernel, dim3 grid, dim3 block, size_t shar
 }
 /* The dynamic shared memory of the block that runs. */
 void *shared();
-/* `bytes` (up to 32) of every lane of the warp, in order, to all of them. */
-void share(const void *mine, size_t bytes, void *all);
+/* What a lane gives at once, at most. */
+enum { EXCHANGE_BYTES = 32 };
+using Exchange = char[EXCHANGE_BYTES];
+/* `bytes` of every lane of the warp to all of them: 32, in order, until the next call but one. */
+const Exchange *share(const void *mine, size_t bytes);
 } // namespace ousac_emulation
 #endif

@@ -25,7 +25,7 @@ thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace ousac_emulation {
 namespace {
 
-enum { WARP = 32, STACK_BYTES = 64 << 10, THREADS_MAX = 1024, EXCHANGE_BYTES = 32 };
+enum { WARP = 32, STACK_BYTES = 64 << 10, THREADS_MAX = 1024 };
 
 /* A fiber lives as long as its thread of the host and runs one thread of a block after another. It is started
  * through its context and changes over by jumps. They are the compiler's own: no system call, and none of the
@@ -56,7 +56,7 @@ struct Block {
     bool progressed, backward;
     Barrier all;
     Barrier warp[THREADS_MAX / WARP];
-    char exchange[THREADS_MAX][EXCHANGE_BYTES];
+    Exchange exchange[2][THREADS_MAX]; /* by turns: one is written while the other is still read */
     const std::function<void()> *kernel;
     void *dynamic;
 };
@@ -178,16 +178,14 @@ void *shared() {
     return state->dynamic;
 }
 
-void share(const void *mine, size_t bytes, void *all) {
+const Exchange *share(const void *mine, size_t bytes) {
     Block &b = *state;
-    const unsigned warp = b.current / WARP;
+    const unsigned warp = b.current / WARP, turn = b.warp[warp].generation % 2;
     if (bytes > EXCHANGE_BYTES)
         fail("an exchange of too much");
-    std::memcpy(b.exchange[b.current], mine, bytes);
+    std::memcpy(b.exchange[turn][b.current], mine, bytes);
     wait(b.warp[warp], WARP);
-    for (unsigned lane = 0; lane < WARP; lane++)
-        std::memcpy(static_cast<char *>(all) + lane * bytes, b.exchange[warp * WARP + lane], bytes);
-    wait(b.warp[warp], WARP); /* before the next exchange overwrites it */
+    return &b.exchange[turn][static_cast<size_t>(warp) * WARP];
 }
 
 } // namespace ousac_emulation
@@ -206,13 +204,10 @@ float __shfl_xor_sync(unsigned mask, float value, int lane_mask) {
     using namespace ousac_emulation;
     if (mask != 0xffffffffU || lane_mask < 0 || lane_mask >= WARP)
         fail("a shuffle of part of a warp");
-    Block &b = *state;
-    const unsigned self = b.current, warp = self / WARP;
     float result;
-    std::memcpy(b.exchange[self], &value, sizeof value);
-    wait(b.warp[warp], WARP);
-    std::memcpy(&result, b.exchange[self ^ static_cast<unsigned>(lane_mask)], sizeof result);
-    wait(b.warp[warp], WARP); /* before the next exchange overwrites it */
+    std::memcpy(&result,
+                share(&value, sizeof value)[state->current % WARP ^ static_cast<unsigned>(lane_mask)],
+                sizeof result);
     return result;
 }
 

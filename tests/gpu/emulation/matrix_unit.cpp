@@ -42,12 +42,25 @@ float value_of(uint32_t packed, unsigned which) {
 }
 
 /* Row j of matrix i, where all lanes say it is. */
-void collect_rows(const void *row, const uint16_t *rows[LANES]) {
+const ousac_emulation::Exchange *collect_rows(const void *row) {
     if (reinterpret_cast<uintptr_t>(row) % 16 != 0) {
         std::fprintf(stderr, "emulation: a matrix row that is not aligned\n");
         std::abort();
     }
-    ousac_emulation::share(&row, sizeof row, rows);
+    return ousac_emulation::share(&row, sizeof row);
+}
+
+const uint16_t *row_of(const ousac_emulation::Exchange *rows, unsigned lane) {
+    const uint16_t *row;
+    std::memcpy(&row, rows[lane], sizeof row);
+    return row;
+}
+
+/* Word `i` of what a lane gave. */
+uint32_t word_of(const ousac_emulation::Exchange &given, unsigned i) {
+    uint32_t word;
+    std::memcpy(&word, given + i * sizeof word, sizeof word);
+    return word;
 }
 
 } // namespace
@@ -68,39 +81,37 @@ float ousac_cuda::exp2_fast(float x) {
 
 /* Other lanes' rows are read between two exchanges, so that none is changed meanwhile. */
 void ousac_cuda::load_matrices(uint32_t out[4], const void *row) {
-    const uint16_t *rows[LANES];
-    collect_rows(row, rows);
+    const auto rows = collect_rows(row);
     const unsigned lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
     for (unsigned i = 0; i < 4; i++)
-        std::memcpy(&out[i], rows[8 * i + g] + static_cast<size_t>(2) * t, sizeof out[i]);
-    collect_rows(row, rows);
+        std::memcpy(&out[i], row_of(rows, 8 * i + g) + static_cast<size_t>(2) * t, sizeof out[i]);
+    (void)collect_rows(row);
 }
 
 void ousac_cuda::load_matrices_transposed(uint32_t out[4], const void *row) {
-    const uint16_t *rows[LANES];
-    collect_rows(row, rows);
+    const auto rows = collect_rows(row);
     const unsigned lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
     for (unsigned i = 0; i < 4; i++)
-        out[i] = static_cast<uint32_t>(rows[8 * i + 2 * t][g]) |
-                 static_cast<uint32_t>(rows[8 * i + 2 * t + 1][g]) << 16;
-    collect_rows(row, rows);
+        out[i] = static_cast<uint32_t>(row_of(rows, 8 * i + 2 * t)[g]) |
+                 static_cast<uint32_t>(row_of(rows, 8 * i + 2 * t + 1)[g]) << 16;
+    (void)collect_rows(row);
 }
 
 void ousac_cuda::multiply_add(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    struct Given {
-        uint32_t a[4], b[2];
-    } mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}}, all[LANES];
-    ousac_emulation::share(&mine, sizeof mine, all);
+    enum { B = 4 }; /* the first word of b */
+    const uint32_t mine[] = {a[0], a[1], a[2], a[3], b0, b1};
+    const auto all = ousac_emulation::share(mine, sizeof mine);
     const unsigned lane = threadIdx.x % LANES, g = lane / 4, t = lane % 4;
-    for (unsigned e = 0; e < 4; e++) {
-        const unsigned row = g + e / 2 * 8, col = 2 * t + e % 2;
-        float sum = c[e];
-        for (unsigned k = 0; k < 16; k++) {
-            const Given &left = all[row % 8 * 4 + k % 8 / 2], &right = all[col * 4 + k % 8 / 2];
-            sum += value_of(left.a[k / 8 * 2 + row / 8], k % 2) * value_of(right.b[k / 8], k % 2);
+    /* Rows g and g + 8 of the one, columns 2 t and 2 t + 1 of the other. */
+    float left[2][16], right[2][16];
+    for (unsigned k = 0; k < 16; k++)
+        for (unsigned i = 0; i < 2; i++) {
+            left[i][k] = value_of(word_of(all[g * 4 + k % 8 / 2], k / 8 * 2 + i), k % 2);
+            right[i][k] = value_of(word_of(all[(2 * t + i) * 4 + k % 8 / 2], B + k / 8), k % 2);
         }
-        c[e] = sum;
-    }
+    for (unsigned k = 0; k < 16; k++)
+        for (unsigned e = 0; e < 4; e++)
+            c[e] += left[e / 2][k] * right[e % 2][k];
 }
 
 void ousac_cuda::multiply_add_half(float c[4], const uint32_t a[2], uint32_t b) {
@@ -134,7 +145,6 @@ void ousac_cuda::finish_copies() {
 }
 
 bool ousac_cuda::any_lane(bool so) {
-    bool all[LANES];
-    ousac_emulation::share(&so, sizeof so, all);
-    return std::find(all, all + LANES, true) != all + LANES;
+    const auto all = ousac_emulation::share(&so, sizeof so);
+    return std::any_of(all, all + LANES, [](const auto &given) { return given[0] != 0; });
 }

