@@ -258,26 +258,50 @@ double ousac_fit_unit(const ousac_solver_step *solver, int kind, double scale0) 
 
 /* --- both --- */
 
-/* Step by step into `best`, where the validation samples agree. */
+/* Step by step, from the numbers that are in `trial`. */
+static ousac_status walk_stepwise(const ousac_session *session, const ousac_fit_options *options,
+                                  const ousac_fit_target *fitting, ousac_schedule *trial, double *relative,
+                                  ousac_fit_report *report, ousac_error *error) {
+    ousac_walk *walk = NULL;
+    ousac_status status = ousac_fit_walk(session, &options->arm, &fitting->range, trial, &walk, error);
+    if (!status)
+        status = ousac_fit_stepwise(walk, session->model, fitting, options, trial, error);
+    if (!status)
+        status = ousac_fit_error(fitting, ousac_walk_state(walk), relative, error);
+    if (walk)
+        report->evaluations += ousac_walk_evaluations(walk);
+    ousac_walk_free(walk);
+    return status;
+}
+
+static void take_mean(ousac_schedule *one, double weight, const ousac_schedule *other, double other_weight) {
+    const double share = other_weight / (weight + other_weight);
+    for (size_t i = 0; i < one->step_count; i++) {
+        one->steps[i].scale += share * (other->steps[i].scale - one->steps[i].scale);
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++)
+            one->fitted[i].value[k] += share * (other->fitted[i].value[k] - one->fitted[i].value[k]);
+    }
+}
+
+/* Into `best`, where the validation samples agree. */
 static ousac_status try_stepwise(const ousac_session *session, const ousac_fit_options *options,
                                  const ousac_fit_target *fitting, const ousac_fit_target *validation,
                                  ousac_schedule *best, double *least, ousac_fit_report *report,
                                  ousac_error *error) {
-    ousac_schedule trial = {0};
-    ousac_walk *walk = NULL;
-    double relative = INFINITY;
+    ousac_schedule trial = {0}, beside = {0};
+    double relative = INFINITY, ignored = 0;
     ousac_status status = ousac_schedule_copy(&trial, best, error);
     if (!status)
         status = ousac_schedule_make_fitted(&trial, error);
+    if (!status && options->beside)
+        status = ousac_schedule_copy(&beside, &trial, error);
     if (!status)
-        status = ousac_fit_walk(session, &options->arm, &fitting->range, &trial, &walk, error);
-    if (!status)
-        status = ousac_fit_stepwise(walk, session->model, fitting, options, &trial, error);
-    if (!status)
-        status = ousac_fit_error(fitting, ousac_walk_state(walk), &report->fitted, error);
-    if (walk)
-        report->evaluations += ousac_walk_evaluations(walk);
-    ousac_walk_free(walk);
+        status = walk_stepwise(session, options, fitting, &trial, &report->fitted, report, error);
+    if (!status && options->beside) {
+        status = walk_stepwise(session, options, options->beside, &beside, &ignored, report, error);
+        if (!status)
+            take_mean(&trial, (double)fitting->range.count, &beside, (double)options->beside->range.count);
+    }
     if (!status)
         status = ousac_fit_measure(session, &options->arm, validation, &trial, &relative,
                                    &report->evaluations, error);
@@ -292,6 +316,7 @@ static ousac_status try_stepwise(const ousac_session *session, const ousac_fit_o
         memset(&trial, 0, sizeof trial);
     }
     ousac_schedule_free(&trial);
+    ousac_schedule_free(&beside);
     return status;
 }
 

@@ -67,6 +67,9 @@ typedef struct ousac_fit_options {
     size_t jacobians;  /* of newton: how often the columns are measured; 0: stepwise only */
     size_t knots; /* of newton: directions a kind of number, spread over the steps; 0: every number is one */
     ousac_fit_arm arm;
+    /* NULL, or other samples of the same reference: the stepwise fit goes by them once more, and takes the mean of both
+     * fits' numbers, weighted by samples. As good as one fit to all of them, and no more samples walk together. */
+    const ousac_fit_target *beside;
 } ousac_fit_options;
 
 #define OUSAC_FIT_KNOTS 4 /* a literal, like every default: help prints it as it stands */
@@ -76,9 +79,10 @@ typedef struct ousac_fit_options {
 typedef struct ousac_fit_report {
     double before, stepwise, after; /* relative errors on the validation samples: as given, after the passes,
                                        as kept */
-    double fitted;                  /* of what is kept, on the samples it was fitted to */
-    size_t columns, steps;          /* of newton: columns measured, steps taken */
-    uint64_t evaluations;           /* branch evaluations, summed over samples */
+    double
+        fitted; /* of what is kept, on the samples it was fitted to; with others beside, of the first fit alone */
+    size_t columns, steps; /* of newton: columns measured, steps taken */
+    uint64_t evaluations;  /* branch evaluations, summed over samples */
     double seconds;
     int diverged; /* 1: some fit met states that are not finite, and was left out */
 } ousac_fit_report;

@@ -321,13 +321,9 @@ static ousac_status fit_again(ousac_job *job, const ousac_session *session, ousa
     ousac_calibration *calibration = NULL;
     ousac_status status = ousac_calibration_create(&calibration, model->backend, &model->arch, &ranks,
                                                    ousac_factor_set_source, job->set, plan->forecast, error);
-    const ousac_fit_options options = {
-        .numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.calibration = calibration}};
     if (!status)
-        status = ousac_search_targets(session, &job->reference, &job->found, error);
-    if (!status)
-        status = ousac_fit_schedule(session, &options, &job->found.fitted, &job->found.validated,
-                                    &job->schedule, &job->fit, error);
+        status = ousac_search_fit_last(session, &job->reference, calibration, &job->found, &job->schedule,
+                                       &job->fit, error);
     if (!status) {
         ousac_schedule_free(&job->profile->schedule);
         status = ousac_schedule_copy(&job->profile->schedule, &job->schedule, error);

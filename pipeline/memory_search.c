@@ -94,7 +94,7 @@ void ousac_memory_list_searching(ousac_memory_plan *plan, const ousac_memory_sea
     const uint64_t macs = plan->macs; /* a search's are in its bill, pipeline/search_bill.h */
     const ousac_search_cached *longest = ousac_search_longest(o);
     ousac_memory_hold(plan, "states of the reference",
-                      target_bytes(s, &o->fitting) + target_bytes(s, &o->validation) +
+                      2 * target_bytes(s, &o->fitting) + target_bytes(s, &o->validation) +
                           target_bytes(s, &o->deciding) + target_bytes(s, &o->again));
     list_fits(plan, s);
     if (o->sparse_count)

@@ -127,6 +127,24 @@ ousac_status ousac_search_targets(const ousac_session *session, const ousac_sche
     return status;
 }
 
+ousac_status ousac_search_fit_last(const ousac_session *session, const ousac_schedule *reference,
+                                   const ousac_calibration *calibration, ousac_search_result *result,
+                                   ousac_schedule *schedule, ousac_fit_report *report, ousac_error *error) {
+    ousac_fit_target beside = {0};
+    ousac_status status = ousac_search_targets(session, reference, result, error);
+    if (!status && !result->decided.state)
+        status = ousac_fit_target_create(&result->decided, session, reference, &result->deciding, error);
+    if (!status)
+        status = ousac_fit_target_part(&beside, &result->decided, (size_t)result->fitting.count, error);
+    const ousac_fit_options options = {
+        .numbers = OUSAC_FIT_NUMBERS, .stepwise = 1, .arm = {.calibration = calibration}, .beside = &beside};
+    if (!status)
+        status = ousac_fit_schedule(session, &options, &result->fitted, &result->validated, schedule, report,
+                                    error);
+    ousac_fit_target_free(&beside);
+    return status;
+}
+
 /* --- candidates --- */
 
 ousac_search_sparse ousac_search_everywhere(const ousac_searching *s, size_t steps) {
@@ -179,6 +197,24 @@ ousac_status ousac_search_affordable(const ousac_price *price, const ousac_sched
     return status;
 }
 
+/* Fitted steps, and what is taken where no factors are at work under it. */
+static ousac_status fit_last(ousac_searching *s, ousac_error *error) {
+    ousac_search_result *result = s->result;
+    ousac_status status = OUSAC_STATUS_OK;
+    for (size_t i = 0; i < result->count && !status; i++) {
+        ousac_search_candidate *c = &result->candidate[i];
+        const int taken = i == result->best && c->kind != OUSAC_SEARCH_CACHED;
+        ousac_fit_report report;
+        if (c->kind != OUSAC_SEARCH_FITTED && (!taken || c->kind == OUSAC_SEARCH_FEWER))
+            continue;
+        status = ousac_search_fit_last(s->session, s->options->reference, NULL, result, &c->schedule, &report,
+                                       error);
+        if (!status)
+            result->evaluations += report.evaluations;
+    }
+    return status;
+}
+
 ousac_status ousac_search(const ousac_session *session, const ousac_search_options *options,
                           ousac_search_result *result, ousac_error *error) {
     const double since = ousac_clock_s();
@@ -224,9 +260,10 @@ ousac_status ousac_search(const ousac_session *session, const ousac_search_optio
         if (!status && result->point_count > before)
             status = ousac_search_keep_found(&s, error);
     }
+    if (!status)
+        status = fit_last(&s, error);
     result->seconds = ousac_clock_s() - since;
 done:
-    ousac_fit_target_free(&result->decided);
     ousac_fit_target_free(&result->looked);
     ousac_price_free(&s.price);
     if (status)

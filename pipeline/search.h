@@ -20,6 +20,8 @@
  * is near; from 5/3 the search walks to where the error on the validation samples is least, and from fewer where the
  * budget does not hold so many. The result is the best of all on the validation and deciding samples: never worse there
  * than fewer steps. Where two are near each other there, both are measured on more samples (pipeline/search_decide.c).
+ * What is taken is fitted once more, and so are fitted steps, beside which it is judged: on twice the samples, for which
+ * there was no time while there were many candidates. Under a cache that is left to the caller, whose factors are better.
  */
 #ifndef OUSAC_SEARCH_H
 #define OUSAC_SEARCH_H
@@ -96,9 +98,9 @@ typedef struct ousac_search_result {
     ousac_sample_range fitting, validation, deciding, again;
     int looked_again;                   /* 1: some candidates were measured on the last */
     ousac_fit_target fitted, validated; /* the reference on those; empty where every candidate was resumed */
-    ousac_fit_target decided,
-        looked;           /* on the deciding samples and those of a second look, during a search */
-    uint64_t evaluations; /* branch evaluations of the fits, summed over samples */
+    ousac_fit_target decided;           /* likewise, on the deciding samples */
+    ousac_fit_target looked;            /* on those of a second look, during a search */
+    uint64_t evaluations;               /* branch evaluations of the fits, summed over samples */
     double seconds;
 } ousac_search_result;
 
@@ -121,9 +123,15 @@ ousac_status ousac_search_affordable(const ousac_price *price, const ousac_sched
 ousac_status ousac_search_terms(const ousac_search_options *options, const ousac_search_result *result,
                                 const ousac_arch *arch, ousac_choice_options *choice, ousac_error *error);
 
-/* The reference on the search's samples, run where the search had no need to. */
+/* The reference on the samples of the search's fits, run where the search had no need to. */
 ousac_status ousac_search_targets(const ousac_session *session, const ousac_schedule *reference,
                                   ousac_search_result *result, ousac_error *error);
+
+/* Fits the numbers of a schedule once more, in the end, by what the search has: its fitting samples and as many of the
+ * deciding ones, which have no other use any more. The reference is run on what of them the search had no need to. */
+ousac_status ousac_search_fit_last(const ousac_session *session, const ousac_schedule *reference,
+                                   const ousac_calibration *calibration, ousac_search_result *result,
+                                   ousac_schedule *schedule, ousac_fit_report *report, ousac_error *error);
 
 /* The ranges of samples that a search uses, each from a multiple of the micro-batch, the first three from 0. On the deciding
  * ones candidates are measured once they are fitted: few validation samples miss the single one that goes astray. Those of

@@ -36,6 +36,11 @@ static uint64_t fit_samples(const ousac_search_outline *o) {
     return o->fitting.count + 2 * o->validation.count;
 }
 
+/* Those of the last one: along twice as many. */
+static uint64_t last_fit_samples(const ousac_search_outline *o) {
+    return 2 * (o->fitting.count + o->validation.count);
+}
+
 /* The exact trajectory, every age within the horizon, and what follows a step that was moved. */
 static void add_probe(maker *m, const ousac_search_cached *cached) {
     const ousac_search_outline *o = m->outline;
@@ -130,7 +135,8 @@ static void list_search(maker *m, const ousac_arch *arch, const ousac_schedule *
     begin_charge(m, "the reference, fitted to");
     add_full(m, o->fitting.count + o->validation.count + o->deciding.count, reference->step_count);
     begin_charge(m, "fewer steps, plain and fitted");
-    add_full(m, o->validation.count + o->ways * fit_samples(o) + 2 * o->deciding.count, o->fewer);
+    add_full(m, o->validation.count + o->ways * fit_samples(o) + 2 * o->deciding.count + last_fit_samples(o),
+             o->fewer);
     begin_charge(m, "the same at other costs");
     for (size_t i = 0; i < o->curve_count; i++)
         add_full(m, o->validation.count + o->curve_ways * fit_samples(o), o->curve[i]);
@@ -141,12 +147,12 @@ static void list_search(maker *m, const ousac_arch *arch, const ousac_schedule *
         add_sparse(m, fit_samples(o), &o->sparse[i]);
     }
     if (o->sparse_count)
-        add_sparse(m, o->deciding.count, &o->sparse[o->sparse_count - 1]);
+        add_sparse(m, o->deciding.count + last_fit_samples(o), &o->sparse[o->sparse_count - 1]);
     if (o->pattern_count)
         begin_charge(m, "extrapolated outputs");
     for (size_t i = 0; i < o->pattern_count; i++)
-        add_extrapolated(m, arch, fit_samples(o) + (i == 0 ? o->deciding.count : 0), reference->step_count,
-                         &o->pattern[i]);
+        add_extrapolated(m, arch, fit_samples(o) + (i == 0 ? o->deciding.count + last_fit_samples(o) : 0),
+                         reference->step_count, &o->pattern[i]);
     begin_charge(m, "placing refreshes");
     for (size_t i = 0; i < count; i++)
         add_placement(m, cached[i]);
@@ -174,7 +180,7 @@ static void list_rest(maker *m, const ousac_schedule *reference, const ousac_sea
         add_full(m, f->validation + f->searched + f->forecasts * f->fitting, longest->steps);
         add_cached(m, f->candidates * f->validation + f->evaluations * f->searched, longest);
         begin_charge(m, "fitting what ships");
-        add_cached(m, fit_samples(o), longest);
+        add_cached(m, last_fit_samples(o), longest);
     }
     begin_charge(m, "the evaluation");
     add_full(m, f->test, reference->step_count + 2 * o->fewer + f->fine);

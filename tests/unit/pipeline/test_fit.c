@@ -167,6 +167,43 @@ static void fewer_steps_come_nearer(void **state) {
     }
 }
 
+/* By two groups of samples: the mean of what each by itself gives, weighted by how many they are. */
+static void groups_are_fitted_and_averaged(void **state) {
+    static const ousac_sample_range other_range = {14, 4};
+    ousac_schedule reference = {0}, by[3];
+    ousac_fit_target fitting, validation, other;
+    ousac_fit_report report;
+    ousac_error error = {0};
+    (void)state;
+    make_schedule(&reference, STEPS, 3, 1);
+    make_targets(&reference, &fitting, &validation);
+    must(ousac_fit_target_create(&other, &tiny.session, &reference, &other_range, &error), &error);
+    for (int i = 0; i < 3; i++) {
+        ousac_fit_options options = fit_options(1, 0);
+        options.beside = i == 2 ? &other : NULL;
+        must(ousac_fit_fewer_steps(&by[i], &reference, STEPS / 2, &error), &error);
+        must(ousac_fit_schedule(&tiny.session, &options, i == 1 ? &other : &fitting, &validation, &by[i],
+                                &report, &error),
+             &error);
+        assert_true(report.after < report.before);
+    }
+    const double share = (double)other_range.count / (double)(fitting_range.count + other_range.count);
+    for (size_t i = 0; i < by[2].step_count; i++) {
+        const double one = by[0].steps[i].scale, two = by[1].steps[i].scale;
+        assert_true(fabs(one + share * (two - one) - by[2].steps[i].scale) < 1e-12);
+        for (int k = 0; k < OUSAC_COEFFICIENTS; k++) {
+            const double a = by[0].fitted[i].value[k], b = by[1].fitted[i].value[k];
+            assert_true(fabs(a + share * (b - a) - by[2].fitted[i].value[k]) < 1e-12);
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        ousac_schedule_free(&by[i]);
+    ousac_fit_target_free(&fitting);
+    ousac_fit_target_free(&validation);
+    ousac_fit_target_free(&other);
+    ousac_schedule_free(&reference);
+}
+
 /* What the fitted samples say is not taken where the validation samples say otherwise. */
 static void validation_decides(void **state) {
     ousac_schedule reference = {0}, other = {0}, schedule = {0};
@@ -393,6 +430,7 @@ int main(void) {
         cmocka_unit_test(steps_are_chosen_in_each_way),
         cmocka_unit_test(what_a_branch_costs_once_is_paid_first),
         cmocka_unit_test(fewer_steps_come_nearer),
+        cmocka_unit_test(groups_are_fitted_and_averaged),
         cmocka_unit_test(validation_decides),
         cmocka_unit_test(states_between_timesteps_are_ddims),
         cmocka_unit_test(states_of_a_flow_begin_at_noise),

@@ -105,7 +105,9 @@ static void a_second_look_is_measured_and_kept(void **state) {
         const ousac_search_candidate *c = &found.candidate[i], *best = &found.candidate[found.best];
         if (!isnan(c->again))
             looked++;
-        if (!isnan(c->again) && c->kind != OUSAC_SEARCH_CACHED)
+        /* but fitted steps and what is taken, whose numbers were fitted once more behind that */
+        if (!isnan(c->again) && (c->kind == OUSAC_SEARCH_SPARSE || c->kind == OUSAC_SEARCH_EXTRAPOLATED) &&
+            c != best)
             assert_true(fabs(error_on(&reference, &found.again, &c->schedule) - c->again) < 1e-6 * c->again);
         if (!isnan(c->again) && !isnan(best->again))
             assert_true(ousac_search_error(&found, best) <= ousac_search_error(&found, c));
@@ -113,14 +115,14 @@ static void a_second_look_is_measured_and_kept(void **state) {
     assert_true(looked >= 2);
 
     must_succeed(ousac_search(&tiny.session, &options, &again, &error), &error);
-    assert_int_equal(again.evaluations, 0);
+    assert_true(again.evaluations < found.evaluations / 2); /* the last fits */
     assert_int_equal(again.count, found.count);
     assert_int_equal(again.best, found.best);
     assert_int_equal(again.looked_again, 1);
     for (size_t i = 0; i < found.count; i++) {
         assert_int_equal(isnan(again.candidate[i].again), isnan(found.candidate[i].again));
         if (!isnan(found.candidate[i].again))
-            assert_true(again.candidate[i].again == found.candidate[i].again);
+            assert_true(fabs(again.candidate[i].again - found.candidate[i].again) < 1e-14);
     }
     scratch_remove(&dir);
     ousac_search_free(&again);
