@@ -486,7 +486,7 @@ test-gpu-sanitizer: tests cuda ## the operations on a GPU under compute-sanitize
 
 # Without what repeats whole calibrations or the build at length, measures memory or emulates a device, all of it covered by
 # shorter tests; SKIP= runs those too.
-test-asan: SKIP ?= %/test_synth tests/interop/test_install.sh tests/interop/test_rebuild.sh tests/cli/test_compare.sh tests/cli/test_extrapolate.sh tests/cli/test_memory.sh tests/cli/test_mpi.sh tests/cli/test_pipeline.sh \
+test-asan: SKIP ?= %/test_calibrated %/test_synth tests/interop/test_install.sh tests/interop/test_rebuild.sh tests/cli/test_compare.sh tests/cli/test_extrapolate.sh tests/cli/test_memory.sh tests/cli/test_mpi.sh tests/cli/test_pipeline.sh \
                    tests/cli/test_synth.sh tests/gpu/test_bench.sh tests/gpu/test_emulated.sh tests/gpu/test_faults.sh
 .PHONY: test-asan
 test-asan: ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer, in build-asan

@@ -68,7 +68,7 @@ typedef struct ousac_fit_options {
     size_t knots; /* of newton: directions a kind of number, spread over the steps; 0: every number is one */
     ousac_fit_arm arm;
     /* NULL, or other samples of the same reference: the stepwise fit goes by them once more, and takes the mean of both
-     * fits' numbers, weighted by samples. As good as one fit to all of them, and no more samples walk together. */
+     * fits' numbers, weighted by samples. About as good as one fit to all, and no more samples walk together. */
     const ousac_fit_target *beside;
 } ousac_fit_options;
 
@@ -79,8 +79,7 @@ typedef struct ousac_fit_options {
 typedef struct ousac_fit_report {
     double before, stepwise, after; /* relative errors on the validation samples: as given, after the passes,
                                        as kept */
-    double
-        fitted; /* of what is kept, on the samples it was fitted to; with others beside, of the first fit alone */
+    double fitted;         /* of what is kept, on the samples it was fitted to, others beside left out */
     size_t columns, steps; /* of newton: columns measured, steps taken */
     uint64_t evaluations;  /* branch evaluations, summed over samples */
     double seconds;
