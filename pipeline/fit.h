@@ -79,7 +79,7 @@ typedef struct ousac_fit_options {
 typedef struct ousac_fit_report {
     double before, stepwise, after; /* relative errors on the validation samples: as given, after the passes,
                                        as kept */
-    double fitted;         /* of what is kept, on the samples it was fitted to, others beside left out */
+    double fitted;         /* of a fit, on the samples it was fitted to, before a mean with others beside */
     size_t columns, steps; /* of newton: columns measured, steps taken */
     uint64_t evaluations;  /* branch evaluations, summed over samples */
     double seconds;
