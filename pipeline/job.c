@@ -351,12 +351,12 @@ static ousac_status plan_and_pack(ousac_job *job, const ousac_session *session, 
         return status;
     const ousac_plan *plan = job->choice.plan;
     const ousac_sample_range decided = {0, decided_end(job, session)};
-    const ousac_used_ranges pilots = {job->found.looked_again ? 3
+    const ousac_used_ranges behind = {job->found.looked_again ? 3
                                       : job->searched.count   ? 2
                                                               : 1,
                                       {job->cost.pilot, searches ? decided : job->searched, job->found.again},
                                       {"pilot", searches ? "search" : "placement", "search"}};
-    return ousac_pack(job->path[OUSAC_JOB_BUNDLE], session->model, job->profile, &pilots, job->set, &plan, 1,
+    return ousac_pack(job->path[OUSAC_JOB_BUNDLE], session->model, job->profile, &behind, job->set, &plan, 1,
                       *job->budget_text ? job->budget_text : NULL, &job->options.storage, 0, error);
 }
 

@@ -17,12 +17,12 @@ static ousac_status verify_bundle(void *self, const char *path, ousac_error *err
 
 /* What both ways of packing share: `text` of the provenance and the options that carry it. */
 static ousac_status describe_bundle(ousac_bundle_options *options, char **text, const ousac_profile *profile,
-                                    const ousac_used_ranges *pilots, ousac_method method,
+                                    const ousac_used_ranges *behind, ousac_method method,
                                     const ousac_plan *const *plans, size_t plan_count, const char *budget,
                                     const ousac_pack_storage *storage, int keep_all, ousac_error *error) {
     ousac_json_doc doc;
     ousac_json_begin(&doc);
-    ousac_provenance_put(&doc, profile, pilots, method, plans, plan_count, budget);
+    ousac_provenance_put(&doc, profile, behind, method, plans, plan_count, budget);
     const ousac_status status = ousac_json_text(&doc, 0, text, error);
     *options = (ousac_bundle_options){
         .dtype = storage->dtype,
@@ -37,12 +37,12 @@ static ousac_status describe_bundle(ousac_bundle_options *options, char **text, 
 }
 
 ousac_status ousac_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
-                        const ousac_used_ranges *pilots, const ousac_factor_set *set,
+                        const ousac_used_ranges *behind, const ousac_factor_set *set,
                         const ousac_plan *const *plans, size_t plan_count, const char *budget,
                         const ousac_pack_storage *storage, int keep_all, ousac_error *error) {
     ousac_bundle_options options;
     char *provenance = NULL;
-    ousac_status status = describe_bundle(&options, &provenance, profile, pilots, set->method, plans,
+    ousac_status status = describe_bundle(&options, &provenance, profile, behind, set->method, plans,
                                           plan_count, budget, storage, keep_all, error);
     options.check_self = (void *)&model;
     if (!status)
@@ -52,7 +52,7 @@ ousac_status ousac_pack(const char *path, const ousac_model *model, const ousac_
 }
 
 ousac_status ousac_pack_stream(const char *path, const ousac_session *session, const ousac_profile *profile,
-                               const ousac_used_ranges *pilots, ousac_method method,
+                               const ousac_used_ranges *behind, ousac_method method,
                                const ousac_plan *const *plans, size_t plan_count,
                                const ousac_pack_storage *storage, int keep_all, ousac_error *error) {
     ousac_progress progress = ousac_session_progress(session, "pack");
@@ -66,7 +66,7 @@ ousac_status ousac_pack_stream(const char *path, const ousac_session *session, c
     const ousac_model *model = session->model;
     ousac_bundle_options options;
     char *provenance = NULL;
-    ousac_status status = describe_bundle(&options, &provenance, profile, pilots, method, plans, plan_count,
+    ousac_status status = describe_bundle(&options, &provenance, profile, behind, method, plans, plan_count,
                                           NULL, storage, keep_all, error);
     options.check_self = (void *)&model;
     if (!status)

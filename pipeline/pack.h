@@ -17,16 +17,16 @@ typedef struct ousac_pack_storage {
     ousac_oca_codec codec;
 } ousac_pack_storage;
 
-/* Writes the bundle with its provenance, `budget` as in ousac_provenance_put; opened again and verified as a whole before
+/* Writes the bundle with its provenance, `behind` and `budget` as in ousac_provenance_put; opened again and verified as a whole before
  * it gets its name. */
 ousac_status ousac_pack(const char *path, const ousac_model *model, const ousac_profile *profile,
-                        const ousac_used_ranges *pilots, const ousac_factor_set *set,
+                        const ousac_used_ranges *behind, const ousac_factor_set *set,
                         const ousac_plan *const *plans, size_t plan_count, const char *budget,
                         const ousac_pack_storage *storage, int keep_all, ousac_error *error);
 
 /* The same without a set: factors by `method` are made and written group by group, with progress. */
 ousac_status ousac_pack_stream(const char *path, const ousac_session *session, const ousac_profile *profile,
-                               const ousac_used_ranges *pilots, ousac_method method,
+                               const ousac_used_ranges *behind, ousac_method method,
                                const ousac_plan *const *plans, size_t plan_count,
                                const ousac_pack_storage *storage, int keep_all, ousac_error *error);
 

@@ -9,7 +9,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, const ousac_used_ranges *pilots,
+/* What samples were used for: those that every bundle says, and those that are there only where there was one. */
+enum { USES_ALWAYS = 3 };
+static const char *const uses[] = {"calibration", "pilot", "validation", "placement", "search"};
+
+/* Those of the ranges that were used so. */
+static void put_used(ousac_json_doc *doc, cJSON *list, const ousac_used_ranges *ranges, const char *use) {
+    for (size_t i = 0; i < ranges->count; i++)
+        if (strcmp(ranges->use[i], use) == 0)
+            ousac_range_put(doc, list, NULL, ranges->range[i].first, ranges->range[i].count);
+}
+
+static int was_used(const ousac_used_ranges *ranges, const char *use) {
+    int found = 0;
+    for (size_t i = 0; i < ranges->count; i++)
+        found |= strcmp(ranges->use[i], use) == 0;
+    return found;
+}
+
+void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, const ousac_used_ranges *behind,
                           ousac_method factors, const ousac_plan *const *plans, size_t plan_count,
                           const char *budget) {
     char seed[24];
@@ -26,13 +44,14 @@ void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, con
     list = ousac_json_put_array(doc, doc->root, "calibration");
     for (size_t i = 0; i < profile->range_count; i++)
         ousac_range_put(doc, list, NULL, profile->ranges[i].first, profile->ranges[i].count);
-    list = ousac_json_put_array(doc, doc->root, "pilot");
-    for (size_t i = 0; i < pilots->count; i++)
-        ousac_range_put(doc, list, NULL, pilots->range[i].first, pilots->range[i].count);
+    put_used(doc, ousac_json_put_array(doc, doc->root, "pilot"), behind, "pilot");
     list = ousac_json_put_array(doc, doc->root, "validation");
     for (size_t i = 0; i < plan_count; i++)
         if (plans[i]->validation.count > 0)
             ousac_range_put(doc, list, NULL, plans[i]->validation.first, plans[i]->validation.count);
+    for (size_t i = USES_ALWAYS; i < sizeof uses / sizeof *uses; i++)
+        if (was_used(behind, uses[i]))
+            put_used(doc, ousac_json_put_array(doc, doc->root, uses[i]), behind, uses[i]);
 }
 
 /* Digits alone, of 64 bits. */
@@ -48,7 +67,6 @@ static int take_seed(const char *text, uint64_t *seed) {
 ousac_status ousac_provenance_of(ousac_provenance *provenance, const oca_file *file, const char *name,
                                  ousac_error *error) {
     enum { VALUES_MAX = 1 << 16 };
-    static const char *const uses[] = {"calibration", "pilot", "validation"};
     const char *text = oca_metadata(file, "provenance");
     cJSON *root = NULL;
     ousac_status status = OUSAC_STATUS_OK;
@@ -63,7 +81,7 @@ ousac_status ousac_provenance_of(ousac_provenance *provenance, const oca_file *f
     provenance->of_weights = factors && strcmp(factors, ousac_method_name(OUSAC_METHOD_DELTA_COV)) != 0;
     for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {
         const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, uses[i]), *item = NULL;
-        good &= cJSON_IsArray(list);
+        good &= cJSON_IsArray(list) || (!list && i >= USES_ALWAYS);
         cJSON_ArrayForEach(item, list) good &= ousac_used_ranges_take(&provenance->used, item, uses[i]);
     }
     provenance->known = good;

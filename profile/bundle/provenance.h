@@ -13,9 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The members. `budget` says what the plans were chosen within, where that is not plain multiply-accumulates; else
+/* The members. `behind`: samples behind the step weights ("pilot"), and behind the gates ("placement") or the whole
+ * schedule ("search") where that was decided here. `budget` says what the plans were chosen within, where that is not plain multiply-accumulates; else
  * NULL. */
-void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, const ousac_used_ranges *pilots,
+void ousac_provenance_put(ousac_json_doc *doc, const ousac_profile *profile, const ousac_used_ranges *behind,
                           ousac_method factors, const ousac_plan *const *plans, size_t plan_count,
                           const char *budget);
 

@@ -15,7 +15,7 @@ enum { OUSAC_USED_RANGES_MAX = 64 };
 typedef struct ousac_used_ranges {
     size_t count;
     ousac_sample_range range[OUSAC_USED_RANGES_MAX];
-    const char *use[OUSAC_USED_RANGES_MAX]; /* "calibration", "pilot", "validation" */
+    const char *use[OUSAC_USED_RANGES_MAX]; /* "calibration", "pilot", "validation", "placement", "search" */
 } ousac_used_ranges;
 
 /* Adds [first, end] to a JSON object under `key`, or to an array. */

@@ -57,6 +57,9 @@ check "calibrate: the schedule is fitted" grep -q '"version": 2' found/schedule.
 check "calibrate: nothing is left of the search" test ! -e found/search.part
 if [ -e found/bundle.oca ]; then
     ousac "calibrate: the bundle verifies" 0 . verify found/bundle.oca
+    ousac "eval: samples that the search decided on" 2 'search used samples 0:56' eval "${M[@]}" -b found/bundle.oca --samples 40:48
+    again=$("$PYTHON" -c 'import json; print("%d:%d" % tuple(json.load(open("found/search.json")).get("again", (40, 44))))')
+    ousac "eval: samples of a second look, where there was one" 2 'search used samples' eval "${M[@]}" -b found/bundle.oca --samples "$again"
     ousac "calibrate: its schedule is the one written" 0 equal diff found/schedule.json found/schedule.json
     ousac "eval: against a fine run" 0 . eval "${M[@]}" -b found/bundle.oca --samples 56:64 --reference reference.json --fine 93 --json -o fine_eval.json
     keep

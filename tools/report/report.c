@@ -317,6 +317,8 @@ static void add_provenance(report_work *work) {
         add_ranges(h, "calibration samples", &made->used, "calibration");
         add_ranges(h, "pilot samples", &made->used, "pilot");
         add_ranges(h, "validation samples", &made->used, "validation");
+        add_ranges(h, "samples of a placement", &made->used, "placement");
+        add_ranges(h, "samples of a search", &made->used, "search");
     } else {
         html_pair(h, "samples that made it", "the bundle does not say");
     }

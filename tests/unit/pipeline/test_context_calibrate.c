@@ -6,12 +6,15 @@
 
 #include <cmocka.h>
 #include <ousac/ousac.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "formats/file.h"
+#include "profile/bundle/provenance.h"
 #include "tests/support/profile_support.h"
 #include "tests/support/random_dit.h"
 #include "tests/support/scratch.h"
+#include "tests/support/tiny_session.h"
 
 enum { STEPS = 6 };
 
@@ -161,10 +164,59 @@ static void too_few_samples_for_the_gates_are_refused_first(void **state) {
     ousac_context_close(context);
 }
 
+/* Where an evaluation may begin is behind all that a search used, a second look at near candidates too. */
+static void the_next_sample_is_behind_a_search(void **state) {
+    enum {
+        DECIDED = 56,
+        AGAIN = 40
+    }; /* of the quick effort: behind the deciding samples; of a second look */
+    static const double budgets[] = {0.3, 0.4, 0.5};
+    int searches[3] = {0}; /* ranges that a search used: two where it looked again */
+    char into[SCRATCH_PATH_BYTES], path[SCRATCH_PATH_BYTES], reference[SCRATCH_PATH_BYTES];
+    ousac_schedule today = {0};
+    ousac_error error = {0};
+    (void)state;
+    tiny_schedule(&today, 24, 3, 1, 1);
+    (void)scratch_path(&directory, "today.json", reference);
+    must_succeed(ousac_schedule_save(&today, reference, &error), &error);
+    ousac_schedule_free(&today);
+    stop_at = -1;
+    for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++) {
+        ousac_context_calibrate_options options;
+        ousac_context_calibration made;
+        ousac_provenance provenance;
+        char name[16];
+        ousac_context_calibrate_options_init(&options);
+        ousac_context_calibration_init(&made);
+        options.reference = reference;
+        options.budget_total = budgets[i];
+        options.effort = 0;
+        options.samples = 8;
+        options.validation = 4;
+        (void)snprintf(name, sizeof name, "search%zu", i);
+        open_context();
+        must_succeed(
+            ousac_context_calibrate(context, &options, scratch_path(&directory, name, into), &made, &error),
+            &error);
+        ousac_context_close(context);
+        assert_true(made.cached);
+        must_succeed(ousac_provenance_read(scratch_join(path, into, "bundle.oca"), &provenance, &error),
+                     &error);
+        for (size_t k = 0; k < provenance.used.count; k++) {
+            const ousac_sample_range *used = &provenance.used.range[k];
+            assert_true(used->first + used->count <= made.next_sample);
+            searches[i] += strcmp(provenance.used.use[k], "search") == 0;
+        }
+        assert_int_equal(made.next_sample, searches[i] == 2 ? DECIDED + AGAIN : DECIDED);
+    }
+    assert_true(searches[0] == 2 && searches[2] == 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_interrupted_calibration_goes_on),
         cmocka_unit_test(too_few_samples_for_the_gates_are_refused_first),
+        cmocka_unit_test(the_next_sample_is_behind_a_search),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
